@@ -1,0 +1,1 @@
+"""Learning-rate schedules for MLX, and the LoRA fine-tuning app that makes them finish."""
