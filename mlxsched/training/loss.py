@@ -1,0 +1,45 @@
+"""The loss of a micro-batch: a weighted sum over its targets.
+
+With weights ``1 / n`` on the ``n`` targets of an *update* and 0 elsewhere, the sum over all its
+micro-batches is the mean loss of the update, and so are the gradients, however it was cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """``label_smoothing`` in [0, 1) mixes in the uniform distribution (Szegedy et al., 2016);
+    ``z_loss`` adds ``z_loss * logsumexp(logits)**2`` to each target (PaLM, 2022)."""
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+
+
+def target_losses(logits: mx.array, labels: mx.array, options: LossOptions = LossOptions()) -> mx.array:
+    """Cross-entropy of each position in float32, ``logsumexp(z) - z[label]``; ``logits [..., V]``, ``labels [...]``."""
+    logits = logits.astype(mx.float32)
+    normalizer = mx.logsumexp(logits, axis=-1)
+    score = mx.take_along_axis(logits, labels[..., None], axis=-1).squeeze(-1)
+    if options.label_smoothing:
+        score = (1 - options.label_smoothing) * score + options.label_smoothing * logits.mean(axis=-1)
+    loss = normalizer - score
+    return loss + options.z_loss * normalizer.square() if options.z_loss else loss
+
+
+def weighted_loss(
+    model: nn.Module,
+    inputs: mx.array,
+    labels: mx.array,
+    weights: mx.array,
+    options: LossOptions = LossOptions(),
+) -> mx.array:
+    """``sum(weights * loss)`` over a micro-batch; all three arrays are ``[rows, length]``."""
+    losses = target_losses(model(inputs), labels, options)
+    # A padded position can hold a non-finite loss in exotic models; 0 * inf would poison the sum.
+    return mx.where(weights > 0, losses * weights, 0.0).sum()

@@ -1,0 +1,115 @@
+"""One update on the device: gradients summed over micro-batches, then clipped, guarded, applied.
+
+Both halves are pure functions, compiled once for each shape. Nothing here waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
+
+from .optimizers import GroupedOptimizer, Packed, State
+
+LossFunction = Callable[[nn.Module, mx.array, mx.array, mx.array], mx.array]
+
+
+class Outcome(NamedTuple):
+    """What an update leaves behind; all are scalars on the device."""
+
+    loss: mx.array
+    grad_norm: mx.array
+    applied: mx.array
+
+
+class UpdateStep:
+    """The compiled update of ``model``'s trainable tensors.
+
+    ``loss(model, inputs, labels, weights)`` is summed; give weights that add up to 1 over an update.
+    ``max_grad_norm`` None or 0 leaves gradients as they are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: GroupedOptimizer,
+        loss: LossFunction,
+        *,
+        max_grad_norm: float | None = None,
+        random: bool = False,
+        compiled: bool = True,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._loss = loss
+        self._max_grad_norm = max_grad_norm
+        # Dropout draws from the global state: capturing it keeps the draws fresh and resumable.
+        captured: dict[str, Any] = {"inputs": mx.random.state, "outputs": mx.random.state} if random else {}
+        self._add: Any = mx.compile(self._add_gradients, **captured) if compiled else self._add_gradients
+        self._apply: Any = mx.compile(self._guarded_update) if compiled else self._guarded_update
+
+    def zeros(self, packed: Packed) -> tuple[mx.array, Packed]:
+        """The sums before the first micro-batch of an update: loss and gradients."""
+        return mx.array(0.0), tree_map(mx.zeros_like, packed)
+
+    def add(
+        self, packed: Packed, sums: tuple[mx.array, Packed], inputs: Any, labels: Any, weights: Any
+    ) -> tuple[mx.array, Packed]:
+        """Add a micro-batch's loss and gradients to ``sums``."""
+        total: tuple[mx.array, Packed] = self._add(packed, sums, mx.array(inputs), mx.array(labels), mx.array(weights))
+        return total
+
+    def apply(
+        self, packed: Packed, state: State, sums: tuple[mx.array, Packed], rate: float
+    ) -> tuple[Packed, State, Outcome]:
+        """Make the update at ``rate``; parameters and state stay as they are if a number is not finite."""
+        loss, gradients = sums
+        packed, state, norm, applied = self._apply(packed, state, gradients, loss, mx.array(rate, mx.float32))
+        return packed, state, Outcome(loss, norm, applied)
+
+    def load(self, packed: Packed) -> None:
+        """Put ``packed`` into the module: tracing leaves placeholders there, so do it before any other use."""
+        self._model.update(tree_unflatten(list(self._optimizer.unpack(packed).items())))
+
+    def _add_gradients(
+        self, packed: Packed, sums: tuple[mx.array, Packed], inputs: mx.array, labels: mx.array, weights: mx.array
+    ) -> tuple[mx.array, Packed]:
+        def loss_of(tree: Any) -> mx.array:
+            self._model.update(tree)
+            return self._loss(self._model, inputs, labels, weights)
+
+        tree = tree_unflatten(list(self._optimizer.unpack(packed).items()))
+        loss, gradients = mx.value_and_grad(loss_of)(tree)
+        packed_gradients = self._optimizer.pack(dict(tree_flatten(gradients)))
+        return sums[0] + loss, tree_map(mx.add, sums[1], packed_gradients)
+
+    def _guarded_update(
+        self, packed: Packed, state: State, gradients: Packed, loss: mx.array, rate: mx.array
+    ) -> tuple[Packed, State, mx.array, mx.array]:
+        norm = global_norm(gradients)
+        # A finite sum of squares means that every gradient is finite: one test for all of them.
+        applied = mx.isfinite(norm) & mx.isfinite(loss)
+        clipped = clip(gradients, norm, self._max_grad_norm)
+        new_packed, new_state = self._optimizer.apply(packed, state, clipped, rate)
+
+        def keep(new: mx.array, old: mx.array) -> mx.array:
+            return mx.where(applied, new, old)
+
+        return tree_map(keep, new_packed, packed), tree_map(keep, new_state, state), norm, applied
+
+
+def global_norm(tree: Any) -> mx.array:
+    """The Euclidean norm over all arrays of ``tree``, in float32."""
+    squares = [value.astype(mx.float32).square().sum() for _, value in tree_flatten(tree)]
+    return mx.sqrt(mx.stack(squares).sum())
+
+
+def clip(gradients: Any, norm: mx.array, max_norm: float | None) -> Any:
+    """``gradients`` scaled so that their norm is at most ``max_norm`` (Pascanu et al., 2013); as they are without one."""
+    if not max_norm:
+        return gradients
+    factor = mx.minimum(1.0, max_norm / (norm + 1e-6))
+    return tree_map(lambda g: g * factor.astype(g.dtype), gradients)
