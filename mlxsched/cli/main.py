@@ -1,0 +1,99 @@
+"""The ``mlxsched`` command: a group whose commands are imported when they are called, not before."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from mlxsched.errors import MlxschedError
+
+# Name -> what `mlxsched --help` says of it. A command lives in the module of its name, as `command`.
+COMMANDS = {
+    "env": "Show versions, device, memory and the BLAS in use.",
+    "presets": "List, show and copy the presets.",
+}
+
+
+class LazyGroup(click.Group):
+    """Lists its commands from a table, so that showing the help imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"mlxsched.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in COMMANDS or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"Did you mean '{close[0]}'?" if close else f"The commands are {', '.join(COMMANDS)}."
+        raise click.UsageError(f"No such command '{name}'. {hint}", ctx)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"mlxsched {version('mlxsched')}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+def cli() -> None:
+    """Fine-tune a language model on MLX under a learning-rate schedule that is planned before it runs.
+
+    \b
+    Start here:
+      mlxsched train --preset laptop
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; a user's mistake gets one message, never a traceback."""
+    try:
+        result = cli.main(args=arguments, prog_name="mlxsched", standalone_mode=False)
+    except click.exceptions.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except MlxschedError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except Exception as error:
+        return _report_bug(error)
+    return result if isinstance(result, int) else 0
+
+
+def _report_bug(error: Exception) -> int:
+    if os.environ.get("MLXSCHED_DEBUG"):
+        raise error
+    click.echo(
+        f"Error: {type(error).__name__}: {error}\n"
+        "mlxsched did not expect this. Run it again with MLXSCHED_DEBUG=1 for the traceback.",
+        err=True,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
