@@ -1,0 +1,106 @@
+"""The one chart model: what is drawn, as plain data; the renderers decide how.
+
+A chart is a set of curves over one horizontal axis, with a left and a right vertical axis and vertical marks
+(the boundaries of a schedule's phases). ``terminal``, ``image`` and ``thumbnail`` draw it. Numbers only: nothing here
+imports a drawing library, so that a plan can carry a chart at no cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mlxsched.errors import UsageError
+
+Axis = Literal["left", "right"]
+Style = Literal["line", "dashed", "dots"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve: ``y`` over ``x``, of equal lengths, drawn against the left or the right axis.
+
+    >>> Series("rate", (0, 1), (0.0, 2e-4)).axis
+    'left'
+    """
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    axis: Axis = "left"
+    style: Style = "line"
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            lengths = f"{len(self.x)} and {len(self.y)}"
+            raise ValueError(f"`x` and `y` of {self.name!r} must be equally long; got {lengths}")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A vertical line at ``x``, with the name of what begins there."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves, titles of the axes, whether an axis is logarithmic, and marks."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    right_label: str = ""
+    log_x: bool = False
+    log_y: bool = False
+    marks: tuple[Mark, ...] = ()
+
+    def on(self, axis: Axis) -> tuple[Series, ...]:
+        """The series of one vertical axis, as they can be drawn (see ``drawable``)."""
+        log_y = self.log_y and axis == "left"
+        return tuple(drawable(curve, self.log_x, log_y) for curve in self.series if curve.axis == axis)
+
+
+def drawable(curve: Series, log_x: bool = False, log_y: bool = False) -> Series:
+    """The points of ``curve`` that have a place: finite, and above zero on a logarithmic axis.
+
+    >>> drawable(Series("rate", (0, 1, 2), (0.0, 1e-4, float("nan"))), log_y=True).x
+    (1,)
+    """
+    kept = [
+        (x, y)
+        for x, y in zip(curve.x, curve.y, strict=True)
+        if math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x) and (y > 0 or not log_y)
+    ]
+    return Series(curve.name, tuple(x for x, _ in kept), tuple(y for _, y in kept), curve.axis, curve.style)
+
+
+def require_points(chart: Chart) -> None:
+    """Raise UsageError for a chart in which nothing can be drawn, saying why."""
+    if any(curve.x for curve in (*chart.on("left"), *chart.on("right"))):
+        return
+    why = "no value is above zero, and the axis is logarithmic" if chart.log_y else "it holds no finite value"
+    cure = "Leave out --log." if chart.log_y else "Give it at least one point."
+    raise UsageError(f"nothing to draw in {chart.title!r}: {why}. {cure}")
+
+
+def span(values: Iterable[float], *, from_zero: bool = False) -> tuple[float, float]:
+    """Lowest and highest of ``values``, widened where they are the same, so that an axis has a length.
+
+    >>> span([2.0, 2.0], from_zero=True)
+    (0.0, 2.0)
+    >>> span([0.0])
+    (0.0, 1.0)
+    """
+    held = list(values)
+    low, high = min(held, default=0.0), max(held, default=1.0)
+    if from_zero:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        half = abs(low) / 2
+        low, high = (low - half, high + half) if low else (0.0, 1.0)
+    return float(low), float(high)

@@ -1,0 +1,131 @@
+"""A chart as a picture file, PNG, SVG or PDF, with matplotlib (the extra ``report``).
+
+The same chart gives the same bytes for SVG: no date, no version, ids from a fixed salt.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxsched.errors import UsageError
+from mlxsched.render.chart import Axis, Chart, require_points
+from mlxsched.render.ticks import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+# Distinguishable with the common colour deficiencies (Okabe and Ito, 2008).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+SETTINGS: dict[str, Any] = {
+    "svg.hashsalt": "mlxsched",
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
+NO_DATE: dict[str, dict[str, Any]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+def save(chart: Chart, path: Path, *, size: tuple[float, float] = (8.0, 4.5), dpi: int = 150) -> None:
+    """Write ``chart`` to ``path``; the suffix says which format. ``size`` is width and height in inches.
+
+    Raises UsageError for another suffix, for a chart without a point, without matplotlib, and where the file cannot
+    be written.
+    """
+    kind = format_of(path)
+    require_points(chart)
+    matplotlib = _matplotlib()
+    with matplotlib.rc_context(SETTINGS):
+        figure = _figure(chart, size)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, format=kind, dpi=dpi, metadata=NO_DATE[kind])
+        except OSError as error:
+            why = error.strerror or error
+            raise UsageError(f"cannot write {path}: {why}. Choose another file with -o.") from error
+
+
+def format_of(path: Path) -> str:
+    """The format that ``path``'s suffix names.
+
+    >>> format_of(Path("lr.SVG"))
+    'svg'
+    """
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in FORMATS:
+        raise UsageError(f"cannot tell a picture's format from {path.name!r}. End it in .png, .svg or .pdf.")
+    return kind
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        message = "pictures need matplotlib, which is not installed. Install it with: pip install 'mlxsched[report]'"
+        raise UsageError(message) from error
+    return matplotlib
+
+
+def _figure(chart: Chart, size: tuple[float, float]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(chart.title, loc="left", wrap=True)
+    axes.set_xlabel(chart.x_label)
+    axes.set_ylabel(chart.y_label)
+    _set_scales(axes, chart)
+    lines = _draw(axes, chart, "left", 0)
+    if chart.on("right"):
+        twin = axes.twinx()
+        twin.set_ylabel(chart.right_label)
+        twin.grid(False)
+        lines += _draw(twin, chart, "right", len(lines))
+    _mark(axes, chart)
+    if len(lines) > 1:
+        axes.legend(handles=lines, loc="best", frameon=False)
+    return figure
+
+
+def _set_scales(axes: Axes, chart: Chart) -> None:
+    """Logarithmic where asked for; numbers written as in the terminal, and a linear rate starts at zero."""
+    from matplotlib.ticker import FuncFormatter
+
+    if chart.log_x:
+        axes.set_xscale("log")
+    if chart.log_y:
+        axes.set_yscale("log")
+        return
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    if all(value >= 0 for curve in chart.on("left") for value in curve.y):
+        axes.set_ylim(bottom=0.0)
+
+
+def _draw(axes: Axes, chart: Chart, axis: Axis, first_color: int) -> list[Any]:
+    """The curves of one vertical axis; returns what stands for them in the legend."""
+    lines: list[Any] = []
+    for index, curve in enumerate(chart.on(axis), first_color):
+        look = {"line": {"linestyle": "-"}, "dashed": {"linestyle": "--"}}.get(curve.style, DOTS)
+        color = COLORS[index % len(COLORS)]
+        lines += axes.plot(curve.x, curve.y, color=color, label=curve.name, linewidth=1.8, **look)  # type: ignore[arg-type]
+    return lines
+
+
+DOTS = {"linestyle": "none", "marker": "."}
+
+
+def _mark(axes: Axes, chart: Chart) -> None:
+    """A dotted line and a name at the boundary of each phase."""
+    for mark in chart.marks:
+        axes.axvline(mark.x, color="0.6", linewidth=0.8, linestyle=":")
+        place = axes.get_xaxis_transform()
+        axes.text(mark.x, 1.0, f" {mark.label}", transform=place, color="0.4", fontsize=8, va="bottom")

@@ -1,0 +1,58 @@
+"""An axis: what part of the numbers it shows, its ticks, and where on it a value lies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mlxsched.render.chart import Axis, Chart, span
+from mlxsched.render.ticks import linear_ticks, log_ticks, number
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From ``low`` to ``high``, linear or logarithmic, with ``ticks``; empty ticks mean that the axis has no curve."""
+
+    low: float
+    high: float
+    log: bool
+    ticks: tuple[float, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """The ticks as text."""
+        return [number(tick) for tick in self.ticks]
+
+    def place(self, value: float) -> float:
+        """The value in the units that are drawn evenly: itself, or its logarithm to base ten."""
+        return math.log10(value) if self.log else float(value)
+
+    def fraction(self, value: float) -> float:
+        """Where ``value`` lies: 0 at ``low``, 1 at ``high``."""
+        return (self.place(value) - self.place(self.low)) / (self.place(self.high) - self.place(self.low))
+
+
+def vertical(chart: Chart, axis: Axis, about: int) -> Scale:
+    """The left or the right axis of ``chart``; a linear left axis starts at zero, where rates end."""
+    values = [y for curve in chart.on(axis) for y in curve.y]
+    log = chart.log_y and axis == "left"
+    scale = fit(values, log, about, from_zero=axis == "left" and not log)
+    return scale if values else Scale(scale.low, scale.high, log, ())
+
+
+def horizontal(chart: Chart, about: int) -> Scale:
+    """The axis that all curves share, as long as they are even where a value cannot be drawn."""
+    places = [x for curve in chart.series for x in curve.x if math.isfinite(x) and (x > 0 or not chart.log_x)]
+    return fit(places, chart.log_x, about)
+
+
+def fit(values: Iterable[float], log: bool, about: int, *, from_zero: bool = False) -> Scale:
+    """The scale that holds ``values``, with about ``about`` gaps between its ticks.
+
+    >>> fit([0.0, 2e-4], False, 2).labels
+    ['0', '1e-4', '2e-4']
+    """
+    low, high = span(values, from_zero=from_zero)
+    ticks = log_ticks(low, high, about) if log else linear_ticks(low, high, about)
+    return Scale(low, high, log, tuple(ticks))

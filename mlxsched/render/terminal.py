@@ -1,0 +1,178 @@
+"""A chart as text for a terminal: curves in braille dots, a legend, the phases named above.
+
+plotext draws the frame and the curves; ticks, legend and the names of the phases are ours, so that they cover no
+curve. plotext keeps one figure for the whole process: draw from one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlxsched.render.chart import Chart, Mark, Series, require_points
+from mlxsched.render.scale import Scale, horizontal, vertical
+
+COLORS = ("blue", "orange", "green", "magenta", "cyan", "red")
+# Without colour, curves are told apart by what they are drawn with.
+MARKERS = ("braille", "•", "x", "+", "o", "*")
+ASCII_MARKERS = ("*", "x", "+", "o", "#", "@")
+TO_ASCII = str.maketrans("│─┌┐└┘├┤┬┴┼", "|-+++++++++")
+BRAILLE_SAMPLE = "⠒"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How large the picture is, in characters, and what the terminal can show."""
+
+    width: int = 80
+    height: int = 20
+    color: bool = False
+    ascii_only: bool = False
+
+
+def look_of_stdout(width: int | None = None, height: int | None = None) -> Look:
+    """The look that fits standard output: colour on a terminal only, and not with NO_COLOR set."""
+    columns = shutil.get_terminal_size((80, 24)).columns
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
+    return Look(width or min(columns, 120), height or 20, color, not encoding.startswith("utf"))
+
+
+def draw(chart: Chart, look: Look | None = None) -> str:
+    """The chart as lines of text, none wider than ``look.width``.
+
+    Raises UsageError where there is nothing to draw.
+    """
+    look = look or Look()
+    require_points(chart)
+    rows = max(2, look.height // 5)
+    left, right = vertical(chart, "left", rows), vertical(chart, "right", rows)
+    frame = _Frame(left, right, horizontal(chart, max(2, look.width // 16)), look)
+    head = [chart.title[: look.width], *_legend(chart, look), frame.above(chart.y_label, chart.right_label)]
+    head += [line for line in [frame.names(chart.marks)] if line]
+    foot = " " * frame.margin + chart.x_label.center(frame.room).rstrip()
+    body = _plot(chart, frame, max(5, look.height - len(head) - 1))
+    return "\n".join([*(line.rstrip() for line in head), *body, foot])
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where in the lines the curves are: ``room`` columns, after ``margin`` for the left axis and its labels."""
+
+    left: Scale
+    right: Scale
+    bottom: Scale
+    look: Look
+
+    @property
+    def margin(self) -> int:
+        return 1 + max(map(len, self.left.labels), default=0)
+
+    @property
+    def room(self) -> int:
+        right = 1 + max(map(len, self.right.labels), default=0)
+        return max(10, self.look.width - self.margin - right)
+
+    def above(self, left: str, right: str) -> str:
+        """The titles of the two vertical axes, each over its own."""
+        return left + right.rjust(self.look.width - len(left))
+
+    def names(self, marks: Sequence[Mark]) -> str:
+        """One line with the name of each mark over its place; a name that another covers is left out."""
+        line = ""
+        for mark in sorted(marks, key=lambda mark: mark.x):
+            column = self.margin + round(self.bottom.fraction(mark.x) * (self.room - 1))
+            if len(line) <= column and column + len(mark.label) <= self.look.width:
+                line = line.ljust(column) + mark.label + " "
+        return line
+
+
+def _curves(chart: Chart) -> list[Series]:
+    return [*chart.on("left"), *chart.on("right")]
+
+
+def _marker(index: int, look: Look) -> str:
+    """What curve ``index`` is drawn with."""
+    if look.ascii_only:
+        return ASCII_MARKERS[index % len(ASCII_MARKERS)]
+    return MARKERS[0] if look.color else MARKERS[index % len(MARKERS)]
+
+
+def _legend(chart: Chart, look: Look) -> list[str]:
+    """A line for each curve, where there are several."""
+    curves = _curves(chart)
+    if len(curves) < 2:
+        return []
+    samples = [_marker(index, look).replace("braille", BRAILLE_SAMPLE) * 2 for index in range(len(curves))]
+    lines = enumerate(zip(samples, curves, strict=True))
+    return [
+        f"  {_paint(sample, index, look)} {_name(curve)[: look.width - 5]}"
+        for index, (sample, curve) in lines
+    ]
+
+
+def _name(curve: Series) -> str:
+    return f"{curve.name} (right)" if curve.axis == "right" else curve.name
+
+
+def _plotext() -> Any:
+    """The drawing library, imported when the first chart is drawn; it has no types."""
+    import plotext  # type: ignore[import-untyped]
+
+    return plotext
+
+
+def _paint(text: str, index: int, look: Look) -> str:
+    if not look.color:
+        return text
+    return str(_plotext().colorize(text, COLORS[index % len(COLORS)]))
+
+
+def _plot(chart: Chart, frame: _Frame, height: int) -> list[str]:
+    """The frame with ticks and the curves in it."""
+    plotext = _plotext()
+    plotext.clear_figure()
+    plotext.limit_size(False, False)
+    plotext.theme("clear")
+    plotext.plot_size(frame.look.width, height)
+    _axes(frame)
+    for mark in chart.marks:
+        plotext.vline(frame.bottom.place(mark.x), "gray" if frame.look.color else None)
+    for index, curve in enumerate(_curves(chart)):
+        _curve(curve, index, frame)
+    text = str(plotext.build())
+    plotext.clear_figure()
+    return _clean(text, frame.look)
+
+
+def _axes(frame: _Frame) -> None:
+    plotext = _plotext()
+    bottom = frame.bottom
+    plotext.xlim(bottom.place(bottom.low), bottom.place(bottom.high))
+    plotext.xticks([bottom.place(tick) for tick in bottom.ticks], bottom.labels)
+    for side, scale in (("left", frame.left), ("right", frame.right)):
+        if scale.ticks:
+            plotext.ylim(scale.place(scale.low), scale.place(scale.high), side)
+            plotext.yticks([scale.place(tick) for tick in scale.ticks], scale.labels, side)
+
+
+def _curve(curve: Series, index: int, frame: _Frame) -> None:
+    plotext = _plotext()
+    scale = frame.right if curve.axis == "right" else frame.left
+    x, y = [frame.bottom.place(value) for value in curve.x], [scale.place(value) for value in curve.y]
+    draw_points = plotext.scatter if curve.style == "dots" else plotext.plot
+    color = COLORS[index % len(COLORS)] if frame.look.color else None
+    draw_points(x, y, marker=_marker(index, frame.look), color=color, yside=curve.axis)
+
+
+def _clean(text: str, look: Look) -> list[str]:
+    """Lines without trailing blanks, and without what the terminal cannot show."""
+    if not look.color:
+        text = str(_plotext().uncolorize(text))
+    if look.ascii_only:
+        text = text.translate(TO_ASCII)
+    return [line.rstrip() for line in text.splitlines()]
