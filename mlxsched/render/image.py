@@ -80,11 +80,11 @@ def _figure(chart: Chart, size: tuple[float, float]) -> Figure:
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(chart.title, loc="left", wrap=True)
+    axes.set_title(chart.title, loc="left", wrap=True, pad=18.0 if chart.marks else None)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
-    _set_scales(axes, chart)
     lines = _draw(axes, chart, "left", 0)
+    _set_scales(axes, chart)
     if chart.on("right"):
         twin = axes.twinx()
         twin.set_ylabel(chart.right_label)

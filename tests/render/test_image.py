@@ -1,0 +1,83 @@
+"""Picture files by matplotlib: formats, the same bytes twice, and errors that say what to do."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from mlxsched.errors import UsageError
+from mlxsched.render.chart import Chart, Mark, Series
+from mlxsched.render.image import _figure, save
+
+CHART = Chart(
+    "rate & loss",
+    "update",
+    "learning rate",
+    (Series("rate", (0, 1, 2), (0.0, 2e-4, 1e-4)), Series("loss", (1, 2), (3.0, 2.5), "right", "dots")),
+    right_label="loss",
+    marks=(Mark(1, "decay"),),
+)
+START_OF_FILE = {"png": b"\x89PNG\r\n", "svg": b"<?xml", "pdf": b"%PDF-"}
+
+
+@pytest.fixture(autouse=True)
+def needs_matplotlib() -> None:
+    pytest.importorskip("matplotlib")
+
+
+@pytest.mark.parametrize("kind", START_OF_FILE)
+def test_each_format_is_what_its_name_says(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "new" / f"lr.{kind}"
+    save(CHART, path)
+    assert path.read_bytes().startswith(START_OF_FILE[kind])
+
+
+@pytest.mark.parametrize("kind", START_OF_FILE)
+def test_the_same_chart_gives_the_same_bytes(kind: str, tmp_path: Path) -> None:
+    first, second = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
+    save(CHART, first)
+    save(CHART, second)
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_an_svg_says_what_the_chart_says(tmp_path: Path) -> None:
+    save(CHART, tmp_path / "lr.svg")
+    text = " ".join(ElementTree.parse(tmp_path / "lr.svg").getroot().itertext())
+    for word in ("rate & loss", "update", "learning rate", "loss", "decay", "2e-4"):
+        assert word in text
+
+
+def test_curves_are_drawn_on_their_own_axes_at_their_values() -> None:
+    figure = _figure(CHART, (8, 4.5))
+    left, right = figure.axes
+    assert left.lines[0].get_ydata().tolist() == [0.0, 2e-4, 1e-4]
+    assert right.lines[0].get_ydata().tolist() == [3.0, 2.5]
+    assert left.get_ylim()[0] == 0.0 and left.get_ylim()[1] < 3e-4
+
+
+def test_a_logarithmic_axis_gets_no_zero() -> None:
+    figure = _figure(Chart("t", "update", "rate", (Series("a", (0, 1), (0.0, 1e-4)),), log_y=True), (8, 4.5))
+    assert figure.axes[0].get_yscale() == "log"
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [1e-4]
+
+
+def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'lr\.bmp'.*\.png, \.svg or \.pdf"):
+        save(CHART, tmp_path / "lr.bmp")
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "lr.png").mkdir()
+    with pytest.raises(UsageError, match=r"cannot write .*lr\.png"):
+        save(CHART, tmp_path / "lr.png")
+
+
+def test_without_matplotlib_the_command_that_installs_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r"pip install 'mlxsched\[report\]'"):
+        save(CHART, tmp_path / "lr.png")
