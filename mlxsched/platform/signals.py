@@ -1,0 +1,62 @@
+"""Stopping at the next good moment: a signal sets a flag, the training loop looks at it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+Handler = signal.Handlers | int | Callable[[int, FrameType | None], object] | None
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StopRequest:
+    """While it is entered, the first SIGINT, SIGTERM or SIGHUP is remembered, and the second ends the process.
+
+    ::
+
+        with StopRequest() as stop:
+            for update in range(steps):
+                ...
+                if stop:
+                    raise Stopped("...", stop.signal_number)
+
+    `on_first` is called with the number of the first signal, from the handler: it should be quick. The second
+    signal gets its default effect, so a shell sees 130, 143 or 129 and a parent process the signal itself. A
+    SIGHUP that is ignored (``nohup``) stays ignored. Outside the main thread Python has no handlers: the object
+    is then never set.
+    """
+
+    def __init__(self, on_first: Callable[[int], None] = lambda number: None) -> None:
+        self.signal_number = 0
+        self._on_first = on_first
+        self._previous: dict[int, Handler] = {}
+
+    def __bool__(self) -> bool:
+        return self.signal_number != 0
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self.signal_number = number
+        self._on_first(number)

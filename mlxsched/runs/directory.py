@@ -1,0 +1,219 @@
+"""A run's directory: the one place that knows which file is where.
+
+::
+
+    run.json              what the run is and how it stands (`RunInfo`)
+    metrics.jsonl         one record a line
+    checkpoints/000100/   a checkpoint after 100 updates
+    adapters/             the adapter to use, in mlx-lm's format: the best by validation loss, or the last where
+                          there is no validation set; complete at any moment
+    adapters_final/       the last adapter, when that isn't the best
+    .lock                 held while a process works here
+
+A directory from a stranger is only data: names are fixed or built from numbers, links are refused, sizes are
+limited, and nothing in it names another place to write to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from mlxsched.errors import UsageError, UserError
+from mlxsched.runs import atomic
+from mlxsched.runs.checkpoints import Checkpoint, Checkpoints
+from mlxsched.runs.info import RunInfo, read_info, to_json, without_permissions
+from mlxsched.runs.lock import LOCK_NAME, RunLock
+from mlxsched.runs.metrics import MetricsWriter, Record, read_metrics
+
+DEFAULT_ROOT = Path("runs")
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+_FOLDERS = ("checkpoints", "adapters", "adapters_final")
+
+
+class RunDirectory:
+    """A run on the disk; made by `create` or `open`. Reading needs no lock, whatever writes needs `lock`."""
+
+    def __init__(self, path: Path, info: RunInfo) -> None:
+        self.path = Path(path)
+        self.info = info
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
+        self._metrics: MetricsWriter | None = None
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        config: Mapping[str, object],
+        origins: Mapping[str, object],
+        plan: Mapping[str, object],
+        versions: Mapping[str, object],
+        **more: object,
+    ) -> RunDirectory:
+        """Make the directory `path`, with a ``run.json`` in it; `more` are other fields of `RunInfo`.
+
+        Raises `UsageError` when there is something under that name (an empty directory is fine), and
+        `StorageError` when the disk refuses.
+        """
+        path = Path(path)
+        info = RunInfo(
+            config=without_permissions(config),
+            origins=origins,
+            plan=plan,
+            versions=versions,
+            **more,  # type: ignore[arg-type]
+        )
+        with atomic.storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            atomic.new_directory(path, lambda aside: atomic.write_json(aside / RUN_FILE, to_json(info)))
+        except atomic.StorageError as error:
+            if error.reason in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(path):
+                raise UsageError(_taken(path)) from error
+            raise
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDirectory:
+        """The run in `path`. Raises `UserError` when there is none, or when what is there can't be trusted."""
+        path = Path(path)
+        if not path.is_dir():
+            raise UsageError(
+                f"There is no run in {path}: no such directory. `ls {path.parent}` shows what there is."
+            )
+        if not os.path.lexists(path / RUN_FILE):
+            raise UsageError(f"There is no run in {path}: it has no {RUN_FILE}.")
+        for name in (RUN_FILE, METRICS_FILE, LOCK_NAME, *_FOLDERS):
+            _refuse_link(path / name)
+        return cls(path, read_info(path / RUN_FILE))
+
+    @property
+    def name(self) -> str:
+        """The name of the run: the last part of its path."""
+        return self.path.resolve().name
+
+    @property
+    def adapters(self) -> Path:
+        """``adapters/``, the adapter to use."""
+        return self.path / "adapters"
+
+    @property
+    def final_adapters(self) -> Path:
+        """``adapters_final/``, the adapter after the last update; see `write_adapter`."""
+        return self.path / "adapters_final"
+
+    @property
+    def metrics(self) -> MetricsWriter:
+        """The writer of ``metrics.jsonl``, opened at the first use; for the holder of the lock."""
+        if self._metrics is None:
+            self._metrics = MetricsWriter(self.path / METRICS_FILE)
+        return self._metrics
+
+    def read_metrics(self) -> list[Record]:
+        """The records so far; also while another process is writing them."""
+        return read_metrics(self.path / METRICS_FILE)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process. Raises `UsageError` when another one has it.
+
+        What an interrupted write left behind is cleaned up, and `info` is read again.
+        """
+        with RunLock(self.path):
+            atomic.remove_temporaries(self.path)
+            self.checkpoints.recover()
+            self.info = read_info(self.path / RUN_FILE)
+            try:
+                yield
+            finally:
+                self.close()
+
+    def update_info(self, **changes: object) -> None:
+        """Change fields of `info` and write ``run.json``: ``update_info(status="finished", update=100)``."""
+        self.info = dataclasses.replace(self.info, **changes)  # type: ignore[arg-type]
+        atomic.write_json(self.path / RUN_FILE, to_json(self.info))
+
+    def write_checkpoint(
+        self, update: int, fill: Callable[[Path], None], *, info: Mapping[str, object] | None = None
+    ) -> Path:
+        """A checkpoint that remembers how long ``metrics.jsonl`` was, so that `rewind` can go back to it.
+
+        The metrics are flushed first: a checkpoint never knows of a record that a power cut takes away.
+        """
+        self.metrics.sync()
+        noted = {**(info or {}), "metrics_position": self.metrics.position}
+        return self.checkpoints.write(update, fill, info=noted)
+
+    def rewind(self, checkpoint: Checkpoint | None) -> None:
+        """Go back to `checkpoint` (None is the start): later metrics and later checkpoints are removed."""
+        if checkpoint is None:
+            self.metrics.truncate_to(0)
+            self.checkpoints.remove_after(-1)
+            return
+        position = checkpoint.info.get("metrics_position")
+        self.metrics.rewind(position if isinstance(position, int) else -1, checkpoint.update)
+        self.checkpoints.remove_after(checkpoint.update)
+
+    def write_adapter(self, fill: Callable[[Path], None], *, final: bool = False) -> Path:
+        """Put what `fill` writes into ``adapters/`` (or ``adapters_final/``), which stays usable meanwhile."""
+        return atomic.replace_directory(self.final_adapters if final else self.adapters, fill)
+
+    def close(self) -> None:
+        """Close the metrics; they open again when they are used."""
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+
+
+def is_run(path: Path) -> bool:
+    """Whether the directory `path` holds a run."""
+    return os.path.lexists(Path(path) / RUN_FILE)
+
+
+def next_run_name(base: Path, hint: str) -> Path:
+    """The next free directory of the kind ``base/hint-001``; `hint` is made fit for a file name.
+
+    >>> next_run_name(Path("no-such-directory"), "Laptop (small)")
+    PosixPath('no-such-directory/laptop-small-001')
+    """
+    stem = re.sub(r"[^a-z0-9]+", "-", hint.lower()).strip("-")[:60] or "run"
+    pattern = re.compile(re.escape(stem) + r"-([0-9]+)")
+    names = os.listdir(base) if Path(base).is_dir() else []
+    taken = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
+    return Path(base) / f"{stem}-{max(taken, default=0) + 1:03d}"
+
+
+def free_space_check(path: Path, needed: int) -> None:
+    """Raise `StorageError` when the disk that holds `path` has less than `needed` bytes free.
+
+    `path` need not exist yet; the nearest directory above it that does is asked.
+    """
+    place = Path(path).absolute()
+    while not place.is_dir():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise atomic.StorageError(
+            f"The run needs about {needed / 1e6:,.0f} MB on the disk of {path}; {free / 1e6:,.0f} MB are free. "
+            "Free some space, lower --keep-last, or choose another disk with --run-dir.",
+            errno.ENOSPC,
+        )
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise UserError(f"{path} is a symbolic link, which a run directory does not have. Remove it.")
+
+
+def _taken(path: Path) -> str:
+    if is_run(path):
+        return f"There is a run in {path} already. Go on with it: `mlxsched resume {path}`; or choose another name."
+    return f"{path} exists and is not an empty directory. Choose another --run-dir."

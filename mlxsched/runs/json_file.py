@@ -1,0 +1,61 @@
+"""Reading JSON that may have been written by a stranger, a crash or an editor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlxsched.errors import UserError
+
+LARGEST = 16 * 1024 * 1024  # bytes; a run.json with a plan and a config is some 10 kB
+
+
+@contextlib.contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the block into a `UserError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def open_plain_file(path: Path) -> int:
+    """Open a regular file for reading; a link, a pipe or a device is refused, so nothing outside is read."""
+    with reading_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path} is not a regular file: remove it.")
+    return descriptor
+
+
+def read_object(path: Path, *, largest: int = LARGEST) -> dict[str, object]:
+    """The JSON object in the file `path`.
+
+    Raises `UserError` for a file that cannot be read, isn't a regular file, is larger than `largest` bytes, isn't
+    UTF-8, isn't JSON (with line and column), is nested too deep, or holds something else than an object.
+    """
+    with open(open_plain_file(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > largest:
+            raise UserError(
+                f"{path} has {size:,} bytes; at most {largest:,} are read. It is not ours, or damaged."
+            )
+        content = file.read()
+    value = _parse(path, content)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} must hold a JSON object; got {type(value).__name__}.")
+    return value
+
+
+def _parse(path: Path, content: bytes) -> object:
+    try:
+        return json.loads(content.decode("utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}:{error.colno} is not JSON: {error.msg}.") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, an endless integer, nesting without end
+        raise UserError(f"{path} is not JSON that mlxsched reads: {error}.") from error

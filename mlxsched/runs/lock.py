@@ -1,0 +1,96 @@
+"""One process at a time in a run directory, by an advisory lock that dies with its owner."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mlxsched.errors import UsageError
+from mlxsched.runs.atomic import StorageError, storage_errors, write_all
+
+LOCK_NAME = ".lock"
+
+
+class RunLock:
+    """``with RunLock(directory): ...`` holds the lock of a run directory, or raises `UsageError` at once.
+
+    It is ``flock`` on the file ``.lock``: the kernel lets go of it when the process ends, however it ends, so a
+    lock is never left behind. The file itself stays (removing it would let two processes lock two files); its
+    text says who holds it and is worth nothing once the lock is free.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = Path(directory) / LOCK_NAME
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._descriptor is not None
+
+    def acquire(self) -> None:
+        """Take the lock. Raises `UsageError` when another process (or another `RunLock`) has it."""
+        with storage_errors(self._path):
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            self._lock(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        _write_owner(descriptor)
+
+    def release(self) -> None:
+        """Give the lock back; does nothing when it isn't held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{self._path.parent} is in use by {_owner(descriptor)}. "
+                "Wait for it, stop it, or choose another --run-dir."
+            ) from None
+        except OSError as error:
+            raise StorageError(
+                f"{self._path.parent} cannot be locked: {error.strerror}. "
+                "Put the run directory on a local disk with --run-dir.",
+                error.errno or errno.ENOLCK,
+            ) from error
+
+
+def _write_owner(descriptor: int) -> None:
+    """Say who we are; on a full disk we go on without, for the lock is what counts."""
+    try:
+        os.ftruncate(descriptor, 0)
+        text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
+        write_all(descriptor, text.encode())
+    except OSError:
+        pass
+
+
+def _owner(descriptor: int) -> str:
+    try:
+        record = json.loads(os.pread(descriptor, 1000, 0))
+        pid, host = int(record["pid"]), record["host"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+    return f"process {pid}" if host == socket.gethostname() else f"process {pid} on {host!r}"
