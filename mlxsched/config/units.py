@@ -1,0 +1,57 @@
+"""Sizes, durations and percentages as people write them: ``6GB``, ``10m``, ``20%``."""
+
+from __future__ import annotations
+
+import re
+
+_BYTES = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BYTES |= {f"{unit}B": size for unit, size in _BYTES.items() if len(unit) == 1 and unit != "B"}
+_BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+
+
+def parse_size(value: object) -> object:
+    """Return a size in bytes; what is not text is handed back as it is.
+
+    >>> parse_size("6GB"), parse_size("1.5 GiB"), parse_size(100)
+    (6000000000, 1610612736, 100)
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(rf"\s*{_NUMBER}\s*([a-zA-Z]*)\s*", value)
+    if not found or found[2].upper() not in _BYTES:
+        raise ValueError("must be a size such as 6GB, 512MB or 4GiB")
+    return int(float(found[1]) * _BYTES[found[2].upper()])
+
+
+def parse_duration(value: object) -> object:
+    """Return a duration in seconds; what is not text is handed back as it is.
+
+    >>> parse_duration("10m"), parse_duration("1h30m"), parse_duration("45"), parse_duration(2.5)
+    (600.0, 5400.0, 45.0, 2.5)
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if re.fullmatch(_NUMBER, text):
+        return float(text)
+    if not re.fullmatch(rf"(?:{_NUMBER}[smhd]\s*)+", text):
+        raise ValueError("must be a duration such as 90s, 10m or 1h30m")
+    return float(
+        sum(float(count) * _SECONDS[unit] for count, unit in re.findall(rf"{_NUMBER}([smhd])", text))
+    )
+
+
+def parse_percentage(value: object) -> object:
+    """Return a share between 0 and 1; what is not text is handed back as it is.
+
+    >>> parse_percentage("20%"), parse_percentage(0.2)
+    (0.2, 0.2)
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(rf"\s*{_NUMBER}\s*(%?)\s*", value)
+    if not found:
+        raise ValueError("must be a percentage such as 20%")
+    return float(found[1]) / (100 if found[2] else 1)

@@ -1,0 +1,112 @@
+"""YAML files whose every key knows its line and column, so that a mistake can be pointed at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlxsched.errors import ConfigError
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """What a YAML file says, where it says it, and what is wrong with it so far."""
+
+    path: Path
+    values: dict[str, Any]
+    marks: dict[KeyPath, tuple[int, int]]  # line and column of a key or an item, both from 1
+    problems: list[str]
+
+    def line(self, *keys: str | int) -> str:
+        """Return ``file:line`` of a key."""
+        return f"{self.path}:{self._mark(keys)[0]}"
+
+    def place(self, *keys: str | int) -> str:
+        """Return ``file:line:column`` of a key, or of the nearest key above it."""
+        line, column = self._mark(keys)
+        return f"{self.path}:{line}:{column}"
+
+    def _mark(self, keys: KeyPath) -> tuple[int, int]:
+        while keys and keys not in self.marks:
+            keys = keys[:-1]
+        return self.marks.get(keys, (1, 1))
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with numbers such as 1e-5 read as numbers (PyYAML asks for ``1.0e-5``).
+
+    A subclass, because resolvers added to ``SafeLoader`` itself would change YAML for the whole process.
+    """
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """Read a YAML mapping; an empty file is an empty mapping.
+
+    Keys given twice are listed in ``problems`` for the caller to report with what else it finds.
+    Raises ``ConfigError`` if the file cannot be read, is not YAML or is not a mapping.
+    """
+    loader = _Loader(_read_text(path))
+    try:
+        node = loader.get_single_node()
+        values = loader.construct_document(node) if node else {}
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigError(f"{place}: not valid YAML: {error.problem}. Mend this line.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    finally:
+        loader.dispose()
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}:1:1: must hold `key: value` lines; got {type(values).__name__}.")
+    marks: dict[KeyPath, tuple[int, int]] = {}
+    problems = [f"{path}:{problem}" for problem in _walk(node, (), marks)] if node else []
+    return YamlFile(path, {str(key): value for key, value in values.items()}, marks, problems)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"No such config file: {path}. Check the path given to --config.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def _walk(node: yaml.Node, keys: KeyPath, marks: dict[KeyPath, tuple[int, int]]) -> Iterator[str]:
+    """Note where each key under ``node`` stands, and yield a problem for each key given twice."""
+    if len(keys) > 20:  # an alias that holds itself
+        return
+    for key, place, child in _children(node):
+        line, column = place.start_mark.line + 1, place.start_mark.column + 1
+        here = (*keys, key)
+        if here in marks:
+            yield f"{line}:{column}: `{key}` is given twice, first on line {marks[here][0]}. Remove one."
+        marks.setdefault(here, (line, column))
+        yield from _walk(child, here, marks)
+
+
+def _children(node: yaml.Node) -> Iterator[tuple[str | int, yaml.Node, yaml.Node]]:
+    """Yield key, node that marks it and node of the value, for a mapping or a list."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield str(key.value), key, value
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield index, value, value
