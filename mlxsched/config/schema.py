@@ -176,7 +176,7 @@ class RunConfig(_Strict):
     project_name: str | None = Field(default=None, description="Project name at the trackers.")
 
     # the run directory
-    run_dir: str = Field(default="runs", description="Where runs go.")
+    run_dir: str | None = Field(default=None, description="Directory of the run; runs/NAME if unset.")
     name: str | None = Field(
         default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run."
     )

@@ -1,0 +1,73 @@
+"""The loss on rows that are not trained on: every target counts once, whatever batch it is in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..data.batches import Grid, collate, length_grid, micro_batches
+from ..data.rows import Rows
+from .step import LossFunction
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """Mean negative log-likelihood over ``targets`` targets of ``rows`` rows (natural logarithm)."""
+
+    loss: float
+    targets: int
+    rows: int
+
+    @property
+    def perplexity(self) -> float:
+        """``exp(loss)``; infinite where that overflows."""
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+
+class Evaluator:
+    """The loss of ``model`` on fixed rows, in micro-batches of at most ``max_tokens`` padded tokens.
+
+    ``limit`` takes the first so many rows only.
+    """
+
+    def __init__(
+        self, model: nn.Module, rows: Rows, loss: LossFunction, *, max_tokens: int, limit: int | None = None
+    ) -> None:
+        self._model, self._rows, self._loss = model, rows, loss
+        count = len(rows) if limit is None else min(limit, len(rows))
+        self._grid: Grid = length_grid(rows.lengths[:count])
+        self._batches = micro_batches(
+            np.arange(count), rows.lengths, max_tokens=max_tokens, grid=self._grid
+        )
+        self.n_rows = count
+        self._sum: Any = mx.compile(self._loss_sum)
+
+    def __call__(self, tree: Any, on_progress: OnProgress | None = None) -> LossResult:
+        """Evaluate with ``tree`` as the trainable parameters; the module holds them afterwards."""
+        self._model.eval()
+        total, targets, done = 0.0, 0, 0
+        try:
+            for indices in self._batches:
+                batch = collate(self._rows, indices, self._grid)
+                arrays = (mx.array(batch.inputs), mx.array(batch.labels), mx.array(batch.weights))
+                total += self._sum(tree, *arrays).item()
+                targets += batch.n_targets
+                done += len(indices)
+                if on_progress:
+                    on_progress(done, self.n_rows)
+        finally:
+            self._model.update(tree)  # tracing left placeholders
+            self._model.train()
+        return LossResult(total / targets, targets, self.n_rows)
+
+    def _loss_sum(self, tree: Any, inputs: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
+        self._model.update(tree)
+        return self._loss(self._model, inputs, labels, weights)

@@ -1,0 +1,64 @@
+"""Answers by greedy generation, and how many of them are exactly right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.nn as nn
+
+from ..data.rows import Example
+
+OnProgress = Callable[[int, int], None]
+MARGIN = 8  # tokens beyond the reference: an answer that is longer is wrong anyway
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was expected and what came."""
+
+    expected: str
+    text: str
+
+    @property
+    def correct(self) -> bool:
+        """Equal but for white space at both ends."""
+        return self.text.strip() == self.expected.strip()
+
+
+def answer_all(
+    model: nn.Module, tokenizer: Any, examples: list[Example], on_progress: OnProgress | None = None
+) -> list[Answer]:
+    """The greedy answer to each prompt, in order; stops at the end of a turn."""
+    from mlx_lm.generate import BatchGenerator
+
+    model.eval()
+    limits = [len(tokenizer.encode(e.answer, add_special_tokens=False)) + MARGIN for e in examples]
+    generator = BatchGenerator(model, stop_tokens=[[token] for token in tokenizer.eos_token_ids])
+    try:
+        identifiers = generator.insert([list(e.prompt) for e in examples], limits)
+        tokens: dict[int, list[int]] = {identifier: [] for identifier in identifiers}
+        for done, (identifier, token) in enumerate(_generated(generator), 1):
+            if token is not None:
+                tokens[identifier].append(token)
+            if on_progress:
+                on_progress(min(done, sum(limits)), sum(limits))
+    finally:
+        generator.close()
+        model.train()
+    texts = [tokenizer.decode(tokens[identifier]) for identifier in identifiers]
+    return [Answer(e.answer, text) for e, text in zip(examples, texts, strict=True)]
+
+
+def _generated(generator: Any) -> Iterator[tuple[int, int | None]]:
+    """Each token with its sequence; the stop token comes as None."""
+    with generator.stats():
+        while responses := generator.next_generated():
+            for response in responses:
+                yield response.uid, None if response.finish_reason == "stop" else response.token
+
+
+def exact_match(answers: list[Answer]) -> float:
+    """The share of correct answers, 0 to 1."""
+    return sum(answer.correct for answer in answers) / len(answers)

@@ -1,0 +1,124 @@
+"""Models and tokenizers: the bundled one, a local directory, or a Hugging Face repository, through mlx-lm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map
+
+from ..bundled import MODELS, model_path
+from ..errors import ModelError
+
+_SAMPLES = 64  # of a weight file, for its fingerprint: reading gigabytes at each start would cost seconds
+_SAMPLE_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to train, its tokenizer, and where they came from."""
+
+    name: str
+    path: str  # what mlx-lm's own commands take
+    model: nn.Module
+    tokenizer: Any
+    config: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def resolve_model(name: str) -> str:
+    """The path or repository behind a model name; a path that is not there is refused at once."""
+    if name in MODELS:
+        return str(model_path(name))
+    path = Path(name).expanduser()
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name} holds no config.json. Give a model directory in mlx-lm's format.")
+        return str(path)
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
+    if looks_like_path:
+        raise ModelError(
+            f"no model '{name}': neither bundled ({', '.join(MODELS)}), nor a directory, "
+            "nor a Hugging Face repository like Qwen/Qwen3-0.6B."
+        )
+    return name
+
+
+def load_model(name: str, *, trust_remote_code: bool = False) -> LoadedModel:
+    """Load ``name`` for training; on the CPU half-precision weights become float32, which is faster there."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    path = resolve_model(name)
+    model, tokenizer, config = _load_through_mlx_lm(name, path, trust_remote_code)
+    notes = _widen_on_cpu(model)
+    return LoadedModel(name, path, model, tokenizer, config, notes)
+
+
+def _load_through_mlx_lm(name: str, path: str, trust: bool) -> tuple[nn.Module, Any, dict[str, Any]]:
+    import mlx_lm.utils
+
+    try:
+        loaded: Any = mlx_lm.utils.load(
+            path, tokenizer_config={"trust_remote_code": trust}, return_config=True, trust_remote_code=trust
+        )
+    except Exception as error:  # mlx-lm, transformers and huggingface_hub raise dozens of kinds
+        if isinstance(error, MemoryError):
+            raise
+        raise ModelError(_explain(name, path, error)) from error
+    model, tokenizer, config = loaded
+    if not hasattr(model, "layers"):
+        raise ModelError(f"{name} ({config.get('model_type')}) has no list of layers that LoRA could go into.")
+    return model, tokenizer, config
+
+
+def _explain(name: str, path: str, error: Exception) -> str:
+    first_line = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    if Path(path).exists():
+        return f"cannot load the model {name}: {first_line}"
+    return (
+        f"cannot fetch the model {name} from Hugging Face: {first_line}\n"
+        "Check the spelling and the network, or give a local directory; `--model tiny` needs neither."
+    )
+
+
+def _widen_on_cpu(model: nn.Module) -> tuple[str, ...]:
+    narrow = {mx.float16, mx.bfloat16}
+    parameters = tree_flatten(model.parameters())
+    if mx.default_device().type != mx.DeviceType.cpu or not any(p.dtype in narrow for _, p in parameters):
+        return ()
+    if any(p.dtype == mx.uint32 for _, p in parameters):
+        return ("quantized weights are slow on the CPU: an unquantized model trains faster here",)
+    model.update(tree_map(lambda p: p.astype(mx.float32) if p.dtype in narrow else p, model.parameters()))
+    mx.eval(model.parameters())
+    return ("half-precision weights were widened to float32: on the CPU that is faster",)
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """All parameters and the trainable ones (a quantized weight counts as the numbers that it stands for)."""
+    from mlx_lm.utils import get_total_parameters
+
+    return int(get_total_parameters(model)), sum(p.size for _, p in tree_flatten(model.trainable_parameters()))
+
+
+def model_fingerprint(path: str) -> str | None:
+    """A hash over config and weight files of a local model: size, header and evenly spread samples of each.
+
+    None for a repository name: its files may not be here.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted([*directory.glob("config.json"), *directory.glob("model*.safetensors")]):
+        size = file.stat().st_size
+        digest.update(json.dumps([file.name, size]).encode())
+        with file.open("rb") as stream:
+            for index in range(_SAMPLES):
+                stream.seek(index * max(size - _SAMPLE_BYTES, 0) // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
