@@ -154,7 +154,7 @@ def _describe(error: ValidationError, merged: Layer) -> Iterator[str]:
             _, wishes, _ = complaints.setdefault(keys, (_place(keys, merged), [], repr(detail["input"])))
             wishes.append(_wish(detail))
     for keys, (place, wishes, got) in complaints.items():
-        yield f"{place}: `{_written(keys)}` must {' or '.join(dict.fromkeys(wishes))}; got {got}."
+        yield f"{place}: `{_written(keys)}` must {' or '.join(dict.fromkeys(wishes)).replace(' or be ', ' or ')}; got {got}."
 
 
 def _is_union_branch(key: str | int) -> bool:

@@ -38,7 +38,10 @@ def _warmup(value: object) -> object:
 
 
 def _off_at_zero(value: object) -> object:
-    return None if value in (0, "0") else value
+    try:
+        return value if float(str(value)) else None
+    except ValueError:
+        return value
 
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
