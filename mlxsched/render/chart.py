@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mlxsched.errors import UsageError
@@ -104,3 +104,14 @@ def span(values: Iterable[float], *, from_zero: bool = False) -> tuple[float, fl
         half = abs(low) / 2
         low, high = (low - half, high + half) if low else (0.0, 1.0)
     return float(low), float(high)
+
+
+def overlay(first: Chart, second: Chart) -> Chart:
+    """Both charts' curves over ``first``'s axes, without marks, which belong to one of them only."""
+    return replace(
+        first,
+        title=f"{first.title} and {second.title}",
+        series=(*first.series, *second.series),
+        right_label=first.right_label or second.right_label,
+        marks=(),
+    )

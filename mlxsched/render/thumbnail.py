@@ -12,7 +12,7 @@ from mlxsched.render.chart import Chart, require_points
 from mlxsched.render.scale import Scale, horizontal, vertical
 
 WIDTH, HEIGHT = 360, 150
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 18, 22
+LEFT, RIGHT, TOP, BOTTOM = 48, 16, 18, 22
 STYLE = (
     "text{font:10px sans-serif;fill:#666}.a{stroke:#999;fill:none}.m{stroke:#999;stroke-dasharray:2 3}"
     ".c{stroke:#0072b2;stroke-width:2;fill:none;stroke-linejoin:round}"

@@ -1,0 +1,60 @@
+"""Charts of schedules: one or several over the same updates, and the small picture that a plan shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlxsched.render.chart import Chart, Mark, Series
+from mlxsched.render.terminal import Look, draw
+from mlxsched.schedules.base import Schedule
+
+POINTS = 1000
+DEFAULT_STEPS = 1000
+"""How many updates are drawn where neither the caller nor any of the schedules says."""
+MOST_MARKS = 12
+"""More phases than this (the restarts of a long run) would be a fence, not a help."""
+
+
+def schedule_chart(
+    schedules: Sequence[tuple[str, Schedule]],
+    *,
+    steps: int | None = None,
+    points: int = POINTS,
+    log: bool = False,
+) -> Chart:
+    """The rates of named schedules over updates 0 to ``steps`` (default: what the longest of them has).
+
+    ``points`` is the number of gaps between updates that are looked at; boundaries of phases are always among
+    them. A schedule alone has its phases marked. ``log`` makes the axis of the rate logarithmic.
+    """
+    steps = steps or shared_steps([schedule for _, schedule in schedules])
+    series = tuple(Series(name, *schedule.sample(points, steps)) for name, schedule in schedules)
+    alone = len(schedules) == 1
+    title = schedules[0][0] if alone else f"{len(schedules)} schedules"
+    marks = phase_marks(schedules[0][1], steps) if alone else ()
+    return Chart(title, "update", "learning rate", series, log_y=log, marks=marks)
+
+
+def shared_steps(schedules: Sequence[Schedule]) -> int:
+    """The steps of the longest of ``schedules`` that has an end, or ``DEFAULT_STEPS``."""
+    return max((schedule.steps for schedule in schedules if schedule.steps), default=DEFAULT_STEPS)
+
+
+def phase_marks(schedule: Schedule, steps: int) -> tuple[Mark, ...]:
+    """Where each phase that begins before ``steps`` begins; none where there is only one, or too many."""
+    begun = [phase for phase in schedule.phases if phase.start < steps]
+    if not 2 <= len(begun) <= MOST_MARKS:
+        return ()
+    return tuple(Mark(phase.start, phase.name) for phase in begun)
+
+
+def small_picture(schedule: Schedule, *, steps: int | None = None, look: Look | None = None) -> str:
+    """A schedule in about 60 by 8 characters, for the plan that a command prints before a run.
+
+    >>> from mlxsched.schedules import warmup_linear
+    >>> print(small_picture(warmup_linear(2e-4, 100, 20)).splitlines()[0])
+    learning rate
+    """
+    look = look or Look(60, 9)
+    chart = schedule_chart([("", schedule)], steps=steps, points=2 * look.width)
+    return draw(chart, look)
