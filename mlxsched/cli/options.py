@@ -9,7 +9,6 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from mlxsched.config.presets import preset_names
 from mlxsched.config.schema import LoraParameters, RunConfig
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

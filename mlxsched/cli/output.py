@@ -44,6 +44,18 @@ def finite(value: Any) -> Any:
     return value
 
 
+def rate(value: float) -> str:
+    """Return a learning rate as people write it.
+
+    >>> rate(2e-4), rate(0.00035), rate(0.05), rate(0.0)
+    ('2e-4', '3.5e-4', '0.05', '0')
+    """
+    if not math.isfinite(value) or value == 0 or abs(value) >= 0.01:
+        return f"{value:.3g}"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
 def print_json(value: Any) -> None:
     """Print ``value`` on stdout as JSON, floats at full precision."""
     click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
@@ -60,22 +72,27 @@ def warn(text: str) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a rich console; rich itself drops colours off a terminal and under ``NO_COLOR``."""
+    """Return a rich console; rich itself drops colours off a terminal and under ``NO_COLOR``.
+
+    Off a terminal lines may be long, so that ``grep`` finds whole ones.
+    """
     from rich.console import Console
 
-    return Console(file=sys.stderr if stderr else sys.stdout, highlight=False, markup=False)
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else 200, highlight=False, markup=False)
 
 
 def table(
     rows: Iterable[Sequence[object]], *, header: Sequence[str] = (), title: str = "", stderr: bool = False
 ) -> None:
     """Print ``rows`` in aligned columns; numbers go to the right."""
-    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     rows = [tuple(row) for row in rows]
-    grid = Table(*header, title=title or None, box=box.SIMPLE_HEAD, show_header=bool(header), pad_edge=False)
+    grid = Table(
+        *header, title=title or None, title_justify="left", box=None, show_header=bool(header), pad_edge=False
+    )
     for position in range(len(header), max(map(len, rows), default=0)):
         grid.add_column(str(position))
     for column, cells in zip(grid.columns, zip(*rows, strict=True), strict=False):

@@ -1,0 +1,79 @@
+"""``mlxsched presets``: list, show and copy the presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mlxsched.cli.output import note, print_json, rate, table
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List, show and copy the presets: commented files that say how to train.
+
+    \b
+    Examples:
+      mlxsched presets
+      mlxsched presets show laptop
+      mlxsched presets copy laptop mine.yaml
+    """
+    if ctx.invoked_subcommand:
+        return
+    from dataclasses import asdict
+
+    from mlxsched.config.catalog import list_presets
+
+    presets = list_presets()
+    if as_json:
+        print_json([asdict(preset) for preset in presets])
+        return
+    rows = [(p.name, rate(p.peak), p.schedule, p.warmup, p.description) for p in presets]
+    table(rows, header=("preset", "peak", "schedule", "warmup", "for"))
+    note(
+        "Start with `mlxsched train --preset NAME`; `mlxsched presets show NAME` says where its numbers come from."
+    )
+
+
+@command.command()
+@click.argument("name")
+def show(name: str) -> None:
+    """Print a preset's file, with its comments.
+
+    \b
+    Example:
+      mlxsched presets show laptop
+    """
+    from mlxsched.config.presets import find_preset
+
+    click.echo(find_preset(name).read_text(encoding="utf-8"), nl=False)
+
+
+@command.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+def copy(name: str, file: Path, force: bool) -> None:
+    """Copy a preset to FILE, to change it there.
+
+    \b
+    Example:
+      mlxsched presets copy laptop mine.yaml
+      mlxsched train --config mine.yaml
+    """
+    from mlxsched.config.presets import find_preset
+    from mlxsched.errors import UsageError
+    from mlxsched.runs.atomic import write_bytes
+
+    source = find_preset(name)
+    if file.is_dir():
+        file /= source.name
+    if file.exists() and not force:
+        raise UsageError(f"{file} exists. Choose another name, or add --force to overwrite it.")
+    if not file.parent.is_dir():
+        raise UsageError(f"No such directory: {file.parent}. Make it first.")
+    write_bytes(file, source.read_bytes())
+    note(f"Wrote {file}. Train with `mlxsched train --config {file}`.")
