@@ -1,1 +1,49 @@
-"""Learning-rate schedules for MLX, and the LoRA fine-tuning app that makes them finish."""
+"""Learning-rate schedules for MLX, and the LoRA fine-tuning app that makes them finish.
+
+``import mlxsched as ms`` loads little: public names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlxsched.platform.blas import preload as _preload
+
+_preload()  # before anything imports mlx
+
+from mlxsched.schedules.catalog import public_names as _schedule_names
+
+if TYPE_CHECKING:
+    from mlxsched.errors import MlxschedError as MlxschedError
+    from mlxsched.errors import ScheduleError as ScheduleError
+    from mlxsched.schedules import *
+
+__version__ = "0.1.0"
+
+_ERRORS = (
+    "MlxschedError",
+    "UserError",
+    "ScheduleError",
+    "ConfigError",
+    "DataError",
+    "RunError",
+    "DivergedError",
+)
+
+__all__ = ["__version__", *_ERRORS, *_schedule_names()]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ERRORS:
+        from mlxsched import errors as home
+    elif name in __all__:
+        from mlxsched import schedules as home  # type: ignore[no-redef]
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
