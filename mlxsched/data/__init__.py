@@ -1,1 +1,30 @@
+"""Rows to train on: read, tokenized with their targets, ordered, and cut into micro-batches.
 
+>>> from mlxsched.data import DataOptions
+>>> DataOptions().mask_prompt
+True
+"""
+
+from mlxsched.data.batches import Batch, Grid, collate, length_grid, micro_batches
+from mlxsched.data.dataset import Counts, Dataset, load_dataset
+from mlxsched.data.options import DataOptions, Features
+from mlxsched.data.order import rows_of_update, updates_per_epoch
+from mlxsched.data.rows import Example, Row, Rows
+
+__all__ = [
+    "Batch",
+    "Counts",
+    "DataOptions",
+    "Dataset",
+    "Example",
+    "Features",
+    "Grid",
+    "Row",
+    "Rows",
+    "collate",
+    "length_grid",
+    "load_dataset",
+    "micro_batches",
+    "rows_of_update",
+    "updates_per_epoch",
+]

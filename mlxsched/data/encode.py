@@ -1,0 +1,144 @@
+"""From rendered texts to tokens and targets, a few hundred rows at a time.
+
+A fast tokenizer says which characters each token came from, and encodes a whole list with all cores. For others
+(and where a tokenizer's batched answer differs from its single one) the text before a span is encoded by itself,
+and the tokens that both have in common are those before the span.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlxsched.data.chat import ChatTemplate, Span
+from mlxsched.data.formats import Rendered
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One row as tokens; ``prompt_length`` is how many come before the last span."""
+
+    tokens: NDArray[np.int32]
+    targets: NDArray[np.bool_]
+    prompt_length: int
+
+
+class Encoder:
+    """Encodes rendered rows with one tokenizer (mlx-lm's wrapper, or one of transformers)."""
+
+    def __init__(self, tokenizer: Any, mask_prompt: bool) -> None:
+        self._tokenizer = tokenizer
+        self._inner = getattr(tokenizer, "_tokenizer", tokenizer)
+        if not hasattr(
+            self._inner, "special_tokens_map"
+        ):  # not a wrapper: this is the Rust part of a tokenizer
+            self._inner = tokenizer
+        self._mask_prompt = mask_prompt
+        eos = tokenizer.eos_token_id
+        self.end_ids = frozenset(getattr(tokenizer, "eos_token_ids", None) or ()) | (
+            {eos} if isinstance(eos, int) else set()
+        )
+        self._batched: dict[bool, bool] = {}
+
+    def template(self) -> ChatTemplate | None:
+        """The tokenizer's chat template, if it has one."""
+        has = getattr(self._tokenizer, "has_chat_template", None)
+        if has is None:
+            has = getattr(self._tokenizer, "chat_template", None) is not None
+        ends = [str(self._inner.convert_ids_to_tokens(end)) for end in sorted(self.end_ids)]
+        return ChatTemplate(self._tokenizer, ends) if has else None
+
+    def identity(self) -> str:
+        """A hash of all that decides how text becomes tokens."""
+        inner = self._inner
+        backend = getattr(inner, "backend_tokenizer", None)
+        facts = {
+            "class": type(inner).__qualname__,
+            "vocabulary": backend.to_str() if backend is not None else sorted(inner.get_vocab().items()),
+            "template": str(getattr(inner, "chat_template", None)),
+            "renderer": getattr(getattr(self._tokenizer, "_chat_template", None), "__module__", None),
+            "special": {key: str(value) for key, value in sorted(inner.special_tokens_map.items())},
+            "ends": sorted(self.end_ids),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def encode(self, batch: Sequence[Rendered]) -> list[Encoded]:
+        """Tokens and targets of each row."""
+        results: list[Encoded | None] = [None] * len(batch)
+        for raw in (False, True):
+            places = [place for place, row in enumerate(batch) if row.raw is raw]
+            rows = [batch[place] for place in places]
+            for place, row, (ids, offsets) in zip(places, rows, self._tokens(rows, raw), strict=True):
+                results[place] = self._finish(row, ids, offsets)
+        return [row for row in results if row is not None]
+
+    def _tokens(self, rows: list[Rendered], raw: bool) -> list[tuple[list[int], list[Span] | None]]:
+        if not rows:
+            return []
+        if self._can_batch(rows[0].text, raw):
+            out = self._inner(
+                [row.text for row in rows], add_special_tokens=raw, return_offsets_mapping=True, verbose=False
+            )
+            return list(zip(out["input_ids"], out["offset_mapping"], strict=True))
+        return [(self._single(row.text, raw), None) for row in rows]
+
+    def _can_batch(self, text: str, raw: bool) -> bool:
+        if raw not in self._batched:
+            fast = bool(getattr(self._inner, "is_fast", False))
+            self._batched[raw] = fast and (
+                self._inner([text], add_special_tokens=raw, verbose=False)["input_ids"][0]
+                == self._single(text, raw)
+            )
+        return self._batched[raw]
+
+    def _single(self, text: str, raw: bool) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=raw))
+
+    def _finish(self, row: Rendered, ids: list[int], offsets: list[Span] | None) -> Encoded:
+        eos = self._tokenizer.eos_token_id
+        closed = row.raw and isinstance(eos, int) and ids[-1:] != [eos]
+        tokens = np.asarray([*ids, eos] if closed else ids, np.int32)
+        targets = np.zeros(len(tokens), np.bool_)
+        prompt = 0
+        for span in row.spans or ():
+            prompt, stop = self._token_span(row, span, ids, offsets)
+            targets[prompt:stop] = True
+        if (
+            row.raw and row.spans is not None
+        ):  # the end, appended or the tokenizer's own, is part of the answer
+            targets[prompt:] = True
+        if row.spans is None or not self._mask_prompt:
+            targets[:] = True
+        targets[:1] = False
+        return Encoded(tokens, targets, prompt)
+
+    def _token_span(self, row: Rendered, span: Span, ids: list[int], offsets: list[Span] | None) -> Span:
+        begin, end = span
+        if offsets is None:
+            return self._shared(row, begin, ids), self._shared(row, end, ids)
+        inside = [i for i, (a, b) in enumerate(offsets) if b > begin and a < end and b > a]
+        if not inside:
+            return len(ids), len(ids)
+        last = inside[-1]
+        # What a template writes after the token that ends a turn (a line break) is never generated.
+        for i in reversed(inside):
+            if ids[i] in self.end_ids:
+                last = i if not row.text[offsets[i][1] : end].strip() else last
+                break
+        return inside[0], last + 1
+
+    def _shared(self, row: Rendered, position: int, ids: list[int]) -> int:
+        """How many tokens of the whole come before character ``position``."""
+        if position >= len(row.text):
+            return len(ids)
+        before = self._single(row.text[:position], row.raw)
+        shared = 0
+        while shared < min(len(before), len(ids)) and before[shared] == ids[shared]:
+            shared += 1
+        return shared

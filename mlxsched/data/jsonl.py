@@ -1,0 +1,91 @@
+"""Read JSON Lines from bytes that may hold anything: one record or one problem a line, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from mlxsched.data.problems import RowProblem
+
+MAX_LINE_BYTES = 32 * 2**20
+_UTF8_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def lines(file: BinaryIO) -> Iterator[tuple[int, bytes | RowProblem]]:
+    """Number and bytes of each line that is not blank; a byte order mark is dropped, an endless line cut off."""
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(_UTF8_MARK)
+        if len(line) > MAX_LINE_BYTES:
+            _skip_line(file, line)
+            yield number, RowProblem(f"the line is longer than {MAX_LINE_BYTES // 2**20} MiB")
+        elif number == 1 and line.startswith(_UTF16_MARKS):
+            yield number, RowProblem("the file is UTF-16; save it as UTF-8")
+            return
+        elif line.strip():
+            yield number, line.strip()
+
+
+def _skip_line(file: BinaryIO, line: bytes) -> None:
+    while line and not line.endswith(b"\n"):
+        line = file.readline(MAX_LINE_BYTES)
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """The JSON object in ``line``; raises `RowProblem` for anything else.
+
+    >>> parse(b'{"text": "a"}')
+    {'text': 'a'}
+    """
+    text = _decode(line)
+    try:
+        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise RowProblem(_explain(error, text), text[max(error.pos - 40, 0) : error.pos + 40]) from None
+    except RecursionError:
+        raise RowProblem("nested too deeply") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise RowProblem(f"not a usable JSON value ({str(error).split(';')[0]})") from None
+    if not isinstance(value, dict):
+        raise RowProblem(f"a JSON object is needed, not {type_name(value)}")
+    return value
+
+
+def _decode(line: bytes) -> str:
+    if b"\0" in line:
+        raise RowProblem("NUL bytes: the file was damaged, or is not UTF-8")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RowProblem(f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1})") from None
+
+
+def _explain(error: json.JSONDecodeError, text: str) -> str:
+    if text.startswith("[") and error.lineno == 1:
+        return "not JSON Lines: a JSON array; write one object a line"
+    return f"not JSON: {error.msg} at column {error.colno}"
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise RowProblem(f"key {json.dumps(twice)} comes twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise RowProblem(f"{name} is not a JSON value")
+
+
+def type_name(value: object) -> str:
+    """What a user of JSON calls the type of ``value``."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)

@@ -1,0 +1,109 @@
+"""Small real tokenizers: byte-level BPE, with the chat templates of well-known model families."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+    "{{ m.content | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{% set system = messages[0].content %}"
+    "{% set messages = messages[1:] %}{% endif %}"
+    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+    "{% if m.role == 'user' %}[INST] {% if system is defined and loop.last %}{{ system }}\n\n{% endif %}"
+    "{{ m.content }}[/INST]{% elif m.role == 'assistant' %} {{ m.content }}{{ eos_token }}"
+    "{% else %}{{ raise_exception('Only user and assistant roles are supported') }}{% endif %}{% endfor %}"
+)
+GEMMA = (
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{{ m.content | trim }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+)
+# Like Qwen3: the thinking of earlier turns is left out, and the last turn gets an empty one.
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' %}{% set said = m.content.split('</think>')[-1].lstrip('\n') %}"
+    "{% if loop.last %}<think>\n\n</think>\n\n{% endif %}{{ said }}{% else %}{{ m.content }}{% endif %}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# name -> template, beginning of text, end of a turn
+FAMILIES = {
+    "chatml": (CHATML, "<|endoftext|>", "<|im_end|>"),
+    "llama3": (LLAMA3, "<|begin_of_text|>", "<|eot_id|>"),
+    "mistral": (MISTRAL, "<s>", "</s>"),
+    "gemma": (GEMMA, "<bos>", "<end_of_turn>"),
+    "thinking": (THINKING, "<|endoftext|>", "<|im_end|>"),
+}
+_MARKS = ["<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]", "<start_of_turn>"]
+_CORPUS = [
+    "the sum of the values in the column", "What is two and two?", "=SUM(A1:A10)", "hello there, how are you",
+    "I am fine\n\nthank you", "system user assistant model", "table: columns: Q: A: SELECT FROM WHERE",
+]
+
+
+def build_tokenizer(family: str | None) -> Any:
+    """A tokenizer of about 350 tokens with the template of ``family`` (None: without one)."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    template, bos, eos = FAMILIES[family or "chatml"]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = list(dict.fromkeys([bos, eos, *_MARKS]))
+    trainer = trainers.BpeTrainer(
+        vocab_size=350, initial_alphabet=alphabet, special_tokens=special, show_progress=False
+    )
+    backend.train_from_iterator(_CORPUS, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=bos, eos_token=eos)
+    if family:
+        fast.chat_template = template
+    return fast
+
+
+def wrap(fast: Any) -> Any:
+    """As mlx-lm hands a tokenizer out."""
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+    return TokenizerWrapper(fast)
+
+
+@pytest.fixture(scope="session")
+def tokenizers() -> dict[str, Any]:
+    """One wrapped tokenizer a family; "plain" has no chat template."""
+    made = {family: wrap(build_tokenizer(family)) for family in FAMILIES}
+    return {**made, "plain": wrap(build_tokenizer(None))}
+
+
+@pytest.fixture
+def tokenizer(tokenizers: dict[str, Any]) -> Any:
+    """The one that most tests use: ChatML."""
+    return tokenizers["chatml"]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """``write("train.jsonl", [record or raw line, ...])`` writes a file below the temporary directory."""
+
+    def write_rows(name: str, rows: list[Any]) -> Path:
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        path = tmp_path / name
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return path
+
+    return write_rows
