@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MlxschedError as error:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the last resort, which tells how to see the traceback
         return _report_bug(error)
     return result if isinstance(result, int) else 0
 

@@ -11,12 +11,12 @@ import os
 import sys
 from pathlib import Path
 
-LIBRARY = "libopenblas.so.0"
+LIBRARIES = ("libopenblasp.so.0", "libopenblas.so.0")  # Fedora's name of the threaded one, everybody else's
 
 ADVICE = (
     "MLX is using the reference BLAS, which is 10 to 50 times slower than OpenBLAS. Install OpenBLAS:\n"
     "  Debian, Ubuntu: apt-get install libopenblas0-pthread\n"
-    "  Fedora: dnf install openblas-threads; Arch: pacman -S openblas; Alpine: apk add openblas"
+    "  Fedora: dnf install openblas-threads; Arch: pacman -S openblas"
 )
 
 
@@ -28,8 +28,12 @@ def preload() -> bool:
     """
     if sys.platform != "linux" or "mlx.core" in sys.modules or os.environ.get("MLXSCHED_NO_OPENBLAS"):
         return False
+    return any(map(_load, LIBRARIES))
+
+
+def _load(library: str) -> bool:
     try:
-        ctypes.CDLL(LIBRARY, mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
     except OSError:
         return False
     return True
@@ -39,16 +43,12 @@ def blas_in_use() -> str:
     """Return ``"accelerate"``, ``"openblas"`` or ``"reference"``: what MLX multiplies matrices with on the CPU."""
     if sys.platform == "darwin":
         return "accelerate"
-    return "openblas" if _openblas_came_first() else "reference"
-
-
-def _openblas_came_first() -> bool:
-    """Say whether a library of the process that defines BLAS globally before MLX's own is OpenBLAS."""
     try:
         multiply = ctypes.CDLL(None).cblas_sgemm
-    except AttributeError:  # no BLAS has global symbols: MLX's private one is in use
-        return False
-    return "openblas" in _library_of(ctypes.cast(multiply, ctypes.c_void_p).value or 0)
+    except AttributeError:  # no BLAS has global symbols, so MLX finds the one it came with
+        return "reference"
+    library = _library_of(ctypes.cast(multiply, ctypes.c_void_p).value or 0)
+    return "openblas" if "openblas" in library else "reference"
 
 
 def _library_of(address: int) -> str:

@@ -1,0 +1,41 @@
+"""``mlxsched env``: versions, device, memory, and the BLAS in use."""
+
+from __future__ import annotations
+
+import click
+
+from mlxsched.cli.output import print_json, table, warn
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> None:
+    """Show versions, device, memory, and how fast this machine multiplies matrices.
+
+    \b
+    Example:
+      mlxsched env
+    """
+    from dataclasses import asdict
+
+    from mlxsched.platform.blas import ADVICE
+    from mlxsched.platform.machine import describe, matmul_gflops
+
+    machine = describe()
+    speed = round(matmul_gflops(), 1)
+    advice = ADVICE if machine.blas == "reference" and machine.device == "cpu" else None
+    if as_json:
+        print_json(asdict(machine) | {"matmul_gflops": speed, "advice": advice})
+        return
+    table(
+        [
+            *machine.versions.items(),
+            ("system", machine.system),
+            ("device", f"{machine.device} ({machine.chip}), {machine.cores} cores"),
+            ("memory", f"{machine.memory_gb:g} GB"),
+            ("blas", machine.blas),
+            ("matmul", f"{speed:g} GFLOP/s in float32"),
+        ]
+    )
+    if advice:
+        warn(advice)

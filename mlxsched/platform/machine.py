@@ -1,0 +1,82 @@
+"""What the machine is: versions, device, memory, cores, and how fast it multiplies."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from mlxsched.platform.blas import blas_in_use, preload
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What `mlxsched env` shows and a run records; ``versions`` lists packages that are installed."""
+
+    system: str
+    device: str  # what MLX computes on: "gpu" or "cpu"
+    chip: str
+    cores: int
+    memory_gb: float
+    gpu_memory_gb: float | None  # what Metal recommends to stay below
+    blas: str  # see `blas_in_use`
+    versions: dict[str, str]
+
+
+def describe() -> Machine:
+    """Return what this machine is; imports mlx."""
+    preload()
+    import mlx.core as mx
+
+    info = mx.device_info()
+    working_set = info.get("max_recommended_working_set_size")
+    return Machine(
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        device=mx.default_device().type.name,
+        chip=str(info.get("device_name", "unknown")),
+        cores=_cores(),
+        memory_gb=round(total_memory() / 1e9, 1),
+        gpu_memory_gb=round(int(working_set) / 1e9, 1) if working_set else None,
+        blas=blas_in_use(),
+        versions=versions(),
+    )
+
+
+def total_memory() -> int:
+    """Return the bytes of memory that the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for package in ("mlxsched", "mlx", "mlx-lm", "numpy", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def matmul_gflops(size: int | None = None, seconds: float = 0.2) -> float:
+    """Measure the speed of ``x @ w.T`` in float32, in GFLOP/s, for about ``seconds``."""
+    preload()
+    import mlx.core as mx
+
+    if size is None:
+        size = 512 if mx.default_device() == mx.Device(mx.cpu) else 2048
+    x, w = mx.random.normal((size, size)), mx.random.normal((size, size))
+    mx.eval(x @ w.T)  # memory is allocated, a GPU's kernel compiled
+    start, products = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        mx.eval(x @ w.T)
+        products += 1
+    return products * 2 * size**3 / (time.perf_counter() - start) / 1e9
+
+
+def _cores() -> int:
+    """Return the cores this process may use; macOS does not say, there it is all of them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
