@@ -22,22 +22,17 @@ def schedule_chart(
     points: int = POINTS,
     log: bool = False,
 ) -> Chart:
-    """The rates of named schedules over updates 0 to ``steps`` (default: what the longest of them has).
+    """The rates of named schedules over updates 0 to ``steps`` (default: those of the longest that has an end).
 
     ``points`` is the number of gaps between updates that are looked at; boundaries of phases are always among
     them. A schedule alone has its phases marked. ``log`` makes the axis of the rate logarithmic.
     """
-    steps = steps or shared_steps([schedule for _, schedule in schedules])
+    steps = steps or max((schedule.steps or 0 for _, schedule in schedules), default=0) or DEFAULT_STEPS
     series = tuple(Series(name, *schedule.sample(points, steps)) for name, schedule in schedules)
     alone = len(schedules) == 1
     title = schedules[0][0] if alone else f"{len(schedules)} schedules"
     marks = phase_marks(schedules[0][1], steps) if alone else ()
     return Chart(title, "update", "learning rate", series, log_y=log, marks=marks)
-
-
-def shared_steps(schedules: Sequence[Schedule]) -> int:
-    """The steps of the longest of ``schedules`` that has an end, or ``DEFAULT_STEPS``."""
-    return max((schedule.steps for schedule in schedules if schedule.steps), default=DEFAULT_STEPS)
 
 
 def phase_marks(schedule: Schedule, steps: int) -> tuple[Mark, ...]:

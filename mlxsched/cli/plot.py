@@ -1,0 +1,139 @@
+"""``mlxsched plot``: schedules and recorded runs, in the terminal, as a picture file or as numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlxsched.cli import output
+
+if TYPE_CHECKING:
+    from mlxsched.render.chart import Chart
+    from mlxsched.render.sources import Planned, Recorded
+
+HELP = """Draw learning-rate schedules, several over each other, and what a run recorded.
+
+    A SCHEDULE is looked at in this order:
+
+    \b
+      a spec            has a bracket: "wsd(peak=2e-4, steps=1000, warmup=50)"
+      a schedule's name cosine, wsd, ...: `mlxsched schedules` lists them; takes
+                        --peak, --steps, --warmup and --end
+      a preset          laptop, ...: `mlxsched presets` lists them
+      a directory       of a run: its recorded rate, with the loss beside it
+      a YAML file       a schedule in dictionary form, an mlx-lm configuration (its
+                        lr_schedule, with mlx-lm's exact values), or one of ours
+
+    For a file that is called like a schedule write a path, ./cosine.
+
+    \b
+    Examples:
+      mlxsched plot cosine --peak 2e-4 --steps 1000 --warmup 100
+      mlxsched plot linear cosine wsd --log -o compare.png
+      mlxsched plot "warmup_cosine(peak=2e-4, steps=1000, warmup=100)" --json
+      mlxsched plot lora_config.yaml runs/laptop-001
+    """
+JSON_POINTS = 10_000
+"""``--json`` holds every update of a schedule up to this long."""
+
+
+def _whole_or_ratio(_: click.Context, __: click.Parameter, value: str | None) -> int | float | None:
+    """``100`` is updates, ``0.1`` a ratio."""
+    if value is None:
+        return None
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    raise click.BadParameter(f"{value!r} is neither a number of updates nor a ratio below 1.")
+
+
+@click.command(help=HELP)
+@click.argument("schedules", nargs=-1, required=True, metavar="SCHEDULE...")
+@click.option("--peak", type=float, help="Highest rate of a schedule given by name. [2e-4]")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Updates to draw, and the length of a named schedule. [1000]"
+)
+@click.option("--warmup", callback=_whole_or_ratio, metavar="N", help="Updates, or a ratio below 1. [0.1]")
+@click.option("--end", type=float, help="Last rate of a schedule given by name. [0]")
+@click.option("--log", is_flag=True, help="Logarithmic axis for the rate.")
+@click.option("--points", type=click.IntRange(min=2), help="Look at about this many updates, evenly spread.")
+@click.option(
+    "-o", "--output", "file", type=click.Path(path_type=Path), help="Write a .png, .svg or .pdf instead."
+)
+@click.option("--width", type=click.IntRange(min=30), help="Columns of the picture in the terminal.")
+@click.option("--height", type=click.IntRange(min=8), help="Lines of the picture in the terminal.")
+@click.option("--json", "as_json", is_flag=True, help="Print name, steps and values instead of a picture.")
+def command(schedules: tuple[str, ...], steps: int | None, points: int | None, **options: Any) -> None:
+    from mlxsched.render.sources import Planned, Shape, find_source
+
+    shape = Shape(options["peak"], steps, options["warmup"], options["end"])
+    sources = [find_source(text, shape) for text in schedules]
+    for source in sources:
+        if isinstance(source, Planned) and source.note:
+            output.note(f"{source.name}: {source.note}")
+    if options["as_json"]:
+        records = [_record(source, points) for source in sources]
+        output.print_json(records[0] if len(records) == 1 else records)
+    if options["file"] or not options["as_json"]:
+        chart = _chart(sources, points, options["log"])
+        _show(chart, options["file"], options["width"], options["height"])
+
+
+def _chart(sources: Sequence[Planned | Recorded], points: int | None, log: bool) -> Chart:
+    """One chart of all sources, schedules before runs."""
+    from mlxsched.render.chart import overlay
+    from mlxsched.render.curves import POINTS, schedule_chart
+    from mlxsched.render.run_chart import read_recording, run_chart
+    from mlxsched.render.sources import Planned, Recorded
+
+    charts = []
+    planned = [source for source in sources if isinstance(source, Planned)]
+    if planned:
+        named, steps = [(one.name, one.schedule) for one in planned], max(one.steps for one in planned)
+        charts.append(schedule_chart(named, steps=steps, points=points - 1 if points else POINTS, log=log))
+    recorded = [read_recording(source.directory) for source in sources if isinstance(source, Recorded)]
+    if recorded:
+        charts.append(run_chart(recorded, log=log))
+    return overlay(*charts) if len(charts) == 2 else charts[0]
+
+
+def _show(chart: Chart, file: Path | None, width: int | None, height: int | None) -> None:
+    from mlxsched.render.terminal import draw, look_of_stdout
+
+    if file is None:
+        click.echo(draw(chart, look_of_stdout(width, height)))
+        return
+    from mlxsched.render.image import save
+
+    save(chart, file)
+    output.note(f"Wrote {file}")
+
+
+def _record(source: Planned | Recorded, points: int | None) -> dict[str, Any]:
+    """The numbers of one source: ``name``, ``steps``, ``values``; of a run the losses too."""
+    from mlxsched.render.sources import Recorded
+
+    if isinstance(source, Recorded):
+        return _run_record(source.directory)
+    gaps = points - 1 if points else (source.steps if source.steps <= JSON_POINTS else 1000)
+    at, values = source.schedule.sample(gaps, source.steps)
+    return {"name": source.name, "steps": at, "values": values}
+
+
+def _run_record(directory: Path) -> dict[str, Any]:
+    from mlxsched.render.run_chart import read_recording
+
+    recording = read_recording(directory)
+    return {
+        "name": recording.name,
+        "steps": recording.rate.updates,
+        "values": recording.rate.values,
+        "loss": dataclasses.asdict(recording.loss),
+        "eval_loss": dataclasses.asdict(recording.eval_loss),
+    }

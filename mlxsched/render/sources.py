@@ -1,0 +1,174 @@
+"""What a word on the command line of ``mlxsched plot`` stands for: a schedule, or a run.
+
+In this order, so that the same word always means the same:
+
+1. text with a bracket is a spec, ``wsd(peak=2e-4, steps=1000)``
+2. the name of a schedule, ``cosine``
+3. the name of a preset, ``laptop``
+4. a path: a directory is a run; a file is YAML and holds a schedule in dictionary form, mlx-lm's ``lr_schedule``
+   block, or the configuration of a run, ours or mlx-lm's
+
+So a file that is called like a schedule is written as a path, ``./cosine``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlxsched.errors import ScheduleError, UsageError
+from mlxsched.render.curves import DEFAULT_STEPS
+from mlxsched.schedules.base import Schedule
+from mlxsched.schedules.checks import did_you_mean
+from mlxsched.schedules.forms import parse
+from mlxsched.schedules.registry import names
+from mlxsched.schedules.run import FAMILIES, for_run
+
+if TYPE_CHECKING:
+    from mlxsched.config.schema import RunConfig
+
+DEFAULT_PEAK = 2e-4
+DEFAULT_WARMUP = 0.1
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the command line says of a schedule; None is "not said"."""
+
+    peak: float | None = None
+    steps: int | None = None
+    warmup: int | float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A schedule, how many updates of it are of interest, and what the user should know about that."""
+
+    name: str
+    schedule: Schedule
+    steps: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The directory of a run."""
+
+    name: str
+    directory: Path
+
+
+def find_source(text: str, shape: Shape) -> Planned | Recorded:
+    """What ``text`` stands for. Raises UsageError for an unknown word, with the nearest known one."""
+    if "(" in text:
+        return _planned(text, _spec(text, shape), shape)
+    if text in {*names(), *FAMILIES}:
+        return _family(text, shape)
+    if text in _preset_names():
+        return _configured(text, shape, preset=text)
+    path = Path(text)
+    if path.is_dir():
+        return Recorded(text, path)
+    if path.is_file():
+        return _yaml(text, path, shape)
+    raise UsageError(_unknown(text))
+
+
+def _planned(name: str, schedule: Any, shape: Shape, steps: int | None = None, note: str = "") -> Planned:
+    """How far to draw: what the flag says, else the source, else the schedule itself."""
+    return Planned(name, schedule, shape.steps or steps or schedule.steps or DEFAULT_STEPS, note)
+
+
+def _spec(spec: str | Mapping[str, Any], shape: Shape) -> Any:
+    """A spec that says all stands as it is; from one that leaves arguments out, the flags and defaults fill them in."""
+    if isinstance(spec, str) and shape.warmup is None and shape.end is None:
+        try:
+            return parse(spec)
+        except ScheduleError:
+            pass  # perhaps an argument is missing; what else is wrong will be said below
+    return for_run(
+        spec,
+        peak=DEFAULT_PEAK if shape.peak is None else shape.peak,
+        steps=shape.steps or DEFAULT_STEPS,
+        warmup=shape.warmup or 0,
+        end=shape.end or 0.0,
+    )
+
+
+def _family(name: str, shape: Shape) -> Planned:
+    """A schedule by its name alone; the note says what was assumed."""
+    peak = DEFAULT_PEAK if shape.peak is None else shape.peak
+    warmup = DEFAULT_WARMUP if shape.warmup is None else shape.warmup
+    steps = shape.steps or DEFAULT_STEPS
+    schedule = for_run(name, peak=peak, steps=steps, warmup=warmup, end=shape.end or 0.0)
+    said = {"--peak": shape.peak, "--steps": shape.steps, "--warmup": shape.warmup}
+    values = {"--peak": peak, "--steps": steps, "--warmup": warmup}
+    assumed = ", ".join(f"{flag} {values[flag]:g}" for flag, value in said.items() if value is None)
+    return _planned(name, schedule, shape, steps, f"assumed {assumed}" if assumed else "")
+
+
+def _preset_names() -> set[str]:
+    from mlxsched.config.presets import preset_directory
+
+    return {path.stem for path in preset_directory().glob("*.yaml")}
+
+
+def _yaml(name: str, path: Path, shape: Shape) -> Planned:
+    """A YAML file: a schedule's dictionary form, mlx-lm's block, or a run's configuration."""
+    from mlxsched.config.schema import RunConfig
+    from mlxsched.config.yaml_file import read_yaml
+
+    values = read_yaml(path).values
+    of_a_run = set(values) & (set(RunConfig.model_fields) - {"name", "warmup"})
+    is_schedule = "name" in values and (values["name"] in names() or not of_a_run)
+    if is_schedule and "arguments" in values:
+        return _planned(name, _from_mlx_lm(values), shape)
+    if is_schedule:
+        return _planned(name, _spec(values, shape), shape)
+    return _configured(name, shape, file=path)
+
+
+def _configured(name: str, shape: Shape, *, preset: str | None = None, file: Path | None = None) -> Planned:
+    """What ``mlxsched train`` would take from a preset or a configuration file."""
+    from mlxsched.config.load import load_config
+
+    said = {"learning_rate": shape.peak, "warmup": shape.warmup, "end_lr": shape.end}
+    flags = {key: value for key, value in said.items() if value is not None}
+    config = load_config(preset=preset, file=file, flags=flags).config
+    updates = _updates(config)
+    steps = shape.steps or updates or DEFAULT_STEPS
+    note = (
+        ""
+        if shape.steps or updates
+        else f"its length depends on the data; drawn over {steps} updates (--steps)"
+    )
+    if config.lr_schedule is not None:
+        return _planned(name, _from_mlx_lm(config.lr_schedule), shape, updates, note)
+    spec = config.schedule or "linear"
+    schedule = for_run(spec, peak=config.learning_rate, steps=steps, warmup=config.warmup, end=config.end_lr)
+    return _planned(name, schedule, shape, steps, note)
+
+
+def _updates(config: RunConfig) -> int | None:
+    """Updates of a configuration that counts in mlx-lm's iterations; unknown where it counts in epochs."""
+    return math.ceil(config.iters / config.grad_accumulation_steps) if config.iters else None
+
+
+def _from_mlx_lm(block: Mapping[str, Any]) -> Schedule:
+    from mlxsched.schedules import from_mlx_lm
+
+    schedule: Schedule = from_mlx_lm(dict(block))
+    return schedule
+
+
+def _unknown(text: str) -> str:
+    known = [*FAMILIES, *names(), *_preset_names()]
+    hint = did_you_mean(text, known)
+    return (
+        f"{text!r} is neither a schedule, a preset, a run's directory nor a YAML file.{hint} "
+        "`mlxsched schedules` and `mlxsched presets` list the names."
+    )
