@@ -11,7 +11,7 @@
     .lock                 held while a process works here
 
 A directory from a stranger is only data: names are fixed or built from numbers, links are refused, sizes are
-limited, and nothing in it names another place to write to.
+limited, and no place outside that it names is written to.
 """
 
 from __future__ import annotations

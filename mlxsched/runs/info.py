@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from mlxsched.errors import UserError
 from mlxsched.runs.json_file import read_object
 
 STATUSES = ("running", "finished", "stopped", "failed")
-PERMISSIONS = ("trust_remote_code",)  # given by whoever starts the program, never by a file
+PERMISSIONS = ("trust_remote_code", "adapter_path")  # to run code, to write elsewhere: the command line gives them
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class RunInfo:
 def read_info(path: Path) -> RunInfo:
     """The run information in the file `path`.
 
-    Unknown keys are ignored, a permission in ``config`` (``trust_remote_code``) is left out. Raises `UserError`
+    Unknown keys are ignored, a permission in ``config`` (`PERMISSIONS`) is left out. Raises `UserError`
     with the file, the key and the fix for a value of the wrong kind.
     """
     raw = read_object(path)
@@ -56,7 +57,7 @@ def read_info(path: Path) -> RunInfo:
         raise UserError(
             f"{path}: {info.status!r} after {info.update} updates is not a state of a run. {_FIX}"
         )
-    return info
+    return dataclasses.replace(info, config=without_permissions(info.config))
 
 
 def to_json(info: RunInfo) -> dict[str, object]:
