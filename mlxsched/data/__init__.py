@@ -5,7 +5,7 @@
 True
 """
 
-from mlxsched.data.batches import Batch, Grid, collate, length_grid, micro_batches
+from mlxsched.data.batches import Batch, Grid, collate, length_grid, micro_batches, shape_grid
 from mlxsched.data.dataset import Counts, Dataset, load_dataset
 from mlxsched.data.options import DataOptions, Features
 from mlxsched.data.order import rows_of_update, updates_per_epoch
@@ -26,5 +26,6 @@ __all__ = [
     "load_dataset",
     "micro_batches",
     "rows_of_update",
+    "shape_grid",
     "updates_per_epoch",
 ]

@@ -8,50 +8,61 @@ the padded length and the number of rows come from a grid of few values.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlxsched.data.order import rows_of_update, updates_per_epoch
 from mlxsched.data.rows import Rows
 
 Indices = NDArray[np.int64]
+Shape = tuple[int, int]
 
 GROWTH = 1.25
-# A micro-batch costs a launch of the whole graph besides its tokens; this many padded tokens is about even.
-LAUNCH_TOKENS = 32
+# A micro-batch costs a launch of the whole graph besides its tokens; about as much as this many padded tokens.
+LAUNCH_TOKENS = 64
+_SAMPLED_UPDATES = 100
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The lengths that micro-batches are padded to, ascending; the number of rows is padded to 1, 2, 3, 4, 6, 8, 12...
+    """The shapes that micro-batches are padded to: rows and input positions.
 
-    >>> grid = Grid((16, 32, 64))
-    >>> grid.length(17), grid.rows(5)
-    (32, 6)
+    ``lengths`` are the padded lengths, ascending; rows are padded to 1, 2, 3, 4, 6, 8, 12, 16, ...  ``shapes``, if
+    any, are the only ones used for what fits into one of them.
+
+    >>> Grid((16, 32, 64)).shape(5, 17)
+    (6, 32)
+    >>> Grid((16, 32, 64), ((8, 16), (8, 64))).shape(5, 17)
+    (8, 64)
     """
 
     lengths: tuple[int, ...]
+    shapes: tuple[Shape, ...] = ()
+    _known: dict[Shape, Shape] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @cached_property
-    def _sorted(self) -> NDArray[np.int64]:
-        return np.asarray(self.lengths, np.int64)
+    def shape(self, rows: int, length: int) -> Shape:
+        """The smallest padded shape for ``rows`` rows with at most ``length`` inputs."""
+        found = self._known.get((rows, length))
+        if found is None:
+            fitting = [shape for shape in self.shapes if shape[0] >= rows and shape[1] >= length]
+            free = (_padded_rows(rows), self._padded_length(length))
+            found = min(fitting, key=lambda shape: (shape[0] * shape[1], shape)) if fitting else free
+            self._known[rows, length] = found
+        return found
 
-    def length(self, length: int) -> int:
-        """Smallest length of the grid that holds ``length``; beyond the last, the next multiple of it."""
-        position = int(np.searchsorted(self._sorted, length))
-        if position < len(self.lengths):
-            return self.lengths[position]
+    def _padded_length(self, length: int) -> int:
         last = self.lengths[-1]
-        return -(-length // last) * last
+        return next((held for held in self.lengths if held >= length), -(-length // last) * last)
 
-    def rows(self, rows: int) -> int:
-        """Smallest of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below ``rows``."""
-        power = 1 << (rows - 1).bit_length()
-        return power // 4 * 3 if power >= 4 and power // 4 * 3 >= rows else power
+
+def _padded_rows(rows: int) -> int:
+    """Smallest of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... that is not below ``rows``."""
+    power = 1 << (rows - 1).bit_length()
+    return power // 4 * 3 if power >= 4 and power // 4 * 3 >= rows else power
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +110,51 @@ def _cheapest(chosen: list[int], values: NDArray[np.int64], cumulative: NDArray[
     return int(np.argmin(added))
 
 
+def shape_grid(
+    lengths: NDArray[Any],
+    rows_per_update: int,
+    *,
+    max_tokens: int | None,
+    max_rows: int | None = None,
+    cap: int = 24,
+) -> Grid:
+    """A grid of at most ``cap`` shapes, for updates of ``rows_per_update`` rows cut by `micro_batches`.
+
+    The shapes of a hundred sampled updates on a fine grid are counted; then, one by one, the shape goes whose
+    micro-batches take the least extra padding in another one.
+    """
+    fine = length_grid(lengths, 2 * cap)
+    wanted: Counter[Shape] = Counter()
+    for update in range(min(_SAMPLED_UPDATES, updates_per_epoch(len(lengths), rows_per_update))):
+        rows = rows_of_update(update, len(lengths), rows_per_update, seed=0)
+        for part in micro_batches(rows, lengths, max_tokens=max_tokens, max_rows=max_rows, grid=fine):
+            wanted[fine.shape(len(part), _inputs(lengths, part[0]))] += 1
+    wanted[fine.shape(1, fine.lengths[-1])] += 1  # the longest row, wherever it comes, finds a shape
+    return replace(fine, shapes=_fewest(wanted, cap))
+
+
+def _fewest(wanted: Counter[Shape], cap: int) -> tuple[Shape, ...]:
+    """The ``cap`` shapes that hold what all of ``wanted`` hold, at little extra padding."""
+    shapes = sorted(wanted)
+    size = np.asarray(shapes, np.int64)
+    uses = np.asarray([wanted[shape] for shape in shapes], float)
+    area = size.prod(axis=1).astype(float)
+    # extra[i, j]: padding added to one micro-batch of shape i when it is laid out as shape j
+    holds = (size[:, None, 0] <= size[None, :, 0]) & (size[:, None, 1] <= size[None, :, 1])
+    extra = np.where(holds, area[None, :] - area[:, None], np.inf)
+    np.fill_diagonal(extra, np.inf)
+    left = list(range(len(shapes)))
+    while len(left) > max(cap, 1):
+        moves = extra[np.ix_(left, left)]
+        cost = moves.min(axis=1) * uses[left]
+        gone = int(np.argmin(cost))
+        if not np.isfinite(cost[gone]):
+            break
+        uses[left[int(np.argmin(moves[gone]))]] += uses[left[gone]]
+        left.pop(gone)
+    return tuple(shapes[i] for i in left)
+
+
 def micro_batches(
     indices: Indices,
     lengths: NDArray[Any],
@@ -110,58 +166,56 @@ def micro_batches(
     """Partition ``indices`` into micro-batches of rows of like length, longest first.
 
     The cut minimises padded tokens (plus a little for each micro-batch), with at most ``max_tokens`` padded tokens
-    and ``max_rows`` rows in each; None is no limit. A row that is longer than ``max_tokens`` goes alone.
-    The longest come first, so that a run that is short of memory finds out at once.
+    and ``max_rows`` rows in each, padding included; None is no limit. A row that is longer than ``max_tokens`` goes
+    alone. The longest come first, so that a run that is short of memory finds out at once.
 
     >>> parts = micro_batches(np.arange(4), np.array([9, 33, 9, 33]), max_tokens=64, grid=Grid((8, 32)))
     >>> [part.tolist() for part in parts]
     [[1, 3], [0, 2]]
     """
     indices = np.asarray(indices, np.int64)
-    if not len(indices):
-        return []
     order = indices[np.argsort(-np.asarray(lengths)[indices].astype(np.int64), kind="stable")]
-    widths = [grid.length(max(int(lengths[index]) - 1, 1)) for index in order]
+    widths = [_inputs(lengths, index) for index in order]
     cuts = _best_cuts(widths, max_tokens, max_rows, grid)
     return [order[start:stop] for start, stop in itertools.pairwise(cuts)]
 
 
-def _best_cuts(widths: Sequence[int], max_tokens: int | None, max_rows: int | None, grid: Grid) -> list[int]:
-    """Where to cut rows of descending ``widths``: a shortest path over the cut positions, from the end."""
+def _inputs(lengths: NDArray[Any], index: int) -> int:
+    # The last token of a row is predicted, never read.
+    return max(int(lengths[index]) - 1, 1)
+
+
+def _best_cuts(widths: list[int], max_tokens: int | None, max_rows: int | None, grid: Grid) -> list[int]:
+    """Where to cut rows of descending ``widths``: the cheapest path from the first row to beyond the last."""
     count = len(widths)
     cost = [0] * (count + 1)
     following = [count] * (count + 1)
     for start in range(count - 1, -1, -1):
-        most = _rows_that_fit(widths[start], count - start, max_tokens, max_rows, grid)
         best = None
-        for size in range(1, most + 1):
-            here = grid.rows(size) * widths[start] + LAUNCH_TOKENS + cost[start + size]
+        for size in range(1, count - start + 1):
+            rows, length = grid.shape(size, widths[start])
+            if size > 1 and not _allowed((rows, length), max_tokens, max_rows, grid):
+                break
+            here = rows * length + LAUNCH_TOKENS + cost[start + size]
             if best is None or here <= best:
-                best, following[start] = here, start + size
-        cost[start] = best or 0
+                best, cost[start], following[start] = here, here, start + size
     cuts = [0]
     while cuts[-1] < count:
         cuts.append(following[cuts[-1]])
     return cuts
 
 
-def _rows_that_fit(width: int, rows: int, max_tokens: int | None, max_rows: int | None, grid: Grid) -> int:
-    """Most rows of ``width`` that one micro-batch may hold, counting the padding rows; at least one."""
-    limits = [grid.rows(rows)]
-    if max_tokens is not None:
-        limits.append(max_tokens // width)
-    if max_rows is not None:
-        limits.append(max_rows)
-    most = max(min(rows, *limits), 1)
-    while most > 1 and grid.rows(most) > min(limits):
-        most -= 1
-    return most
+def _allowed(shape: Shape, max_tokens: int | None, max_rows: int | None, grid: Grid) -> bool:
+    return (
+        (max_tokens is None or shape[0] * shape[1] <= max_tokens)
+        and (max_rows is None or shape[0] <= max_rows)
+        and (not grid.shapes or shape in grid.shapes)
+    )
 
 
 def collate(rows: Rows, indices: Indices, grid: Grid) -> Batch:
     """Lay out the rows ``indices`` as one padded batch; padding (also whole padding rows) has weight 0."""
-    longest = max(int(rows.lengths[index]) for index in indices)
-    shape = (grid.rows(len(indices)), grid.length(max(longest - 1, 1)))
+    shape = grid.shape(len(indices), max(_inputs(rows.lengths, index) for index in indices))
     inputs, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     weights = np.zeros(shape, np.float32)
     n_tokens = 0
@@ -170,4 +224,6 @@ def collate(rows: Rows, indices: Indices, grid: Grid) -> Batch:
         end = len(tokens) - 1
         inputs[line, :end], labels[line, :end], weights[line, :end] = tokens[:-1], tokens[1:], targets[1:]
         n_tokens += end
-    return Batch(inputs, labels, weights, np.asarray(indices, np.int64), n_tokens, int(weights.sum()))
+    return Batch(
+        inputs, labels, weights, np.asarray(indices, np.int64), n_tokens, int(weights.sum(dtype=np.int64))
+    )

@@ -12,7 +12,6 @@ where the beginning can't be found either, the turn is not trained on, and count
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,7 +66,7 @@ class ChatTemplate:
         silent = "" if i == 0 else self._try(messages[:i], tools)
         if before is None or silent is None or not text.startswith(silent):
             return None
-        return max(len(os.path.commonprefix([text, before])), len(silent))
+        return max(_shared(text, before), len(silent))
 
     def _end(
         self, text: str, messages: Messages, i: int, tools: Any, begin: int, limit: int | None
@@ -85,3 +84,9 @@ class ChatTemplate:
             return self.render(messages, tools, prompt=prompt)
         except Exception:  # noqa: BLE001 - part of a chat may be what a template refuses, although it takes the whole
             return None
+
+
+def _shared(one: str, other: str) -> int:
+    """Number of characters that two texts have in common at their beginning."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
