@@ -93,9 +93,8 @@ def wait_for_power(
     `on_wait` is called once, at the start of the wait; `stop` is asked at every look, `poll` seconds apart.
     """
     state = read()
-    if not is_low(state, threshold):
+    if state is None or not is_low(state, threshold):
         return False
-    assert state is not None
     on_wait(state)
     while is_low(read(), threshold) and not stop():
         sleep(poll)

@@ -12,7 +12,10 @@ from mlxsched.errors import UserError
 from mlxsched.runs.json_file import read_object
 
 STATUSES = ("running", "finished", "stopped", "failed")
-PERMISSIONS = ("trust_remote_code", "adapter_path")  # to run code, to write elsewhere: the command line gives them
+PERMISSIONS = (
+    "trust_remote_code",
+    "adapter_path",
+)  # to run code, to write elsewhere: the command line gives them
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class RunInfo:
 
     ``config`` and ``origins`` (the origin of each value) are those of the first start; ``plan`` and ``versions``
     too. ``data`` and ``model`` hold what a resume must find unchanged (fingerprints). ``update`` is the number of
-    updates made when the file was written, ``best`` the evaluation of the best adapter, ``message`` why a run
+    updates made when the file was written, ``best`` the evaluation of the best adapter, ``results`` what was measured
+    before and after the training, ``message`` why a run
     stopped or failed. Times are UTC, ISO 8601.
     """
 
@@ -33,6 +37,8 @@ class RunInfo:
     data: Mapping[str, object] = field(default_factory=dict)
     model: Mapping[str, object] = field(default_factory=dict)
     best: Mapping[str, object] | None = None
+    results: Mapping[str, object] = field(default_factory=dict)
+    results: Mapping[str, object] = field(default_factory=dict)
     update: int = 0
     message: str = ""
     created: str = ""
@@ -90,6 +96,8 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "data": dict,
     "model": dict,
     "best": (dict, type(None)),
+    "results": dict,
+    "results": dict,
     "update": int,
     "message": str,
     "created": str,

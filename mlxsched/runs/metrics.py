@@ -6,6 +6,7 @@ Every record has ``kind`` (``train``, ``eval`` or ``event``) and ``update``; the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -101,10 +102,8 @@ class MetricsWriter:
         self.close()
 
     def _cut_back(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # readers leave a torn tail out, and the next opening cuts it
             os.ftruncate(self._descriptor, self._position)
-        except OSError:
-            pass  # readers leave a torn tail out, and the next opening cuts it
 
     def _is_boundary(self, position: int) -> bool:
         if position == 0:
