@@ -24,9 +24,8 @@ class RunInfo:
 
     ``config`` and ``origins`` (the origin of each value) are those of the first start; ``plan`` and ``versions``
     too. ``data`` and ``model`` hold what a resume must find unchanged (fingerprints). ``update`` is the number of
-    updates made when the file was written, ``best`` the evaluation of the best adapter, ``results`` what was measured
-    before and after the training, ``message`` why a run
-    stopped or failed. Times are UTC, ISO 8601.
+    updates made when the file was written, ``best`` the evaluation of the best adapter, ``results`` what was
+    measured before and after the training, ``message`` why a run stopped or failed. Times are UTC, ISO 8601.
     """
 
     status: str = "running"
@@ -37,7 +36,6 @@ class RunInfo:
     data: Mapping[str, object] = field(default_factory=dict)
     model: Mapping[str, object] = field(default_factory=dict)
     best: Mapping[str, object] | None = None
-    results: Mapping[str, object] = field(default_factory=dict)
     results: Mapping[str, object] = field(default_factory=dict)
     update: int = 0
     message: str = ""
@@ -96,7 +94,6 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "data": dict,
     "model": dict,
     "best": (dict, type(None)),
-    "results": dict,
     "results": dict,
     "update": int,
     "message": str,
