@@ -112,9 +112,9 @@ def _family(name: str, shape: Shape) -> Planned:
 
 
 def _preset_names() -> set[str]:
-    from mlxsched.config.presets import preset_directory
+    from mlxsched.config.presets import preset_names
 
-    return {path.stem for path in preset_directory().glob("*.yaml")}
+    return set(preset_names())
 
 
 def _yaml(name: str, path: Path, shape: Shape) -> Planned:

@@ -52,11 +52,12 @@ def draw(chart: Chart, look: Look | None = None) -> str:
     rows = max(2, look.height // 5)
     left, right = vertical(chart, "left", rows), vertical(chart, "right", rows)
     frame = _Frame(left, right, horizontal(chart, max(2, look.width // 16)), look)
-    head = [chart.title[: look.width], *_legend(chart, look), frame.above(chart.y_label, chart.right_label)]
-    head += [line for line in [frame.names(chart.marks)] if line]
+    axes = frame.above(chart.y_label, chart.right_label)
+    lines = [chart.title[: look.width], *_legend(chart, look), axes, frame.names(chart.marks)]
+    head = [line.rstrip() for line in lines if line]
     foot = " " * frame.margin + chart.x_label.center(frame.room).rstrip()
     body = _plot(chart, frame, max(5, look.height - len(head) - 1))
-    return "\n".join([*(line.rstrip() for line in head), *body, foot])
+    return "\n".join([*head, *body, foot])
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _name(curve: Series) -> str:
 
 def _plotext() -> Any:
     """The drawing library, imported when the first chart is drawn; it has no types."""
-    import plotext  # type: ignore[import-untyped]
+    import plotext
 
     return plotext
 

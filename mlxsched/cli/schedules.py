@@ -1,0 +1,131 @@
+"""``mlxsched schedules``: every schedule that has a name, and all that is known of one."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlxsched.cli.output import note, print_json
+
+if TYPE_CHECKING:
+    from mlxsched.render.terminal import Look
+    from mlxsched.schedules.registry import Entry
+
+SPARK_WIDTH = 16
+
+
+@click.group(invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List all schedules, each with a line and a small curve; or show one.
+
+    \b
+    Examples:
+      mlxsched schedules
+      mlxsched schedules show wsd
+      mlxsched schedules --json
+    """
+    if ctx.invoked_subcommand:
+        return
+    from mlxsched.schedules.registry import entry, names
+
+    entries = [entry(name) for name in names()]
+    if as_json:
+        print_json([_record(known) for known in entries])
+        return
+    wide = max(len(known.name) for known in entries)
+    for _, members in itertools.groupby(entries, key=lambda known: known.group):
+        _print_group(list(members), wide)
+    note("`mlxsched schedules show NAME` says more, `mlxsched plot NAME` draws one.")
+
+
+@command.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Show a schedule: formula, arguments, picture, when to use it and where it comes from.
+
+    \b
+    Example:
+      mlxsched schedules show one_cycle
+    """
+    from mlxsched.render.describe import find_entry
+
+    known = find_entry(name)
+    if as_json:
+        print_json(_record(known))
+    else:
+        _print_entry(known)
+
+
+def _record(known: Entry) -> dict[str, Any]:
+    """All that is known of a schedule, as JSON has it."""
+    from dataclasses import asdict
+
+    from mlxsched.render.describe import arguments, other_names
+
+    return {
+        "name": known.name,
+        "group": known.group,
+        "summary": known.summary,
+        "formula": known.formula,
+        "arguments": [asdict(argument) for argument in arguments(known)],
+        "when": known.when,
+        "source": known.source,
+        "spec": known.spec,
+        "aliases": other_names(known.name),
+    }
+
+
+def _print_group(members: list[Entry], wide: int) -> None:
+    """A heading, and a line for each schedule: name, curve, what it is; cut to fit a terminal."""
+    from mlxsched.render.describe import example, heading
+    from mlxsched.render.sparkline import sparkline
+    from mlxsched.render.terminal import look_of_stdout
+
+    look = look_of_stdout()
+    room = look.width - wide - SPARK_WIDTH - 6 if sys.stdout.isatty() else 1000
+    click.echo(heading(members[0]))
+    for known in members:
+        curve = sparkline(example(known).values(SPARK_WIDTH), SPARK_WIDTH, ascii_only=look.ascii_only)
+        click.echo(
+            f"  {known.name:{wide}}  {curve}  {textwrap.shorten(known.summary, room, placeholder=' ...')}"
+        )
+    click.echo()
+
+
+def _print_entry(known: Entry) -> None:
+    from mlxsched.render.curves import small_picture
+    from mlxsched.render.describe import example, other_names
+    from mlxsched.render.terminal import look_of_stdout
+
+    look = look_of_stdout(height=12)
+    shown = example(known)
+    click.echo(f"{known.name}: {known.summary}\n")
+    _field("Formula", known.formula, look)
+    _print_arguments(known, look)
+    _field("Example", known.spec, look)
+    click.echo(f"\n{small_picture(shown.schedule, steps=shown.steps, look=look)}\n")
+    _field("When", known.when, look)
+    _field("Source", known.source, look)
+    if names := other_names(known.name):
+        _field("Aliases", ", ".join(names), look)
+
+
+def _field(label: str, text: str, look: Look) -> None:
+    """A label and its text, wrapped beside it."""
+    lines = textwrap.wrap(text, max(30, look.width - 11)) or ["-"]
+    click.echo(f"{label:<10} " + f"\n{'':11}".join(lines))
+
+
+def _print_arguments(known: Entry, look: Look) -> None:
+    from mlxsched.render.describe import arguments
+
+    for index, one in enumerate(arguments(known)):
+        written = f"{one.name}={one.default}" if one.default else one.name
+        _field("" if index else "Arguments", f"{written}: {one.text}" if one.text else written, look)

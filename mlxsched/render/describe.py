@@ -1,0 +1,89 @@
+"""What is said of a registered schedule beside its entry: arguments in words, other names, the example in numbers."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from dataclasses import dataclass
+
+from mlxsched.render.curves import DEFAULT_STEPS
+from mlxsched.render.ticks import number
+from mlxsched.schedules.base import Schedule
+from mlxsched.schedules.forms import parse
+from mlxsched.schedules.registry import Entry, entry, names
+from mlxsched.schedules.run import FAMILIES
+
+_ARGS = re.compile(r"^Args:\n((?:[ ]+.*\n?|\n)*)", re.MULTILINE)
+_ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument: ``default`` is text, empty where the argument must be given."""
+
+    name: str
+    default: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """The schedule of an entry's spec, and how many updates of it are worth a picture."""
+
+    schedule: Schedule
+    steps: int
+
+    def values(self, points: int) -> list[float]:
+        """The rates of ``points`` updates, evenly spread from the first to the last."""
+        return [self.schedule(self.steps * index // (points - 1)) for index in range(points)]
+
+
+def find_entry(name: str) -> Entry:
+    """The entry of a registered name, or of what a family's short name stands for.
+
+    Raises ScheduleError for an unknown name, with the nearest one.
+
+    >>> find_entry("cosine").name in ("cosine", "warmup_cosine")
+    True
+    """
+    return entry(name if name in names() else FAMILIES.get(name, name))
+
+
+def example(known: Entry) -> Example:
+    """The entry's own example; where it has no end, four times as far as its last phase begins."""
+    schedule = parse(known.spec)
+    last_begins = max(phase.start for phase in schedule.phases)
+    return Example(schedule, schedule.steps or 4 * last_begins or DEFAULT_STEPS)
+
+
+def arguments(known: Entry) -> list[Argument]:
+    """The arguments in order, with defaults and with what the docstring says of them."""
+    block = _ARGS.search(inspect.getdoc(known.factory) or "")
+    texts = {name: " ".join(text.split()) for name, text in _ARGUMENT.findall(block[1] if block else "")}
+    return [Argument(one.name, _default(one.default), texts.get(one.name, "")) for one in known.parameters]
+
+
+def heading(known: Entry) -> str:
+    """What the schedules of the entry's module have in common, in the module's own words.
+
+    >>> heading(entry("wsd"))
+    'Shapes that hold the peak for a while before they decay'
+    """
+    module = importlib.import_module(known.factory.__module__)
+    return re.split(r"[:.\n]", module.__doc__ or known.group, maxsplit=1)[0]
+
+
+def other_names(name: str) -> list[str]:
+    """The short names that stand for a registered schedule.
+
+    >>> other_names("warmup_linear")
+    ['linear']
+    """
+    return [short for short, target in FAMILIES.items() if target == name]
+
+
+def _default(value: object) -> str:
+    if value is inspect.Parameter.empty:
+        return ""
+    return number(value) if isinstance(value, float) else repr(value)
