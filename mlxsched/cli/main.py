@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
 import click
 
@@ -39,6 +37,8 @@ class LazyGroup(click.Group):
         name = args[0]
         if name in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
+        import difflib
+
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"Did you mean '{close[0]}'?" if close else f"The commands are {', '.join(COMMANDS)}."
         raise click.UsageError(f"No such command '{name}'. {hint}", ctx)
@@ -50,7 +50,9 @@ class LazyGroup(click.Group):
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        click.echo(f"mlxsched {version('mlxsched')}")
+        from mlxsched import __version__
+
+        click.echo(f"mlxsched {__version__}")
         ctx.exit()
 
 
