@@ -112,18 +112,19 @@ def schedule_warnings(
     """What a schedule will not get to do in ``updates`` updates, with the fix."""
     warnings = []
     if schedule_steps is not None and schedule_steps > updates:
-        top = max(schedule(step) for step in _probe(updates))
+        top = max(schedule(step) for step in probe(updates))
         share = schedule(updates - 1) / top if top else 0.0
         warnings.append(
             f"the schedule is made for {schedule_steps} updates and the run has {updates}: it ends at "
             f"{share:.0%} of its highest rate. Give the schedule {updates} steps, or train longer"
         )
-    if all(schedule(step) == 0 for step in _probe(updates)):
+    if all(schedule(step) == 0 for step in probe(updates)):
         warnings.append("the learning rate is 0 in every update: nothing will be learned")
     return warnings
 
 
-def _probe(updates: int, points: int = 200) -> list[int]:
+def probe(updates: int, points: int = 200) -> list[int]:
+    """Update indices spread evenly over a run, the first and the last among them."""
     return sorted({round(i * (updates - 1) / (points - 1)) for i in range(points)})
 
 

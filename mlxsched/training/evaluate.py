@@ -44,9 +44,7 @@ class Evaluator:
         self._model, self._rows, self._loss = model, rows, loss
         count = len(rows) if limit is None else min(limit, len(rows))
         self._grid: Grid = length_grid(rows.lengths[:count])
-        self._batches = micro_batches(
-            np.arange(count), rows.lengths, max_tokens=max_tokens, grid=self._grid
-        )
+        self._batches = micro_batches(np.arange(count), rows.lengths, max_tokens=max_tokens, grid=self._grid)
         self.n_rows = count
         self._sum: Any = mx.compile(self._loss_sum)
 

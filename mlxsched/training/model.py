@@ -72,7 +72,9 @@ def _load_through_mlx_lm(name: str, path: str, trust: bool) -> tuple[nn.Module, 
         raise ModelError(_explain(name, path, error)) from error
     model, tokenizer, config = loaded
     if not hasattr(model, "layers"):
-        raise ModelError(f"{name} ({config.get('model_type')}) has no list of layers that LoRA could go into.")
+        raise ModelError(
+            f"{name} ({config.get('model_type')}) has no list of layers that LoRA could go into."
+        )
     return model, tokenizer, config
 
 
@@ -102,7 +104,9 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     """All parameters and the trainable ones (a quantized weight counts as the numbers that it stands for)."""
     from mlx_lm.utils import get_total_parameters
 
-    return int(get_total_parameters(model)), sum(p.size for _, p in tree_flatten(model.trainable_parameters()))
+    return int(get_total_parameters(model)), sum(
+        p.size for _, p in tree_flatten(model.trainable_parameters())
+    )
 
 
 def model_fingerprint(path: str) -> str | None:

@@ -44,7 +44,9 @@ def make_optimizer(name: str, settings: Mapping[str, Any], bias_correction: bool
     try:
         return _CLASSES[name](learning_rate=0.0, **arguments)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"optimizer_config.{name} = {dict(settings)} does not fit {name}: {error}.") from error
+        raise UsageError(
+            f"optimizer_config.{name} = {dict(settings)} does not fit {name}: {error}."
+        ) from error
 
 
 @dataclass(frozen=True)

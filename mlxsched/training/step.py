@@ -59,7 +59,9 @@ class UpdateStep:
         self, packed: Packed, sums: tuple[mx.array, Packed], inputs: Any, labels: Any, weights: Any
     ) -> tuple[mx.array, Packed]:
         """Add a micro-batch's loss and gradients to ``sums``."""
-        total: tuple[mx.array, Packed] = self._add(packed, sums, mx.array(inputs), mx.array(labels), mx.array(weights))
+        total: tuple[mx.array, Packed] = self._add(
+            packed, sums, mx.array(inputs), mx.array(labels), mx.array(weights)
+        )
         return total
 
     def apply(
@@ -75,7 +77,12 @@ class UpdateStep:
         self._model.update(tree_unflatten(list(self._optimizer.unpack(packed).items())))
 
     def _add_gradients(
-        self, packed: Packed, sums: tuple[mx.array, Packed], inputs: mx.array, labels: mx.array, weights: mx.array
+        self,
+        packed: Packed,
+        sums: tuple[mx.array, Packed],
+        inputs: mx.array,
+        labels: mx.array,
+        weights: mx.array,
     ) -> tuple[mx.array, Packed]:
         def loss_of(tree: Any) -> mx.array:
             self._model.update(tree)

@@ -42,9 +42,7 @@ def lora_model(dropout: float = 0.0, rank: int = 4) -> nn.Module:
     adapters.attach(model, "lora", -1, {"rank": rank, "scale": 20.0, "dropout": dropout}, seed=1)
     # B starts at zero, which would hide every error in A's gradient.
     mx.random.seed(2)
-    model.update(
-        tree_map(lambda p: p + 0.1 * mx.random.normal(p.shape), model.trainable_parameters())
-    )
+    model.update(tree_map(lambda p: p + 0.1 * mx.random.normal(p.shape), model.trainable_parameters()))
     model.train()
     return model
 
@@ -200,7 +198,9 @@ def test_a_non_finite_update_changes_nothing(bad):
     sums = step.add(packed, step.zeros(packed), inputs, labels, weights)
     new_packed, new_state, outcome = step.apply(packed, state, sums, 1e-2)
     assert not outcome.applied.item()
-    for (name, old), (_, new) in zip(tree_flatten([packed, state]), tree_flatten([new_packed, new_state]), strict=True):
+    for (name, old), (_, new) in zip(
+        tree_flatten([packed, state]), tree_flatten([new_packed, new_state]), strict=True
+    ):
         if "learning_rate" not in name:
             assert mx.array_equal(old, new).item(), name
 

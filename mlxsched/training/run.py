@@ -1,0 +1,133 @@
+"""Starting a run and going on with one: directory, lock, signals, and an honest status at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mlx.utils import tree_flatten
+
+from ..config.schema import RunConfig
+from ..errors import MlxschedError, RunError, UsageError
+from ..platform.machine import versions
+from ..platform.signals import StopRequest
+from ..runs.atomic import StorageError
+from ..runs.directory import DEFAULT_ROOT, RunDirectory, free_space_check, next_run_name
+from .events import Event
+from .laptop import Laptop, limits
+from .loop import Trainer
+from .model import model_fingerprint
+from .progress import Progress
+from .session import Session
+
+Emit = Callable[[Event], None]
+
+
+def run_path(config: RunConfig, preset: str | None) -> Path:
+    """Where the run of a config goes: its ``run_dir``, else ``runs/NAME``, else the next free number."""
+    if config.run_dir:
+        return Path(config.run_dir).expanduser()
+    if config.name:
+        return DEFAULT_ROOT / config.name
+    return next_run_name(DEFAULT_ROOT, preset or "run")
+
+
+def create_run(session: Session, path: Path) -> RunDirectory:
+    """Make the directory of a new run; the disk must have room for its checkpoints."""
+    free_space_check(path, _bytes_needed(session))
+    return RunDirectory.create(
+        path,
+        config=session.config.to_dict(),
+        origins=dict(session.origins),
+        plan=session.plan.to_dict(),
+        **_identity(session),
+    )
+
+
+def _identity(session: Session) -> dict[str, Any]:
+    """What a resume must find unchanged."""
+    return {
+        "versions": versions(),
+        "data": {"fingerprint": session.dataset.fingerprint},
+        "model": {"fingerprint": model_fingerprint(session.loaded.path)},
+    }
+
+
+def _bytes_needed(session: Session) -> int:
+    trainable: Any = tree_flatten(session.loaded.model.trainable_parameters())
+    weights = sum(value.nbytes for _, value in trainable)
+    checkpoint = 3 * weights  # the weights and two moments
+    return checkpoint * (session.config.keep_last + 1) + 3 * weights
+
+
+def changes_since(run: RunDirectory, session: Session) -> list[str]:
+    """What is no longer as it was when ``run`` began: versions, data or model; going on would not be exact."""
+    found = []
+    for kind, now in _identity(session).items():
+        before: Mapping[str, Any] = getattr(run.info, kind)
+        found += [
+            f"{'the content of the ' + kind if key == 'fingerprint' else key} "
+            f"({_short(before.get(key))} then, {_short(value)} now)"
+            for key, value in now.items()
+            if before.get(key) != value
+        ]
+    return found
+
+
+def _short(value: object) -> str:
+    return str(value)[:12]
+
+
+def refuse_changes(run: RunDirectory, session: Session, *, force: bool) -> list[str]:
+    """The changes that ``force`` lets pass; without it ``UsageError`` if there are any."""
+    changes = changes_since(run, session)
+    if changes and not force:
+        listed = "\n  ".join(changes)
+        raise UsageError(
+            f"{run.path} can't go on exactly as it began; what changed:\n  {listed}\n"
+            "Put it back, or go on all the same with --force."
+        )
+    return changes
+
+
+def execute(session: Session, run: RunDirectory, emit: Emit, *, resume: bool = False) -> Progress:
+    """Train to the end, or from the last checkpoint to the end; ``run.json`` tells how it went.
+
+    Raises ``Stopped`` after a signal, and a ``RunError`` when it could not go on.
+    """
+    with run.lock(), StopRequest() as stop, limits(session.config):
+        trainer = Trainer(
+            session,
+            run,
+            emit,
+            stop_signal=lambda: stop.signal_number,
+            between_updates=Laptop(session.config, lambda: trainer.progress.update, lambda: bool(stop)),
+        )
+        run.update_info(status="running", message="")
+        try:
+            if resume:
+                trainer.resume()
+            return trainer.train()
+        except Exception as error:
+            raise _failed(run, error) from error
+
+
+def _failed(run: RunDirectory, error: Exception) -> Exception:
+    """Note a failure in run.json, as far as the disk allows; the error as the user should see it."""
+    told = error if isinstance(error, MlxschedError) else _out_of_memory(run, error) or error
+    if run.info.status == "running":
+        with suppress(StorageError):
+            run.update_info(status="failed", message=str(told))
+    return told
+
+
+def _out_of_memory(run: RunDirectory, error: Exception) -> RunError | None:
+    text = str(error).lower()
+    if not isinstance(error, MemoryError) and not ("alloc" in text or "out of memory" in text):
+        return None
+    return RunError(
+        f"out of memory: {str(error)[:200]}\nLower --micro-batch-tokens (the result stays the same) or "
+        f"--max-seq-length, or use a quantized model; then: mlxsched resume {run.path} --force"
+    )

@@ -1,0 +1,227 @@
+"""Everything that a training needs, made ready and planned before the first update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from ..analysis import plan as planning
+from ..analysis.memory import ModelShape, estimate_peak
+from ..config.schema import RunConfig
+from ..data import DataOptions, Dataset, load_dataset
+from ..data.rows import Rows
+from ..errors import ConfigError, DataError
+from . import adapters
+from .model import LoadedModel, count_parameters, load_model
+
+ScheduleLike = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run that has been planned and not yet started."""
+
+    config: RunConfig
+    origins: Mapping[str, str]
+    loaded: LoadedModel
+    dataset: Dataset
+    train_rows: Rows
+    schedule: ScheduleLike
+    length: planning.Length
+    plan: planning.Plan
+    num_layers: int
+    micro_batch_tokens: int
+
+    def rate(self, update: int) -> float:
+        """The learning rate of update number ``update`` (0 for the first) as a float."""
+        return float(self.schedule(update))
+
+    @property
+    def adapter_config(self) -> dict[str, Any]:
+        """What mlx-lm needs to rebuild the adapter."""
+        config = self.config
+        return adapters.adapter_config(
+            self.loaded.path, config.fine_tune_type, self.num_layers, config.lora_parameters.model_dump()
+        )
+
+
+def prepare(
+    config: RunConfig,
+    origins: Mapping[str, str] | None = None,
+    *,
+    schedule: ScheduleLike | None = None,
+    cache_dir: Path | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Session:
+    """Load model and data, attach what is trained, and plan the run.
+
+    ``schedule`` (any callable of the update index) goes before the config's; ``on_progress`` is told how many rows
+    have been tokenized. Raises a ``UserError`` for whatever
+    the user has to mend.
+    """
+    origins = origins or {}
+    loaded = load_model(config.model, trust_remote_code=config.trust_remote_code)
+    dataset = _load_data(config, loaded, cache_dir, on_progress)
+    if dataset.train is None:
+        raise DataError(f"{config.data} has no training rows. Add a train.jsonl.")
+    lora = config.lora_parameters.model_dump()
+    num_layers = adapters.attach(loaded.model, config.fine_tune_type, config.num_layers, lora, config.seed)
+    if config.resume_adapter_file:
+        adapters.load_weights(loaded.model, Path(config.resume_adapter_file).expanduser())
+    length = plan_length(config, len(dataset.train))
+    warmup, shortened = plan_warmup(config, origins, length.updates)
+    schedule = schedule or make_schedule(config, length.updates, warmup)
+    budget = config.micro_batch_tokens or default_micro_batch_tokens()
+    plan = _plan(config, loaded, dataset, dataset.train, length, schedule, num_layers, budget, shortened)
+    return Session(
+        config, origins, loaded, dataset, dataset.train, schedule, length, plan, num_layers, budget
+    )
+
+
+def _load_data(
+    config: RunConfig,
+    loaded: LoadedModel,
+    cache_dir: Path | None,
+    on_progress: Callable[[int], None] | None,
+) -> Dataset:
+    source = config.hf_dataset or config.data
+    return load_dataset(source, loaded.tokenizer, data_options(config, cache_dir), progress=on_progress)
+
+
+def data_options(config: RunConfig, cache_dir: Path | None = None) -> DataOptions:
+    """The part of a config that says how rows become tokens."""
+    return DataOptions(
+        mask_prompt=config.mask_prompt,
+        max_seq_length=config.max_seq_length,
+        skip_bad_rows=config.skip_bad_rows,
+        seed=config.seed,
+        cache_dir=cache_dir,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def plan_length(config: RunConfig, rows: int) -> planning.Length:
+    """Updates of the run, from epochs or from mlx-lm's iterations."""
+    sizes = (config.batch_size, config.grad_accumulation_steps)
+    if config.iters is not None:
+        return planning.length_from_iters(rows, config.iters, *sizes)
+    return planning.length_from_epochs(rows, config.epochs or 1.0, *sizes)
+
+
+def plan_warmup(
+    config: RunConfig, origins: Mapping[str, str], updates: int
+) -> tuple[int | float, str | None]:
+    """The warmup that fits: a preset's is shortened to a tenth of the run, one's own is taken at its word."""
+    if origins.get("warmup", "default").startswith(("preset", "default")):
+        return planning.shorten_warmup(config.warmup, updates)
+    if config.warmup >= updates:
+        raise ConfigError(
+            f"`warmup` must be below `steps`; got {config.warmup} and {updates}. Lower --warmup or raise --epochs."
+        )
+    return config.warmup, None
+
+
+def make_schedule(config: RunConfig, updates: int, warmup: int | float) -> ScheduleLike:
+    """The schedule of a config over ``updates`` updates."""
+    from ..schedules import for_run
+
+    if config.lr_schedule is not None:
+        from ..schedules.aliases.mlx_lm import from_mlx_lm
+
+        return from_mlx_lm(dict(config.lr_schedule))
+    return for_run(
+        config.schedule or "linear",
+        peak=config.learning_rate,
+        steps=updates,
+        warmup=warmup,
+        end=config.end_lr,
+    )
+
+
+def default_micro_batch_tokens() -> int:
+    """Padded tokens of a micro-batch: enough to keep the device busy, few enough to stay lean."""
+    return 1024 if mx.default_device().type == mx.DeviceType.cpu else 2048
+
+
+def warmup_updates(schedule: ScheduleLike) -> int:
+    """Where the warmup of a schedule ends, 0 without one."""
+    phases = getattr(schedule, "phases", ())
+    return int(phases[0].end) if phases and phases[0].name == "warmup" else 0
+
+
+def _plan(
+    config: RunConfig,
+    loaded: LoadedModel,
+    dataset: Dataset,
+    rows: Rows,
+    length: planning.Length,
+    schedule: ScheduleLike,
+    num_layers: int,
+    budget: int,
+    shortened: str | None,
+) -> planning.Plan:
+    valid, test = (0 if split is None else len(split) for split in (dataset.valid, dataset.test))
+    evaluation_rows = valid if config.val_batches < 0 else min(valid, config.val_batches * config.batch_size)
+    parameters, trainable = count_parameters(loaded.model)
+    longest = int(rows.lengths.max())
+    peak_memory = estimate_peak(
+        ModelShape.of(loaded.config),
+        weight_bytes(loaded.model),
+        trainable,
+        num_layers,
+        max_tokens=max(budget, longest),
+        longest=longest,
+    )
+    steps_per_eval = config.steps_per_eval or planning.evaluation_interval(
+        length.updates, length.rows_per_update, evaluation_rows
+    )
+    return planning.Plan(
+        rows=len(rows),
+        valid_rows=valid,
+        test_rows=test,
+        updates=length.updates,
+        epochs=round(length.epochs, 4),
+        updates_per_epoch=length.updates_per_epoch,
+        batch_size=length.rows_per_update,
+        last_rows=length.last_rows,
+        tokens=int(rows.lengths.sum()),
+        targets=int(rows.target_counts.sum()),
+        schedule=describe_schedule(schedule),
+        warmup=warmup_updates(schedule),
+        peak=max(float(schedule(step)) for step in planning.probe(length.updates)),
+        steps_per_eval=steps_per_eval,
+        save_every=config.save_every,
+        parameters=parameters,
+        trainable=trainable,
+        peak_memory_gb=round(peak_memory / 1e9, 3),
+        notes=[*loaded.notes, *dataset.notes, *([shortened] if shortened else [])],
+        warnings=[*length.warnings, *_schedule_warnings(schedule, length.updates)],
+    )
+
+
+def _schedule_warnings(schedule: ScheduleLike, updates: int) -> list[str]:
+    steps = getattr(schedule, "steps", None)
+    return planning.schedule_warnings(lambda step: float(schedule(step)), steps, updates)
+
+
+def describe_schedule(schedule: ScheduleLike) -> dict[str, Any]:
+    """The dictionary form of a schedule; of a user's own function, its name."""
+    to_dict = getattr(schedule, "to_dict", None)
+    return dict(to_dict()) if to_dict else {"name": getattr(schedule, "__name__", type(schedule).__name__)}
+
+
+def weight_bytes(model: Any) -> int:
+    """Bytes of all parameters."""
+    from mlx.utils import tree_flatten
+
+    return sum(value.nbytes for _, value in tree_flatten(model.parameters()))
+
+
+def perplexity(loss: float) -> float:
+    """``exp(loss)``; infinite where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf
