@@ -50,8 +50,13 @@ FAMILIES = {
 }
 _MARKS = ["<|im_start|>", "<|start_header_id|>", "<|end_header_id|>", "[INST]", "[/INST]", "<start_of_turn>"]
 _CORPUS = [
-    "the sum of the values in the column", "What is two and two?", "=SUM(A1:A10)", "hello there, how are you",
-    "I am fine\n\nthank you", "system user assistant model", "table: columns: Q: A: SELECT FROM WHERE",
+    "the sum of the values in the column",
+    "What is two and two?",
+    "=SUM(A1:A10)",
+    "hello there, how are you",
+    "I am fine\n\nthank you",
+    "system user assistant model",
+    "table: columns: Q: A: SELECT FROM WHERE",
 ]
 
 
