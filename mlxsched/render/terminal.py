@@ -22,6 +22,8 @@ MARKERS = ("braille", "•", "x", "+", "o", "*")
 ASCII_MARKERS = ("*", "x", "+", "o", "#", "@")
 TO_ASCII = str.maketrans("│─┌┐└┘├┤┬┴┼", "|-+++++++++")
 BRAILLE_SAMPLE = "⠒"
+MOST_SHIFT = 5
+"""Columns that the name of a phase may stand to the right of where the phase begins."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,13 @@ class _Frame:
         return left + right.rjust(self.look.width - len(left))
 
     def names(self, marks: Sequence[Mark]) -> str:
-        """One line with the name of each mark over its place; a name that another covers is left out."""
+        """One line with the name of each mark over its place, or a little beside it, or not where there is no room."""
         line = ""
         for mark in sorted(marks, key=lambda mark: mark.x):
             column = self.margin + round(self.bottom.fraction(mark.x) * (self.room - 1))
-            if len(line) <= column and column + len(mark.label) <= self.look.width:
-                line = line.ljust(column) + mark.label + " "
+            at = max(column, len(line))
+            if at - column <= MOST_SHIFT and at + len(mark.label) <= self.look.width:
+                line = line.ljust(at) + mark.label + " "
         return line
 
 
