@@ -1,0 +1,272 @@
+"""Kill a real training with SIGKILL at random moments, resume it each time, and compare it with one left in peace.
+
+    python tests/harness/kill_resume.py --kills 50 -- --model tiny --data excel --iters 60 --save-every 5
+
+What comes after ``--`` goes to ``mlxsched train``. The moments are of four kinds: any time at all, while a
+checkpoint is being written, while another file is, and after a random number of new records. After each kill every
+file must be readable and no checkpoint may be lost; at the end adapter, optimizer and metrics must be those of the
+reference, byte for byte (metrics without the keys that measure time and memory). Exit code 0 says that all held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from mlxsched.runs.atomic import TEMPORARY_PREFIX
+from mlxsched.runs.checkpoints import Checkpoints
+from mlxsched.runs.directory import RunDirectory, is_run
+from mlxsched.runs.metrics import read_metrics
+
+MEASURED = ("seconds", "tokens_per_second", "peak_memory_gb")
+ENDLESS = 600.0  # seconds after which a command counts as hung
+
+
+class Broken(Exception):
+    """A promise was not kept."""
+
+
+def main() -> int:
+    """Run the harness as a program."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=3, help="how often to kill (default 3)")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of the random moments")
+    parser.add_argument("--work", type=Path, help="where the runs go (default: a temporary directory)")
+    parser.add_argument("train", nargs="*", metavar="ARGUMENT", help="arguments of mlxsched train, after --")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        harness = Harness(options.work or Path(scratch), options.train, options.seed)
+        try:
+            harness.run(options.kills)
+        except Broken as broken:
+            _tell(f"BROKEN (seed {options.seed}): {broken}")
+            return 1
+    sys.stdout.write(
+        json.dumps({"kills": options.kills, "seed": options.seed, "moments": harness.moments}) + "\n"
+    )
+    return 0
+
+
+class Harness:
+    """One reference, and as many killed runs as the kills need."""
+
+    def __init__(self, work: Path, train: list[str], seed: int) -> None:
+        self.work, self.train = work, train
+        self.moments: Counter[str] = Counter()
+        self._random = random.Random(seed)
+        self._lifetime = 0.0
+
+    def run(self, kills: int) -> None:
+        """Raise `Broken` at the first promise that isn't kept."""
+        reference = self.work / "reference"
+        started = time.monotonic()
+        self._finish(self._start(reference), reference)
+        self._lifetime = time.monotonic() - started
+        _tell(f"reference: {self._lifetime:.1f} s, {len(read_metrics(reference / 'metrics.jsonl'))} records")
+        round_number = 0
+        while self.moments.total() < kills or round_number == 0:
+            round_number += 1
+            victim = self.work / f"killed-{round_number}"
+            self._train_with_kills(victim, kills)
+            compare(reference, victim)
+            _tell(f"{victim.name}: as the reference, after {self.moments.total()} kills in all")
+
+    def _train_with_kills(self, run: Path, kills: int) -> None:
+        last_good = -1
+        while self.moments.total() < kills:
+            process = self._start(run)
+            kind = self._random.choice(sorted(MOMENTS))
+            if not _wait(process, MOMENTS[kind](run, self._random, self._lifetime)):
+                self._finish(process, run)
+                return
+            process.kill()
+            process.wait()
+            self.moments[kind] += 1
+            last_good = inspect(run, last_good)
+            _tell(f"kill {self.moments.total()} ({kind}): the last good checkpoint is {last_good}")
+            if is_finished(run):
+                return
+        self._finish(self._start(run), run)
+
+    def _start(self, run: Path) -> subprocess.Popen[bytes]:
+        """Resume where there is a run; one that was killed before it had a directory begins anew."""
+        command = ["resume", str(run)] if is_run(run) else ["train", *self.train, "--run-dir", str(run)]
+        with open(_log(run), "w") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "mlxsched", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def _finish(self, process: subprocess.Popen[bytes], run: Path) -> None:
+        process.wait(timeout=ENDLESS)
+        if process.returncode != 0:
+            command = " ".join(process.args[2:])
+            raise Broken(f"{command} ended with {process.returncode}:\n{_log(run).read_text()}")
+        if not is_finished(run):
+            raise Broken(f"{run} is {RunDirectory.open(run).info.status} after a command that ended with 0")
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run came to its planned end."""
+    return is_run(run) and RunDirectory.open(run).info.status == "finished"
+
+
+def _log(run: Path) -> Path:
+    return run.with_name(run.name + ".log")
+
+
+# The moments: each yields False until it has come.
+
+
+def any_time(run: Path, generator: random.Random, lifetime: float) -> Iterator[bool]:
+    """A moment that knows nothing of what is going on."""
+    end = time.monotonic() + generator.uniform(0, lifetime)
+    while time.monotonic() < end:
+        yield False
+    yield True
+
+
+def in_checkpoint(run: Path, generator: random.Random, lifetime: float) -> Iterator[bool]:
+    """While a checkpoint is written, or just after."""
+    return _in_write(run / "checkpoints", generator)
+
+
+def in_other_file(run: Path, generator: random.Random, lifetime: float) -> Iterator[bool]:
+    """While ``run.json`` or an adapter is written, or just after."""
+    return _in_write(run, generator)
+
+
+def after_records(run: Path, generator: random.Random, lifetime: float) -> Iterator[bool]:
+    """After some new records; the size is counted from where the resume has cut it back to."""
+    path = run / "metrics.jsonl"
+    lowest, wanted = _size(path), generator.randint(1, 3000)
+    while _size(path) - lowest < wanted:
+        lowest = min(lowest, _size(path))
+        yield False
+    yield True
+
+
+MOMENTS: dict[str, Callable[[Path, random.Random, float], Iterator[bool]]] = {
+    "any time": any_time,
+    "in a checkpoint": in_checkpoint,
+    "in another file": in_other_file,
+    "after records": after_records,
+}
+
+
+def _in_write(directory: Path, generator: random.Random) -> Iterator[bool]:
+    skipped, left = generator.randint(0, 3), _temporaries(directory)
+    while skipped >= 0:
+        now = _temporaries(directory)
+        skipped -= bool(now - left)
+        left |= now
+        yield False
+    time.sleep(generator.uniform(0, 0.01))
+    yield True
+
+
+def _wait(process: subprocess.Popen[bytes], moment: Iterator[bool]) -> bool:
+    """Whether the moment came before the process ended."""
+    end = time.monotonic() + ENDLESS
+    for come in moment:
+        if process.poll() is not None:
+            return False
+        if come:
+            return True
+        if time.monotonic() > end:
+            process.kill()
+            raise Broken(f"{' '.join(process.args[2:])} hangs")
+        time.sleep(0.0003)
+    return False
+
+
+def _temporaries(directory: Path) -> set[str]:
+    with suppress(FileNotFoundError):
+        return {name for name in os.listdir(directory) if name.startswith(TEMPORARY_PREFIX)}
+    return set()
+
+
+def _size(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+def inspect(run: Path, last_good: int) -> int:
+    """Check what a kill has left; returns the update of the last good checkpoint, -1 for none."""
+    if not is_run(run):
+        return last_good
+    RunDirectory.open(run).read_metrics()
+    for name in ("adapters", "adapters_final"):
+        check_adapter(run / name)
+    store = Checkpoints(run / "checkpoints")
+    for update in store.updates():
+        store.load(update)
+    latest = store.updates()[-1] if store.updates() else -1
+    replacing = any("replaced" in name for name in _temporaries(store.directory))
+    if latest < last_good and not replacing:
+        raise Broken(f"checkpoint {last_good} of {run} is lost: there are {store.updates()}")
+    return max(latest, last_good)
+
+
+def check_adapter(directory: Path) -> None:
+    """An adapter directory is not there, or can be loaded."""
+    import mlx.core as mx
+
+    if directory.exists():
+        json.loads((directory / "adapter_config.json").read_text())
+        if not mx.load(str(directory / "adapters.safetensors")):
+            raise Broken(f"{directory} holds no tensors")
+
+
+def compare(reference: Path, run: Path) -> None:
+    """Raise `Broken` where the finished `run` differs from `reference`."""
+    expected, found = _contents(reference), _contents(run)
+    if expected.keys() != found.keys():
+        raise Broken(f"{run} holds {sorted(found)}; {reference} holds {sorted(expected)}")
+    for name in expected:
+        if expected[name] != found[name]:
+            raise Broken(f"{run / name} differs from {reference / name}")
+    _compare_metrics(reference / "metrics.jsonl", run / "metrics.jsonl")
+
+
+def _contents(run: Path) -> dict[str, bytes]:
+    """What must be equal, byte for byte: adapters, and the tensors of all checkpoints that are kept."""
+    paths = [*run.glob("adapters*/*"), *run.glob("checkpoints/*/*.safetensors")]
+    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+
+
+def _compare_metrics(expected: Path, found: Path) -> None:
+    lines = zip(_timeless(expected), _timeless(found), strict=False)
+    for number, (one, other) in enumerate(lines, start=1):
+        if one != other:
+            raise Broken(f"{found}:{number} is {other}; {expected} has {one}")
+    if len(_timeless(expected)) != len(_timeless(found)):
+        raise Broken(
+            f"{found} has {len(_timeless(found))} records; {expected} has {len(_timeless(expected))}"
+        )
+
+
+def _timeless(path: Path) -> list[dict[str, object]]:
+    return [{key: record[key] for key in record if key not in MEASURED} for record in read_metrics(path)]
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
