@@ -34,16 +34,12 @@ class Encoder:
 
     def __init__(self, tokenizer: Any, mask_prompt: bool) -> None:
         self._tokenizer = tokenizer
-        self._inner = getattr(tokenizer, "_tokenizer", tokenizer)
-        if not hasattr(
-            self._inner, "special_tokens_map"
-        ):  # not a wrapper: this is the Rust part of a tokenizer
-            self._inner = tokenizer
+        inner = getattr(tokenizer, "_tokenizer", tokenizer)
+        # transformers' own tokenizers have a _tokenizer too: their part in Rust
+        self._inner = inner if hasattr(inner, "special_tokens_map") else tokenizer
         self._mask_prompt = mask_prompt
-        eos = tokenizer.eos_token_id
-        self.end_ids = frozenset(getattr(tokenizer, "eos_token_ids", None) or ()) | (
-            {eos} if isinstance(eos, int) else set()
-        )
+        self.end_ids = _end_ids(tokenizer)
+        self._blank: dict[tuple[int, ...], bool] = {}
         self._batched: dict[bool, bool] = {}
 
     def template(self) -> ChatTemplate | None:
@@ -108,7 +104,7 @@ class Encoder:
         prompt = 0
         for span in row.spans or ():
             prompt, stop = self._token_span(row, span, ids, offsets)
-            targets[prompt:stop] = True
+            targets[prompt : self._without_what_follows(ids, prompt, stop)] = True
         if (
             row.raw and row.spans is not None
         ):  # the end, appended or the tokenizer's own, is part of the answer
@@ -123,15 +119,19 @@ class Encoder:
         if offsets is None:
             return self._shared(row, begin, ids), self._shared(row, end, ids)
         inside = [i for i, (a, b) in enumerate(offsets) if b > begin and a < end and b > a]
-        if not inside:
-            return len(ids), len(ids)
-        last = inside[-1]
-        # What a template writes after the token that ends a turn (a line break) is never generated.
-        for i in reversed(inside):
+        return (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
+
+    def _without_what_follows(self, ids: list[int], start: int, stop: int) -> int:
+        """Where the span ends without what a template writes after the end of a turn: a line break, never generated."""
+        for i in range(stop - 1, max(start, stop - 4) - 1, -1):
             if ids[i] in self.end_ids:
-                last = i if not row.text[offsets[i][1] : end].strip() else last
-                break
-        return inside[0], last + 1
+                return i + 1 if self._is_blank(tuple(ids[i + 1 : stop])) else stop
+        return stop
+
+    def _is_blank(self, ids: tuple[int, ...]) -> bool:
+        if ids not in self._blank:
+            self._blank[ids] = not self._tokenizer.decode(list(ids)).strip()
+        return self._blank[ids]
 
     def _shared(self, row: Rendered, position: int, ids: list[int]) -> int:
         """How many tokens of the whole come before character ``position``."""
@@ -142,3 +142,9 @@ class Encoder:
         while shared < min(len(before), len(ids)) and before[shared] == ids[shared]:
             shared += 1
         return shared
+
+
+def _end_ids(tokenizer: Any) -> frozenset[int]:
+    ends = getattr(tokenizer, "eos_token_ids", None)  # mlx-lm's wrapper knows all that end a turn
+    several = ends if isinstance(ends, (set, frozenset, list, tuple)) else [ends]
+    return frozenset(end for end in (*several, tokenizer.eos_token_id) if isinstance(end, int))
