@@ -44,12 +44,12 @@ def phase_marks(schedule: Schedule, steps: int) -> tuple[Mark, ...]:
 
 
 def small_picture(schedule: Schedule, *, steps: int | None = None, look: Look | None = None) -> str:
-    """A schedule in about 60 by 8 characters, for the plan that a command prints before a run.
+    """A schedule in about 60 by 10 characters, for the plan that a command prints before a run.
 
     >>> from mlxsched.schedules import warmup_linear
     >>> print(small_picture(warmup_linear(2e-4, 100, 20)).splitlines()[0])
     learning rate
     """
-    look = look or Look(60, 9)
+    look = look or Look(60, 10)
     chart = schedule_chart([("", schedule)], steps=steps, points=2 * look.width)
     return draw(chart, look)

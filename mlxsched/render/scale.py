@@ -48,11 +48,13 @@ def horizontal(chart: Chart, about: int) -> Scale:
 
 
 def fit(values: Iterable[float], log: bool, about: int, *, from_zero: bool = False) -> Scale:
-    """The scale that holds ``values``, with about ``about`` gaps between its ticks.
+    """The scale that holds ``values``, with about ``about`` gaps between its ticks; whole ticks for whole numbers.
 
     >>> fit([0.0, 2e-4], False, 2).labels
     ['0', '1e-4', '2e-4']
     """
-    low, high = span(values, from_zero=from_zero)
-    ticks = log_ticks(low, high, about) if log else linear_ticks(low, high, about)
+    held = list(values)
+    low, high = span(held, from_zero=from_zero)
+    least_gap = 1.0 if all(float(value).is_integer() for value in held) else 0.0
+    ticks = log_ticks(low, high, about) if log else linear_ticks(low, high, about, least_gap)
     return Scale(low, high, log, tuple(ticks))

@@ -17,15 +17,17 @@ def number(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def linear_ticks(low: float, high: float, about: int) -> list[float]:
+def linear_ticks(low: float, high: float, about: int, least_gap: float = 0.0) -> list[float]:
     """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) from ``low`` to ``high``, at most ``about`` + 1.
+
+    ``least_gap`` is 1 for things that are counted.
 
     >>> linear_ticks(0, 2e-4, 4)
     [0.0, 5e-05, 0.0001, 0.00015, 0.0002]
     >>> linear_ticks(0, 1000, 2)
     [0.0, 500.0, 1000.0]
     """
-    width = (high - low) / max(about, 1)
+    width = max((high - low) / max(about, 1), least_gap)
     power = 10.0 ** math.floor(math.log10(width))
     gap = next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= width * (1 - 1e-9))
     first, last = math.ceil(low / gap - 1e-9), math.floor(high / gap + 1e-9)

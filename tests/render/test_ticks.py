@@ -44,3 +44,8 @@ def test_a_number_reads_back_within_what_it_shows(value: float) -> None:
 def test_places_on_a_scale_are_fractions_of_its_length() -> None:
     assert [fit([0.0, 4.0], False, 4).fraction(value) for value in (0, 1, 4)] == [0.0, 0.25, 1.0]
     assert fit([1e-6, 1e-2], True, 4).fraction(1e-4) == pytest.approx(0.5)
+
+
+def test_what_is_counted_has_whole_ticks() -> None:
+    assert fit([0, 1, 2], False, 8).labels == ["0", "1", "2"]
+    assert fit([0.0, 2.5], False, 5).labels == ["0", "0.5", "1", "1.5", "2", "2.5"]
