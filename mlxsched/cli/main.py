@@ -13,8 +13,13 @@ from mlxsched.errors import MlxschedError
 
 # Name -> what `mlxsched --help` says of it. A command lives in the module of its name, as `command`.
 COMMANDS = {
-    "env": "Show versions, device, memory and the BLAS in use.",
+    "train": "Fine-tune a model.",
+    "plan": "Show what a training would do, without doing it.",
+    "resume": "Go on with a run that was stopped.",
     "presets": "List, show and copy the presets.",
+    "schedules": "List the schedules, or show one.",
+    "plot": "Draw schedules and recorded runs.",
+    "env": "Show versions, device, memory and the BLAS in use.",
 }
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import ValidationError
 
+from mlxsched.config.complaints import complaints
 from mlxsched.config.presets import find_preset
-from mlxsched.config.schema import LoraParameters, LrSchedule, RunConfig
-from mlxsched.config.yaml_file import YamlFile, read_yaml
+from mlxsched.config.schema import NESTED, LoraParameters, RunConfig
+from mlxsched.config.yaml_file import KeyPath, YamlFile, read_yaml
 from mlxsched.errors import ConfigError
 
 # A key given in one layer takes its rivals out of the layers below.
@@ -23,22 +23,6 @@ RIVALS = {
     "schedule": ("lr_schedule",),
     "learning_rate": ("lr_schedule",),
 }
-NESTED = "lora_parameters"  # merged key by key; its keys are written lora_parameters.rank here
-WISHES = {
-    "missing": "be given",
-    "string_type": "be text",
-    "dict_type": "be a mapping",
-    "model_type": "be a mapping",
-    "list_type": "be a list",
-    "bool_type": "be true or false",
-    "bool_parsing": "be true or false",
-    "int_type": "be a whole number",
-    "int_parsing": "be a whole number",
-    "int_from_float": "be a whole number",
-    "float_type": "be a number",
-    "float_parsing": "be a number",
-}
-_KEYS_OF = {NESTED: LoraParameters.model_fields, "lr_schedule": get_type_hints(LrSchedule)}
 
 
 @dataclass(frozen=True)
@@ -87,6 +71,7 @@ def load_config(
     ]
     merged = _merge(layers)
     problems = [problem for source in (base, own) if source for problem in source.problems]
+    problems += _without_effect(merged)
     config = _validate(merged, problems)
     return LoadedConfig(
         config, {key: merged[key].origin if key in merged else "default" for key in _all_keys()}
@@ -123,6 +108,18 @@ def _merge(layers: list[Layer]) -> Layer:
     return merged
 
 
+def _without_effect(merged: Layer) -> list[str]:
+    """Refuse what mlx-lm's block decides by itself; in silence it would be ignored."""
+    if "lr_schedule" not in merged or merged["lr_schedule"].value is None:
+        return []
+    block = _place(("lr_schedule",), merged)
+    return [
+        f"{_place((key,), merged)}: `{key}` does not change the lr_schedule of {block}. Change it there."
+        for key in ("warmup", "end_lr")
+        if key in merged
+    ]
+
+
 def _validate(merged: Layer, problems: list[str]) -> RunConfig:
     values: dict[str, Any] = {}
     for key, given in merged.items():
@@ -134,58 +131,16 @@ def _validate(merged: Layer, problems: list[str]) -> RunConfig:
     try:
         config = RunConfig(**values)
     except ValidationError as error:
-        problems = [*problems, *_describe(error, merged)]
+        problems = [*problems, *complaints(error, lambda keys: _place(keys, merged))]
     if problems:
         raise ConfigError("\n".join(problems))
     return config
 
 
-def _describe(error: ValidationError, merged: Layer) -> Iterator[str]:
-    """Yield one line for each key that is wrong: where, what, and what would be right."""
-    complaints: dict[tuple[str | int, ...], tuple[str, list[str], str]] = {}
-    for detail in error.errors(include_url=False):
-        if detail["type"] == "rivals":
-            yield f"{' and '.join(_place((key,), merged) for key in detail['ctx'].values())}: {detail['msg']}."
-            continue
-        keys = tuple(key for key in detail["loc"] if not _is_union_branch(key))
-        if detail["type"] == "extra_forbidden":
-            yield f"{_place(keys, merged)}: {_unknown_key(keys)}"
-        else:
-            _, wishes, _ = complaints.setdefault(keys, (_place(keys, merged), [], repr(detail["input"])))
-            wishes.append(_wish(detail))
-    for keys, (place, wishes, got) in complaints.items():
-        yield f"{place}: `{_written(keys)}` must {' or '.join(dict.fromkeys(wishes)).replace(' or be ', ' or ')}; got {got}."
-
-
-def _is_union_branch(key: str | int) -> bool:
-    """Say whether pydantic put the name of a branch of ``A | B`` into the location of an error."""
-    return isinstance(key, str) and (key in {"str", "int", "float"} or "[" in key)
-
-
-def _place(keys: tuple[str | int, ...], merged: Layer) -> str:
-    given = merged.get(".".join(map(str, keys[:2]))) or merged.get(str(keys[0]) if keys else "")
-    if given is None:
-        return "config"
+def _place(keys: KeyPath, merged: Layer) -> str:
+    """Return where a key was given: ``file:line:column`` or ``--flag``."""
+    given = merged.get(".".join(map(str, keys[:2]))) or merged[str(keys[0])]
     return given.file.place(*keys) if given.file else given.origin
-
-
-def _wish(detail: Any) -> str:
-    """Return what a value must do, from pydantic's type of error or, failing that, its message."""
-    message = str(detail["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
-    return WISHES.get(detail["type"], message.removeprefix("must "))
-
-
-def _written(keys: tuple[str | int, ...]) -> str:
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
-
-
-def _unknown_key(keys: tuple[str | int, ...]) -> str:
-    known = _KEYS_OF.get(str(keys[0]), {}) if len(keys) > 1 else RunConfig.model_fields
-    close = difflib.get_close_matches(str(keys[-1]).replace("-", "_"), known, n=1)
-    hint = (
-        f"did you mean `{close[0]}`?" if close else "remove it, or see `mlxsched train --help` for the names."
-    )
-    return f"unknown key `{keys[-1]}`; {hint}"
 
 
 def _all_keys() -> list[str]:

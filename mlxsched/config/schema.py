@@ -21,6 +21,7 @@ from mlxsched.config.units import parse_duration, parse_percentage, parse_size
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_SCHEDULE = "linear"
+NESTED = "lora_parameters"  # the one key whose own keys merge one by one: lora_parameters.rank
 
 
 def _warmup(value: object) -> object:

@@ -59,23 +59,26 @@ def read_yaml(path: Path) -> YamlFile:
     Keys given twice are listed in ``problems`` for the caller to report with what else it finds.
     Raises ``ConfigError`` if the file cannot be read, is not YAML or is not a mapping.
     """
-    loader = _Loader(_read_text(path))
+    node, values = _parse(path, _read_text(path))
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}:1:1: must hold `key: value` lines; got {type(values).__name__}.")
+    marks: dict[KeyPath, tuple[int, int]] = {}
+    problems = [f"{path}:{problem}" for problem in _walk(node, (), marks)] if node else []
+    return YamlFile(path, {str(key): value for key, value in values.items()}, marks, problems)
+
+
+def _parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
+    """Return the tree, which knows positions, and what it stands for."""
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
-        values = loader.construct_document(node) if node else {}
+        return node, loader.construct_document(node) if node else {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise ConfigError(f"{place}: not valid YAML: {error.problem}. Mend this line.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    finally:
-        loader.dispose()
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}:1:1: must hold `key: value` lines; got {type(values).__name__}.")
-    marks: dict[KeyPath, tuple[int, int]] = {}
-    problems = [f"{path}:{problem}" for problem in _walk(node, (), marks)] if node else []
-    return YamlFile(path, {str(key): value for key, value in values.items()}, marks, problems)
 
 
 def _read_text(path: Path) -> str:

@@ -1,0 +1,39 @@
+"""`mlxsched env`: what it reports, with and without a fast BLAS."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mlxsched.cli.main import main
+
+
+def env_json(**variables: str) -> dict:
+    command = [sys.executable, "-m", "mlxsched", "env", "--json"]
+    return json.loads(subprocess.check_output(command, env=os.environ | variables, text=True))
+
+
+def test_json_names_versions_device_memory_and_speed():
+    report = env_json()
+    assert {"python", "mlxsched", "mlx", "mlx-lm"} <= set(report["versions"])
+    assert report["device"] in {"cpu", "gpu"}
+    assert report["cores"] >= 1
+    assert report["memory_gb"] > 0.5
+    assert report["matmul_gflops"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS brings a fast BLAS")
+def test_without_openblas_it_says_how_to_get_it():
+    report = env_json(MLXSCHED_NO_OPENBLAS="1")
+    assert report["blas"] == "reference"
+    assert "apt-get install libopenblas0-pthread" in report["advice"]
+
+
+def test_for_people_it_is_a_table(capsys):
+    assert main(["env"]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()][-3:] == ["memory", "blas", "matmul"]

@@ -1,0 +1,127 @@
+"""The command as a whole: listing, suggestions, exit codes, and what a mistake looks like."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import click
+import pytest
+
+from mlxsched.cli import main as cli_main
+from mlxsched.cli.main import COMMANDS, main
+
+
+def test_help_lists_every_command_with_a_line(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name, line in COMMANDS.items():
+        assert f"  {name} " in out
+        assert line in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_exists_and_its_help_has_an_example(name, capsys):
+    module = importlib.import_module(f"mlxsched.cli.{name.replace('-', '_')}")
+    assert isinstance(module.command, click.Command)
+    assert main([name, "--help"]) == 0
+    assert f"mlxsched {name}" in capsys.readouterr().out.partition("\n")[2]
+
+
+def test_no_command_of_the_package_is_missing_from_the_table():
+    from pathlib import Path
+
+    modules = {
+        path.stem.replace("_", "-")
+        for path in Path(cli_main.__file__).parent.glob("*.py")
+        if "\ncommand = " in (text := path.read_text()) or "\ndef command(" in text
+    }
+    assert modules == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["prests"], "No such command 'prests'. Did you mean 'presets'?"),
+        (["xyzzy"], "The commands are"),
+        (["presets", "--jsn"], "Did you mean '--json'?"),
+        (["presets", "show"], "Missing argument 'NAME'"),
+        (["--versoin"], "--version"),
+    ],
+)
+def test_a_usage_mistake_ends_with_2_and_a_hint(arguments, part, capsys):
+    assert main(arguments) == 2
+    streams = capsys.readouterr()
+    assert part in streams.err
+    assert "Traceback" not in streams.err
+    assert streams.out == ""
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "mlxsched 0.1.0\n"
+
+
+def test_python_m_runs_the_same_command():
+    found = subprocess.run(
+        [sys.executable, "-m", "mlxsched", "presets", "show", "nope"], capture_output=True, text=True
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith("Error: No such preset: 'nope'.")
+    assert "Traceback" not in found.stderr
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Put a command in the table that raises what it is given."""
+
+    def install(error: BaseException) -> None:
+        @click.command()
+        def command() -> None:
+            raise error
+
+        monkeypatch.setitem(sys.modules, "mlxsched.cli.failing", type(sys)("mlxsched.cli.failing"))
+        sys.modules["mlxsched.cli.failing"].command = command
+        monkeypatch.setitem(COMMANDS, "failing", "Fails.")
+
+    return install
+
+
+def test_each_error_class_ends_with_its_exit_code_and_one_message(failing, capsys):
+    from mlxsched.errors import ChecksFailed, DataError, RunError, Stopped
+
+    for error, code in [
+        (DataError("data.jsonl:3: no"), 2),
+        (RunError("no"), 1),
+        (ChecksFailed("no"), 3),
+        (Stopped("no", 15), 143),
+    ]:
+        failing(error)
+        assert main(["failing"]) == code
+        assert capsys.readouterr().err == f"Error: {error}\n"
+
+
+def test_ctrl_c_ends_with_130(failing):
+    failing(KeyboardInterrupt())
+    assert main(["failing"]) == 130
+
+
+def test_a_bug_is_told_in_short_unless_the_traceback_is_asked_for(failing, capsys, monkeypatch):
+    monkeypatch.delenv("MLXSCHED_DEBUG", raising=False)
+    failing(ZeroDivisionError("by zero"))
+    assert main(["failing"]) == 1
+    message = capsys.readouterr().err
+    assert "ZeroDivisionError: by zero" in message
+    assert "MLXSCHED_DEBUG=1" in message
+    assert "Traceback" not in message
+    monkeypatch.setenv("MLXSCHED_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["failing"])
+
+
+def test_a_closed_pipe_is_no_error():
+    writer = f"{sys.executable} -m mlxsched presets show laptop | head -n 1"
+    found = subprocess.run(["bash", "-c", writer], capture_output=True, text=True)
+    assert found.stdout.startswith("# laptop")
+    assert found.stderr == ""

@@ -1,0 +1,81 @@
+"""The flags of a run: mlx-lm's names, only what was set is given, help under headings."""
+
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from mlxsched.cli.options import GROUPS, GroupedCommand, given_flags, run_options
+from mlxsched.config import RunConfig
+
+MLX_LM_FLAGS = (
+    "--model --data --fine-tune-type --optimizer --mask-prompt --num-layers --batch-size --iters --val-batches "
+    "--learning-rate --steps-per-report --steps-per-eval --grad-accumulation-steps --resume-adapter-file "
+    "--adapter-path --save-every --test --test-batches --max-seq-length -c --config --grad-checkpoint "
+    "--clear-cache-threshold --report-to --project-name --seed --trust-remote-code --train"
+)
+OUR_FLAGS = "--preset --schedule --warmup --end-lr --epochs --max-time --run-dir --name"
+
+
+@pytest.fixture
+def given():
+    """Run a command with the flags of a run, and return what it was given."""
+
+    def run(*arguments: str) -> dict[str, object]:
+        seen: dict[str, object] = {}
+
+        @click.command(cls=GroupedCommand)
+        @run_options
+        @click.pass_context
+        def command(ctx: click.Context, preset: str, config: object, **_: object) -> None:
+            seen.update(given_flags(ctx), preset=preset, config=config)
+
+        result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return seen | {"output": result.output}
+
+    return run
+
+
+def test_every_flag_of_mlx_lm_and_of_ours_is_there():
+    @click.command(cls=GroupedCommand)
+    @run_options
+    def command(**_: object) -> None: ...
+
+    flags = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    assert {*MLX_LM_FLAGS.split(), *OUR_FLAGS.split()} <= flags
+    assert {
+        "--no-mask-prompt",
+        "--no-fast",
+        "--rank",
+        "--scale",
+        "--lora-plus-ratio",
+        "--max-grad-norm",
+    } <= flags
+
+
+def test_only_what_was_set_is_given(given):
+    seen = given("--iters", "10", "--rank", "8", "--no-fast", "--train", "--warmup", "0.1")
+    del seen["output"]
+    assert seen == {
+        "preset": None,
+        "config": None,
+        "iters": "10",
+        "lora_parameters.rank": "8",
+        "fast": False,
+        "warmup": "0.1",
+    }
+
+
+def test_help_stands_under_headings_and_hides_train(given):
+    output = given("--help")["output"]
+    for heading in ("Start from", *GROUPS, "Options"):
+        assert f"\n{heading}:\n" in output
+    assert "--train" not in output.replace("--trust", "")
+
+
+def test_every_key_of_the_config_has_a_flag_or_a_reason_not_to():
+    keys = {key.partition(".")[0] for group in GROUPS.values() for key in group.split()}
+    only_in_files = {"description", "hf_dataset", "train", "lr_schedule", "optimizer_config"}
+    assert keys | only_in_files == set(RunConfig.model_fields)

@@ -1,0 +1,52 @@
+"""OpenBLAS before MLX: each case in a process of its own, for a library that is loaded stays loaded."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+has_openblas = sys.platform == "linux" and ctypes.util.find_library("openblas") is not None
+needs_openblas = pytest.mark.skipif(not has_openblas, reason="the system has no OpenBLAS")
+
+REPORT = "from mlxsched.platform import blas; import mlx.core; print(blas.blas_in_use())"
+
+
+def python(code: str, **variables: str) -> str:
+    command = [sys.executable, "-c", code]
+    return subprocess.check_output(command, env=os.environ | variables, text=True).strip()
+
+
+@needs_openblas
+def test_importing_the_package_first_is_enough():
+    assert python(f"import mlxsched; {REPORT}") == "openblas"
+
+
+@needs_openblas
+def test_the_switch_leaves_it_alone():
+    assert python(f"import mlxsched; {REPORT}", MLXSCHED_NO_OPENBLAS="1") == "reference"
+
+
+@needs_openblas
+def test_after_mlx_it_is_too_late_and_nothing_is_loaded():
+    code = "import mlx.core; from mlxsched.platform import blas; print(blas.preload(), blas.blas_in_use())"
+    assert python(code) == "False reference"
+
+
+@needs_openblas
+def test_mlx_multiplies_much_faster_with_it():
+    code = "import mlxsched; from mlxsched.platform.machine import matmul_gflops; print(matmul_gflops())"
+    fast = float(python(code, OPENBLAS_NUM_THREADS="1"))
+    slow = float(python(code, MLXSCHED_NO_OPENBLAS="1"))
+    assert fast > 3 * slow
+
+
+def test_a_system_without_the_library_is_no_error():
+    code = (
+        "from mlxsched.platform import blas; blas.LIBRARIES = ('libnothing-of-the-kind.so.0',); "
+        "print(blas.preload()); import mlx.core"
+    )
+    assert python(code) == "False"
