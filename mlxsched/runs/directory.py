@@ -35,7 +35,8 @@ from mlxsched.runs.metrics import MetricsWriter, Record, read_metrics
 DEFAULT_ROOT = Path("runs")
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
-_FOLDERS = ("checkpoints", "adapters", "adapters_final")
+_ADAPTERS = ("adapters", "adapters_final")
+_OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, "checkpoints", *_ADAPTERS)
 
 
 class RunDirectory:
@@ -91,8 +92,7 @@ class RunDirectory:
             )
         if not os.path.lexists(path / RUN_FILE):
             raise UsageError(f"There is no run in {path}: it has no {RUN_FILE}.")
-        for name in (RUN_FILE, METRICS_FILE, LOCK_NAME, *_FOLDERS):
-            _refuse_link(path / name)
+        _refuse_links(path)
         return cls(path, read_info(path / RUN_FILE))
 
     @property
@@ -208,9 +208,13 @@ def free_space_check(path: Path, needed: int) -> None:
         )
 
 
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise UserError(f"{path} is a symbolic link, which a run directory does not have. Remove it.")
+def _refuse_links(run: Path) -> None:
+    """Nothing of ours is a link; what is in checkpoints is looked at when one is loaded."""
+    ours = [run / name for name in _OURS]
+    inside = [path for name in _ADAPTERS if (run / name).is_dir() for path in (run / name).iterdir()]
+    for path in [*ours, *inside]:
+        if path.is_symlink():
+            raise UserError(f"{path} is a symbolic link, which a run directory does not have. Remove it.")
 
 
 def _taken(path: Path) -> str:

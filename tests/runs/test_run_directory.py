@@ -157,15 +157,20 @@ def test_adapters_are_replaced_as_a_whole(run):
     assert (run.final_adapters / "adapters.safetensors").read_text() == "last"
 
 
-@pytest.mark.parametrize(
-    "name", ["run.json", "metrics.jsonl", "checkpoints", "adapters", "adapters_final", ".lock"]
-)
-def test_a_link_that_leads_out_is_refused(run, tmp_path, name):
-    path = run.path / name
+OURS = ["run.json", "metrics.jsonl", "checkpoints", "adapters", "adapters_final", ".lock"]
+
+
+@pytest.mark.parametrize("name", [*OURS, "adapters/adapters.safetensors"])
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_that_leads_out_is_refused(run, tmp_path, name, dangling):
+    path, outside = run.path / name, tmp_path / "outside"
+    path.parent.mkdir(exist_ok=True)
     if path.exists():
-        path.rename(tmp_path / "outside")
-    path.symlink_to(tmp_path / "outside")
-    with pytest.raises(UserError, match=f"{name} is a symbolic link"):
+        path.rename(outside)
+    elif not dangling:
+        outside.mkdir()
+    path.symlink_to(outside)
+    with pytest.raises(UserError, match=f"{path.name} is a symbolic link"):
         RunDirectory.open(run.path)
 
 
