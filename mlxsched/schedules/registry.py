@@ -25,7 +25,7 @@ from functools import cache
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
-from mlxsched.schedules.catalog import MODULES
+from mlxsched.schedules.catalog import ALIASES, MODULES
 from mlxsched.schedules.checks import did_you_mean
 
 _FIELD = re.compile(r"^(Formula|When|Source|Spec):[ \n]+(.*(?:\n[ ]+.*)*)", re.MULTILINE)
@@ -55,6 +55,11 @@ def names() -> list[str]:
     return [name for group in MODULES.values() for name in group]
 
 
+def alias_names() -> list[str]:
+    """The names of other libraries' schedules, ``"torch.OneCycleLR"`` and so on."""
+    return [f"{library}.{name}" for library, group in ALIASES.items() for name in group]
+
+
 def factory(name: str) -> Callable[..., Schedule]:
     """The class or function of that name.
 
@@ -62,7 +67,7 @@ def factory(name: str) -> Callable[..., Schedule]:
         ScheduleError: there is none; the nearest name is suggested.
     """
     made: Callable[..., Schedule] = getattr(
-        importlib.import_module(f"{__package__}.{_module_of(name)}"), name
+        importlib.import_module(f"{__package__}.{_module_of(name)}"), name.rpartition(".")[2]
     )
     return made
 
@@ -88,6 +93,8 @@ def _module_of(name: str) -> str:
     for module, group in MODULES.items():
         if name in group:
             return module
-    raise ScheduleError(
-        f"no schedule is called {str(name)[:100]!r}.{did_you_mean(name, names())} `mlxsched schedules` lists all."
-    )
+    library, _, alias = str(name).partition(".")
+    if alias in ALIASES.get(library, ()):
+        return f"aliases.{library}"
+    near = did_you_mean(name, names() + alias_names())
+    raise ScheduleError(f"no schedule is called {str(name)[:100]!r}.{near} `mlxsched schedules` lists all.")

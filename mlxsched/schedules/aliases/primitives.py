@@ -1,0 +1,257 @@
+"""The few shapes that other libraries have and the rest of this package does not need."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from mlxsched.errors import ScheduleError
+from mlxsched.schedules.base import Endless, Phase, Schedule
+from mlxsched.schedules.checks import Above0, Rate, Real, Steps, one_of, rate, real
+from mlxsched.schedules.numeric import Backend, Number
+from mlxsched.schedules.shapes import TAILS, cosine
+
+HORIZON = 2**40
+"""Steps for which growing cycles are laid out, a trillion."""
+
+
+def share(step: Number, start: float, end: float, ops: Backend) -> tuple[Number, Number]:
+    """How much of the way from `start` to `end`, which may be fractions of a step, is done and how much is left.
+
+    Whole steps are subtracted as integers before the fractions are, so both shares are precise near their zeros.
+    """
+    first, last = math.floor(start), math.ceil(end)
+    passed = ops.done(step, first, last - first)
+    done = (ops.real(passed) - (start - first)) / (end - start)
+    left = (ops.real(last - first - passed) - (last - end)) / (end - start)
+    return ops.maximum(done, 0.0), ops.maximum(left, 0.0)
+
+
+@dataclass(frozen=True)
+class through(Schedule):
+    """A curve through given points, which may lie between two updates.
+
+    Formula: rate(at[i]) = values[i]; between two points a straight line or half a cosine; held before and after
+    When: one-cycle policies as torch, optax and fastai place them, whose turning points are fractions of a step.
+    Source: optax.piecewise_interpolate_schedule; fastai's combine_scheds
+    Spec: through(at=[0, 29.5, 99], values=[4e-5, 1e-3, 4e-9], shape="cosine")
+
+    Args:
+        at: ascending steps, whole or not; two equal ones make a jump.
+        values: the rate at each of them.
+        shape: linear or cosine.
+
+    Raises:
+        ScheduleError: there are fewer than two points, not as many values as steps, or the steps don't ascend.
+
+    >>> schedule = through(at=[0, 10, 20.5], values=[0.0, 1e-3, 1e-4])
+    >>> schedule(5), schedule(10), schedule(21)
+    (0.0005, 0.001, 0.0001)
+    """
+
+    at: Sequence[float]
+    values: Sequence[float]
+    shape: str = "linear"
+
+    def _check(self) -> None:
+        one_of("shape", self.shape, ("linear", "cosine"))
+        at = tuple(real("at", step) for step in self.at)
+        values = tuple(rate("values", value) for value in self.values)
+        if len(at) < 2 or len(at) != len(values):
+            raise ScheduleError(
+                f"`at` and `values` must be two or more points; got {len(at)} and {len(values)}. Give pairs."
+            )
+        if list(at) != sorted(at):
+            raise ScheduleError(f"`at` must ascend; got {list(at)}. Sort the points.")
+        object.__setattr__(self, "at", at)
+        object.__setattr__(self, "values", values)
+
+    def _pieces(self) -> list[tuple[float, float, float, float]]:
+        """Start, end, first and last value of each piece that has a length."""
+        ways = zip(self.at, self.at[1:], self.values, self.values[1:], strict=False)
+        return [(start, end, low, high) for start, end, low, high in ways if start < end]
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        value = ops.full(step, self.values[0])
+        for start, end, first, last in self._pieces():
+            done, left = share(step, start, end, ops)
+            here = ops.within(TAILS[self.shape](first, last, done, left, ops), first, last)
+            value = ops.where(step >= math.ceil(start), here, value)
+        return ops.where(step >= math.ceil(self.at[-1]), self.values[-1], value)
+
+    def _knots(self, last: int) -> tuple[int, ...]:
+        near = {side for at in self.at for side in (math.ceil(at) - 1, math.floor(at), math.ceil(at))}
+        return tuple(sorted(step for step in near if step >= 0))
+
+    @property
+    def steps(self) -> int | None:
+        return max(math.ceil(self.at[-1]), 1)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        parts = [
+            Phase(_way(first, last), max(math.ceil(start), 0), max(math.ceil(end), 0))
+            for start, end, first, last in self._pieces()
+        ]
+        shown = [part for part in parts if part.end is not None and part.start < part.end]
+        return (*shown, Phase("end", max(math.ceil(self.at[-1]), 0), None))
+
+
+def _way(first: float, last: float) -> str:
+    return "hold" if first == last else "warmup" if first < last else "decay"
+
+
+@dataclass(frozen=True)
+class cosine_wave(Endless):
+    """A cosine that rises again after its end, as transformers' and torch's do.
+
+    Formula: rate(t) = end + (peak - end) * (1 + cos(2 pi cycles t / decay_steps)) / 2 for all t;
+        with half a cycle, `end` at t = decay_steps and `peak` again at t = 2 * decay_steps
+    When: to have the values of a library that does not clamp; `cosine` stays at its end.
+    Source: transformers.get_cosine_schedule_with_warmup; torch.optim.lr_scheduler.CosineAnnealingLR
+    Spec: cosine_wave(peak=2e-4, decay_steps=1000)
+
+    Args:
+        peak: the rate at step 0.
+        decay_steps: updates that `cycles` waves take; with half a wave, from the peak to `end`.
+        cycles: how many waves, peak to peak, in `decay_steps` updates.
+        end: the lowest rate.
+
+    Raises:
+        ScheduleError: an argument does not fit.
+
+    >>> schedule = cosine_wave(2e-4, decay_steps=1000)
+    >>> schedule(0), schedule(1000), schedule(2000)
+    (0.0002, 0.0, 0.0002)
+    """
+
+    peak: Rate
+    decay_steps: Steps
+    cycles: Above0 = 0.5
+    end: Rate = 0.0
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        # The wave's place is (step * up) mod (2 * half) in whole numbers, so that no digit is lost late in a run.
+        ratio = (2 * Fraction(repr(self.cycles))).limit_denominator(10**6)
+        up, half = ratio.numerator, ratio.denominator * self.decay_steps
+        place = (step % (2 * half)) * up % (2 * half)
+        behind = ops.minimum(place, 2 * half - place)
+        done, left = ops.real(behind) / float(half), ops.real(half - behind) / float(half)
+        value = TAILS["cosine"](self.peak, self.end, done, left, ops)
+        return ops.within(value, self.peak, self.end)
+
+
+@dataclass(frozen=True)
+class restarts(Schedule):
+    """Cycles that start again, at any length, as transformers, torch, timm and keras have them.
+
+    Formula: cycle i takes first * multiplier^i updates from high_i = peak * decay^i down to `end`:
+        rate(t) = end + (high_i - end) * shape(p), p the share of the cycle; end from t = until on
+    When: to have the values of a library; `cosine_restarts` covers a run with whole cycles.
+    Source: Loshchilov & Hutter 2016 (arXiv 1608.03983); timm's CosineLRScheduler; keras' CosineDecayRestarts
+    Spec: restarts(peak=2e-4, first=100, multiplier=2.0)
+
+    Args:
+        peak: the rate at step 0.
+        first: updates of the first cycle; may be a fraction.
+        multiplier: each cycle's length over that of the one before, 1 or more.
+        decay: the factor from one cycle's peak to the next one's.
+        until: the step from which on the rate is `end`; None restarts for ever.
+        end: the rate at the end of each cycle.
+        shrinks: what `decay` acts on, the whole peak (timm) or its height above `end` (keras).
+        shape: cosine, polynomial ((1 - p^k)^power) or tanh ((1 - tanh(lower (1 - p) + upper p)) / 2).
+        power, k: of the polynomial; `k` also bends the cosine's p to p^k.
+        lower, upper: of tanh.
+
+    Raises:
+        ScheduleError: an argument does not fit.
+
+    >>> schedule = restarts(2e-4, first=100, multiplier=2.0)
+    >>> schedule(0), schedule(100), schedule(300)
+    (0.0002, 0.0002, 0.0002)
+    """
+
+    peak: Rate
+    first: Above0
+    multiplier: Above0 = 1.0
+    decay: Above0 = 1.0
+    until: Steps | None = None
+    end: Rate = 0.0
+    shrinks: str = "peak"
+    shape: str = "cosine"
+    power: Above0 = 1.0
+    k: Above0 = 1.0
+    lower: Real = -7.0
+    upper: Real = 3.0
+
+    def _check(self) -> None:
+        one_of("shrinks", self.shrinks, ("peak", "height"))
+        one_of("shape", self.shape, ("cosine", "polynomial", "tanh"))
+        if self.multiplier < 1 or self.first < 1:
+            raise ScheduleError(
+                f"`first` and `multiplier` must be 1 or more; got {self.first} and {self.multiplier}. Raise them."
+            )
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        index, done, left = self._even(step, ops) if self.multiplier == 1 else self._growing(step, ops)
+        down = self._down(done, left, ops)
+        value = self._high(index, ops) * down + self.end * (1.0 - down)
+        return value if self.until is None else ops.where(step < self.until, value, self.end)
+
+    def _high(self, index: Number, ops: Backend) -> Number:
+        """The peak of cycle `index`."""
+        if self.decay == 1:
+            return self.peak
+        kept = ops.pow(self.decay, index)
+        return self.peak * kept if self.shrinks == "peak" else self.end + (self.peak - self.end) * kept
+
+    def _even(self, step: Number, ops: Backend) -> tuple[Number, Number, Number]:
+        """Which cycle, and the shares done and left, for cycles of one length, in whole numbers."""
+        length = Fraction(self.first).limit_denominator(10**4)
+        parts = step * length.denominator
+        inside = parts % length.numerator
+        whole = float(length.numerator)
+        left = ops.real(length.numerator - inside) / whole
+        return ops.real(parts // length.numerator), ops.real(inside) / whole, left
+
+    def _growing(self, step: Number, ops: Backend) -> tuple[Number, Number, Number]:
+        starts = self._starts()
+        index, done, left = ops.full(step, 0.0), *share(step, 0.0, starts[1], ops)
+        for number, (start, end) in enumerate(itertools.pairwise(starts[1:]), start=1):
+            here = share(step, start, end, ops)
+            begun = step >= math.ceil(start)
+            index = ops.where(begun, float(number), index)
+            done, left = ops.where(begun, here[0], done), ops.where(begun, here[1], left)
+        return index, done, left
+
+    def _starts(self) -> list[float]:
+        """The starts of the cycles, as far as anyone will train."""
+        last = HORIZON if self.until is None else self.until
+        starts = [0.0]
+        while starts[-1] < last:
+            power = self.multiplier ** len(starts)
+            start = self.first * (power - 1) / (self.multiplier - 1)
+            # A start that is whole but for rounding must not fall behind its step.
+            starts.append(float(round(start)) if abs(start - round(start)) < 1e-9 * start else start)
+        return starts
+
+    def _down(self, done: Number, left: Number, ops: Backend) -> Number:
+        """The shape, from 1 to 0."""
+        if self.shape == "tanh":
+            return 1.0 / (1.0 + ops.exp(2.0 * (self.lower * left + self.upper * done)))
+        if self.k != 1:
+            done, left = ops.pow(done, self.k), one_minus_power(done, left, self.k, ops)
+        return cosine(done, left, ops)[0] if self.shape == "cosine" else ops.pow(left, self.power)
+
+    @property
+    def steps(self) -> int | None:
+        return self.until
+
+
+def one_minus_power(done: Number, left: Number, k: float, ops: Backend) -> Number:
+    """1 - done^k, without cancellation near done = 1."""
+    late = -ops.expm1(k * ops.log1p(-ops.minimum(left, 0.5)))
+    return ops.where(done < left, 1.0 - ops.pow(done, k), late)
