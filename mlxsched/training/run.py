@@ -131,3 +131,11 @@ def _out_of_memory(run: RunDirectory, error: Exception) -> RunError | None:
         f"out of memory: {str(error)[:200]}\nLower --micro-batch-tokens (the result stays the same) or "
         f"--max-seq-length, or use a quantized model; then: mlxsched resume {run.path} --force"
     )
+
+
+def config_of(run: RunDirectory, *, trust_remote_code: bool = False) -> RunConfig:
+    """The config that ``run`` was started with; permission to run remote code is never read from a file."""
+    try:
+        return RunConfig(**{**run.info.config, "trust_remote_code": trust_remote_code})
+    except ValueError as error:
+        raise UsageError(f"{run.path}/run.json holds a config that this version can't read: {error}") from error

@@ -1,0 +1,109 @@
+"""How a plan is shown: a table, a small picture of the schedule, and what deserves attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlxsched.cli.output import note, table, warn
+
+if TYPE_CHECKING:
+    from mlxsched.training.session import Session
+
+Line = tuple[str, str]
+
+
+def show_plan(session: Session, *, stderr: bool) -> None:
+    """Print the plan; its notes and warnings always go to stderr."""
+    table(list(plan_lines(session)), title="Plan", stderr=stderr)
+    picture = schedule_picture(session)
+    if picture:
+        click.echo(picture + "\n", err=stderr)
+    for text in session.plan.notes:
+        note(f"Note: {text}.")
+    for text in session.plan.warnings:
+        warn(f"{text}.")
+
+
+def plan_lines(session: Session) -> Iterator[Line]:
+    """The rows of the table."""
+    plan, config = session.plan, session.config
+    share = plan.trainable / max(plan.parameters, 1)
+    yield "model", f"{config.model}: {_count(plan.parameters)} parameters, {_count(plan.trainable)} trained ({share:.1%})"
+    yield "training", _training(session)
+    data = config.data if config.hf_dataset is None else "hf_dataset"
+    yield "data", f"{data}: {plan.rows:,} rows to train on, {plan.valid_rows:,} to validate, {plan.test_rows:,} to test"
+    yield "tokens", f"{plan.tokens:,} an epoch, {plan.targets:,} of them targets ({plan.targets / plan.tokens:.0%})"
+    yield "length", f"{plan.updates:,} updates of {plan.batch_size} rows: {plan.epochs:g} epochs of {plan.updates_per_epoch:,}"
+    yield "learning rate", _rates(session)
+    yield "evaluation", f"every {plan.steps_per_eval:,} updates; a checkpoint every {plan.save_every:,}"
+    yield "memory", f"about {plan.peak_memory_gb:.2g} GB at the peak; micro-batches of {session.micro_batch_tokens:,} tokens"
+
+
+def _training(session: Session) -> str:
+    config, lora = session.config, session.config.lora_parameters
+    kind = f"full, the last {session.num_layers} layers"
+    if config.fine_tune_type != "full":
+        kind = f"{config.fine_tune_type}, rank {lora.rank}, scale {lora.scale:g}, {session.num_layers} layers"
+    plus = f", B at {config.lora_plus_ratio:g}x the rate" if config.lora_plus_ratio != 1 else ""
+    clip = f", gradients clipped at {config.max_grad_norm:g}" if config.max_grad_norm else ""
+    return f"{kind}; {config.optimizer}{plus}{clip}"
+
+
+def _rates(session: Session) -> str:
+    plan, config = session.plan, session.config
+    family = str(plan.schedule.get("name", "")) if config.lr_schedule else str(config.schedule)
+    name = family if isinstance(config.schedule, str) or config.lr_schedule else str(plan.schedule.get("name"))
+    last = session.rate(plan.updates - 1)
+    warmup = f"warmup of {plan.warmup:,} updates to " if plan.warmup else ""
+    return f"{name}: {warmup}{plan.peak:.3g}, {last:.3g} in the last update"
+
+
+def schedule_picture(session: Session) -> str:
+    """A small plot of the schedule, or nothing for a function of the user's own."""
+    from mlxsched.render.curves import small_picture
+    from mlxsched.schedules import Schedule
+
+    if not isinstance(session.schedule, Schedule):
+        return ""
+    return small_picture(session.schedule, steps=session.plan.updates)
+
+
+def show_origins(session: Session, *, stderr: bool) -> None:
+    """Print each value of the config with where it came from, the given ones first."""
+    values = _flat(session.config.to_dict())
+    given = [(key, _short(values.get(key)), origin) for key, origin in session.origins.items() if origin != "default"]
+    rest = [(key, _short(values.get(key)), origin) for key, origin in session.origins.items() if origin == "default"]
+    table(given + rest, header=("setting", "value", "origin"), stderr=stderr)
+
+
+def plan_json(session: Session) -> dict[str, Any]:
+    """The plan as plain data, with the origin of each value."""
+    return {
+        **session.plan.to_dict(),
+        "micro_batch_tokens": session.micro_batch_tokens,
+        "config": session.config.to_dict(),
+        "origins": dict(session.origins),
+    }
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat = dict(values)
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": item for inner, item in value.items()}
+    return flat
+
+
+def _short(value: object) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _count(number: int) -> str:
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return str(number)

@@ -1,0 +1,69 @@
+"""The end of a run: what it was good for, where the adapter is, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlxsched.cli.output import table
+from mlxsched.cli.progress import clock
+
+if TYPE_CHECKING:
+    from mlxsched.runs.directory import RunDirectory
+    from mlxsched.training.progress import Progress
+
+MEASURES = (
+    ("loss", "validation loss", "{:.4f}"),
+    ("perplexity", "perplexity", "{:.4g}"),
+    ("exact_match", "test exact match", "{:.1%}"),
+)
+
+
+def show_results(run: RunDirectory, progress: Progress, model_path: str) -> None:
+    """Print the table before/after and the next commands on stdout."""
+    before, after = progress.results.get("before", {}), progress.results.get("after", {})
+    rows = list(_rows(before, after))
+    if rows:
+        table(rows, header=("", "before", "after"), title="What it was good for")
+    best = f" (the best, after update {progress.best_update})" if progress.best_update is not None else ""
+    click.echo(f"{progress.update:,} updates, {progress.tokens:,} tokens in {clock(progress.seconds)}")
+    if progress.ended:
+        click.echo(f"Ended early: {progress.ended}.")
+    click.echo(f"Adapter{best}: {run.adapters}\n\nNext:")
+    for line in next_commands(run, model_path):
+        click.echo(f"  {line}")
+
+
+def _rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for key, name, form in MEASURES:
+        if key in after:
+            yield name, form.format(before[key]) if key in before else "-", form.format(after[key])
+
+
+def next_commands(run: RunDirectory, model_path: str) -> list[str]:
+    """Commands to look at the run and to use its adapter."""
+    here, adapters, model = (shlex.quote(str(p)) for p in (run.path, run.adapters, model_path))
+    return [
+        f"mlxsched generate {here} --prompt 'Your request'",
+        f"mlxsched eval {here}",
+        f"mlxsched plot {here}",
+        f"mlx_lm.fuse --model {model} --adapter-path {adapters}",
+    ]
+
+
+def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
+    """The end of a run as plain data."""
+    return {
+        "run": str(run.path),
+        "adapter": str(run.adapters),
+        "status": run.info.status,
+        "updates": progress.update,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "best": progress.best,
+        "ended": progress.ended,
+        **{key: progress.results.get(key, {}) for key in ("before", "after")},
+    }

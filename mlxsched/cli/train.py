@@ -1,0 +1,114 @@
+"""``mlxsched train``: fine-tune a model under a planned schedule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlxsched.cli.options import GroupedCommand, given_flags, run_options
+from mlxsched.cli.output import note, print_json
+from mlxsched.config import load_config
+
+if TYPE_CHECKING:
+    from mlxsched.config import LoadedConfig
+    from mlxsched.runs.directory import RunDirectory
+    from mlxsched.training.session import Session
+
+
+@click.command(cls=GroupedCommand)
+@run_options
+@click.option("--dry-run", is_flag=True, help="Plan, show where each value comes from, and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--plain", is_flag=True, help="Lines instead of a live display.")
+@click.pass_context
+def command(ctx: click.Context, preset: str | None, config: Path | None, **flags: Any) -> None:
+    """Fine-tune a language model, as planned, and measure what it was good for.
+
+    Without --model and --data it trains the bundled tiny model on the bundled spreadsheet formulas, offline.
+
+    \b
+    Examples:
+      mlxsched train --preset laptop
+      mlxsched train --preset lora --model Qwen/Qwen3-0.6B --data my/folder --epochs 2
+      mlxsched train --preset laptop --schedule "wsd(decay=0.1)" --dry-run
+      mlxsched train -c lora_config.yaml
+    """
+    loaded = load_config(preset=preset, file=config, flags=given_flags(ctx))
+    path = _path_of_new_run(loaded, preset)
+    session = make_session(loaded)
+    if flags["dry_run"]:
+        _show_dry_run(session, flags["as_json"])
+        return
+    _show_start(session)
+    from mlxsched.training.run import create_run
+
+    run = create_run(session, path)
+    train_and_tell(session, run, plain=flags["plain"], as_json=flags["as_json"])
+
+
+def _path_of_new_run(loaded: LoadedConfig, preset: str | None) -> Path:
+    """Refuse a directory that is taken before anything long is done."""
+    from mlxsched.errors import UsageError
+    from mlxsched.runs.directory import is_run
+    from mlxsched.training.run import run_path
+
+    path = run_path(loaded.config, preset)
+    if is_run(path):
+        raise UsageError(
+            f"there is a run in {path} already. Go on with it: mlxsched resume {path}; or choose another --run-dir."
+        )
+    return path
+
+
+def make_session(loaded: LoadedConfig) -> Session:
+    """Load and plan, telling what takes long."""
+    from mlxsched.platform.paths import cache_home
+    from mlxsched.training.session import prepare
+
+    note(f"Loading {loaded.config.model} ...")
+    return prepare(loaded.config, loaded.origins, cache_dir=cache_home() / "rows", on_progress=_tell_rows)
+
+
+def _tell_rows(done: int) -> None:
+    if done and done % 10_000 == 0:
+        note(f"tokenized {done:,} rows")
+
+
+def _show_dry_run(session: Session, as_json: bool) -> None:
+    from mlxsched.cli.plan_view import plan_json, show_origins, show_plan
+
+    if as_json:
+        print_json(plan_json(session))
+        return
+    show_plan(session, stderr=False)
+    show_origins(session, stderr=False)
+
+
+def _show_start(session: Session) -> None:
+    from mlxsched.cli.plan_view import show_plan
+    from mlxsched.platform.blas import ADVICE, blas_in_use
+
+    show_plan(session, stderr=True)
+    if blas_in_use() == "reference":
+        note(f"Note: {ADVICE}")
+
+
+def train_and_tell(
+    session: Session, run: RunDirectory, *, plain: bool, as_json: bool, resume: bool = False
+) -> None:
+    """Train with a display, then print the result."""
+    from mlxsched.cli.progress import Display
+    from mlxsched.cli.results import results_json, show_results
+    from mlxsched.training.run import execute
+
+    note(f"Run: {run.path}")
+    config = session.config
+    done = run.info.update if resume else 0
+    with Display(session.plan.updates, config.steps_per_report, plain=plain, done=done) as display:
+        progress = execute(session, run, display, resume=resume)
+    if as_json:
+        print_json(results_json(run, progress))
+    else:
+        show_results(run, progress, session.loaded.path)
