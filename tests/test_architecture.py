@@ -1,0 +1,114 @@
+"""Imports point one way, and starting up loads nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "mlxsched"
+
+# Lower rows are imported by higher ones. Within a row nothing is imported, but for what EXTRA allows.
+ROWS = [
+    {"errors", "bundled"},
+    {"platform"},
+    {"schedules"},
+    {"config", "runs", "analysis"},
+    {"data", "training", "integrations", "render"},
+    {"cli"},
+    {"__main__"},
+]
+EXTRA = {("training", "data")}
+RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
+
+HEAVY = ("mlx_lm", "transformers")
+MAY_USE_HEAVY = {"data", "training", "integrations"}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
+
+
+def part_of(module: str) -> str:
+    """Return the part of the package that a dotted module belongs to: ``mlxsched.runs.lock`` -> ``runs``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and dotted name of every import, also those inside functions."""
+    package = ["mlxsched", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            yield from ((node.lineno, f"{name}.{alias.name}") for alias in node.names)
+
+
+def part_of_file(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def may_import(importer: str, imported: str) -> bool:
+    lower = RANK[imported] < RANK[importer]
+    return importer == imported or lower or (importer, imported) in EXTRA
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    part = part_of_file(path)
+    assert part in RANK, f"{part} has no place in the picture"
+    wrong = [
+        f"{path.name}:{line} imports {name}"
+        for line, name in imports_of(path)
+        if name.startswith("mlxsched.") and part_of(name) in RANK and not may_import(part, part_of(name))
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_some_parts_use_mlx_lm(path):
+    if part_of_file(path) not in MAY_USE_HEAVY:
+        assert not [name for _, name in imports_of(path) if name.split(".")[0] in HEAVY]
+
+
+def test_the_check_sees_relative_imports_and_those_inside_functions():
+    found = {name for _, name in imports_of(PACKAGE / "cli" / "main.py")}
+    assert {"mlxsched.errors.MlxschedError", "difflib"} <= found
+    assert not may_import("runs", "cli")
+    assert not may_import("data", "training")
+    assert not may_import("config", "runs")
+    assert may_import("training", "data")
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the top-level modules that ``code`` loads in a fresh process."""
+    report = f"import sys, json, contextlib, io\n{code}\nprint(json.dumps(sorted(sys.modules)))"
+    return set(json.loads(subprocess.check_output([sys.executable, "-c", report], text=True)))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mlxsched",
+        "from mlxsched.cli.main import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): assert main(['--help']) == 0",
+    ],
+    ids=["import", "help"],
+)
+def test_starting_up_loads_nothing_heavy(code):
+    heavy = {"transformers", "mlx_lm", "matplotlib", "bokeh", "pydantic", "mlx.nn", "rich", "yaml", "plotext"}
+    loaded = loaded_by(code)
+    assert "mlxsched" in loaded
+    assert not heavy & loaded
+
+
+def test_a_schedule_needs_neither_mlx_nn_nor_pydantic():
+    loaded = loaded_by("import mlxsched as ms\nms.warmup_linear(1e-4, 100, 10)(5)")
+    assert not {"transformers", "mlx_lm", "matplotlib", "pydantic", "mlx.nn"} & loaded
