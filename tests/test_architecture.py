@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mlxsched"
 
 # Lower rows are imported by higher ones. Within a row nothing is imported, but for what EXTRA allows.
 ROWS = [
-    {"errors", "bundled"},
-    {"platform"},
+    {"errors"},
+    {"platform", "bundled"},
     {"schedules"},
     {"config", "runs", "analysis"},
     {"data", "training", "integrations", "render"},
