@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mlxsched.render.curves import schedule_chart
-from mlxsched.render.describe import example, heading, other_names
+from mlxsched.render.describe import example, heading, other_names, stands_for
 from mlxsched.render.thumbnail import thumbnail
 from mlxsched.schedules.registry import Entry, entry, names
 
@@ -72,7 +72,14 @@ def _facts(known: Entry) -> Iterable[str]:
     """Formula, when to use it, source, other names: what is known of them."""
     aliases = ", ".join(f"`{name}`" for name in other_names(known.name))
     formula = f"`{known.formula}`" if known.formula else ""
-    facts = {"Formula": formula, "When to use it": known.when, "Source": known.source, "Also called": aliases}
+    in_a_run = stands_for(known.name)
+    facts = {
+        "Formula": formula,
+        "When to use it": known.when,
+        "Source": known.source,
+        "Also called": aliases,
+        "In a run": f"`--schedule {known.name}` means `{in_a_run}`." if in_a_run != known.name else "",
+    }
     for label, text in facts.items():
         if text:
             yield f"- **{label}:** {text}"

@@ -101,7 +101,7 @@ def _print_group(members: list[Entry], wide: int) -> None:
 
 def _print_entry(known: Entry) -> None:
     from mlxsched.render.curves import small_picture
-    from mlxsched.render.describe import example, other_names
+    from mlxsched.render.describe import example, other_names, stands_for
     from mlxsched.render.terminal import look_of_stdout
 
     look = look_of_stdout(height=12)
@@ -115,6 +115,8 @@ def _print_entry(known: Entry) -> None:
     _field("Source", known.source, look)
     if names := other_names(known.name):
         _field("Aliases", ", ".join(names), look)
+    if stands_for(known.name) != known.name:
+        _field("In a run", f"`--schedule {known.name}` means {stands_for(known.name)}.", look)
 
 
 def _field(label: str, text: str, look: Look) -> None:

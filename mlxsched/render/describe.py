@@ -83,6 +83,15 @@ def other_names(name: str) -> list[str]:
     return [short for short, target in FAMILIES.items() if target == name]
 
 
+def stands_for(name: str) -> str:
+    """What a run takes when it is asked for this name: another schedule, for a few short names.
+
+    >>> stands_for("linear"), stands_for("wsd")
+    ('warmup_linear', 'wsd')
+    """
+    return FAMILIES.get(name, name)
+
+
 def _default(value: object) -> str:
     if value is inspect.Parameter.empty:
         return ""

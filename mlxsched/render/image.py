@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxsched.errors import UsageError
 from mlxsched.render.chart import Axis, Chart, require_points
+from mlxsched.render.scale import horizontal, with_room
 from mlxsched.render.ticks import number
 
 if TYPE_CHECKING:
@@ -25,9 +26,13 @@ SETTINGS: dict[str, Any] = {
     "pdf.fonttype": 42,
     "font.size": 10,
     "axes.spines.top": False,
+    "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.3,
 }
+DOTS = {"linestyle": "none", "marker": "."}
+LEGEND_CHARACTERS = 96
+"""Small characters that stand beside each other across a picture."""
 NO_DATE: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -89,10 +94,13 @@ def _figure(chart: Chart, size: tuple[float, float]) -> Figure:
         twin = axes.twinx()
         twin.set_ylabel(chart.right_label)
         twin.grid(False)
+        twin.spines["right"].set_visible(True)
         lines += _draw(twin, chart, "right", len(lines))
     _mark(axes, chart)
     if len(lines) > 1:
-        axes.legend(handles=lines, loc="best", frameon=False)
+        longest = max(len(str(line.get_label())) for line in lines)
+        columns = max(1, min(len(lines), LEGEND_CHARACTERS // (longest + 6)))
+        figure.legend(handles=lines, loc="outside lower left", ncols=columns, frameon=False)
     return figure
 
 
@@ -120,12 +128,10 @@ def _draw(axes: Axes, chart: Chart, axis: Axis, first_color: int) -> list[Any]:
     return lines
 
 
-DOTS = {"linestyle": "none", "marker": "."}
-
-
 def _mark(axes: Axes, chart: Chart) -> None:
-    """A dotted line and a name at the boundary of each phase."""
+    """A dotted line at the boundary of each phase, and the names that have room."""
     for mark in chart.marks:
         axes.axvline(mark.x, color="0.6", linewidth=0.8, linestyle=":")
-        place = axes.get_xaxis_transform()
-        axes.text(mark.x, 1.0, f" {mark.label}", transform=place, color="0.4", fontsize=8, va="bottom")
+    place = axes.get_xaxis_transform()
+    for mark in with_room(chart.marks, horizontal(chart, 1), LEGEND_CHARACTERS):
+        axes.text(mark.x, 1.01, mark.label, transform=place, color="0.4", fontsize=8, va="bottom")

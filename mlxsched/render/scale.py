@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mlxsched.render.chart import Axis, Chart, span
+from mlxsched.render.chart import Axis, Chart, Mark, span
 from mlxsched.render.ticks import linear_ticks, log_ticks, number
 
 
@@ -58,3 +58,19 @@ def fit(values: Iterable[float], log: bool, about: int, *, from_zero: bool = Fal
     least_gap = 1.0 if all(float(value).is_integer() for value in held) else 0.0
     ticks = log_ticks(low, high, about) if log else linear_ticks(low, high, about, least_gap)
     return Scale(low, high, log, tuple(ticks))
+
+
+def with_room(marks: Sequence[Mark], scale: Scale, characters: int) -> list[Mark]:
+    """The marks whose names can stand beside each other on a line of ``characters``; the others stay unnamed.
+
+    >>> marks = [Mark(0, "warmup"), Mark(1, "hold"), Mark(50, "decay")]
+    >>> [mark.label for mark in with_room(marks, fit([0, 100], False, 4), 60)]
+    ['warmup', 'decay']
+    """
+    named, free = [], -math.inf
+    for mark in sorted(marks, key=lambda mark: mark.x):
+        at = scale.fraction(mark.x) * characters
+        if at >= free:
+            named.append(mark)
+            free = at + len(mark.label) + 1
+    return named

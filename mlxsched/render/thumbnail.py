@@ -9,10 +9,11 @@ from __future__ import annotations
 from html import escape
 
 from mlxsched.render.chart import Chart, require_points
-from mlxsched.render.scale import Scale, horizontal, vertical
+from mlxsched.render.scale import Scale, horizontal, vertical, with_room
 
 WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 18, 22
+PIXELS_A_CHARACTER = 6
 STYLE = (
     "text{font:10px sans-serif;fill:#666}.a{stroke:#999;fill:none}.m{stroke:#999;stroke-dasharray:2 3}"
     ".c{stroke:#0072b2;stroke-width:2;fill:none;stroke-linejoin:round}"
@@ -69,12 +70,8 @@ def _numbers(across: Scale, up: Scale) -> list[str]:
 
 
 def _marks(chart: Chart, across: Scale) -> list[str]:
-    """A dotted line and a name for each mark; a name that would cover the one before it is left out."""
-    lines, free = [], 0.0
-    for mark in chart.marks:
-        x = float(_x(across, mark.x))
-        lines.append(f'<path class="m" d="M{_short(x)} {TOP}V{HEIGHT - BOTTOM}"/>')
-        if x >= free:
-            lines.append(f'<text x="{_short(x + 2)}" y="{TOP - 6}">{escape(mark.label)}</text>')
-            free = x + 6 * len(mark.label)
-    return lines
+    """A dotted line for each mark, and the names that have room."""
+    named = with_room(chart.marks, across, (WIDTH - LEFT - RIGHT) // PIXELS_A_CHARACTER)
+    lines = [f'<path class="m" d="M{_x(across, mark.x)} {TOP}V{HEIGHT - BOTTOM}"/>' for mark in chart.marks]
+    names = [f'<text x="{_x(across, mark.x)}" y="{TOP - 6}">{escape(mark.label)}</text>' for mark in named]
+    return lines + names
