@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
-from .parts import cell, date, number, table, word
+from .parts import WORDS, cell, date, number, table, word
 from .requests import request
 
 CELL = re.compile(r"\$?[A-P]\$?\d+|\b[A-P]:[A-P]\b")
@@ -51,30 +51,72 @@ def listing(rng: Random) -> Document:
     return Document(ask.format(text), " ".join(found) if found else "none")
 
 
+def item(rng: Random) -> str:
+    """A thing that could be copied: a cell, a word, a number, a day, the name of a sheet, a range."""
+    kind = rng.random()
+    if kind < 0.35:
+        return cell(rng).formula
+    if kind < 0.6:
+        return rng.choice(WORDS)
+    if kind < 0.72:
+        return number(rng)
+    if kind < 0.8:
+        return block_sheet(rng)
+    return date(rng).text if kind < 0.85 else table(rng, 1, sheet=0.0).range(0).formula
+
+
+def items(rng: Random, most: int) -> list[str]:
+    """Two or more different things to copy."""
+    return list(dict.fromkeys(item(rng) for _ in range(rng.randint(2, most))))
+
+
 def echo(rng: Random) -> Document:
-    """Repeat a text, a word or a value."""
-    text = rng.choice(
-        (note, lambda r: request(r).formula, lambda r: f"{word(r).formula},{cell(r).formula},{number(r)}")
-    )(rng)
-    ask = rng.choice(("Repeat: {}", "Copy this: {}", "Say {}", "Type {}"))
-    return Document(ask.format(text), text)
+    """Repeat a text or a list, forwards or backwards, with commas or without."""
+    listed, sign = items(rng, 8), rng.choice((" ", ", ", ",", ":", ";"))
+    text = rng.choice((sign.join(listed), sign.join(listed), note(rng), request(rng).formula))
+    if rng.random() < 0.3:
+        return Document(f"Backwards: {', '.join(listed)}", ", ".join(reversed(listed)))
+    return Document(rng.choice(("Repeat: {}", "Copy this: {}", "Say {}", "Type {}")).format(text), text)
+
+
+def pick(rng: Random) -> Document:
+    """Name the thing that stands behind, or before, another one, or at a place."""
+    listed = items(rng, 8)
+    at = rng.randrange(1, len(listed)) if len(listed) > 1 else 0
+    before = listed[at - 1]
+    ask, answer = rng.choice((
+        (f"What comes behind {before}", listed[at]), (f"What stands before {listed[at]}", before),
+        ("Name the first", listed[0]), ("Name the last", listed[-1]),
+    ))  # fmt: skip
+    return Document(f"{ask}? {', '.join(listed)}", answer)
+
+
+def fill(rng: Random) -> Document:
+    """Put things in the place of small letters: `x is B2, y is Paid. y-x-y` gives `Paid-B2-Paid`."""
+    listed = items(rng, 5)
+    names = rng.sample("qrstuvwxyz", len(listed))
+    link, sign = rng.choice((" is ", "=", " stands for ", " as ")), rng.choice(("-", "/", ";", " ", ", ", "(", "+", '"'))
+    order = [rng.randrange(len(listed)) for _ in range(rng.randint(2, 6))]
+    known = ", ".join(f"{name}{link}{value}" for name, value in zip(names, listed, strict=True))
+    asked, answer = (sign.join(values[at] for at in order) for values in (names, listed))
+    return Document(rng.choice((f"{known}. Write {asked}", f"Write {asked} with {known}")), answer)
+
+
+PLAIN = (
+    (lambda rng: request(rng).formula, 4, 0.25), (lambda rng: request(rng).text, 3, 0.2), (note, 3, 0.03),
+)  # fmt: skip
+CHATS = ((listing, 0.1), (echo, 0.14), (pick, 0.1), (fill, 0.18))
 
 
 def documents(seed: int, avoid: frozenset[str]) -> Iterator[Document]:
     """Endless documents; no formula and no request in `avoid` is among them."""
     rng = Random(seed)
+    odds = [kind[-1] for kind in PLAIN + CHATS]
     while True:
-        kind = rng.random()
-        if kind < 0.4:
-            lines = [request(rng).formula for _ in range(rng.randint(1, 4))]
-        elif kind < 0.6:
-            lines = [request(rng).text for _ in range(rng.randint(1, 3))]
-        elif kind < 0.65:
-            lines = [note(rng) for _ in range(rng.randint(1, 3))]
+        kind = rng.choices(PLAIN + CHATS, odds)[0]
+        if len(kind) == 2:
+            made = kind[0](rng)
         else:
-            made = (listing if kind < 0.8 else echo)(rng)
-            if made.text not in avoid:
-                yield made
-            continue
-        if not avoid.intersection(lines):
-            yield Document("", "\n".join(lines))
+            made = Document("", "\n".join(kind[0](rng) for _ in range(rng.randint(1, kind[1]))))
+        if not avoid.intersection(made.text.split("\n")):
+            yield made
