@@ -11,12 +11,12 @@ from mlxsched.platform.blas import preload as _preload
 
 _preload()  # before anything imports mlx
 
-from mlxsched.schedules.catalog import public_names as _schedule_names
+from mlxsched.schedules.catalog import public_names as _schedule_names  # noqa: E402
 
 if TYPE_CHECKING:
     from mlxsched.errors import MlxschedError as MlxschedError
     from mlxsched.errors import ScheduleError as ScheduleError
-    from mlxsched.schedules import *
+    from mlxsched.schedules import *  # noqa: F403
 
 __version__ = "0.1.0"
 
@@ -30,7 +30,7 @@ _ERRORS = (
     "DivergedError",
 )
 
-__all__ = ["__version__", *_ERRORS, *_schedule_names()]  # noqa: PLE0604
+__all__ = ["__version__", *_ERRORS, *_schedule_names()]
 
 
 def __getattr__(name: str) -> Any:

@@ -84,10 +84,11 @@ class Schedule:
         """The rate at `step`, a whole number or an int64 array of them, none below 0."""
         raise NotImplementedError
 
-    def _knots(self) -> tuple[int, ...] | None:
-        """Steps between which the schedule neither turns nor jumps; None where they are not known.
+    def _knots(self, last: int) -> tuple[int, ...] | None:
+        """Steps up to `last` between which the schedule neither turns nor jumps; None where they are not known.
 
-        A jump at step b is given as the two knots b - 1 and b. Step 0 needs no mention.
+        A jump at step b is given as the two knots b - 1 and b, a flat stretch by its first step. Steps 0 and
+        `last` need no mention, and steps beyond `last` do no harm.
         """
         return None
 
@@ -136,7 +137,7 @@ class Schedule:
             ScheduleError: the schedule has no end and `steps` is not given, or there are too many to scan.
         """
         last = self.horizon(steps)
-        knots = self._knots()
+        knots = self._knots(last)
         if knots is None:
             return _scan(self, last)
         marks = sorted({0, last, *(min(knot, last) for knot in knots)})
@@ -148,7 +149,7 @@ class Schedule:
         """At most `points` + 1 evenly spaced updates from 0 to `steps`, knots among them, and their rates."""
         last = self.horizon(steps)
         points = min(checked_steps("points", points), last)
-        knots = [knot for knot in self._knots() or () if knot <= last]
+        knots = [knot for knot in self._knots(last) or () if knot <= last]
         marks = {last * index // points for index in range(points + 1)}
         if len(knots) <= points:
             marks.update(knots)
@@ -217,6 +218,11 @@ def check_part(name: str, part: object) -> None:
 def steps_of(part: Part) -> int | None:
     """A part's steps; a user's function has none that we know of."""
     return part.steps if isinstance(part, Schedule) else None
+
+
+def knots_of(part: Part, last: int) -> tuple[int, ...] | None:
+    """A part's knots; those of a user's function are not known."""
+    return part._knots(last) if isinstance(part, Schedule) else None
 
 
 def phases_of(part: Part, start: int, end: int | None) -> list[Phase]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "whole_run": ("constant", "warmup_constant", "warmup_linear", "warmup_cosine"),
-    "plateaus": ("wsd",),
-    "cycles": ("one_cycle",),
+    "whole_run": ("constant", "warmup_constant", "warmup_linear", "warmup_cosine", "budgeted"),
+    "plateaus": ("wsd", "trapezoid", "knee", "flat_cosine", "tri_stage", "infinite", "wsd_cycles"),
+    "cycles": ("one_cycle", "cosine_restarts", "cyclic", "jagged", "chebyshev"),
     "decays": (
         "linear",
         "cosine",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from mlxsched.errors import ScheduleError
@@ -25,6 +25,9 @@ Count: TypeAlias = int
 """A whole number, at least 0."""
 Span: TypeAlias = int | float
 """Updates (an int, at least 0) or a ratio of the steps (a float, at least 0 and below 1)."""
+
+Ratio: TypeAlias = float
+"""A share, above 0 and at most 1."""
 
 
 def real(name: str, value: object) -> float:
@@ -51,6 +54,13 @@ def above_0(name: str, value: object) -> float:
     number = real(name, value)
     if number <= 0:
         raise ScheduleError(f"`{name}` must be above 0; got {value!r}. Use a positive number.")
+    return number
+
+
+def ratio(name: str, value: object) -> float:
+    number = above_0(name, value)
+    if number > 1:
+        raise ScheduleError(f"`{name}` must be above 0 and at most 1; got {value!r}. Give it as a share.")
     return number
 
 
@@ -91,6 +101,7 @@ CHECKS: dict[str, Check] = {
     "Rate": rate,
     "Above0": above_0,
     "Real": real,
+    "Ratio": ratio,
     "Steps": steps,
     "Count": count,
     "Span": span,
@@ -142,3 +153,19 @@ def below(name: str, value: int, limit_name: str, limit: int) -> None:
             f"`{name}` must be below `{limit_name}`; got {value} and {limit}. "
             f"Lower `{name}` or raise `{limit_name}`."
         )
+
+
+def fits(total: int, **parts: int) -> None:
+    """Refuse parts that are together longer than the steps."""
+    if sum(parts.values()) > total:
+        names, values = " + ".join(parts), " + ".join(map(str, parts.values()))
+        raise ScheduleError(
+            f"`{names}` must be at most `steps`; got {values} and {total}. Shorten one of them."
+        )
+
+
+def shares(total: int, weights: Sequence[float]) -> list[int]:
+    """`total` updates cut into whole stretches in proportion to the weights."""
+    whole = math.fsum(weights)
+    marks = [round(total * math.fsum(weights[: index + 1]) / whole) for index in range(len(weights))]
+    return [stop - start for start, stop in zip([0, *marks], marks, strict=False)]

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from mlxsched.errors import ScheduleError
-from mlxsched.schedules.base import Endless, Part, Phase, Schedule, check_part, phases_of, steps_of, value_of
+from mlxsched.schedules.base import (
+    Endless,
+    Part,
+    Phase,
+    Schedule,
+    check_part,
+    knots_of,
+    phases_of,
+    steps_of,
+    value_of,
+)
 from mlxsched.schedules.checks import Real, Steps, count
 from mlxsched.schedules.numeric import MLX, Backend, Number
 from mlxsched.schedules.segments import Segment, Segmented
@@ -47,7 +57,7 @@ class exponential_decay(Endless):
     def _value(self, step: Number, ops: Backend) -> Number:
         return self.init * ops.pow(self.decay_rate, step)
 
-    def _knots(self) -> tuple[int, ...] | None:
+    def _knots(self, last: int) -> tuple[int, ...] | None:
         return () if self.decay_rate >= 0 else None
 
 
@@ -79,8 +89,8 @@ class step_decay(Endless):
     def _value(self, step: Number, ops: Backend) -> Number:
         return self.init * ops.pow(self.decay_rate, step // self.step_size)
 
-    def _knots(self) -> tuple[int, ...] | None:
-        return () if self.decay_rate >= 0 else None
+    def _knots(self, last: int) -> tuple[int, ...] | None:
+        return (last - last % self.step_size,) if self.decay_rate >= 0 else None
 
 
 @dataclass(frozen=True)
@@ -208,10 +218,10 @@ class join_schedules(Schedule):
         """Each part with the steps at which it takes over and ends."""
         return list(zip(self.schedules, (0, *self.boundaries), (*self.boundaries, None), strict=True))
 
-    def _knots(self) -> tuple[int, ...] | None:
+    def _knots(self, last: int) -> tuple[int, ...] | None:
         knots: set[int] = set()
         for part, start, end in self._spans():
-            own = part._knots() if isinstance(part, Schedule) else None
+            own = knots_of(part, max(last - start, 0))
             if own is None:
                 return None
             knots |= {max(start - 1, 0), start}

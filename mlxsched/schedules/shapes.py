@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+from mlxsched.errors import ScheduleError
+from mlxsched.schedules.checks import one_of
 from mlxsched.schedules.numeric import Backend, Number
 
 Curve: TypeAlias = Callable[[float, float, Number, Number, Backend], Number]
@@ -29,10 +31,6 @@ def blend(weights: Weights) -> Curve:
 
     def curve(init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
         first, second = weights(done, left, ops)
-        if end == 0:
-            return init * first
-        if init == 0:
-            return end * second
         return init * first + end * second
 
     return curve
@@ -95,7 +93,7 @@ def rectified(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]
 
 def geometric(init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
     """init^left * end^done, from the nearer end: the exponent, and so its rounding, stays small."""
-    log_ratio = math.log(end / init)
+    log_ratio = ops.log(end / init) if not isinstance(init, float) else math.log(end / init)
     from_init = init * ops.exp(log_ratio * ops.minimum(done, 0.5))
     from_end = end * ops.exp(-log_ratio * ops.minimum(left, 0.5))
     return ops.where(done < left, from_init, from_end)
@@ -124,3 +122,13 @@ TAILS: dict[str, Curve] = {
 }
 """Ways down, by name: at a share p of the decay 1-p, cos^2(pi p/2), 1-sqrt(p), 1-p^2, 2 * 0.5^p - 1,
 (end/peak)^p (needs an end above 0), 2(1-p) - cos^2(pi p/2)."""
+
+
+def check_tail(shape: str, init: float, end: float) -> None:
+    """Refuse an unknown tail, and a geometric one that could never arrive."""
+    one_of("shape", shape, tuple(TAILS))
+    if shape == "geometric" and min(init, end) <= 0:
+        raise ScheduleError(
+            f"`end` and the rate before it must be above 0 for the geometric shape; got {end} and {init}. "
+            "Use a thousandth of the peak, say, or another shape."
+        )

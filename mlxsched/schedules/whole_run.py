@@ -35,7 +35,7 @@ class constant(Endless):
     def _value(self, step: Number, ops: Backend) -> Number:
         return ops.full(step, self.peak)
 
-    def _knots(self) -> tuple[int, ...]:
+    def _knots(self, last: int) -> tuple[int, ...]:
         return ()
 
 
@@ -161,3 +161,30 @@ class warmup_cosine(warmed):
         return self._rise(), Segment(
             "decay", self.steps - self.warmup_steps, self.peak, self.end, TAILS["cosine"]
         )
+
+
+@dataclass(frozen=True)
+class budgeted(Segmented):
+    """A straight line to zero over the budget that there really is.
+
+    Formula: rate(t) = peak * (1 - t / steps); 0 from t = steps on
+    When: the number of updates is fixed beforehand and there is nothing else to tune.
+    Source: Li et al. 2019 (arXiv 1905.04753)
+    Spec: budgeted(peak=2e-4, steps=1000)
+
+    Args:
+        peak: the rate at step 0.
+        steps: updates that the budget allows.
+
+    Raises:
+        ScheduleError: `peak` is negative or not finite, or `steps` is below 1.
+
+    >>> budgeted(2e-4, steps=1000)(500)
+    0.0001
+    """
+
+    peak: Rate
+    steps: Steps
+
+    def _segments(self) -> tuple[Segment, ...]:
+        return (Segment("decay", self.steps, self.peak, 0.0, TAILS["linear"]),)

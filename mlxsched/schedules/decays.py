@@ -1,0 +1,355 @@
+"""Single curves from one value to another, without a warmup: pieces for `with_warmup` and `join_schedules`.
+
+Each holds exactly `init` at step 0 and exactly `end` at step `steps` and after. Below, p = t / steps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlxsched.errors import ScheduleError
+from mlxsched.schedules.base import Endless
+from mlxsched.schedules.checks import Above0, Rate, Real, Steps
+from mlxsched.schedules.numeric import Backend, Number
+from mlxsched.schedules.segments import Segment, Segmented
+from mlxsched.schedules.shapes import TAILS, Curve, blend, geometric
+
+
+@dataclass(frozen=True)
+class _Decay(Segmented):
+    init: Rate
+    steps: Steps
+    end: Rate = 0.0
+
+    def _curve(self) -> Curve:
+        raise NotImplementedError
+
+    def _segments(self) -> tuple[Segment, ...]:
+        return (Segment("decay", self.steps, self.init, self.end, self._curve()),)
+
+
+@dataclass(frozen=True)
+class linear(_Decay):
+    """A straight line, up or down, exact at both ends.
+
+    Formula: rate(t) = init + (end - init) * t / steps; end from t = steps on
+    When: as a piece of a composition; whole runs have `warmup_linear`.
+    Source: folklore; torch's LinearLR, optax.linear_schedule
+    Spec: linear(init=2e-4, steps=1000)
+
+    Args:
+        init: the rate at step 0.
+        steps: updates until `end`.
+        end: the last rate.
+
+    Raises:
+        ScheduleError: a rate is negative or not finite, or `steps` is below 1.
+
+    >>> linear(2e-4, 1000)(250)
+    0.00015
+    """
+
+    def _curve(self) -> Curve:
+        return TAILS["linear"]
+
+
+@dataclass(frozen=True)
+class cosine(_Decay):
+    """Half a cosine wave down, precise up to its last step.
+
+    Formula: rate(t) = end + (init - end) * ((1 + cos(pi p)) / 2)^exponent; with half, 1 - sin(pi p / 2) in place
+        of the power; end from t = steps on
+    When: as a piece of a composition; whole runs have `warmup_cosine`.
+    Source: Loshchilov & Hutter 2016 (arXiv 1608.03983); exponent as in optax, half as in OLMo-core
+    Spec: cosine(init=2e-4, steps=1000)
+
+    Args:
+        init: the rate at step 0.
+        steps: updates until `end`.
+        end: the last rate.
+        exponent: a power of the cosine; above 1 falls sooner.
+        half: follow only the second, flattening half of the wave, stretched to start at `init`.
+
+    Raises:
+        ScheduleError: a rate is negative or not finite, `steps` is below 1, `exponent` is not above 0, or is
+            combined with `half`.
+
+    >>> round(cosine(2e-4, 1000)(500), 12)
+    0.0001
+    """
+
+    exponent: Above0 = 1.0
+    half: bool = False
+
+    def _check(self) -> None:
+        if self.half and self.exponent != 1:
+            raise ScheduleError(
+                f"`exponent` must be 1 with `half`; got {self.exponent}. Leave one of them out."
+            )
+
+    def _curve(self) -> Curve:
+        if self.half:
+            return blend(_half_cosine)
+        return TAILS["cosine"] if self.exponent == 1 else blend(self._powered)
+
+    def _powered(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
+        share = ops.pow(ops.sin(math.pi / 2 * left), 2 * self.exponent)
+        return share, 1.0 - share
+
+
+def _half_cosine(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
+    root = ops.sin(math.pi / 4 * left)
+    return 2.0 * root * root, ops.sin(math.pi / 2 * done)
+
+
+@dataclass(frozen=True)
+class polynomial(_Decay):
+    """A power of the remaining share; with k, the k-decay.
+
+    Formula: rate(t) = end + (init - end) * (1 - p^k)^power; end from t = steps on
+    When: power 2 lingers at low rates; power 0.5 and k above 1 hold the rate for longer.
+    Source: transformers, torch and keras have k = 1; Zhang & Li 2020 (arXiv 2004.05909) for k
+    Spec: polynomial(init=2e-4, steps=1000, power=2.0)
+
+    Args:
+        init: the rate at step 0.
+        steps: updates until `end`.
+        end: the last rate.
+        power: 1 is a straight line.
+        k: 1 is no k-decay.
+
+    Raises:
+        ScheduleError: a rate is negative or not finite, `steps` is below 1, or `power` or `k` is not above 0.
+
+    >>> polynomial(1e-3, 100, power=2.0)(50)
+    0.00025
+    """
+
+    power: Above0 = 1.0
+    k: Above0 = 1.0
+
+    def _curve(self) -> Curve:
+        return blend(self._weights)
+
+    def _weights(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
+        rest = left if self.k == 1 else self._k_rest(done, left, ops)
+        share = ops.pow(rest, self.power)
+        return share, 1.0 - share
+
+    def _k_rest(self, done: Number, left: Number, ops: Backend) -> Number:
+        """1 - p^k; in the second half from log(1 - left), where the plain difference would cancel."""
+        late = -ops.expm1(self.k * ops.log1p(-ops.minimum(left, 0.5)))
+        return ops.where(done < left, 1.0 - ops.pow(done, self.k), late)
+
+
+@dataclass(frozen=True)
+class log_sweep(Segmented):
+    """A straight line on a logarithmic axis: the sweep of a learning-rate range test.
+
+    Formula: rate(t) = init * (end / init)^p; end from t = steps on
+    When: to look for a rate, and for a geometric decay that stays above 0.
+    Source: Smith 2015 (arXiv 1506.01186)
+    Spec: log_sweep(init=1e-6, end=1e-1, steps=100)
+
+    Args:
+        init: the rate at step 0, above 0.
+        end: the last rate, above 0.
+        steps: updates until `end`.
+
+    Raises:
+        ScheduleError: a rate is not above 0, or `steps` is below 1.
+
+    >>> round(log_sweep(1e-6, 1e-2, 100)(50), 12)
+    0.0001
+    """
+
+    init: Above0
+    end: Above0
+    steps: Steps
+
+    def _segments(self) -> tuple[Segment, ...]:
+        return (Segment("sweep", self.steps, self.init, self.end, geometric),)
+
+
+@dataclass(frozen=True)
+class one_minus_sqrt(_Decay):
+    """A steep start and a straight end: the cooldown that beats the linear one.
+
+    Formula: rate(t) = end + (init - end) * (1 - sqrt(p)); end from t = steps on
+    When: as the cooldown after a constant rate; whole runs have `wsd`.
+    Source: Hägele et al. 2024 (arXiv 2405.18392)
+    Spec: one_minus_sqrt(init=2e-4, steps=200)
+
+    Args:
+        init: the rate at step 0.
+        steps: updates until `end`.
+        end: the last rate.
+
+    Raises:
+        ScheduleError: a rate is negative or not finite, or `steps` is below 1.
+
+    >>> one_minus_sqrt(2e-4, 200)(50)
+    0.0001
+    """
+
+    def _curve(self) -> Curve:
+        return TAILS["1-sqrt"]
+
+
+@dataclass(frozen=True)
+class rex(_Decay):
+    """Reflected exponential: stays high and falls late.
+
+    Formula: rate(t) = end + (init - end) * (1-p) / (1 - beta + beta (1-p)); end from t = steps on
+    When: short budgets; beta 0.9 (axolotl's) falls later still.
+    Source: Chen et al. 2021 (arXiv 2107.04197)
+    Spec: rex(init=2e-4, steps=1000)
+
+    Args:
+        init: the rate at step 0.
+        steps: updates until `end`.
+        end: the last rate.
+        beta: how late it falls, from 0 (a straight line) to below 1.
+
+    Raises:
+        ScheduleError: a rate is negative or not finite, `steps` is below 1, or `beta` is out of its range.
+
+    >>> round(rex(3e-4, 100)(50), 12)
+    0.0002
+    """
+
+    beta: Rate = 0.5
+
+    def _check(self) -> None:
+        if self.beta >= 1:
+            raise ScheduleError(f"`beta` must be below 1; got {self.beta}. The paper's value is 0.5.")
+
+    def _curve(self) -> Curve:
+        return blend(self._weights)
+
+    def _weights(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
+        scale = (1.0 - self.beta) + self.beta * left
+        return left / scale, (1.0 - self.beta) * done / scale
+
+
+@dataclass(frozen=True)
+class tanh(_Decay):
+    """A hyperbolic tangent: flat, then a fall, then flat.
+
+    Formula: rate(t) = end + (init - end) * (tanh(upper) - tanh(x)) / (tanh(upper) - tanh(lower)) with
+        x = lower (1-p) + upper p; end from t = steps on
+    When: to hold the rate for most of the run without a corner.
+    Source: Hsueh et al. 2018 (arXiv 1806.01593), stretched to reach both ends
+    Spec: tanh(init=2e-4, steps=1000)
+
+    Args:
+        init: the rate at step 0.
+        steps: updates until `end`.
+        end: the last rate.
+        lower: where on the tangent the run starts; at least -20.
+        upper: where it ends, above `lower`; at most 20.
+
+    Raises:
+        ScheduleError: a rate is negative or not finite, `steps` is below 1, or the bounds don't ascend.
+
+    >>> round(tanh(2e-4, 1000, lower=-3, upper=3)(500), 12)
+    0.0001
+    """
+
+    lower: Real = -7.0
+    upper: Real = 3.0
+
+    def _check(self) -> None:
+        if not -20 <= self.lower < self.upper <= 20:
+            raise ScheduleError(
+                f"`lower` must be below `upper`, both within -20..20; got {self.lower} and {self.upper}. "
+                "The paper's are -7 and 3."
+            )
+
+    def _curve(self) -> Curve:
+        return blend(self._weights)
+
+    def _weights(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
+        """tanh(b) - tanh(x) = sinh(b - x) / (cosh(b) cosh(x)): a product, so no digits cancel.
+
+        The smaller of the two shares is computed so, and the other one as what it leaves: it inherits the
+        rounding of large exponents only in proportion.
+        """
+        width = self.upper - self.lower
+        x = self.lower * left + self.upper * done
+        scale = (ops.exp(x) + ops.exp(-x)) * 0.5 * math.sinh(width)
+        first = _sinh(width * left, ops) * math.cosh(self.lower) / scale
+        second = _sinh(width * done, ops) * math.cosh(self.upper) / scale
+        early = second < first
+        return ops.where(early, 1.0 - second, first), ops.where(early, second, 1.0 - first)
+
+
+def _sinh(x: Number, ops: Backend) -> Number:
+    rise = ops.expm1(x)
+    return 0.5 * (rise + rise / (rise + 1.0))
+
+
+@dataclass(frozen=True)
+class exponential(Endless):
+    """A constant factor from step to step, for ever, precise at factors close to 1.
+
+    Formula: rate(t) = init * factor^t
+    When: as a slow decay without an end; MLX's `exponential_decay` loses digits at factors close to 1.
+    Source: folklore; torch's ExponentialLR
+    Spec: exponential(init=2e-4, factor=0.999)
+
+    Args:
+        init: the rate at step 0.
+        factor: from one step to the next, above 0.
+
+    Raises:
+        ScheduleError: `init` is negative or not finite, or `factor` is not above 0.
+
+    >>> round(exponential(1e-1, 0.9)(5), 9)
+    0.059049
+    """
+
+    init: Rate
+    factor: Above0
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        return self.init * ops.power(self.factor, step)
+
+    def _knots(self, last: int) -> tuple[int, ...]:
+        return ()
+
+
+@dataclass(frozen=True)
+class inverse_time(Endless):
+    """A decay with the inverse of time.
+
+    Formula: rate(t) = init / (1 + decay * t / every); with staircase, floor(t / every)
+    When: convex problems and SGD; for Adam see `inverse_sqrt`.
+    Source: Robbins & Monro 1951; keras' InverseTimeDecay
+    Spec: inverse_time(init=1e-3, decay=1.0, every=200)
+
+    Args:
+        init: the rate at step 0.
+        decay: how much the divisor grows in `every` updates.
+        every: updates in which it does.
+        staircase: change only at multiples of `every`.
+
+    Raises:
+        ScheduleError: `init` or `decay` is negative or not finite, or `every` is below 1.
+
+    >>> inverse_time(1e-3, decay=1.0, every=100)(100)
+    0.0005
+    """
+
+    init: Rate
+    decay: Rate
+    every: Steps = 1
+    staircase: bool = False
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        passed = ops.real(step // self.every) if self.staircase else ops.real(step) / float(self.every)
+        return self.init / (1.0 + self.decay * passed)
+
+    def _knots(self, last: int) -> tuple[int, ...]:
+        return (last - last % self.every,) if self.staircase else ()
