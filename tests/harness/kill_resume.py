@@ -11,6 +11,7 @@ reference, byte for byte (metrics without the keys that measure time and memory)
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -64,6 +65,7 @@ class Harness:
         self.work, self.train = work, train
         self.moments: Counter[str] = Counter()
         self._random = random.Random(seed)
+        self._kinds = itertools.cycle(MOMENTS)
         self._lifetime = 0.0
 
     def run(self, kills: int) -> None:
@@ -85,7 +87,7 @@ class Harness:
         last_good = -1
         while self.moments.total() < kills:
             process = self._start(run)
-            kind = self._random.choice(sorted(MOMENTS))
+            kind = next(self._kinds)
             if not _wait(process, MOMENTS[kind](run, self._random, self._lifetime)):
                 self._finish(process, run)
                 return
