@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many rows.")
 @click.option("--no-generate", is_flag=True, help="Only the loss; answers take longer.")
 @click.option("--show", type=click.IntRange(min=0), default=0, help="Show so many wrong answers.")
-@click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     run: Path,

@@ -19,7 +19,9 @@ from mlxsched.errors import UsageError
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--base", is_flag=True, help="Ask the model without the adapter.")
 @click.option("--final", is_flag=True, help="Take the last adapter instead of the best.")
-@click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print prompt and answer as JSON.")
 def command(
     run: Path,

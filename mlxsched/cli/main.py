@@ -13,11 +13,6 @@ from mlxsched.errors import MlxschedError
 
 # Name -> what `mlxsched --help` says of it. A command lives in the module of its name, as `command`.
 COMMANDS = {
-    "train": "Fine-tune a model, as planned.",
-    "plan": "Show what a training would do.",
-    "resume": "Go on with a stopped run, exactly.",
-    "eval": "Measure a run's adapter: loss and exact answers.",
-    "generate": "Answer a prompt with a run's adapter.",
     "train": "Fine-tune a model.",
     "plan": "Show what a training would do, without doing it.",
     "resume": "Go on with a run that was stopped.",

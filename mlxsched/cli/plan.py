@@ -17,7 +17,7 @@ from mlxsched.config import load_config
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 @click.option("--origins", is_flag=True, help="Show where each value comes from, too.")
 @click.pass_context
-def command(ctx: click.Context, preset: str | None, config: Path | None, **flags: Any) -> None:
+def command(ctx: click.Context, /, preset: str | None, config: Path | None, **flags: Any) -> None:
     """Show what `mlxsched train` would do with the same flags: updates, tokens, schedule, memory.
 
     \b

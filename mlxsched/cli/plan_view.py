@@ -31,15 +31,30 @@ def plan_lines(session: Session) -> Iterator[Line]:
     """The rows of the table."""
     plan, config = session.plan, session.config
     share = plan.trainable / max(plan.parameters, 1)
-    yield "model", f"{config.model}: {_count(plan.parameters)} parameters, {_count(plan.trainable)} trained ({share:.1%})"
+    yield (
+        "model",
+        f"{config.model}: {_count(plan.parameters)} parameters, {_count(plan.trainable)} trained ({share:.1%})",
+    )
     yield "training", _training(session)
     data = config.data if config.hf_dataset is None else "hf_dataset"
-    yield "data", f"{data}: {plan.rows:,} rows to train on, {plan.valid_rows:,} to validate, {plan.test_rows:,} to test"
-    yield "tokens", f"{plan.tokens:,} an epoch, {plan.targets:,} of them targets ({plan.targets / plan.tokens:.0%})"
-    yield "length", f"{plan.updates:,} updates of {plan.batch_size} rows: {plan.epochs:g} epochs of {plan.updates_per_epoch:,}"
+    yield (
+        "data",
+        f"{data}: {plan.rows:,} rows to train on, {plan.valid_rows:,} to validate, {plan.test_rows:,} to test",
+    )
+    yield (
+        "tokens",
+        f"{plan.tokens:,} an epoch, {plan.targets:,} of them targets ({plan.targets / plan.tokens:.0%})",
+    )
+    yield (
+        "length",
+        f"{plan.updates:,} updates of {plan.batch_size} rows: {plan.epochs:g} epochs of {plan.updates_per_epoch:,}",
+    )
     yield "learning rate", _rates(session)
     yield "evaluation", f"every {plan.steps_per_eval:,} updates; a checkpoint every {plan.save_every:,}"
-    yield "memory", f"about {plan.peak_memory_gb:.2g} GB at the peak; micro-batches of {session.micro_batch_tokens:,} tokens"
+    yield (
+        "memory",
+        f"about {plan.peak_memory_gb:.2g} GB at the peak; micro-batches of {session.micro_batch_tokens:,} tokens",
+    )
 
 
 def _training(session: Session) -> str:
@@ -55,7 +70,9 @@ def _training(session: Session) -> str:
 def _rates(session: Session) -> str:
     plan, config = session.plan, session.config
     family = str(plan.schedule.get("name", "")) if config.lr_schedule else str(config.schedule)
-    name = family if isinstance(config.schedule, str) or config.lr_schedule else str(plan.schedule.get("name"))
+    name = (
+        family if isinstance(config.schedule, str) or config.lr_schedule else str(plan.schedule.get("name"))
+    )
     last = session.rate(plan.updates - 1)
     warmup = f"warmup of {plan.warmup:,} updates to " if plan.warmup else ""
     return f"{name}: {warmup}{plan.peak:.3g}, {last:.3g} in the last update"
@@ -74,8 +91,16 @@ def schedule_picture(session: Session) -> str:
 def show_origins(session: Session, *, stderr: bool) -> None:
     """Print each value of the config with where it came from, the given ones first."""
     values = _flat(session.config.to_dict())
-    given = [(key, _short(values.get(key)), origin) for key, origin in session.origins.items() if origin != "default"]
-    rest = [(key, _short(values.get(key)), origin) for key, origin in session.origins.items() if origin == "default"]
+    given = [
+        (key, _short(values.get(key)), origin)
+        for key, origin in session.origins.items()
+        if origin != "default"
+    ]
+    rest = [
+        (key, _short(values.get(key)), origin)
+        for key, origin in session.origins.items()
+        if origin == "default"
+    ]
     table(given + rest, header=("setting", "value", "origin"), stderr=stderr)
 
 

@@ -141,7 +141,10 @@ class _Live:
         from rich.live import Live
 
         self._screen = Live(
-            Group(self._progress, self._line), console=console(stderr=True), refresh_per_second=5, transient=True
+            Group(self._progress, self._line),
+            console=console(stderr=True),
+            refresh_per_second=5,
+            transient=True,
         )
         self._screen.start()
 

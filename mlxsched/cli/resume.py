@@ -13,7 +13,9 @@ from mlxsched.errors import UsageError
 @click.command()
 @click.argument("run", type=Path)
 @click.option("--force", is_flag=True, help="Go on although data, model or versions have changed.")
-@click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code.")
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--plain", is_flag=True, help="Lines instead of a live display.")
 def command(run: Path, force: bool, trust_remote_code: bool, as_json: bool, plain: bool) -> None:
@@ -30,7 +32,9 @@ def command(run: Path, force: bool, trust_remote_code: bool, as_json: bool, plai
 
     directory = RunDirectory.open(run)
     if directory.info.status == "finished":
-        raise UsageError(f"{run} is finished: there is nothing to go on with. `mlxsched eval {run}` measures it.")
+        raise UsageError(
+            f"{run} is finished: there is nothing to go on with. `mlxsched eval {run}` measures it."
+        )
     config: RunConfig = config_of(directory, trust_remote_code=trust_remote_code)
     origins = {key: str(value) for key, value in directory.info.origins.items()}
     session = make_session(LoadedConfig(config, origins))

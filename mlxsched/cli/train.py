@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--plain", is_flag=True, help="Lines instead of a live display.")
 @click.pass_context
-def command(ctx: click.Context, preset: str | None, config: Path | None, **flags: Any) -> None:
+def command(ctx: click.Context, /, preset: str | None, config: Path | None, **flags: Any) -> None:
     """Fine-tune a language model, as planned, and measure what it was good for.
 
     Without --model and --data it trains the bundled tiny model on the bundled spreadsheet formulas, offline.

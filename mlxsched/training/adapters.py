@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.nn.layers.base import Module
 
 from ..errors import ModelError, UsageError
+from .trees import flatten
 
 WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
 
 
-def attach(model: nn.Module, kind: str, num_layers: int, lora: Mapping[str, Any], seed: int) -> int:
+def attach(model: Module, kind: str, num_layers: int, lora: Mapping[str, Any], seed: int) -> int:
     """Freeze ``model`` and make its last ``num_layers`` layers (-1: all) trainable; returns how many.
 
     ``kind`` is ``"lora"``, ``"dora"`` or ``"full"``; ``lora`` holds rank, scale, dropout and
@@ -38,7 +38,7 @@ def attach(model: nn.Module, kind: str, num_layers: int, lora: Mapping[str, Any]
         _refuse_quantized(model)
     else:
         _attach_lora(linear_to_lora_layers, model, count, lora, kind)
-    if not tree_flatten(model.trainable_parameters()):
+    if not flatten(model.trainable_parameters()):
         raise UsageError(
             f"nothing to train: no module of the last {count} layers matches lora_parameters.keys = "
             f"{lora.get('keys')}. Name modules of this model, for example self_attn.q_proj, or leave keys out."
@@ -46,7 +46,7 @@ def attach(model: nn.Module, kind: str, num_layers: int, lora: Mapping[str, Any]
     return count
 
 
-def _attach_lora(convert: Any, model: nn.Module, count: int, lora: Mapping[str, Any], kind: str) -> None:
+def _attach_lora(convert: Any, model: Module, count: int, lora: Mapping[str, Any], kind: str) -> None:
     settings = {"rank": lora["rank"], "scale": lora["scale"], "dropout": lora.get("dropout", 0.0)}
     if lora.get("keys"):
         settings["keys"] = list(lora["keys"])
@@ -56,13 +56,13 @@ def _attach_lora(convert: Any, model: nn.Module, count: int, lora: Mapping[str, 
         raise UsageError(f"{kind} does not fit this model: {error}. Try --fine-tune-type lora.") from error
 
 
-def _layer_count(model: nn.Module, num_layers: int) -> int:
+def _layer_count(model: Module, num_layers: int) -> int:
     available = len(model.layers)
     return available if num_layers < 0 else min(num_layers, available)
 
 
-def _refuse_quantized(model: nn.Module) -> None:
-    for name, value in tree_flatten(model.trainable_parameters()):
+def _refuse_quantized(model: Module) -> None:
+    for name, value in flatten(model.trainable_parameters()).items():
         if not mx.issubdtype(value.dtype, mx.floating):
             raise UsageError(
                 f"full fine-tuning needs floating-point weights, but {name} is quantized ({value.dtype}). "
@@ -82,13 +82,13 @@ def save(directory: Path, config: Mapping[str, Any], weights: Mapping[str, mx.ar
     mx.save_safetensors(str(directory / WEIGHTS), dict(weights), metadata={"format": "mlx"})
 
 
-def load_weights(model: nn.Module, file: Path) -> None:
+def load_weights(model: Module, file: Path) -> None:
     """Put the tensors of a safetensors file into the trainable parameters of ``model``, all or none.
 
     Names and shapes must be those of the model, else ``ModelError``.
     """
     weights = read_tensors(file)
-    trainable = dict(tree_flatten(model.trainable_parameters()))
+    trainable = flatten(model.trainable_parameters())
     check_tensors(file, weights, trainable)
     model.load_weights(list(weights.items()), strict=False)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map_with_path
+from mlx.utils import tree_map_with_path
 
 from .adapters import WEIGHTS, check_tensors, read_tensors
 from .optimizers import GroupedOptimizer, Packed, State
 from .progress import Progress
+from .trees import flatten
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
@@ -22,7 +22,7 @@ def save(
 ) -> None:
     """Write the three files into ``directory``; call it inside one of the atomic writers of ``runs``."""
     mx.save_safetensors(str(directory / WEIGHTS), optimizer.unpack(packed), metadata={"format": "mlx"})
-    mx.save_safetensors(str(directory / OPTIMIZER), _flat(state))
+    mx.save_safetensors(str(directory / OPTIMIZER), flatten(state))
     text = json.dumps(progress.to_dict(), indent=2, allow_nan=False)
     (directory / STATE).write_text(text + "\n", encoding="utf-8")
 
@@ -34,12 +34,7 @@ def load(
     weights = read_tensors(directory / WEIGHTS)
     check_tensors(directory / WEIGHTS, weights, optimizer.unpack(packed))
     moments = read_tensors(directory / OPTIMIZER)
-    check_tensors(directory / OPTIMIZER, moments, _flat(state))
+    check_tensors(directory / OPTIMIZER, moments, flatten(state))
     restored: State = tree_map_with_path(lambda path, _: moments[path], state)
     progress = Progress.from_dict(json.loads((directory / STATE).read_text(encoding="utf-8")))
     return optimizer.pack(weights), restored, progress
-
-
-def _flat(state: State) -> dict[str, mx.array]:
-    leaves: Any = tree_flatten(state)
-    return dict(leaves)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 import numpy as np
 
 from ..data.batches import Grid, collate, length_grid, micro_batches
@@ -39,7 +39,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, model: nn.Module, rows: Rows, loss: LossFunction, *, max_tokens: int, limit: int | None = None
+        self, model: Module, rows: Rows, loss: LossFunction, *, max_tokens: int, limit: int | None = None
     ) -> None:
         self._model, self._rows, self._loss = model, rows, loss
         count = len(rows) if limit is None else min(limit, len(rows))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 
 from ..data.rows import Example
 
@@ -28,14 +28,14 @@ class Answer:
 
 
 def answer_all(
-    model: nn.Module, tokenizer: Any, examples: list[Example], on_progress: OnProgress | None = None
+    model: Module, tokenizer: Any, examples: list[Example], on_progress: OnProgress | None = None
 ) -> list[Answer]:
     """The greedy answer to each prompt, in order; stops at the end of a turn."""
     from mlx_lm.generate import BatchGenerator
 
     model.eval()
     limits = [len(tokenizer.encode(e.answer, add_special_tokens=False)) + MARGIN for e in examples]
-    generator = BatchGenerator(model, stop_tokens=[[token] for token in tokenizer.eos_token_ids])
+    generator: Any = BatchGenerator(model, stop_tokens=[[token] for token in tokenizer.eos_token_ids])
     try:
         identifiers = generator.insert([list(e.prompt) for e in examples], limits)
         tokens: dict[int, list[int]] = {identifier: [] for identifier in identifiers}

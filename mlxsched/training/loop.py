@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_unflatten
 
 from ..errors import DivergedError, Stopped
 from ..runs.directory import RunDirectory
@@ -24,6 +24,7 @@ from .optimizers import GroupedOptimizer, group_tensors
 from .progress import Progress
 from .session import Session, perplexity
 from .step import UpdateStep
+from .trees import flatten, unflatten
 
 Emit = Callable[[Event], None]
 
@@ -48,7 +49,7 @@ class Trainer:
         self.progress = Progress()
         self._emit, self._stop_signal, self._between_updates = emit, stop_signal, between_updates
         self._model = session.loaded.model
-        trainable: Any = dict(tree_flatten(self._model.trainable_parameters()))
+        trainable = flatten(self._model.trainable_parameters())
         self._optimizer = _make_optimizer(session, trainable)
         self._step = _make_step(session, self._optimizer)
         self._feed = _make_feed(session)
@@ -124,7 +125,7 @@ class Trainer:
         outcome = self._dispatch(rows, rate)
         if update + 1 < self.session.plan.updates:
             self._prepared = (update + 1, self._feed(update + 1))
-        loss, norm, applied = outcome[0].item(), outcome[1].item(), bool(outcome[2].item())
+        loss, norm, applied = float(outcome[0]), float(outcome[1]), bool(outcome[2])
         seconds = time.perf_counter() - started
         self.progress.update += 1
         self._account(update, rows, seconds)
@@ -271,7 +272,7 @@ class Trainer:
         return measured
 
     def _tree(self) -> Any:
-        return tree_unflatten(list(self._optimizer.unpack(self._packed).items()))
+        return unflatten(self._optimizer.unpack(self._packed))
 
     # Stopping and saving
 
@@ -335,7 +336,7 @@ def _make_step(session: Session, optimizer: GroupedOptimizer) -> UpdateStep:
     return UpdateStep(
         session.loaded.model,
         optimizer,
-        lambda model, *batch: weighted_loss(model, *batch, options),
+        partial(weighted_loss, options=options),
         max_grad_norm=config.max_grad_norm,
         random=config.lora_parameters.dropout > 0,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def target_losses(logits: mx.array, labels: mx.array, options: LossOptions = Los
 
 
 def weighted_loss(
-    model: nn.Module,
+    model: Module,
     inputs: mx.array,
     labels: mx.array,
     weights: mx.array,

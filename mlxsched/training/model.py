@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_map
+from mlx.nn.layers.base import Module
+from mlx.utils import tree_map
 
 from ..bundled import MODELS, model_path
 from ..errors import ModelError
+from .trees import flatten
 
 _SAMPLES = 64  # of a weight file, for its fingerprint: reading gigabytes at each start would cost seconds
 _SAMPLE_BYTES = 65536
@@ -26,7 +27,7 @@ class LoadedModel:
 
     name: str
     path: str  # what mlx-lm's own commands take
-    model: nn.Module
+    model: Module
     tokenizer: Any
     config: dict[str, Any]
     notes: tuple[str, ...] = ()
@@ -59,7 +60,7 @@ def load_model(name: str, *, trust_remote_code: bool = False) -> LoadedModel:
     return LoadedModel(name, path, model, tokenizer, config, notes)
 
 
-def _load_through_mlx_lm(name: str, path: str, trust: bool) -> tuple[nn.Module, Any, dict[str, Any]]:
+def _load_through_mlx_lm(name: str, path: str, trust: bool) -> tuple[Module, Any, dict[str, Any]]:
     import mlx_lm.utils
 
     try:
@@ -88,25 +89,24 @@ def _explain(name: str, path: str, error: Exception) -> str:
     )
 
 
-def _widen_on_cpu(model: nn.Module) -> tuple[str, ...]:
+def _widen_on_cpu(model: Module) -> tuple[str, ...]:
     narrow = {mx.float16, mx.bfloat16}
-    parameters = tree_flatten(model.parameters())
-    if mx.default_device().type != mx.DeviceType.cpu or not any(p.dtype in narrow for _, p in parameters):
+    parameters = flatten(model.parameters()).values()
+    if mx.default_device().type != mx.DeviceType.cpu or not any(p.dtype in narrow for p in parameters):
         return ()
-    if any(p.dtype == mx.uint32 for _, p in parameters):
+    if any(p.dtype == mx.uint32 for p in parameters):
         return ("quantized weights are slow on the CPU: an unquantized model trains faster here",)
     model.update(tree_map(lambda p: p.astype(mx.float32) if p.dtype in narrow else p, model.parameters()))
     mx.eval(model.parameters())
     return ("half-precision weights were widened to float32: on the CPU that is faster",)
 
 
-def count_parameters(model: nn.Module) -> tuple[int, int]:
+def count_parameters(model: Module) -> tuple[int, int]:
     """All parameters and the trainable ones (a quantized weight counts as the numbers that it stands for)."""
-    from mlx_lm.utils import get_total_parameters
+    import mlx_lm.utils
 
-    return int(get_total_parameters(model)), sum(
-        p.size for _, p in tree_flatten(model.trainable_parameters())
-    )
+    total: Any = mlx_lm.utils.get_total_parameters
+    return int(total(model)), sum(p.size for p in flatten(model.trainable_parameters()).values())
 
 
 def model_fingerprint(path: str) -> str | None:

@@ -18,12 +18,12 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from ..errors import UsageError
+from .trees import Tensors
 
-Tensors = dict[str, mx.array]
 Packed = dict[str, Tensors]
 State = dict[str, Any]
 
-_CLASSES = {
+_CLASSES: dict[str, Any] = {
     "adam": optim.Adam,
     "adamw": optim.AdamW,
     "muon": optim.Muon,
@@ -42,11 +42,12 @@ def make_optimizer(name: str, settings: Mapping[str, Any], bias_correction: bool
     if name in {"adam", "adamw"}:
         arguments.setdefault("bias_correction", bias_correction)
     try:
-        return _CLASSES[name](learning_rate=0.0, **arguments)
+        made: optim.Optimizer = _CLASSES[name](learning_rate=0.0, **arguments)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"optimizer_config.{name} = {dict(settings)} does not fit {name}: {error}."
         ) from error
+    return made
 
 
 @dataclass(frozen=True)

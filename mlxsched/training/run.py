@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mlx.utils import tree_flatten
-
 from ..config.schema import RunConfig
 from ..errors import MlxschedError, RunError, UsageError
 from ..platform.machine import versions
@@ -21,6 +19,7 @@ from .loop import Trainer
 from .model import model_fingerprint
 from .progress import Progress
 from .session import Session
+from .trees import n_bytes
 
 Emit = Callable[[Event], None]
 
@@ -56,8 +55,7 @@ def _identity(session: Session) -> dict[str, Any]:
 
 
 def _bytes_needed(session: Session) -> int:
-    trainable: Any = tree_flatten(session.loaded.model.trainable_parameters())
-    weights = sum(value.nbytes for _, value in trainable)
+    weights = n_bytes(session.loaded.model.trainable_parameters())
     checkpoint = 3 * weights  # the weights and two moments
     return checkpoint * (session.config.keep_last + 1) + 3 * weights
 
@@ -135,7 +133,10 @@ def _out_of_memory(run: RunDirectory, error: Exception) -> RunError | None:
 
 def config_of(run: RunDirectory, *, trust_remote_code: bool = False) -> RunConfig:
     """The config that ``run`` was started with; permission to run remote code is never read from a file."""
+    values: dict[str, Any] = {**run.info.config, "trust_remote_code": trust_remote_code}
     try:
-        return RunConfig(**{**run.info.config, "trust_remote_code": trust_remote_code})
+        return RunConfig(**values)
     except ValueError as error:
-        raise UsageError(f"{run.path}/run.json holds a config that this version can't read: {error}") from error
+        raise UsageError(
+            f"{run.path}/run.json holds a config that this version can't read: {error}"
+        ) from error

@@ -18,6 +18,7 @@ from ..data.rows import Rows
 from ..errors import ConfigError, DataError
 from . import adapters
 from .model import LoadedModel, count_parameters, load_model
+from .trees import n_bytes
 
 ScheduleLike = Callable[[int], Any]
 
@@ -171,7 +172,7 @@ def _plan(
     longest = int(rows.lengths.max())
     peak_memory = estimate_peak(
         ModelShape.of(loaded.config),
-        weight_bytes(loaded.model),
+        n_bytes(loaded.model.parameters()),
         trainable,
         num_layers,
         max_tokens=max(budget, longest),
@@ -213,13 +214,6 @@ def describe_schedule(schedule: ScheduleLike) -> dict[str, Any]:
     """The dictionary form of a schedule; of a user's own function, its name."""
     to_dict = getattr(schedule, "to_dict", None)
     return dict(to_dict()) if to_dict else {"name": getattr(schedule, "__name__", type(schedule).__name__)}
-
-
-def weight_bytes(model: Any) -> int:
-    """Bytes of all parameters."""
-    from mlx.utils import tree_flatten
-
-    return sum(value.nbytes for _, value in tree_flatten(model.parameters()))
 
 
 def perplexity(loss: float) -> float:

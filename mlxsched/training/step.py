@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_map, tree_unflatten
+from mlx.nn.layers.base import Module
+from mlx.utils import tree_map
 
 from .optimizers import GroupedOptimizer, Packed, State
+from .trees import flatten, unflatten
 
-LossFunction = Callable[[nn.Module, mx.array, mx.array, mx.array], mx.array]
+LossFunction = Callable[[Module, mx.array, mx.array, mx.array], mx.array]
 
 
 class Outcome(NamedTuple):
@@ -34,7 +35,7 @@ class UpdateStep:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Module,
         optimizer: GroupedOptimizer,
         loss: LossFunction,
         *,
@@ -74,7 +75,7 @@ class UpdateStep:
 
     def load(self, packed: Packed) -> None:
         """Put ``packed`` into the module: tracing leaves placeholders there, so do it before any other use."""
-        self._model.update(tree_unflatten(list(self._optimizer.unpack(packed).items())))
+        self._model.update(unflatten(self._optimizer.unpack(packed)))
 
     def _add_gradients(
         self,
@@ -88,9 +89,9 @@ class UpdateStep:
             self._model.update(tree)
             return self._loss(self._model, inputs, labels, weights)
 
-        tree = tree_unflatten(list(self._optimizer.unpack(packed).items()))
+        tree = unflatten(self._optimizer.unpack(packed))
         loss, gradients = mx.value_and_grad(loss_of)(tree)
-        packed_gradients = self._optimizer.pack(dict(tree_flatten(gradients)))
+        packed_gradients = self._optimizer.pack(flatten(gradients))
         return sums[0] + loss, tree_map(mx.add, sums[1], packed_gradients)
 
     def _guarded_update(
@@ -110,7 +111,7 @@ class UpdateStep:
 
 def global_norm(tree: Any) -> mx.array:
     """The Euclidean norm over all arrays of ``tree``, in float32."""
-    squares = [value.astype(mx.float32).square().sum() for _, value in tree_flatten(tree)]
+    squares = [value.astype(mx.float32).square().sum() for value in flatten(tree).values()]
     return mx.sqrt(mx.stack(squares).sum())
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx.utils import tree_flatten, tree_unflatten
-
 from ..config.schema import RunConfig
 from ..data import Rows, load_dataset
 from ..errors import DataError, ModelError
@@ -23,7 +21,9 @@ from .session import data_options, default_micro_batch_tokens
 OnProgress = Callable[[str, int, int], None]
 
 
-def load_run_model(run: RunDirectory, config: RunConfig, *, base: bool = False, final: bool = False) -> LoadedModel:
+def load_run_model(
+    run: RunDirectory, config: RunConfig, *, base: bool = False, final: bool = False
+) -> LoadedModel:
     """The model of ``run`` with its best adapter; with the last one (``final``); or as it came (``base``)."""
     loaded = load_model(config.model, trust_remote_code=config.trust_remote_code)
     if base:
@@ -33,7 +33,9 @@ def load_run_model(run: RunDirectory, config: RunConfig, *, base: bool = False, 
     # Where the last adapter is the best one, it is stored once.
     directory = run.final_adapters if final and run.final_adapters.is_dir() else run.adapters
     if not directory.is_dir():
-        raise ModelError(f"{run.path} has no adapter yet. Let it train first, or measure the model with --base.")
+        raise ModelError(
+            f"{run.path} has no adapter yet. Let it train first, or measure the model with --base."
+        )
     adapters.load_weights(loaded.model, directory)
     return loaded
 
@@ -74,8 +76,9 @@ def measure(
     evaluator = Evaluator(
         loaded.model, rows, weighted_loss, max_tokens=default_micro_batch_tokens(), limit=limit
     )
-    trainable: Any = tree_flatten(loaded.model.trainable_parameters())
-    loss = evaluator(tree_unflatten(trainable), lambda done, total: on_progress("loss", done, total))
+    loss = evaluator(
+        loaded.model.trainable_parameters(), lambda done, total: on_progress("loss", done, total)
+    )
     examples = (rows.examples() or [])[:limit] if ask else []
     answers = None
     if examples:
@@ -88,7 +91,9 @@ def measure(
 def _split(
     config: RunConfig, loaded: LoadedModel, split: str | None, cache_dir: Path | None
 ) -> tuple[str, Rows]:
-    dataset = load_dataset(config.hf_dataset or config.data, loaded.tokenizer, data_options(config, cache_dir))
+    dataset = load_dataset(
+        config.hf_dataset or config.data, loaded.tokenizer, data_options(config, cache_dir)
+    )
     wanted = [split] if split else ["test", "valid"]
     for name in wanted:
         if name in dataset.splits:
@@ -98,7 +103,9 @@ def _split(
     )
 
 
-def answer(loaded: LoadedModel, prompt: str, *, max_tokens: int, temperature: float, seed: int) -> Iterator[str]:
+def answer(
+    loaded: LoadedModel, prompt: str, *, max_tokens: int, temperature: float, seed: int
+) -> Iterator[str]:
     """The model's answer to ``prompt``, piece by piece; the chat template is applied where there is one."""
     import mlx.core as mx
     from mlx_lm.generate import stream_generate
