@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.platform.blas import preload as _preload
@@ -14,8 +15,16 @@ _preload()  # before anything imports mlx
 from mlxsched.schedules.catalog import public_names as _schedule_names  # noqa: E402
 
 if TYPE_CHECKING:
+    from mlxsched import analysis as analysis
+    from mlxsched import integrations as integrations
+    from mlxsched import schedules as schedules
+    from mlxsched.errors import ConfigError as ConfigError
+    from mlxsched.errors import DataError as DataError
+    from mlxsched.errors import DivergedError as DivergedError
     from mlxsched.errors import MlxschedError as MlxschedError
+    from mlxsched.errors import RunError as RunError
     from mlxsched.errors import ScheduleError as ScheduleError
+    from mlxsched.errors import UserError as UserError
     from mlxsched.schedules import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -30,12 +39,16 @@ _ERRORS = (
     "DivergedError",
 )
 
-__all__ = ["__version__", *_ERRORS, *_schedule_names()]
+_PACKAGES = ("analysis", "integrations", "schedules")
+
+__all__ = ["__version__", *_PACKAGES, *_ERRORS, *_schedule_names()]
 
 
 def __getattr__(name: str) -> Any:
     if name in _ERRORS:
         from mlxsched import errors as home
+    elif name in _PACKAGES:
+        return importlib.import_module(f"{__name__}.{name}")
     elif name in __all__:
         from mlxsched import schedules as home  # type: ignore[no-redef]
     else:

@@ -12,8 +12,36 @@ from typing import TYPE_CHECKING, Any
 from mlxsched.schedules.catalog import home_of, public_names
 
 if TYPE_CHECKING:
+    from mlxsched.schedules.aliases.hf import from_hf as from_hf
+    from mlxsched.schedules.aliases.mlx_lm import from_mlx_lm as from_mlx_lm
     from mlxsched.schedules.base import Extrema as Extrema, Phase as Phase, Schedule as Schedule
-    from mlxsched.schedules.cycles import one_cycle as one_cycle
+    from mlxsched.schedules.combine import (
+        clamp as clamp,
+        cooldown as cooldown,
+        product as product,
+        repeat as repeat,
+        scale as scale,
+        shift as shift,
+        with_warmup as with_warmup,
+    )
+    from mlxsched.schedules.cycles import (
+        chebyshev as chebyshev,
+        cosine_restarts as cosine_restarts,
+        cyclic as cyclic,
+        jagged as jagged,
+        one_cycle as one_cycle,
+    )
+    from mlxsched.schedules.decays import (
+        cosine as cosine,
+        exponential as exponential,
+        inverse_time as inverse_time,
+        linear as linear,
+        log_sweep as log_sweep,
+        one_minus_sqrt as one_minus_sqrt,
+        polynomial as polynomial,
+        rex as rex,
+        tanh as tanh,
+    )
     from mlxsched.schedules.forms import from_dict as from_dict, parse as parse, to_dict as to_dict
     from mlxsched.schedules.mlx_names import (
         cosine_decay as cosine_decay,
@@ -22,10 +50,31 @@ if TYPE_CHECKING:
         linear_schedule as linear_schedule,
         step_decay as step_decay,
     )
-    from mlxsched.schedules.plateaus import wsd as wsd
+    from mlxsched.schedules.plateaus import (
+        flat_cosine as flat_cosine,
+        infinite as infinite,
+        knee as knee,
+        trapezoid as trapezoid,
+        tri_stage as tri_stage,
+        wsd as wsd,
+        wsd_cycles as wsd_cycles,
+    )
+    from mlxsched.schedules.powers import (
+        inverse_sqrt as inverse_sqrt,
+        noam as noam,
+        power as power,
+        power_law as power_law,
+    )
     from mlxsched.schedules.registry import entry as entry, names as names
     from mlxsched.schedules.run import for_run as for_run
+    from mlxsched.schedules.scaling import (
+        LoraPlus as LoraPlus,
+        lora_plus as lora_plus,
+        scale_peak as scale_peak,
+    )
+    from mlxsched.schedules.tables import multistep as multistep, piecewise as piecewise, table as table
     from mlxsched.schedules.whole_run import (
+        budgeted as budgeted,
         constant as constant,
         warmup_constant as warmup_constant,
         warmup_cosine as warmup_cosine,

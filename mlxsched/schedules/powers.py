@@ -25,11 +25,11 @@ class _Powered(Endless):
         raise NotImplementedError
 
     def _rest(self, step: Number, ops: Backend) -> Number:
-        """The rate at a step that is at least `warmup` and at least 1."""
+        """The rate at a step that is at least `warmup`."""
         raise NotImplementedError
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        rest = ops.within(self._rest(ops.maximum(step, max(self.warmup, 1)), ops), 0.0, self._top())
+        rest = ops.within(self._rest(ops.maximum(step, self.warmup), ops), 0.0, self._top())
         rise = self._top() * (ops.real(ops.done(step, 0, self.warmup)) / float(max(self.warmup, 1)))
         return ops.where(step < self.warmup, rise, rest)
 
@@ -197,7 +197,7 @@ class power(_Powered):
         return float(self.batch_size * self.a * self.tokens**self.b)
 
     def _rest(self, step: Number, ops: Backend) -> Number:
-        return self._coefficient() * ops.pow(ops.real(step), self.b)
+        return self._coefficient() * ops.pow(ops.real(ops.maximum(step, 1)), self.b)
 
 
 def _not_rising(name: str, exponent: float) -> None:

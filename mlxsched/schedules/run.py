@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import Parameter
 from typing import Any
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Part, Schedule
-from mlxsched.schedules.checks import Span
+from mlxsched.schedules.checks import Span, below, span, span_steps
+from mlxsched.schedules.checks import steps as checked_steps
 from mlxsched.schedules.forms import from_dict, read
 from mlxsched.schedules.registry import entry
 
@@ -36,6 +38,8 @@ def for_run(
     warmup_linear(peak=0.0002, steps=1000, warmup=0.1, end=0.0)
     >>> for_run("wsd(decay=0.1)", peak=2e-4, steps=1000)(900)
     0.0002
+    >>> for_run("rex", peak=2e-4, steps=1000, warmup=100).phases[0]
+    Phase(name='warmup', start=0, end=100)
     """
     if isinstance(spec, str):
         given = read(spec)
@@ -53,14 +57,21 @@ def for_run(
 def _filled(given: dict[str, Any], run: dict[str, Any]) -> Schedule:
     name = _family(given)
     parameters = {one.name: one for one in entry(name).parameters}
-    needed = [one.name for one in parameters.values() if one.default is one.empty]
-    wanted = {"peak": run["peak"], "steps": run["steps"], "decay_steps": run["steps"], "end": run["end"]}
-    if run["warmup"]:
-        wanted["warmup"] = run["warmup"]
-    if "peak" not in parameters and "init" in needed:
+    updates = span_steps(span("warmup", run["warmup"]), checked_steps("steps", run["steps"]))
+    in_front = updates if "warmup" not in parameters and not {"init", "peak"} & given.keys() else 0
+    left = run["steps"] - in_front
+    wanted = {"peak": run["peak"], "steps": left, "decay_steps": left, "end": run["end"]}
+    if updates:
+        ratio_will_do = "warmup" in parameters and parameters["warmup"].annotation == "Span"
+        wanted["warmup"] = run["warmup"] if ratio_will_do else updates
+    if "peak" not in parameters and "init" in parameters and parameters["init"].default is Parameter.empty:
         wanted["init"] = run["peak"]
     filled = {key: value for key, value in wanted.items() if key in parameters and key not in given}
-    return from_dict({**given, **filled, "name": name})
+    schedule = {**given, **filled, "name": name}
+    if in_front and {"init", "peak"} & filled.keys():
+        below("warmup", updates, "steps", run["steps"])
+        schedule = {"name": "with_warmup", "schedule": schedule, "warmup": updates}
+    return from_dict(schedule)
 
 
 def _family(given: dict[str, Any]) -> str:
