@@ -89,7 +89,7 @@ def _directory(path: Path, options: DataOptions, name: str) -> Source:
         there = [path / f"{split}{suffix}" for suffix in _SUFFIXES if (path / f"{split}{suffix}").is_file()]
         if there:
             files[split] = there[0]
-    for split in options.need:
+    for split in options.need or (SPLITS[0],) * (not files):
         if split not in files:
             raise DataError(f"{harmless(name, 200)} has no {split}.jsonl. {_listing(path)}")
     return FilesSource(name, files, options)

@@ -224,7 +224,10 @@ def test_the_bundled_data(tokenizer: Any) -> None:
         (chat("a", "b") | {"tools": "x"}, '"tools" must be a list of objects, not a string'),
         ({"messages": [{"role": "user", "content": None}]}, "message 1: content must be a string, not null"),
         ({"messages": [{"role": "user", "content": 3}]}, "message 1: content must be a string, not a number"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "message 1: only parts of type text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+            "message 1: only parts of type text",
+        ),
         (chat("a", ""), "message 2: the assistant's content is empty"),
         ({"messages": [{"role": "user", "content": "a"}]}, "no assistant message: nothing to train on"),
         ({"prompt": "a", "completion": 3}, '"completion" must be a string, not a number'),
@@ -458,3 +461,36 @@ def test_any_file_is_rows_or_one_data_error(
         assert rows.lengths.max() <= 40
         assert not any(row.targets[0] for row in rows)
     assert skip or dataset.problems.count == 0
+
+
+# memory
+
+
+def test_memory_does_not_grow_with_the_rows(write: Write, tmp_path: Path, tokenizer: Any) -> None:
+    import tracemalloc
+
+    def peak(count: int) -> int:
+        rows = [{"text": f"row {i} " + "the sum of the values " * 8} for i in range(count)]
+        path = write("train.jsonl", rows)
+        options = DataOptions(cache_dir=tmp_path / f"cache{count}")
+        del rows
+        tracemalloc.start()
+        try:
+            dataset = load_dataset(str(path.parent), tokenizer, options)
+            assert dataset.train is not None
+            assert len(dataset.train) == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(600)  # what is imported and compiled once
+    few, many = peak(1500), peak(6000)
+    # 4500 rows more are 1.5 MB of tokens; only their ends (16 bytes a row) may come into memory
+    assert many - few < 400_000
+
+
+def test_progress_is_told(write: Write, tokenizer: Any) -> None:
+    path = write("train.jsonl", [{"text": f"row {i}"} for i in range(1100)])
+    seen: list[int] = []
+    load_dataset(str(path.parent), tokenizer, progress=seen.append)
+    assert seen == [512, 1024]

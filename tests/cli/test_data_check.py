@@ -1,0 +1,67 @@
+"""``mlxsched data check``: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mlxsched.cli.data import command
+from mlxsched.errors import ChecksFailed, DataError, ModelError
+
+GOOD = [json.dumps({"prompt": f"row {i}", "completion": f"={i}"}) for i in range(12)]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, ["check", *arguments])
+
+
+def write(directory: Path, **files: list[str]) -> str:
+    for name, lines in files.items():
+        (directory / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return str(directory)
+
+
+def test_a_clean_directory(tmp_path: Path) -> None:
+    result = run(write(tmp_path, train=GOOD[:8], valid=GOOD[8:10], test=GOOD[10:]))
+    assert result.exit_code == 0
+    assert result.stderr == "No problems found.\n"
+    assert "train, by length in tokens" in result.stdout
+    assert "█" in result.stdout
+    assert "\x1b" not in result.output
+
+
+def test_problems_end_with_three(tmp_path: Path) -> None:
+    result = run(write(tmp_path, train=[*GOOD, '{"text": "\x1b[2J'], valid=GOOD[:2]))
+    assert isinstance(result.exception, ChecksFailed)
+    assert result.exception.exit_code == 3
+    assert "2 of 2 rows are in train too" in result.stdout
+    assert "train.jsonl:13: not JSON" in result.stdout
+    assert "\x1b" not in result.output
+
+
+def test_json(tmp_path: Path) -> None:
+    result = run(write(tmp_path, train=GOOD, valid=GOOD[:2]), "--json")
+    report = json.loads(result.stdout)
+    assert report["healthy"] is False
+    assert report["splits"]["train"]["rows"] == 12
+    assert {finding["code"] for finding in report["findings"]} == {"no_rows", "shared_rows"}
+    assert set(report["findings"][0]) == {"code", "severity", "split", "message", "cure"}
+
+
+def test_one_file_is_split_first(tmp_path: Path) -> None:
+    write(tmp_path, rows=GOOD)
+    report = json.loads(run(str(tmp_path / "rows.jsonl"), "--json").stdout)
+    assert {split: r["rows"] for split, r in report["splits"].items()} == {"train": 10, "valid": 1, "test": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [(["./nowhere"], DataError), (["excel", "--model", "./nowhere"], ModelError)],
+)
+def test_mistakes_of_the_command_are_errors_of_the_user(arguments: list[str], error: type[Exception]) -> None:
+    result = run(*arguments)
+    assert isinstance(result.exception, error)
+    assert result.exception.exit_code == 2
