@@ -17,12 +17,12 @@ from pathlib import Path
 from mlxsched.render.curves import schedule_chart
 from mlxsched.render.describe import example, heading, other_names, stands_for
 from mlxsched.render.thumbnail import thumbnail
-from mlxsched.schedules.registry import Entry, entry, names
+from mlxsched.schedules.registry import Entry, alias_names, entry, names
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = "gallery.md"
 PICTURES = "gallery"
-POINTS = 120
+POINTS = 1000
 INTRODUCTION = """\
 <!-- Written by scripts/make_gallery.py from the docstrings of mlxsched/schedules; change those, not this. -->
 
@@ -35,7 +35,7 @@ Each picture is drawn from the example beside it; `t` is the index of the update
 
 def build() -> dict[str, str]:
     """Every file of the gallery by its path inside docs/, with its contents."""
-    entries = [entry(name) for name in names()]
+    entries = [entry(name) for name in [*names(), *alias_names()]]
     pictures = {f"{PICTURES}/{known.name}.svg": picture(known) for known in entries}
     return {PAGE: page(entries), **pictures}
 

@@ -32,9 +32,9 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand:
         return
-    from mlxsched.schedules.registry import entry, names
+    from mlxsched.schedules.registry import alias_names, entry, names
 
-    entries = [entry(name) for name in names()]
+    entries = [entry(name) for name in [*names(), *alias_names()]]
     if as_json:
         print_json([_record(known) for known in entries])
         return

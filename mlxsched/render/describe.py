@@ -11,7 +11,7 @@ from mlxsched.render.curves import DEFAULT_STEPS
 from mlxsched.render.ticks import number
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.forms import parse
-from mlxsched.schedules.registry import Entry, entry, names
+from mlxsched.schedules.registry import Entry, alias_names, entry, names
 from mlxsched.schedules.run import FAMILIES
 
 _ARGS = re.compile(r"^Args:\n((?:[ ]+.*\n?|\n)*)", re.MULTILINE)
@@ -47,14 +47,15 @@ def find_entry(name: str) -> Entry:
     >>> find_entry("cosine").name in ("cosine", "warmup_cosine")
     True
     """
-    return entry(name if name in names() else FAMILIES.get(name, name))
+    return entry(name if name in (*names(), *alias_names()) else FAMILIES.get(name, name))
 
 
 def example(known: Entry) -> Example:
     """The entry's own example; where it has no end, four times as far as its last phase begins."""
     schedule = parse(known.spec)
-    last_begins = max(phase.start for phase in schedule.phases)
-    return Example(schedule, schedule.steps or 4 * last_begins or DEFAULT_STEPS)
+    last = schedule.phases[-1]
+    endless = last.start if last.name == "end" else 4 * last.start
+    return Example(schedule, schedule.steps or endless or DEFAULT_STEPS)
 
 
 def arguments(known: Entry) -> list[Argument]:

@@ -70,7 +70,7 @@ def with_room(marks: Sequence[Mark], scale: Scale, characters: int) -> list[Mark
     named, free = [], -math.inf
     for mark in sorted(marks, key=lambda mark: mark.x):
         at = scale.fraction(mark.x) * characters
-        if at >= free:
+        if free <= at <= characters - len(mark.label):
             named.append(mark)
             free = at + len(mark.label) + 1
     return named

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlxsched.errors import ScheduleError, UsageError
 from mlxsched.render.curves import DEFAULT_STEPS
+from mlxsched.render.ticks import number
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.checks import did_you_mean
 from mlxsched.schedules.forms import parse
-from mlxsched.schedules.registry import names
+from mlxsched.schedules.registry import alias_names, entry, names
 from mlxsched.schedules.run import FAMILIES, for_run
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def find_source(text: str, shape: Shape) -> Planned | Recorded:
     """What ``text`` stands for. Raises UsageError for an unknown word, with the nearest known one."""
     if "(" in text:
         return _planned(text, _spec(text, shape), shape)
-    if text in {*names(), *FAMILIES}:
+    if text in _schedule_names():
         return _family(text, shape)
     if text in _preset_names():
         return _configured(text, shape, preset=text)
@@ -76,6 +77,10 @@ def find_source(text: str, shape: Shape) -> Planned | Recorded:
     if path.is_file():
         return _yaml(text, path, shape)
     raise UsageError(_unknown(text))
+
+
+def _schedule_names() -> list[str]:
+    return [*FAMILIES, *names(), *alias_names()]
 
 
 def _planned(name: str, schedule: Any, shape: Shape, steps: int | None = None, note: str = "") -> Planned:
@@ -104,10 +109,16 @@ def _family(name: str, shape: Shape) -> Planned:
     peak = DEFAULT_PEAK if shape.peak is None else shape.peak
     warmup = DEFAULT_WARMUP if shape.warmup is None else shape.warmup
     steps = shape.steps or DEFAULT_STEPS
-    schedule = for_run(name, peak=peak, steps=steps, warmup=warmup, end=shape.end or 0.0)
+    try:
+        schedule = for_run(name, peak=peak, steps=steps, warmup=warmup, end=shape.end or 0.0)
+    except ScheduleError:
+        if shape != Shape():
+            raise
+        known = entry(name)  # it needs more than a run's flags say
+        return _planned(name, parse(known.spec), shape, note=f"drawn from its example, {known.spec}")
     said = {"--peak": shape.peak, "--steps": shape.steps, "--warmup": shape.warmup}
     values = {"--peak": peak, "--steps": steps, "--warmup": warmup}
-    assumed = ", ".join(f"{flag} {values[flag]:g}" for flag, value in said.items() if value is None)
+    assumed = ", ".join(f"{flag} {number(values[flag])}" for flag, value in said.items() if value is None)
     return _planned(name, schedule, shape, steps, f"assumed {assumed}" if assumed else "")
 
 
@@ -124,7 +135,7 @@ def _yaml(name: str, path: Path, shape: Shape) -> Planned:
 
     values = read_yaml(path).values
     of_a_run = set(values) & (set(RunConfig.model_fields) - {"name", "warmup"})
-    is_schedule = "name" in values and (values["name"] in names() or not of_a_run)
+    is_schedule = "name" in values and (values["name"] in _schedule_names() or not of_a_run)
     if is_schedule and "arguments" in values:
         return _planned(name, _from_mlx_lm(values), shape)
     if is_schedule:
@@ -166,8 +177,7 @@ def _from_mlx_lm(block: Mapping[str, Any]) -> Schedule:
 
 
 def _unknown(text: str) -> str:
-    known = [*FAMILIES, *names(), *_preset_names()]
-    hint = did_you_mean(text, known)
+    hint = did_you_mean(text, [*_schedule_names(), *_preset_names()])
     return (
         f"{text!r} is neither a schedule, a preset, a run's directory nor a YAML file.{hint} "
         "`mlxsched schedules` and `mlxsched presets` list the names."

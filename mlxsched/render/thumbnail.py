@@ -6,11 +6,14 @@ follow the reader's light or dark theme.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from html import escape
 
 from mlxsched.render.chart import Chart, require_points
 from mlxsched.render.scale import Scale, horizontal, vertical, with_room
 
+Place = tuple[float, float]
 WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 18, 22
 PIXELS_A_CHARACTER = 6
@@ -29,7 +32,8 @@ def thumbnail(chart: Chart) -> str:
     require_points(chart)
     across, up = horizontal(chart, 4), vertical(chart, "left", 2)
     curve = chart.on("left")[0]
-    points = " ".join(f"{_x(across, x)},{_y(up, y)}" for x, y in zip(curve.x, curve.y, strict=True))
+    places = [(_x(across, x), _y(up, y)) for x, y in zip(curve.x, curve.y, strict=True)]
+    points = " ".join(f"{x:g},{y:g}" for x, y in simplified(places))
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
@@ -44,26 +48,49 @@ def thumbnail(chart: Chart) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _x(across: Scale, value: float) -> str:
-    return _short(LEFT + across.fraction(value) * (WIDTH - LEFT - RIGHT))
+def simplified(places: Sequence[Place], tolerance: float = 0.15) -> list[Place]:
+    """The fewest of ``places`` whose polyline stays within ``tolerance`` pixels of them all (Douglas and Peucker).
+
+    >>> simplified([(0, 0), (1, 1), (2, 2), (3, 0)])
+    [(0, 0), (2, 2), (3, 0)]
+    """
+    kept, stack = {0, len(places) - 1}, [(0, len(places) - 1)]
+    while stack:
+        first, last = stack.pop()
+        middle = range(first + 1, last)
+        farthest = max(
+            middle, key=lambda at: _distance(places[at], places[first], places[last]), default=first
+        )
+        if _distance(places[farthest], places[first], places[last]) > tolerance:
+            kept.add(farthest)
+            stack += [(first, farthest), (farthest, last)]
+    return [places[at] for at in sorted(kept)]
 
 
-def _y(up: Scale, value: float) -> str:
-    return _short(HEIGHT - BOTTOM - up.fraction(value) * (HEIGHT - TOP - BOTTOM))
+def _distance(place: Place, first: Place, last: Place) -> float:
+    """From ``place`` to the line through ``first`` and ``last``."""
+    across, up = last[0] - first[0], last[1] - first[1]
+    if across == up == 0:
+        return math.dist(place, first)
+    return abs(across * (place[1] - first[1]) - up * (place[0] - first[0])) / math.hypot(across, up)
 
 
-def _short(pixels: float) -> str:
-    return f"{pixels:.1f}".removesuffix(".0")
+def _x(across: Scale, value: float) -> float:
+    return round(LEFT + across.fraction(value) * (WIDTH - LEFT - RIGHT), 1)
+
+
+def _y(up: Scale, value: float) -> float:
+    return round(HEIGHT - BOTTOM - up.fraction(value) * (HEIGHT - TOP - BOTTOM), 1)
 
 
 def _numbers(across: Scale, up: Scale) -> list[str]:
     """The numbers below and to the left of the curve."""
     below = [
-        f'<text x="{_x(across, tick)}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{label}</text>'
+        f'<text x="{_x(across, tick):g}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{label}</text>'
         for tick, label in zip(across.ticks, across.labels, strict=True)
     ]
     beside = [
-        f'<text x="{LEFT - 6}" y="{_y(up, tick)}" dy="3" text-anchor="end">{label}</text>'
+        f'<text x="{LEFT - 6}" y="{_y(up, tick):g}" dy="3" text-anchor="end">{label}</text>'
         for tick, label in zip(up.ticks, up.labels, strict=True)
     ]
     return below + beside
@@ -72,6 +99,6 @@ def _numbers(across: Scale, up: Scale) -> list[str]:
 def _marks(chart: Chart, across: Scale) -> list[str]:
     """A dotted line for each mark, and the names that have room."""
     named = with_room(chart.marks, across, (WIDTH - LEFT - RIGHT) // PIXELS_A_CHARACTER)
-    lines = [f'<path class="m" d="M{_x(across, mark.x)} {TOP}V{HEIGHT - BOTTOM}"/>' for mark in chart.marks]
-    names = [f'<text x="{_x(across, mark.x)}" y="{TOP - 6}">{escape(mark.label)}</text>' for mark in named]
+    lines = [f'<path class="m" d="M{_x(across, mark.x):g} {TOP}V{HEIGHT - BOTTOM}"/>' for mark in chart.marks]
+    names = [f'<text x="{_x(across, mark.x):g}" y="{TOP - 6}">{escape(mark.label)}</text>' for mark in named]
     return lines + names

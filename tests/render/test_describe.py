@@ -9,10 +9,10 @@ import pytest
 from mlxsched.errors import ScheduleError
 from mlxsched.render.curves import small_picture
 from mlxsched.render.describe import arguments, example, find_entry, heading, other_names
-from mlxsched.schedules.registry import entry, names
+from mlxsched.schedules.registry import alias_names, entry, names
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [*names(), *alias_names()])
 def test_every_schedule_can_be_shown(name: str) -> None:
     known = entry(name)
     shown = example(known)
@@ -22,7 +22,7 @@ def test_every_schedule_can_be_shown(name: str) -> None:
     assert heading(known)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [*names(), *alias_names()])
 def test_every_argument_is_explained(name: str) -> None:
     unexplained = [one.name for one in arguments(entry(name)) if not one.text]
     assert unexplained == []
