@@ -19,6 +19,7 @@ COMMANDS = {
     "eval": "Measure a run: loss, perplexity, exact match.",
     "generate": "Let a model answer a prompt.",
     "presets": "List, show and copy the presets.",
+    "data": "Check a data set before training on it.",
     "schedules": "List the schedules, or show one.",
     "plot": "Draw schedules and recorded runs.",
     "env": "Show versions, device, memory and the BLAS in use.",
