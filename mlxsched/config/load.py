@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def _validate(merged: Layer, problems: list[str]) -> RunConfig:
     except ValidationError as error:
         problems = [*problems, *complaints(error, lambda keys: _place(keys, merged))]
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError("\n".join(sorted(problems, key=_by_line)))
     return config
 
 
@@ -141,6 +142,11 @@ def _place(keys: KeyPath, merged: Layer) -> str:
     """Return where a key was given: ``file:line:column`` or ``--flag``."""
     given = merged.get(".".join(map(str, keys[:2]))) or merged[str(keys[0])]
     return given.file.place(*keys) if given.file else given.origin
+
+
+def _by_line(problem: str) -> list[str | int]:
+    """Return a key that sorts numbers as numbers, so that line 10 comes after line 9."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", problem)]
 
 
 def _all_keys() -> list[str]:

@@ -45,10 +45,12 @@ def _off_at_zero(value: object) -> object:
         return value
 
 
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Seconds = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
-Share = Annotated[float, BeforeValidator(parse_percentage), Field(gt=0, lt=1)]
-Warmup = Annotated[int | float, BeforeValidator(_warmup), Field(ge=0)]
+Size = Annotated[int, Field(ge=0), BeforeValidator(parse_size, json_schema_input_type=int | str)]
+Seconds = Annotated[float, Field(gt=0), BeforeValidator(parse_duration, json_schema_input_type=float | str)]
+Share = Annotated[
+    float, Field(gt=0, lt=1), BeforeValidator(parse_percentage, json_schema_input_type=float | str)
+]
+Warmup = Annotated[int | float, Field(ge=0), BeforeValidator(_warmup)]
 Norm = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_off_at_zero)]
 Batches = Annotated[int, Field(ge=-1)]
 

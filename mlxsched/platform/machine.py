@@ -11,6 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from mlxsched.platform.blas import blas_in_use, preload
 
 
+PACKAGES = (
+    "mlxsched", "mlx", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13", "mlx-metal", "mlx-lm", "numpy", "transformers",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Machine:
     """What `mlxsched env` shows and a run records; ``versions`` lists packages that are installed."""
@@ -52,7 +57,7 @@ def total_memory() -> int:
 def versions() -> dict[str, str]:
     """Return the versions that decide what a run computes."""
     found = {"python": platform.python_version()}
-    for package in ("mlxsched", "mlx", "mlx-lm", "numpy", "transformers"):
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -101,3 +101,10 @@ def test_json_schema_describes_every_key_for_editors():
     assert all(field.description for field in RunConfig.model_fields.values())
     assert schema["additionalProperties"] is False
     json.dumps(schema)
+
+
+def test_the_json_schema_lets_units_be_text():
+    kinds = {key: json.dumps(part) for key, part in json_schema()["properties"].items()}
+    for key in ("memory", "clear_cache_threshold", "max_time", "pause_below"):
+        assert '"string"' in kinds[key]
+    assert '"string"' not in kinds["batch_size"]
