@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mlxsched.platform.blas import blas_in_use, preload
 
-
 PACKAGES = (
     "mlxsched", "mlx", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13", "mlx-metal", "mlx-lm", "numpy", "transformers",
 )  # fmt: skip
