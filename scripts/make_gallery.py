@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mlxsched.render.curves import schedule_chart
-from mlxsched.render.describe import example, heading, other_names, stands_for
+from mlxsched.render.describe import Example, example, example_spec, heading, other_names, stands_for
 from mlxsched.render.thumbnail import thumbnail
 from mlxsched.schedules.registry import Entry, alias_names, entry, names
 
@@ -32,57 +32,77 @@ Each picture is drawn from the example beside it; `t` is the index of the update
 `mlxsched schedules show NAME` says the same, and `mlxsched plot NAME` draws a schedule with your own numbers.
 """
 
+OTHERS = """\
+## Other libraries' names
+
+These give what the library itself gives, also where that surprises; recorded traces of the libraries' own code prove
+it (`tests/golden`). In a spec they are written with the library's name.
+"""
+
 
 def build() -> dict[str, str]:
     """Every file of the gallery by its path inside docs/, with its contents."""
-    entries = [entry(name) for name in [*names(), *alias_names()]]
-    pictures = {f"{PICTURES}/{known.name}.svg": picture(known) for known in entries}
-    return {PAGE: page(entries), **pictures}
+    ours, others = [entry(name) for name in names()], [entry(name) for name in alias_names()]
+    shown = {known.name: example(known) for known in [*ours, *others]}
+    pictures = {f"{PICTURES}/{name}.svg": picture(name, one) for name, one in shown.items() if one}
+    return {PAGE: page(ours, others), **pictures}
 
 
-def picture(known: Entry) -> str:
+def picture(name: str, shown: Example) -> str:
     """The example of a schedule as a small SVG."""
-    shown = example(known)
-    chart = schedule_chart([(known.name, shown.schedule)], steps=shown.steps, points=POINTS)
-    return thumbnail(chart)
+    return thumbnail(schedule_chart([(name, shown.schedule)], steps=shown.steps, points=POINTS))
 
 
-def page(entries: Sequence[Entry]) -> str:
-    """The page: a table of contents, then the schedules in their groups."""
-    groups = [list(members) for _, members in itertools.groupby(entries, key=lambda known: known.group)]
+def page(ours: Sequence[Entry], others: Sequence[Entry]) -> str:
+    """A table of contents, our schedules in their groups, and a table of names for each other library."""
+    groups = _groups(ours)
     contents = [f"- {heading(group[0])}: {', '.join(_link(known) for known in group)}" for group in groups]
-    body = [line for group in groups for line in _section(group)]
-    return "\n".join([INTRODUCTION, *contents, "", *body]).rstrip() + "\n"
+    sections = [line for group in groups for line in _section(group)]
+    tables = [line for group in _groups(others) for line in _table(group)]
+    return "\n".join([INTRODUCTION, *contents, "", *sections, OTHERS, *tables]).rstrip() + "\n"
+
+
+def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
+    return [list(members) for _, members in itertools.groupby(entries, key=lambda known: known.group)]
 
 
 def _link(known: Entry) -> str:
     return f"[{known.name}](#{known.name})"
 
 
+def _image(known: Entry) -> str:
+    return f"![{known.name}]({PICTURES}/{known.name}.svg)" if example(known) else ""
+
+
 def _section(group: Sequence[Entry]) -> Iterable[str]:
     yield f"## {heading(group[0])}"
     for known in group:
-        yield f"\n### {known.name}\n\n{known.summary}\n\n![{known.name}]({PICTURES}/{known.name}.svg)\n"
-        yield f"```python\n{known.spec}\n```\n"
+        yield f"\n### {known.name}\n\n{known.summary}\n\n{_image(known)}\n\n```python\n{known.spec}\n```\n"
         yield from _facts(known)
     yield ""
 
 
 def _facts(known: Entry) -> Iterable[str]:
     """Formula, when to use it, source, other names: what is known of them."""
-    aliases = ", ".join(f"`{name}`" for name in other_names(known.name))
-    formula = f"`{known.formula}`" if known.formula else ""
-    in_a_run = stands_for(known.name)
+    meant = stands_for(known.name)
     facts = {
-        "Formula": formula,
+        "Formula": f"`{known.formula}`" if known.formula else "",
         "When to use it": known.when,
         "Source": known.source,
-        "Also called": aliases,
-        "In a run": f"`--schedule {known.name}` means `{in_a_run}`." if in_a_run != known.name else "",
+        "Also called": ", ".join(f"`{name}`" for name in other_names(known.name)),
+        "In a run": f"`--schedule {known.name}` means `{meant}`." if meant != known.name else "",
     }
-    for label, text in facts.items():
-        if text:
-            yield f"- **{label}:** {text}"
+    return (f"- **{label}:** {text}" for label, text in facts.items() if text)
+
+
+def _table(group: Sequence[Entry]) -> Iterable[str]:
+    """One library's names: what each gives, an example, its picture."""
+    yield f"### {heading(group[0])}\n"
+    yield "| name | rate at update t | picture |\n| --- | --- | --- |"
+    for known in group:
+        summary = known.summary.replace("|", "\\|")
+        yield f"| `{known.name}` | {summary} `{example_spec(known)}` | {_image(known)} |"
+    yield ""
 
 
 def stale(files: dict[str, str]) -> list[str]:

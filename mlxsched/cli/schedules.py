@@ -67,7 +67,7 @@ def _record(known: Entry) -> dict[str, Any]:
     """All that is known of a schedule, as JSON has it."""
     from dataclasses import asdict
 
-    from mlxsched.render.describe import arguments, other_names
+    from mlxsched.render.describe import arguments, example_spec, other_names
 
     return {
         "name": known.name,
@@ -77,52 +77,58 @@ def _record(known: Entry) -> dict[str, Any]:
         "arguments": [asdict(argument) for argument in arguments(known)],
         "when": known.when,
         "source": known.source,
-        "spec": known.spec,
+        "spec": example_spec(known),
         "aliases": other_names(known.name),
     }
 
 
 def _print_group(members: list[Entry], wide: int) -> None:
     """A heading, and a line for each schedule: name, curve, what it is; cut to fit a terminal."""
-    from mlxsched.render.describe import example, heading
-    from mlxsched.render.sparkline import sparkline
+    from mlxsched.render.describe import heading
     from mlxsched.render.terminal import look_of_stdout
 
     look = look_of_stdout()
     room = look.width - wide - SPARK_WIDTH - 6 if sys.stdout.isatty() else 1000
     click.echo(heading(members[0]))
     for known in members:
-        curve = sparkline(example(known).values(SPARK_WIDTH), SPARK_WIDTH, ascii_only=look.ascii_only)
-        click.echo(
-            f"  {known.name:{wide}}  {curve}  {textwrap.shorten(known.summary, room, placeholder=' ...')}"
-        )
+        summary = textwrap.shorten(known.summary, room, placeholder=" ...")
+        click.echo(f"  {known.name:{wide}}  {_curve(known, look):{SPARK_WIDTH}}  {summary}")
     click.echo()
 
 
+def _curve(known: Entry, look: Look) -> str:
+    from mlxsched.render.describe import example
+    from mlxsched.render.sparkline import sparkline
+
+    shown = example(known)
+    return sparkline(shown.values(SPARK_WIDTH), SPARK_WIDTH, ascii_only=look.ascii_only) if shown else ""
+
+
 def _print_entry(known: Entry) -> None:
+    """Everything about one schedule; what is not known of it is left out."""
     from mlxsched.render.curves import small_picture
-    from mlxsched.render.describe import example, other_names, stands_for
+    from mlxsched.render.describe import example, example_spec, other_names, stands_for
     from mlxsched.render.terminal import look_of_stdout
 
     look = look_of_stdout(height=12)
-    shown = example(known)
     click.echo(f"{known.name}: {known.summary}\n")
     _field("Formula", known.formula, look)
     _print_arguments(known, look)
-    _field("Example", known.spec, look)
-    click.echo(f"\n{small_picture(shown.schedule, steps=shown.steps, look=look)}\n")
+    _field("Example", example_spec(known), look)
+    if shown := example(known):
+        click.echo(f"\n{small_picture(shown.schedule, steps=shown.steps, look=look)}\n")
     _field("When", known.when, look)
     _field("Source", known.source, look)
-    if names := other_names(known.name):
-        _field("Aliases", ", ".join(names), look)
-    if stands_for(known.name) != known.name:
-        _field("In a run", f"`--schedule {known.name}` means {stands_for(known.name)}.", look)
+    _field("Aliases", ", ".join(other_names(known.name)), look)
+    meant = stands_for(known.name)
+    _field("In a run", f"`--schedule {known.name}` means {meant}." if meant != known.name else "", look)
 
 
 def _field(label: str, text: str, look: Look) -> None:
-    """A label and its text, wrapped beside it."""
-    lines = textwrap.wrap(text, max(30, look.width - 11)) or ["-"]
-    click.echo(f"{label:<10} " + f"\n{'':11}".join(lines))
+    """A label and its text, wrapped beside it; nothing where there is no text."""
+    if text:
+        lines = textwrap.wrap(text, max(30, look.width - 11))
+        click.echo(f"{label:<10} " + f"\n{'':11}".join(lines))
 
 
 def _print_arguments(known: Entry, look: Look) -> None:

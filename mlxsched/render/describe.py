@@ -7,6 +7,7 @@ import inspect
 import re
 from dataclasses import dataclass
 
+from mlxsched.render.alias_examples import alias_spec
 from mlxsched.render.curves import DEFAULT_STEPS
 from mlxsched.render.ticks import number
 from mlxsched.schedules.base import Schedule
@@ -50,12 +51,25 @@ def find_entry(name: str) -> Entry:
     return entry(name if name in (*names(), *alias_names()) else FAMILIES.get(name, name))
 
 
-def example(known: Entry) -> Example:
-    """The entry's own example; where it has no end, four times as far as its last phase begins."""
-    schedule = parse(known.spec)
+def example(known: Entry) -> Example | None:
+    """The entry's own example, or what we chose for another library's name; None where there is none.
+
+    One of ours without an end is followed four times as far as its last phase begins.
+    """
+    spec = example_spec(known)
+    if not spec:
+        return None
+    schedule = parse(spec)
+    if not known.spec:
+        return Example(schedule, max(schedule.steps or 0, DEFAULT_STEPS))
     last = schedule.phases[-1]
     endless = last.start if last.name == "end" else 4 * last.start
     return Example(schedule, schedule.steps or endless or DEFAULT_STEPS)
+
+
+def example_spec(known: Entry) -> str:
+    """The text of the example; empty where there is none."""
+    return known.spec or alias_spec(known.name)
 
 
 def arguments(known: Entry) -> list[Argument]:

@@ -47,7 +47,9 @@ def test_json_of_several_is_a_list_in_their_order() -> None:
 
 
 def test_points_thin_the_numbers_out_but_keep_the_boundaries() -> None:
-    told = json.loads(plot("warmup_cosine(peak=2e-4, steps=1000, warmup=30)", "--json", "--points", "9").stdout)
+    told = json.loads(
+        plot("warmup_cosine(peak=2e-4, steps=1000, warmup=30)", "--json", "--points", "9").stdout
+    )
     assert {0, 30, 125, 250, 375, 500, 625, 750, 875, 1000} <= set(told["steps"])
     assert len(told["steps"]) < 15
     assert max(told["values"]) == 2e-4
