@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxsched.errors import ScheduleError, UsageError
 from mlxsched.render.curves import DEFAULT_STEPS
+from mlxsched.render.describe import example, example_spec
 from mlxsched.render.ticks import number
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.checks import did_you_mean
@@ -111,11 +112,13 @@ def _family(name: str, shape: Shape) -> Planned:
     steps = shape.steps or DEFAULT_STEPS
     try:
         schedule = for_run(name, peak=peak, steps=steps, warmup=warmup, end=shape.end or 0.0)
-    except ScheduleError:
-        if shape != Shape():
+    except ScheduleError:  # it needs more than a run's flags say
+        shown = example(entry(name)) if shape == Shape() else None
+        if shown is None:
             raise
-        known = entry(name)  # it needs more than a run's flags say
-        return _planned(name, parse(known.spec), shape, note=f"drawn from its example, {known.spec}")
+        return Planned(
+            name, shown.schedule, shown.steps, f"drawn from its example, {example_spec(entry(name))}"
+        )
     said = {"--peak": shape.peak, "--steps": shape.steps, "--warmup": shape.warmup}
     values = {"--peak": peak, "--steps": steps, "--warmup": warmup}
     assumed = ", ".join(f"{flag} {number(values[flag])}" for flag, value in said.items() if value is None)

@@ -53,6 +53,19 @@ def test_every_family_can_be_drawn_without_a_flag(name: str) -> None:
     assert source.schedule(source.steps // 2) > 0
 
 
+def test_a_name_that_needs_more_is_drawn_from_its_example() -> None:
+    source = planned("table")
+    assert source.note.startswith("drawn from its example, table(values=[")
+    with pytest.raises(ScheduleError, match="table needs `values`"):
+        find_source("table", Shape(peak=1e-3))
+
+
+def test_another_librarys_name_is_a_name_and_a_spec() -> None:
+    by_name, by_spec = planned("torch.StepLR"), planned("torch.StepLR(1e-3, step_size=300)")
+    assert by_name.schedule == by_spec.schedule
+    assert [by_name.schedule(step) for step in (0, 299, 300, 600)] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-5])
+
+
 def test_a_preset_is_what_training_with_it_would_do() -> None:
     from mlxsched.config.load import load_config
 
