@@ -98,10 +98,11 @@ class UpdateStep:
         self, packed: Packed, state: State, gradients: Packed, loss: mx.array, rate: mx.array
     ) -> tuple[Packed, State, mx.array, mx.array]:
         norm = global_norm(gradients)
-        # A finite sum of squares means that every gradient is finite: one test for all of them.
-        applied = mx.isfinite(norm) & mx.isfinite(loss)
         clipped = clip(gradients, norm, self._max_grad_norm)
         new_packed, new_state = self._optimizer.apply(packed, state, clipped, rate)
+        # A finite sum of squares means that every term is finite: one test for all gradients, and one for what
+        # would be stored, which a rate that is too high can ruin by itself.
+        applied = mx.isfinite(norm) & mx.isfinite(loss) & mx.isfinite(global_norm(new_packed))
 
         def keep(new: mx.array, old: mx.array) -> mx.array:
             return mx.where(applied, new, old)

@@ -1,0 +1,133 @@
+"""Small real trainings on the bundled model, in this process."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlxsched.bundled import data_path, model_path
+from mlxsched.config import load_config
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.training.loop import Trainer
+from mlxsched.training.run import create_run, execute
+from mlxsched.training.session import prepare
+
+SMALL = {"iters": 12, "batch_size": 4, "val_batches": 2, "steps_per_eval": 5, "save_every": 5, "test": False}
+
+
+@pytest.fixture
+def session():
+    """Make a session of a short run; keyword arguments are config values."""
+
+    def make(**flags):
+        loaded = load_config(flags={**SMALL, **flags})
+        return prepare(loaded.config, loaded.origins)
+
+    return make
+
+
+@pytest.fixture
+def train(session, tmp_path):
+    """Train a short run to its end; gives run, progress and the events."""
+
+    def make(name="run", schedule=None, **flags):
+        made = session(**flags)
+        run = create_run(made, tmp_path / name)
+        events = []
+        progress = execute(made, run, events.append)
+        return run, progress, events
+
+    return make
+
+
+@pytest.fixture
+def open_trainer(session, tmp_path):
+    """A trainer with its run locked, to be driven by hand."""
+    opened = []
+
+    def make(name="run", emit=lambda event: None, **flags):
+        made = session(**flags)
+        path = tmp_path / name
+        run = RunDirectory.open(path) if path.exists() else create_run(made, path)
+        lock = run.lock()
+        lock.__enter__()
+        opened.append(lock)
+        return Trainer(made, run, emit)
+
+    yield make
+    for lock in opened:
+        lock.__exit__(None, None, None)
+
+
+@pytest.fixture
+def architecture(tmp_path):
+    """Save a random model of an architecture of mlx-lm, with the bundled tokenizer; gives its directory."""
+
+    def make(kind: str, *, quantized: bool = False) -> Path:
+        return save_random_model(tmp_path / f"{kind}-{quantized}", kind, quantized)
+
+    return make
+
+
+COMMON = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+}
+EXTRA = {
+    "llama": {},
+    "qwen3": {"head_dim": 16, "rope_theta": 10000.0, "max_position_embeddings": 512},
+    "gemma2": {
+        "head_dim": 16,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "query_pre_attn_scalar": 16.0,
+    },
+    "gemma3_text": {"head_dim": 16, "sliding_window": 32, "sliding_window_pattern": 2},
+    "granite": {
+        "logits_scaling": 4.0,
+        "attention_multiplier": 0.25,
+        "embedding_multiplier": 2.0,
+        "residual_multiplier": 0.5,
+        "max_position_embeddings": 512,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rope_theta": 10000.0,
+    },
+}
+
+
+def save_random_model(target: Path, kind: str, quantized: bool) -> Path:
+    import json
+
+    import mlx.core as mx
+    from mlx_lm.utils import _get_classes, quantize_model, save_model
+
+    tokenizer = model_path("tiny")
+    bundled = json.loads((tokenizer / "config.json").read_text())
+    vocabulary = -(-bundled["vocab_size"] // 64) * 64
+    config = {"model_type": kind, "vocab_size": vocabulary, **COMMON, **EXTRA[kind]}
+    config["eos_token_id"] = bundled.get("eos_token_id")
+    mx.random.seed(0)
+    model_class, argument_class = _get_classes(config)
+    model = model_class(argument_class.from_dict(config))
+    if quantized:
+        model, config = quantize_model(model, config, group_size=32, bits=4)
+    target.mkdir()
+    save_model(target, model, donate_model=False)
+    (target / "config.json").write_text(json.dumps(config))
+    for file in tokenizer.glob("*token*"):
+        shutil.copy(file, target)
+    return target
+
+
+@pytest.fixture
+def excel_rows():
+    """The lines of the bundled training set."""
+    return (data_path("excel") / "train.jsonl").read_text(encoding="utf-8").splitlines()

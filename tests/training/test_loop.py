@@ -1,0 +1,186 @@
+"""Whole short trainings: what is recorded, what is on disk, what stops them, and exact resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+
+import mlx.core as mx
+import pytest
+
+from mlxsched.errors import DivergedError, Stopped
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.schedules import from_dict
+from mlxsched.training.events import Evaluated, UpdateMade
+from mlxsched.training.loop import Trainer, _make_feed
+from mlxsched.training.run import create_run, execute
+from mlxsched.training.session import prepare
+
+TIMES = ("seconds", "tokens_per_second", "peak_memory_gb")
+
+
+def records(run, kind=None):
+    found = [r for r in run.read_metrics() if kind in (None, r["kind"])]
+    return [{k: v for k, v in r.items() if k not in TIMES} for r in found]
+
+
+def test_what_was_planned_is_what_ran(train):
+    run, progress, events = train(schedule="linear", warmup=2, learning_rate=1e-3)
+    made = [e for e in events if isinstance(e, UpdateMade)]
+    assert [e.update for e in made] == list(range(12))
+    schedule = run.info.plan["schedule"]
+    assert [e.lr for e in made] == [from_dict(schedule)(u) for u in range(12)]
+    assert [e.update for e in events if isinstance(e, Evaluated)] == [0, 5, 10, 12]
+    assert run.info.status == "finished"
+    assert run.info.best["loss"] == min(e.loss for e in events if isinstance(e, Evaluated))
+    assert progress.tokens == sum(e.tokens for e in made)
+
+
+def test_every_row_is_trained_on_once_an_epoch(session, tmp_path, excel_rows):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(excel_rows[:10]) + "\n")
+    made = session(data=str(folder), iters=None, epochs=2, batch_size=4)
+    feed = _make_feed(made)
+    assert made.plan.updates == 6
+    for epoch in range(2):
+        seen = [int(i) for u in range(3) for i in feed(3 * epoch + u).indices]
+        assert sorted(seen) == list(range(10))
+
+
+def test_the_loss_falls(train):
+    run, _, _ = train(iters=30, learning_rate=3e-3, schedule="constant")
+    losses = [r["loss"] for r in records(run, "eval")]
+    assert losses[-1] < losses[0] - 0.2
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"lora_plus_ratio": 4.0}, {"lora_parameters.dropout": 0.2}, {"optimizer": "muon"}]
+)
+def test_resume_is_bit_identical(train, open_trainer, extra):
+    whole, _, _ = train("whole", **extra)
+    trainer = open_trainer("parts", **extra)
+    for _ in range(7):  # two updates beyond the checkpoint at 5: they must be forgotten
+        trainer._evaluate_if_due()
+        trainer._measure_before()
+        trainer._save_if_due()
+        trainer._one_update()
+    path = trainer.run.path
+    resumed = Trainer(_fresh_session(trainer.session), trainer.run, lambda event: None)
+    resumed.resume()
+    assert resumed.progress.update == 5
+    resumed.train()
+    parts = RunDirectory.open(path)
+    assert records(parts) == records(whole)
+    for name in ("adapters/adapters.safetensors", "checkpoints/000012/optimizer.safetensors"):
+        assert (path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def _fresh_session(old):
+    return prepare(old.config, old.origins)
+
+
+def test_a_signal_stops_after_a_checkpoint_and_the_run_goes_on_exactly(train, session, tmp_path):
+    whole, _, _ = train("whole")
+    made = session()
+    run = create_run(made, tmp_path / "stopped")
+
+    def interrupt(event):
+        if isinstance(event, UpdateMade) and event.update == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped, match="mlxsched resume") as stopped:
+        execute(made, run, interrupt)
+    assert stopped.value.exit_code == 130
+    assert RunDirectory.open(run.path).info.status == "stopped"
+    assert run.checkpoints.updates()[-1] == 7
+    execute(_fresh_session(made), RunDirectory.open(run.path), lambda event: None, resume=True)
+    finished = RunDirectory.open(run.path)
+    assert finished.info.status == "finished"
+    assert records(finished) == records(whole)
+
+
+def test_a_poisoned_rate_never_reaches_the_disk(train, session, tmp_path):
+    made = session(max_bad_updates=3)
+    poisoned = [math.nan if u >= 6 else 1e-4 for u in range(12)]
+    object.__setattr__(made, "schedule", poisoned.__getitem__)
+    run = create_run(made, tmp_path / "poisoned")
+    # The rate poisons the parameters, not the gradient: the guard must look at what would be stored.
+    with pytest.raises(DivergedError, match="--learning-rate"):
+        execute(made, run, lambda event: None)
+    reopened = RunDirectory.open(run.path)
+    assert reopened.info.status == "failed"
+    for file in run.path.rglob("*.safetensors"):
+        assert all(mx.isfinite(v).all().item() for v in mx.load(str(file)).values()), file
+    assert [r["code"] for r in records(reopened, "event")] == ["non_finite"] * 3
+
+
+def test_divergence_halves_the_rate_once_and_goes_on(session, tmp_path):
+    made = session(max_bad_updates=2, on_divergence="halve", iters=20)
+    calls = []
+
+    def rate(update):
+        calls.append(update)
+        return math.inf if update in (7, 8) and calls.count(update) == 1 else 1e-4
+
+    object.__setattr__(made, "schedule", rate)
+    run = create_run(made, tmp_path / "halved")
+    calls.clear()
+    progress = execute(made, run, lambda event: None)
+    assert progress.peak_factor == 0.5
+    lrs = {r["update"]: r["lr"] for r in records(run, "train")}
+    assert lrs[4] == 1e-4
+    assert lrs[5] == lrs[19] == 5e-5
+    # What came after the checkpoint, the bad updates too, was forgotten with the rollback.
+    assert [r["code"] for r in records(run, "event")] == ["rollback"]
+
+
+def test_patience_ends_the_run_and_keeps_the_best(train):
+    run, progress, _ = train(
+        iters=40, learning_rate=0.5, schedule="constant", warmup=0, patience=2, steps_per_eval=2
+    )
+    assert progress.ended is not None and "2 evaluations" in progress.ended
+    assert progress.update == 2 * len(records(run, "eval")) - 2
+    assert (run.path / "adapters_final" / "adapters.safetensors").is_file()
+
+
+def test_max_time_ends_the_run_with_an_evaluation(train):
+    run, progress, _ = train(iters=400, max_time=0.5)
+    assert "--max-time" in progress.ended
+    assert records(run, "eval")[-1]["update"] == progress.update < 400
+
+
+def test_without_validation_rows_the_last_adapter_is_the_one_to_use(train, tmp_path, excel_rows):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(excel_rows[:16]) + "\n")
+    run, progress, _ = train(data=str(folder), iters=4)
+    assert progress.best is None
+    tensors = mx.load(str(run.adapters / "adapters.safetensors"))
+    last = mx.load(str(run.checkpoints.path(4) / "adapters.safetensors"))
+    assert all(mx.array_equal(tensors[name], value).item() for name, value in last.items())
+
+
+def test_adapter_config_is_mlx_lms(train):
+    run, _, _ = train()
+    config = json.loads((run.adapters / "adapter_config.json").read_text())
+    assert config["fine_tune_type"] == "lora"
+    assert config["num_layers"] > 0
+    assert config["lora_parameters"]["rank"] == 8
+
+
+def test_micro_batches_do_not_change_the_run(train):
+    one, _, _ = train("one", micro_batch_tokens=4096)
+    many, _, _ = train("many", micro_batch_tokens=64)
+    for a, b in zip(records(one, "train"), records(many, "train"), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-5)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=2e-4)
+
+
+def test_full_fine_tuning_changes_the_layers(train):
+    run, _, _ = train(fine_tune_type="full", num_layers=2, learning_rate=1e-3)
+    names = mx.load(str(run.adapters / "adapters.safetensors")).keys()
+    assert names and not any("lora" in name for name in names)
+    evaluations = [r["loss"] for r in records(run, "eval")]
+    assert evaluations[-1] < evaluations[0]
