@@ -6,7 +6,8 @@ True
 """
 
 from mlxsched.data.batches import Batch, Grid, collate, length_grid, micro_batches, shape_grid
-from mlxsched.data.dataset import Counts, Dataset, load_dataset
+from mlxsched.data.dataset import Counts, Dataset
+from mlxsched.data.load import load_dataset
 from mlxsched.data.options import DataOptions, Features
 from mlxsched.data.order import rows_of_update, updates_per_epoch
 from mlxsched.data.rows import Example, Row, Rows

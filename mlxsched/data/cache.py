@@ -12,9 +12,10 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,14 +23,17 @@ from mlxsched.data.rows import COLUMNS, Rows
 
 FORMAT = 1
 KEPT_ENTRIES = 16
+_ASIDE = ".new-"
+_ABANDONED_SECONDS = 86400
 _HEADER = "header.json"
+Made = TypeVar("Made")
 
 
 @contextlib.contextmanager
 def new_entry(directory: Path) -> Iterator[Path]:
     """A temporary directory to write an entry into; gone afterwards unless `keep` renamed it."""
     directory.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".new-", dir=directory))
+    aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=directory))
     try:
         yield aside
     finally:
@@ -46,32 +50,37 @@ def keep(aside: Path, directory: Path, key: str, header: Mapping[str, Any]) -> N
     if final.exists():  # damaged, or made by another process just now: as good as ours at best
         shutil.rmtree(final, ignore_errors=True)
     aside.rename(final)
-    _drop_oldest(directory)
+    with contextlib.suppress(OSError):  # another process may be tidying up too
+        _tidy(directory)
 
 
-def _drop_oldest(directory: Path) -> None:
+def _tidy(directory: Path) -> None:
+    """Remove all but the entries used last, and what killed processes left aside."""
     entries = [entry for entry in directory.iterdir() if (entry / _HEADER).is_file()]
+    entries = [entry for entry in entries if not entry.name.startswith(_ASIDE)]
     entries.sort(key=lambda entry: (entry / _HEADER).stat().st_mtime, reverse=True)
-    for entry in entries[KEPT_ENTRIES:]:
+    left = [
+        old for old in directory.glob(f"{_ASIDE}*") if time.time() - old.stat().st_mtime > _ABANDONED_SECONDS
+    ]
+    for entry in entries[KEPT_ENTRIES:] + left:
         shutil.rmtree(entry, ignore_errors=True)
 
 
-def find(
-    directory: Path, key: str, fingerprint: Callable[[Mapping[str, Rows]], str]
-) -> tuple[Any, Any] | None:
-    """Header and rows of the entry ``key``; None when there is none that is whole."""
+def find(directory: Path, key: str, use: Callable[[Any, Mapping[str, Rows]], Made]) -> Made | None:
+    """What ``use`` makes of header and rows of the entry ``key``; None when there is no entry that is whole.
+
+    ``use`` raises ValueError for rows that are not those the header tells of.
+    """
     entry = directory / key
     try:
         header = json.loads((entry / _HEADER).read_text(encoding="utf-8"))
         if header["format"] != FORMAT or header["key"] != key:
             return None
-        splits = {split: load_rows(entry, split) for split in header["splits"]}
-        if fingerprint(splits) != header["fingerprint"]:
-            return None
+        made = use(header, {split: load_rows(entry, split) for split in header["splits"]})
         os.utime(entry / _HEADER)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return header, splits
+    return made
 
 
 def load_rows(entry: Path, split: str) -> Rows:

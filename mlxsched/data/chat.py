@@ -19,7 +19,7 @@ from mlxsched.data.problems import RowProblem, harmless
 
 Messages = list[dict[str, Any]]
 Span = tuple[int, int]
-# Llama 3's templates write today's date into each row, unless told one; the same rows must stay the same tomorrow.
+# Llama 3's templates write today's date into each row unless told one; rows must be the same ones tomorrow.
 _FIXED_DATE = "26 Jul 2024"
 
 
@@ -30,8 +30,9 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._ends = tuple(end for end in ends if end)
         source = getattr(tokenizer, "chat_template", None)
-        dated = isinstance(source, str) and "date_string" in source
-        self._extra = {"date_string": _FIXED_DATE} if dated else {}
+        takes_date = isinstance(source, str) and "date_string" in source
+        self._extra = {"date_string": _FIXED_DATE} if takes_date else {}
+        self.writes_today = isinstance(source, str) and "strftime_now" in source and not takes_date
 
     def render(self, messages: Messages, tools: Any = None, *, prompt: bool = False) -> str:
         """The text of ``messages``, with the beginning of the assistant's turn after it when ``prompt``."""

@@ -19,8 +19,8 @@ from mlxsched.data.jsonl import type_name
 from mlxsched.data.options import Features
 from mlxsched.data.problems import RowProblem, harmless
 
-# Templates may reword what these two say (thinking is stripped, results are wrapped), so it is not looked for.
-_REWORDED_ROLES = ("assistant", "tool")
+# Every template knows these, and may reword what they say (thinking is stripped, results are wrapped).
+_KNOWN_ROLES = ("user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Renderer:
             )
         text, spans, lost = self._template.spans(messages, tools)
         for message in messages:
-            if message["role"] not in _REWORDED_ROLES and message["content"].strip() not in text:
+            if message["role"] not in _KNOWN_ROLES and message["content"].strip() not in text:
                 raise RowProblem(
                     f'the chat template leaves out what the role "{harmless(message["role"], 30)}" says'
                 )

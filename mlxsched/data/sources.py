@@ -181,8 +181,10 @@ class SplitFileSource:
         self._options = options
 
     def identity(self) -> str | None:
-        """Hash of the file."""
-        return json.dumps([self._path.suffix, file_hash(self._path)])
+        """Hash of the file, and what decides its split."""
+        options = self._options
+        split = [options.seed, options.valid_fraction, options.test_fraction, options.max_held_out]
+        return json.dumps([self._path.suffix, file_hash(self._path), *split])
 
     def records(self) -> Iterator[Record]:
         """All records, in the file's order, each with the split it falls into."""

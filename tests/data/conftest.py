@@ -108,6 +108,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     def write_rows(name: str, rows: list[Any]) -> Path:
         lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
         path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
         return path
 

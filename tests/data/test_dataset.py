@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ def test_bad_rows_are_skipped_and_counted_when_asked(write: Write, tokenizer: An
     clean = load_dataset(str(write("train.jsonl", [chat("a", "b"), chat("c", "d")]).parent), tokenizer)
     assert dataset.fingerprint == clean.fingerprint
     assert (dataset.counts["train"].bad, dataset.counts["train"].used) == (2, 2)
-    assert "2 bad rows of train skipped" in dataset.notes[0]
+    assert "2 bad rows skipped" in dataset.notes[0]
     assert "the format is text, but the rows before are chat" in dataset.problems.shown[1]
 
 
@@ -343,8 +344,6 @@ def test_what_decides_the_rows_decides_the_entry(
 ) -> None:
     source, options = cached
     load_dataset(source, tokenizers["chatml"], options)
-    from dataclasses import replace
-
     assert not load_dataset(source, tokenizers["llama3"], options).from_cache
     assert not load_dataset(source, tokenizers["chatml"], replace(options, max_seq_length=50)).from_cache
     assert not load_dataset(source, tokenizers["chatml"], replace(options, mask_prompt=False)).from_cache
@@ -353,7 +352,18 @@ def test_what_decides_the_rows_decides_the_entry(
     assert not load_dataset(source, tokenizers["chatml"], options).from_cache
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "header", "gone", "format"])
+def test_the_seed_decides_the_split_of_a_file_only(
+    cached: tuple[str, DataOptions], write: Write, tokenizer: Any
+) -> None:
+    source, options = cached
+    load_dataset(source, tokenizer, options)
+    assert not load_dataset(source, tokenizer, replace(options, seed=1)).from_cache
+    directory = str(write("sub/train.jsonl", [chat("a", "b")]).parent)
+    load_dataset(directory, tokenizer, options)
+    assert load_dataset(directory, tokenizer, replace(options, seed=1)).from_cache
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "header", "gone", "format", "counts"])
 def test_a_damaged_entry_is_made_anew(damage: str, cached: tuple[str, DataOptions], tokenizer: Any) -> None:
     source, options = cached
     assert options.cache_dir is not None
@@ -367,6 +377,8 @@ def test_a_damaged_entry_is_made_anew(damage: str, cached: tuple[str, DataOption
         tokens.write_bytes(data[:-3])
     elif damage == "header":
         header.write_text('{"format"')
+    elif damage == "counts":
+        header.write_text(header.read_text().replace('"dropped"', '"lost"'))
     elif damage == "format":
         header.write_text(header.read_text().replace('"format": 1', '"format": 0'))
     else:
@@ -380,8 +392,6 @@ def test_a_damaged_entry_is_made_anew(damage: str, cached: tuple[str, DataOption
 def test_a_cache_that_cannot_be_written_is_gone_without(
     cached: tuple[str, DataOptions], tmp_path: Path, tokenizer: Any
 ) -> None:
-    from dataclasses import replace
-
     (tmp_path / "file").touch()
     dataset = load_dataset(cached[0], tokenizer, replace(cached[1], cache_dir=tmp_path / "file"))
     assert dataset.train is not None

@@ -1,0 +1,176 @@
+"""One pass over a source: render, tokenize, cut and count its rows, into memory or into the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+from mlxsched.data import cache
+from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
+from mlxsched.data.encode import Encoded, Encoder
+from mlxsched.data.formats import Rendered, Renderer, format_of
+from mlxsched.data.options import SPLITS, DataOptions
+from mlxsched.data.problems import Problems, RowProblem
+from mlxsched.data.rows import COLUMNS, NO_PROMPT, Rows, RowsWriter, from_buffers
+from mlxsched.data.sources import Record, Source
+
+CHUNK = 512  # rows encoded together, or fewer when they are long
+CHUNK_CHARACTERS = 2**20
+Progress = Callable[[int], None]
+
+
+class Reading:
+    """One pass over a source into writers, in memory or on disk."""
+
+    def __init__(
+        self, source: Source, encoder: Encoder, options: DataOptions, progress: Progress | None
+    ) -> None:
+        self._source = source
+        self._encoder = encoder
+        self._options = options
+        self._progress = progress
+        self._template = encoder.template()
+        self._renderer = Renderer(self._template, options.mask_prompt)
+
+    def in_memory(self) -> Dataset:
+        """Tokenize into memory."""
+        files: dict[str, dict[str, io.BytesIO]] = {}
+
+        def open_split(split: str) -> dict[str, io.BytesIO]:
+            return files.setdefault(split, {name: io.BytesIO() for name in COLUMNS})
+
+        self._run(open_split)
+        splits = {
+            split: from_buffers({name: file.getbuffer().toreadonly() for name, file in columns.items()})
+            for split, columns in files.items()
+        }
+        return self._finish(splits)
+
+    def on_disk(self, directory: Path, key: str) -> Dataset:
+        """Tokenize into a cache entry, and map it."""
+        with cache.new_entry(directory) as aside:
+            with contextlib.ExitStack() as stack:
+
+                def open_split(split: str) -> dict[str, BinaryIO]:
+                    paths = {name: aside / f"{split}.{name}" for name in COLUMNS}
+                    return {name: stack.enter_context(path.open("wb")) for name, path in paths.items()}
+
+                self._run(open_split)
+            made = self._finish({split: cache.load_rows(aside, split) for split in self._writers})
+            header = {
+                "splits": list(made.splits),
+                "fingerprint": made.fingerprint,
+                "notes": made.notes,
+                "counts": {split: asdict(counts) for split, counts in made.counts.items()},
+                "problems": asdict(made.problems),
+            }
+            cache.keep(aside, directory, key, header)
+        return made
+
+    def _run(self, open_split: Callable[[str], Mapping[str, BinaryIO]]) -> None:
+        self._writers: dict[str, RowsWriter] = {}
+        self._counts: dict[str, Counts] = {}
+        self._formats: dict[str, tuple[str, str]] = {}
+        self._problems = Problems()
+        pending: dict[str, list[Rendered]] = {}
+        size: Counter[str] = Counter()
+        for done, record in enumerate(self._source.records(), 1):
+            if record.split not in self._counts:
+                self._counts[record.split] = Counts()
+                self._writers[record.split] = RowsWriter(open_split(record.split))
+            rendered = self._render(record)
+            if rendered is not None:
+                batch = pending.setdefault(record.split, [])
+                batch.append(rendered)
+                size[record.split] += len(rendered.text)
+                if len(batch) >= CHUNK or size[record.split] >= CHUNK_CHARACTERS:
+                    self._write(record.split, pending.pop(record.split))
+                    size[record.split] = 0
+            if self._progress is not None and done % CHUNK == 0:
+                self._progress(done)
+        for split, batch in pending.items():
+            self._write(split, batch)
+
+    def _render(self, record: Record) -> Rendered | None:
+        counts = self._counts[record.split]
+        counts.read += 1
+        try:
+            if isinstance(record.data, RowProblem):
+                raise record.data
+            name = format_of(record.data, record.features)
+            first, where = self._formats.setdefault(record.split, (name, record.where))
+            if name != first:
+                raise RowProblem(f"the format is {name}, but the rows before are {first} (since {where})")
+            return self._renderer.render(record.data, name, record.features)
+        except RowProblem as problem:
+            counts.bad += 1
+            self._problems.add(record.where, problem.what, problem.excerpt or record.excerpt)
+            return None
+
+    def _write(self, split: str, batch: list[Rendered]) -> None:
+        if self._problems.count and not self._options.skip_bad_rows:
+            return  # refused anyway: only look for the other bad rows
+        writer, counts = self._writers[split], self._counts[split]
+        for rendered, row in zip(batch, self._encoder.encode(batch), strict=True):
+            self._add(writer, counts, rendered, row)
+
+    def _add(self, writer: RowsWriter, counts: Counts, rendered: Rendered, row: Encoded) -> None:
+        limit = self._options.max_seq_length
+        targets = row.targets[:limit]
+        if not targets.any():
+            counts.dropped += 1
+            return
+        counts.truncated += len(row.tokens) > limit
+        counts.lost_turns += rendered.lost_turns
+        counts.open_ended += len(row.tokens) <= limit and not self._ends_turn(row)
+        asked = rendered.answer is not None and 0 < row.prompt_length < limit
+        writer.add(
+            row.tokens[:limit],
+            targets,
+            row.prompt_length if asked else NO_PROMPT,
+            rendered.answer if asked else None,
+        )
+
+    def _ends_turn(self, row: Encoded) -> bool:
+        last = row.tokens[row.targets.nonzero()[0][-1]]
+        return int(last) in self._encoder.end_ids or not self._encoder.end_ids
+
+    def _finish(self, splits: Mapping[str, Rows]) -> Dataset:
+        if self._problems.count and not self._options.skip_bad_rows:
+            raise self._problems.error(self._source.name)
+        kept = {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
+        notes = list(self._source.notes) + list(self._notes())
+        return Dataset(kept, fingerprint_of(kept), notes, self._counts, self._problems)
+
+    def _notes(self) -> Iterator[str]:
+        limit = self._options.max_seq_length
+        if self._problems.count:
+            yield f"{self._problems.count} bad rows skipped; the first: {self._problems.shown[0]}"
+        templated = any(name != "text" for name, _ in self._formats.values())
+        if templated and self._template is not None and self._template.writes_today:
+            yield "the chat template writes today's date into each row: on another day the rows are others"
+        for split, counts in self._counts.items():
+            if counts.dropped:
+                yield (
+                    f"{counts.dropped} rows of {split} dropped: all their targets lie beyond "
+                    f"--max-seq-length {limit}"
+                )
+            if counts.truncated:
+                yield f"{counts.truncated} rows of {split} cut at {limit} tokens (--max-seq-length)"
+            if counts.lost_turns:
+                yield (
+                    f"{counts.lost_turns} assistant turns of {split} are not trained on: the chat template "
+                    "writes them differently once others follow"
+                )
+            if counts.open_ended:
+                yield (
+                    f"{counts.open_ended} rows of {split} do not end with one of the tokenizer's end tokens: "
+                    "the model will not learn from them when to stop"
+                )
+        if "train" in self._counts and "valid" not in self._counts:
+            yield "there are no validation rows: the best adapter can't be told from the last"

@@ -1,0 +1,79 @@
+"""Rows through the ``datasets`` library; its own JSON reader needs no network."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlxsched.data import DataOptions, load_dataset
+from mlxsched.errors import DataError
+
+HAS_DATASETS = importlib.util.find_spec("datasets") is not None
+needs_datasets = pytest.mark.skipif(not HAS_DATASETS, reason="datasets is not installed")
+
+
+@pytest.mark.skipif(HAS_DATASETS, reason="datasets is installed")
+@pytest.mark.parametrize("name", ["exel", "someone/something"])
+def test_without_the_library_the_command_to_get_it_is_told(name: str, tokenizer: Any) -> None:
+    with pytest.raises(DataError, match="neither bundled.*nor a file.*pip install"):
+        load_dataset(name, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("block", "what"),
+    [
+        ({}, "needs a path"),
+        ({"path": 3}, "path must be a str; got 3"),
+        ({"path": "a/b", "splits": "train"}, "has no key 'splits'"),
+        ([], "hf_dataset is empty"),
+    ],
+)
+def test_a_bad_block_is_refused(block: Any, what: str, tokenizer: Any) -> None:
+    with pytest.raises(DataError, match=what):
+        load_dataset(block, tokenizer)
+
+
+def block(path: Path, **more: Any) -> dict[str, Any]:
+    cache = str(path.parent / "hub")
+    return {"path": "json", "config": {"data_files": str(path), "cache_dir": cache}, **more}
+
+
+@needs_datasets
+def test_blocks_with_their_own_features(write: Callable[..., Path], tmp_path: Path, tokenizer: Any) -> None:
+    one = write("one.jsonl", [{"question": f"two {i}?", "sql": f"four {i}"} for i in range(10)])
+    two = write("two.jsonl", [{"prompt": "hello", "completion": "there"}] * 3)
+    source = [
+        block(one, prompt_feature="question", completion_feature="sql"),
+        block(two, train_split="train", valid_split="train[:1]"),
+    ]
+    options = DataOptions(cache_dir=tmp_path / "cache")
+    for cached in (False, True):
+        dataset = load_dataset(source, tokenizer, options)
+        assert dataset.from_cache is cached
+        assert dataset.train is not None
+        assert dataset.valid is not None
+        answers = [example.answer for example in dataset.train.examples() or []]
+        assert answers == [f"four {i}" for i in range(8)] + ["there"] * 3
+        assert [example.answer for example in dataset.valid.examples() or []] == ["four 9", "there"]
+
+
+@needs_datasets
+def test_nulls_of_a_table_are_keys_that_are_not_there(write: Callable[..., Path], tokenizer: Any) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "sum"}]}
+    chat = [{"role": "user", "content": "two?"}, call, {"role": "assistant", "content": "four"}]
+    path = write("chat.jsonl", [{"messages": chat}] * 10)
+    dataset = load_dataset(block(path), tokenizer)
+    assert dataset.counts["train"].bad == 0
+
+
+@needs_datasets
+def test_bad_rows_and_missing_sets_are_named(write: Callable[..., Path], tokenizer: Any) -> None:
+    path = write("bad.jsonl", [{"other": "two"}] * 10)
+    with pytest.raises(DataError, match=r"json \[train\]:1: needs the key"):
+        load_dataset(block(path), tokenizer)
+    with pytest.raises(DataError, match="could not be loaded from Hugging Face"):
+        load_dataset(block(path, train_split="nothing"), tokenizer)
