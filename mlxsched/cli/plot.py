@@ -39,35 +39,47 @@ HELP = """Draw learning-rate schedules, several over each other, and what a run 
     """
 JSON_POINTS = 10_000
 """``--json`` holds every update of a schedule up to this long."""
+MOST_POINTS = 1_000_000
 
 
-def _whole_or_ratio(_: click.Context, __: click.Parameter, value: str | None) -> int | float | None:
+def _updates_or_ratio(_: click.Context, __: click.Parameter, value: str | None) -> int | float | None:
     """``100`` is updates, ``0.1`` a ratio."""
     if value is None:
         return None
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    raise click.BadParameter(f"{value!r} is neither a number of updates nor a ratio below 1.")
+    try:
+        number = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a number of updates nor a ratio below 1.") from None
+    return int(number) if number.is_integer() else number
 
 
 @click.command(help=HELP)
 @click.argument("schedules", nargs=-1, required=True, metavar="SCHEDULE...")
-@click.option("--peak", type=float, help="Highest rate of a schedule given by name. [2e-4]")
+@click.option("--peak", metavar="RATE", type=float, help="Highest rate of a schedule given by name. [2e-4]")
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Updates to draw, and the length of a named schedule. [1000]"
+    "--steps",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Updates to draw, and the length of a named schedule. [1000]",
 )
-@click.option("--warmup", callback=_whole_or_ratio, metavar="N", help="Updates, or a ratio below 1. [0.1]")
-@click.option("--end", type=float, help="Last rate of a schedule given by name. [0]")
+@click.option("--warmup", callback=_updates_or_ratio, metavar="N", help="Updates, or a ratio below 1. [0.1]")
+@click.option("--end", metavar="RATE", type=float, help="Last rate of a schedule given by name. [0]")
 @click.option("--log", is_flag=True, help="Logarithmic axis for the rate.")
-@click.option("--points", type=click.IntRange(min=2), help="Look at about this many updates, evenly spread.")
+@click.option(
+    "--points",
+    metavar="N",
+    type=click.IntRange(2, MOST_POINTS),
+    help="Look at about this many updates, evenly spread.",
+)
 @click.option(
     "-o", "--output", "file", type=click.Path(path_type=Path), help="Write a .png, .svg or .pdf instead."
 )
-@click.option("--width", type=click.IntRange(min=30), help="Columns of the picture in the terminal.")
-@click.option("--height", type=click.IntRange(min=8), help="Lines of the picture in the terminal.")
+@click.option(
+    "--width", metavar="N", type=click.IntRange(min=30), help="Columns of the picture in the terminal."
+)
+@click.option(
+    "--height", metavar="N", type=click.IntRange(min=8), help="Lines of the picture in the terminal."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print name, steps and values instead of a picture.")
 def command(schedules: tuple[str, ...], steps: int | None, points: int | None, **options: Any) -> None:
     from mlxsched.render.sources import Planned, Shape, find_source
@@ -116,14 +128,15 @@ def _show(chart: Chart, file: Path | None, width: int | None, height: int | None
 
 
 def _record(source: Planned | Recorded, points: int | None) -> dict[str, Any]:
-    """The numbers of one source: ``name``, ``steps``, ``values``; of a run the losses too."""
+    """The numbers of one source: ``name``, ``steps``, ``values``, and the schedule or the losses of a run."""
     from mlxsched.render.sources import Recorded
 
     if isinstance(source, Recorded):
         return _run_record(source.directory)
     gaps = points - 1 if points else (source.steps if source.steps <= JSON_POINTS else 1000)
     at, values = source.schedule.sample(gaps, source.steps)
-    return {"name": source.name, "steps": at, "values": values}
+    name = source.name.partition("(")[0].strip()
+    return {"name": name, "schedule": source.schedule.to_dict(), "steps": at, "values": values}
 
 
 def _run_record(directory: Path) -> dict[str, Any]:

@@ -34,16 +34,23 @@ def record_run(directory: Path) -> Path:
 def test_json_holds_every_update_and_the_schedules_own_float64_values() -> None:
     told = json.loads(plot(COSINE, "--json").stdout)
     schedule = warmup_cosine(2e-4, 1000, 100)
-    assert told["name"] == COSINE
+    assert told["name"] == "warmup_cosine"
+    assert told["schedule"] == schedule.to_dict()
     assert told["steps"] == list(range(1001))
     assert told["values"] == [schedule(step) for step in range(1001)]
 
 
 def test_json_of_several_is_a_list_in_their_order() -> None:
     told = json.loads(plot("linear", COSINE, "--json", "--steps", "50").stdout)
-    assert [one["name"] for one in told] == ["linear", COSINE]
+    assert [one["name"] for one in told] == ["linear", "warmup_cosine"]
     assert told[0]["values"] == [warmup_linear(2e-4, 50, 0.1)(step) for step in range(51)]
     assert told[1]["steps"][-1] == 50
+
+
+def test_a_warmup_is_updates_or_a_ratio() -> None:
+    for written in ("50", "50.0", "5e1", "0.5"):
+        told = json.loads(plot("linear", "--steps", "100", "--warmup", written, "--json").stdout)
+        assert told["values"].index(2e-4) == 50
 
 
 def test_points_thin_the_numbers_out_but_keep_the_boundaries() -> None:
@@ -113,6 +120,10 @@ def test_a_picture_file(tmp_path: Path, suffix: str, start: bytes) -> None:
         (["linear", "-o", "lr.bmp"], ".png, .svg or .pdf"),
         (["linear", "--peak", "0", "--log"], "Leave out --log"),
         (["linear", "--steps", "0"], "--steps"),
+        (["linear", "--warmup", "1.5"], "`warmup`"),
+        (["linear", "--warmup", "nan"], "`warmup`"),
+        (["linear", "--peak", "-1"], "`peak`"),
+        (["linear", "--peak", "inf"], "`peak`"),
         ([], "SCHEDULE"),
     ],
 )
