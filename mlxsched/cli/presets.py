@@ -77,3 +77,16 @@ def copy(name: str, file: Path, force: bool) -> None:
         raise UsageError(f"No such directory: {file.parent}. Make it first.")
     write_bytes(file, source.read_bytes())
     note(f"Wrote {file}. Train with `mlxsched train --config {file}`.")
+
+
+@command.command()
+def schema() -> None:
+    """Print the JSON Schema of a config file, with which editors complete and check it.
+
+    \b
+    Example:
+      mlxsched presets schema > mlxsched.schema.json
+    """
+    from mlxsched.config.schema import json_schema
+
+    print_json(json_schema())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -38,11 +39,8 @@ def _warmup(value: object) -> object:
     return value
 
 
-def _off_at_zero(value: object) -> object:
-    try:
-        return value if float(str(value)) else None
-    except ValueError:
-        return value
+def _off_at_zero(value: float | None) -> float | None:
+    return value or None
 
 
 Size = Annotated[int, Field(ge=0), BeforeValidator(parse_size, json_schema_input_type=int | str)]
@@ -51,7 +49,7 @@ Share = Annotated[
     float, Field(gt=0, lt=1), BeforeValidator(parse_percentage, json_schema_input_type=float | str)
 ]
 Warmup = Annotated[int | float, Field(ge=0), BeforeValidator(_warmup)]
-Norm = Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_off_at_zero)]
+Norm = Annotated[float | None, Field(ge=0), AfterValidator(_off_at_zero)]
 Batches = Annotated[int, Field(ge=-1)]
 
 

@@ -48,3 +48,9 @@ def test_copy_into_a_directory_keeps_the_name_and_a_missing_one_is_refused(tmp_p
     assert (tmp_path / "debug.yaml").exists()
     assert main(["presets", "copy", "debug", str(tmp_path / "no" / "x.yaml")]) == 2
     assert "No such directory" in capsys.readouterr().err
+
+
+def test_schema_is_that_of_a_config_file(capsys):
+    assert main(["presets", "schema"]) == 0
+    properties = json.loads(capsys.readouterr().out)["properties"]
+    assert {"learning_rate", "lr_schedule", "preset"} <= set(properties)
