@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 WISHES = {
     "missing": "be given",
     "string_type": "be text",
+    "string_pattern_mismatch": "be letters, digits, dots, dashes and underscores, a letter or digit first",
     "dict_type": "be a mapping",
     "model_type": "be a mapping",
     "list_type": "be a list",

@@ -134,7 +134,7 @@ def _validate(merged: Layer, problems: list[str]) -> RunConfig:
     except ValidationError as error:
         problems = [*problems, *complaints(error, lambda keys: _place(keys, merged))]
     if problems:
-        raise ConfigError("\n".join(sorted(problems, key=_by_line)))
+        raise ConfigError(_one_message(sorted(problems, key=_by_line)))
     return config
 
 
@@ -142,6 +142,12 @@ def _place(keys: KeyPath, merged: Layer) -> str:
     """Return where a key was given: ``file:line:column`` or ``--flag``."""
     given = merged.get(".".join(map(str, keys[:2]))) or merged[str(keys[0])]
     return given.file.place(*keys) if given.file else given.origin
+
+
+def _one_message(problems: list[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  ".join([f"{len(problems)} problems in the configuration:", *problems])
 
 
 def _by_line(problem: str) -> list[str | int]:

@@ -175,7 +175,9 @@ def test_all_problems_come_in_one_message_each_with_its_place(write):
     )
     with pytest.raises(ConfigError) as caught:
         load_config(file=path, flags={"batch_size": "0", "optimizer": "adm"})
-    assert str(caught.value).splitlines() == [
+    first, *problems = str(caught.value).splitlines()
+    assert first == "8 problems in the configuration:"
+    assert [problem.removeprefix("  ") for problem in problems] == [
         "--batch-size: `batch_size` must be greater than 0; got '0'.",
         "--optimizer: `optimizer` must be 'adam', 'adamw', 'muon', 'sgd', 'adafactor' or 'lion'; got 'adm'.",
         f"{path}:1:1: unknown key `lerning_rate`; did you mean `learning_rate`?",
