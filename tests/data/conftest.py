@@ -60,16 +60,22 @@ _CORPUS = [
 ]
 
 
-def build_tokenizer(family: str | None) -> Any:
-    """A tokenizer of about 350 tokens with the template of ``family`` (None: without one)."""
+def build_tokenizer(family: str | None, *, byte_level: bool = True) -> Any:
+    """A tokenizer of about 350 tokens with the template of ``family`` (None: without one).
+
+    Byte-level as GPT-2's, or else with spaces as marks and a mark put before a text, as Llama 2's.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     template, bos, eos = FAMILIES[family or "chatml"]
     backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    parts: Any = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False) if byte_level else pre_tokenizers.Metaspace()
+    )
+    backend.pre_tokenizer = parts
+    backend.decoder = decoders.ByteLevel() if byte_level else decoders.Metaspace()
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if byte_level else sorted({*"".join(_CORPUS), *"é\n:19"})
     special = list(dict.fromkeys([bos, eos, *_MARKS]))
     trainer = trainers.BpeTrainer(
         vocab_size=350, initial_alphabet=alphabet, special_tokens=special, show_progress=False
@@ -93,6 +99,12 @@ def tokenizers() -> dict[str, Any]:
     """One wrapped tokenizer a family; "plain" has no chat template."""
     made = {family: wrap(build_tokenizer(family)) for family in FAMILIES}
     return {**made, "plain": wrap(build_tokenizer(None))}
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., Any]:
+    """`build_tokenizer`, for tests that need one of transformers' own, or one with marks for spaces."""
+    return build_tokenizer
 
 
 @pytest.fixture

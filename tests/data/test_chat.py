@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -195,7 +196,11 @@ def test_without_masking_all_but_the_first_token_are_targets(tokenizer: Any) -> 
     assert encoded.targets[1:].all()
 
 
-def test_a_slow_tokenizer_gives_the_same(tokenizers: dict[str, Any]) -> None:
+@pytest.mark.parametrize("byte_level", [True, False])
+@pytest.mark.parametrize("family", ["chatml", "llama3", "mistral"])
+def test_a_slow_tokenizer_gives_the_same(
+    family: str, byte_level: bool, make_tokenizer: Callable[..., Any]
+) -> None:
     class Slow:
         """The same tokenizer, without the offsets that only fast ones have."""
 
@@ -213,11 +218,12 @@ def test_a_slow_tokenizer_gives_the_same(tokenizers: dict[str, Any]) -> None:
         {"role": "user", "content": "how are you"},
         {"role": "assistant", "content": "=SUM(A1:A10)"},
     ]
-    for family in ("chatml", "llama3", "mistral"):
-        fast = tokenizers[family]._tokenizer
-        (_, one), (_, other) = tokenize(fast, messages), tokenize(Slow(fast), messages)
-        np.testing.assert_array_equal(one.tokens, other.tokens)
-        np.testing.assert_array_equal(one.targets, other.targets)
+    fast = make_tokenizer(family, byte_level=byte_level)
+    (_, one), (_, other) = tokenize(fast, messages), tokenize(Slow(fast), messages)
+    np.testing.assert_array_equal(one.tokens, other.tokens)
+    np.testing.assert_array_equal(one.targets, other.targets)
+    answers = "".join(text for text, target in by_character(fast, one) if target)
+    assert answers.replace(" ", "") == f"Iamfiné{fast.eos_token}=SUM(A1:A10){fast.eos_token}"
 
 
 @pytest.mark.parametrize(
