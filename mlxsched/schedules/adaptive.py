@@ -1,6 +1,6 @@
-"""Controllers: schedules that scale a base schedule by a factor that follows a metric.
+"""Controllers: schedules that scale another one by a factor that follows a metric.
 
-A controller is called like any schedule, ``base(step) * factor``; ``observe(metric)`` after each evaluation
+A controller is called like any schedule, ``schedule(step) * factor`` of the schedule it wraps; ``observe(metric)`` after each evaluation
 moves the factor. What it has seen is its state, apart from its arguments: ``state_dict`` and ``load_state_dict``
 (plain JSON) belong into a checkpoint, while ``to_dict``, equality and hash know the arguments only. Limits are
 factors, not rates, so the defaults fit a peak of 1e-5 as well as one of 1e-2.
@@ -30,19 +30,18 @@ from typing import Any
 import mlx.core as mx
 
 from mlxsched.errors import ScheduleError
-from mlxsched.schedules.base import Part, Phase, Schedule, check_part, knots_of, phases_of, steps_of, value_of
+from mlxsched.schedules.base import value_of
 from mlxsched.schedules.checks import Above0, Count, Rate, Steps, one_of
+from mlxsched.schedules.combine import _Wrapped
 from mlxsched.schedules.numeric import MLX, Backend, Number
-
 
 State = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Controller(Schedule):
-    """What plateau and greedy have in common: a base, a factor, and the judgement of a metric."""
+class Controller(_Wrapped):
+    """What plateau and greedy have in common: a factor on a schedule, and the judgement of a metric."""
 
-    base: Part
     decay_rate: Above0 = 0.5
     patience: Count = 2
     threshold: Rate = 1e-3
@@ -58,7 +57,7 @@ class Controller(Schedule):
         object.__setattr__(self, "_state", [mx.array(1.0)])
 
     def _check(self) -> None:
-        check_part("base", self.base)
+        super()._check()
         one_of("threshold_mode", self.threshold_mode, ("rel", "abs"))
         one_of("mode", self.mode, ("min", "max"))
         if self.decay_rate >= 1:
@@ -67,7 +66,7 @@ class Controller(Schedule):
             )
         if self.min_factor > 1:
             raise ScheduleError(
-                f"`min_factor` must be 1 or less; got {self.min_factor}. It is a share of the base's rate."
+                f"`min_factor` must be 1 or less; got {self.min_factor}. It is a share of the schedule's rate."
             )
 
     def observe(self, metric: float) -> None:
@@ -77,7 +76,7 @@ class Controller(Schedule):
 
     @property
     def factor(self) -> float:
-        """What the base's rate is multiplied with now; 1 before anything was observed."""
+        """What the schedule's rate is multiplied with now; 1 before anything was observed."""
         return float(self._seen["factor"])
 
     @property
@@ -129,21 +128,8 @@ class Controller(Schedule):
         if self.factor - factor > self.min_change:
             self._seen["factor"] = factor
 
-    # As a schedule
-
     def _value(self, step: Number, ops: Backend) -> Number:
-        return value_of(self.base, step, ops) * (self.state[0] if ops is MLX else self.factor)
-
-    def _knots(self, last: int) -> tuple[int, ...] | None:
-        return self.base._knots() if isinstance(self.base, Schedule) else None
-
-    @property
-    def steps(self) -> int | None:
-        return steps_of(self.base)
-
-    @property
-    def phases(self) -> tuple[Phase, ...]:
-        return tuple(phases_of(self.base, 0, None))
+        return value_of(self.schedule, step, ops) * (self.state[0] if ops is MLX else self.factor)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return *super().__reduce__(), self.state_dict()
@@ -156,15 +142,15 @@ class Controller(Schedule):
 class plateau(Controller):
     """Lower the rate when the metric has stopped improving.
 
-    Formula: rate(t) = base(t) * factor; factor *= decay_rate, not below min_factor, when `patience` + 1
+    Formula: rate(t) = schedule(t) * factor; factor *= decay_rate, not below min_factor, when `patience` + 1
         observations in a row were no improvement
     When: runs of open length with an honest validation set. A schedule that ends at 0 is better when the length
         is known.
     Source: torch.optim.lr_scheduler.ReduceLROnPlateau
-    Spec: plateau(base=warmup_constant(peak=2e-4, warmup=100), decay_rate=0.5, patience=2)
+    Spec: plateau(schedule=warmup_constant(peak=2e-4, warmup=100), decay_rate=0.5, patience=2)
 
     Args:
-        base: the schedule, or function of the step, that is scaled.
+        schedule: the schedule, or function of the step, that is scaled.
         decay_rate: the factor's change each time, below 1.
         patience: observations without improvement that are let pass.
         threshold: how much better counts as better.
@@ -201,15 +187,15 @@ class plateau(Controller):
 class greedy(Controller):
     """Raise the rate while the metric improves, lower it while it does not.
 
-    Formula: rate(t) = base(t) * factor; after `patience` + 1 improvements in a row factor /= decay_rate, not
+    Formula: rate(t) = schedule(t) * factor; after `patience` + 1 improvements in a row factor /= decay_rate, not
         above max_factor; after as many failures factor *= decay_rate, not below min_factor
     When: to let a run find its own rate around a guessed one. GreedyLR's own limits are rates (1e-3 to 1), so a
-        rate of 2e-4 can only rise there; here they are factors of the base.
+        rate of 2e-4 can only rise there; here they are factors on the schedule.
     Source: GreedyLR (arXiv 2512.14527), in transformers as lr_scheduler_type="greedy"
-    Spec: greedy(base=warmup_constant(peak=2e-4, warmup=100), patience=2)
+    Spec: greedy(schedule=warmup_constant(peak=2e-4, warmup=100), patience=2)
 
     Args:
-        base: the schedule, or function of the step, that is scaled.
+        schedule: the schedule, or function of the step, that is scaled.
         decay_rate: the factor's change each time, below 1.
         patience: observations of one kind in a row that are let pass.
         threshold: how much better counts as better.

@@ -10,9 +10,9 @@ from fractions import Fraction
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Endless, Phase, Schedule
-from mlxsched.schedules.checks import Above0, Rate, Real, Steps, one_of, rate, real
+from mlxsched.schedules.checks import Above0, Count, Rate, Real, Steps, one_of, rate, real
 from mlxsched.schedules.numeric import Backend, Number
-from mlxsched.schedules.shapes import TAILS, cosine
+from mlxsched.schedules.shapes import TAILS, cosine, linear, one_minus_sqrt
 
 HORIZON = 2**40
 """Steps for which growing cycles are laid out, a trillion."""
@@ -255,3 +255,117 @@ def one_minus_power(done: Number, left: Number, k: float, ops: Backend) -> Numbe
     """1 - done^k, without cancellation near done = 1."""
     late = -ops.expm1(k * ops.log1p(-ops.minimum(left, 0.5)))
     return ops.where(done < left, 1.0 - ops.pow(done, k), late)
+
+
+@dataclass(frozen=True)
+class stretched_polynomial(Endless):
+    """A polynomial decay that stretches itself each time it would end, as keras' ``cycle=True`` does.
+
+    Formula: rate(t) = end + (init - end) * (1 - t / n)^power with n = decay_steps * max(1, ceil(t / decay_steps));
+        `end` at each multiple of decay_steps
+    When: to have keras' values; a decay that ends is `polynomial`.
+    Source: keras.optimizers.schedules.PolynomialDecay
+    Spec: stretched_polynomial(init=1e-3, decay_steps=500)
+
+    Args:
+        init: the rate at step 0.
+        decay_steps: updates of the first decay.
+        end: the lowest rate.
+        power: the exponent.
+
+    Raises:
+        ScheduleError: an argument does not fit.
+
+    >>> schedule = stretched_polynomial(1e-3, decay_steps=500)
+    >>> schedule(500), schedule(750)
+    (0.0, 0.00025)
+    """
+
+    init: Rate
+    decay_steps: Steps
+    end: Rate = 0.0
+    power: Above0 = 1.0
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        whole = ops.maximum((step + self.decay_steps - 1) // self.decay_steps, 1) * self.decay_steps
+        left = ops.pow(ops.real(whole - step) / ops.real(whole), self.power)
+        return self.init * left + self.end * (1.0 - left)
+
+
+@dataclass(frozen=True)
+class falling_plateau(Schedule):
+    """Warmup-stable-decay's last two parts as timm has them: the stable part may fall, and there are more tails.
+
+    Formula: held(t) = max(end, peak * (1 + t / timescale)^-stable_power), or peak without a timescale;
+        rate(t) = held(t) for t <= stable_steps, then end + (held(t) - end) * tail(p); end from
+        t = stable_steps + decay_steps on
+    When: to have timm's values; `wsd` covers a run.
+    Source: timm's WSDLRScheduler
+    Spec: falling_plateau(peak=2e-4, stable_steps=800, decay_steps=200, timescale=100.0)
+
+    Args:
+        peak: the rate at step 0.
+        stable_steps: updates before the decay.
+        decay_steps: updates of the decay.
+        end: the last rate, and the lowest.
+        timescale: how fast the stable part falls, in updates; None holds the peak.
+        stable_power: the exponent of that fall.
+        tail: linear, 1-sqrt, cosine, power (1 - p^tail_power) or exp ((r^p - r) / (1 - r)).
+        tail_power: of the power tail.
+        tail_ratio: r of the exp tail, between 0 and 1.
+
+    Raises:
+        ScheduleError: an argument does not fit.
+
+    >>> schedule = falling_plateau(2e-4, stable_steps=800, decay_steps=200, tail="linear")
+    >>> schedule(800), schedule(900), schedule(1000)
+    (0.0002, 0.0001, 0.0)
+    """
+
+    peak: Rate
+    stable_steps: Count
+    decay_steps: Steps
+    end: Rate = 0.0
+    timescale: Above0 | None = None
+    stable_power: Above0 = 0.5
+    tail: str = "1-sqrt"
+    tail_power: Above0 = 0.5
+    tail_ratio: Above0 = 0.1
+
+    def _check(self) -> None:
+        one_of("tail", self.tail, ("linear", "1-sqrt", "cosine", "power", "exp"))
+        if self.tail_ratio >= 1:
+            raise ScheduleError(f"`tail_ratio` must be below 1; got {self.tail_ratio}. timm's default is 0.1.")
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        passed = ops.done(step, self.stable_steps, self.decay_steps)
+        done = ops.real(passed) / float(self.decay_steps)
+        left = ops.real(self.decay_steps - passed) / float(self.decay_steps)
+        down = self._down(done, left, ops)
+        value = self._held(step, ops) * down + self.end * (1.0 - down)
+        return ops.where(step < self.stable_steps + self.decay_steps, value, self.end)
+
+    def _held(self, step: Number, ops: Backend) -> Number:
+        if self.timescale is None:
+            return self.peak
+        fallen = ops.pow(1.0 + ops.real(step) / self.timescale, -self.stable_power)
+        return ops.maximum(self.peak * fallen, self.end)
+
+    def _down(self, done: Number, left: Number, ops: Backend) -> Number:
+        """The tail, from 1 to 0."""
+        if self.tail == "power":
+            return one_minus_power(done, left, self.tail_power, ops)
+        if self.tail == "exp":
+            ratio = self.tail_ratio
+            return ops.expm1(-math.log(ratio) * left) * (ratio / (1.0 - ratio))
+        weights = {"linear": linear, "1-sqrt": one_minus_sqrt, "cosine": cosine}[self.tail]
+        return weights(done, left, ops)[0]
+
+    @property
+    def steps(self) -> int:
+        return self.stable_steps + self.decay_steps
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        stable = (Phase("stable", 0, self.stable_steps),) if self.stable_steps else ()
+        return (*stable, Phase("decay", self.stable_steps, self.steps), Phase("end", self.steps, None))
