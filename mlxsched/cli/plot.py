@@ -111,7 +111,7 @@ def _chart(sources: Sequence[Planned | Recorded], points: int | None, log: bool)
         charts.append(schedule_chart(named, steps=steps, points=points - 1 if points else POINTS, log=log))
     recorded = [read_recording(source.directory) for source in sources if isinstance(source, Recorded)]
     if recorded:
-        charts.append(run_chart(recorded, log=log))
+        charts.append(run_chart(recorded, log=log, alone=not planned))
     return overlay(*charts) if len(charts) == 2 else charts[0]
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 from mlxsched.errors import UsageError
 
 Axis = Literal["left", "right"]
-Style = Literal["line", "dashed", "dots"]
+Style = Literal["line", "dots"]
 
 
 @dataclass(frozen=True)

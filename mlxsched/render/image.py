@@ -23,6 +23,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#00
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "mlxsched",
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "pdf.fonttype": 42,
     "font.size": 10,
     "axes.spines.top": False,
@@ -30,7 +31,8 @@ SETTINGS: dict[str, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.3,
 }
-DOTS = {"linestyle": "none", "marker": "."}
+LINE: dict[str, Any] = {"linewidth": 1.6}
+DOTS: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5}
 LEGEND_CHARACTERS = 96
 """Small characters that stand beside each other across a picture."""
 NO_DATE: dict[str, dict[str, Any]] = {
@@ -98,23 +100,27 @@ def _figure(chart: Chart, size: tuple[float, float]) -> Figure:
         lines += _draw(twin, chart, "right", len(lines))
     _mark(axes, chart)
     if len(lines) > 1:
-        longest = max(len(str(line.get_label())) for line in lines)
-        columns = max(1, min(len(lines), LEGEND_CHARACTERS // (longest + 6)))
-        figure.legend(handles=lines, loc="outside lower left", ncols=columns, frameon=False)
+        _legend(figure, lines)
     return figure
+
+
+def _legend(figure: Figure, lines: list[Any]) -> None:
+    """The names below the picture, as many beside each other as have room."""
+    longest = max(len(str(line.get_label())) for line in lines)
+    columns = max(1, min(len(lines), LEGEND_CHARACTERS // (longest + 6)))
+    figure.legend(handles=lines, loc="outside lower left", ncols=columns, frameon=False)
 
 
 def _set_scales(axes: Axes, chart: Chart) -> None:
     """Logarithmic where asked for; numbers written as in the terminal, and a linear rate starts at zero."""
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    if chart.log_x:
-        axes.set_xscale("log")
-    if chart.log_y:
-        axes.set_yscale("log")
-        return
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    if all(value >= 0 for curve in chart.on("left") for value in curve.y):
+    for axis, log in ((axes.xaxis, chart.log_x), (axes.yaxis, chart.log_y)):
+        if log:
+            getattr(axes, f"set_{axis.axis_name}scale")("log")
+            axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    if not chart.log_y and all(value >= 0 for curve in chart.on("left") for value in curve.y):
         axes.set_ylim(bottom=0.0)
 
 
@@ -122,9 +128,9 @@ def _draw(axes: Axes, chart: Chart, axis: Axis, first_color: int) -> list[Any]:
     """The curves of one vertical axis; returns what stands for them in the legend."""
     lines: list[Any] = []
     for index, curve in enumerate(chart.on(axis), first_color):
-        look = {"line": {"linestyle": "-"}, "dashed": {"linestyle": "--"}}.get(curve.style, DOTS)
+        look = DOTS if curve.style == "dots" else LINE
         color = COLORS[index % len(COLORS)]
-        lines += axes.plot(curve.x, curve.y, color=color, label=curve.name, linewidth=1.8, **look)  # type: ignore[arg-type]
+        lines += axes.plot(curve.x, curve.y, color=color, label=curve.name, **look)
     return lines
 
 

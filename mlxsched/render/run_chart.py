@@ -57,15 +57,18 @@ def column(records: Sequence[Record], kind: str, key: str) -> Column:
     return Column(updates, values)
 
 
-def run_chart(recordings: Sequence[Recording], *, log: bool = False) -> Chart:
-    """Recorded rates on the left axis, losses on the right one: a line in training, dots on the validation set."""
-    alone = len(recordings) == 1
+def run_chart(recordings: Sequence[Recording], *, log: bool = False, alone: bool = True) -> Chart:
+    """Recorded rates on the left axis, losses on the right one: a line in training, dots on the validation set.
+
+    Several runs, or one that is not ``alone`` in a picture, have their names with each curve.
+    """
+    alone = alone and len(recordings) == 1
     series: list[Series] = []
     for recording in recordings:
         prefix = "" if alone else f"{recording.name}: "
         series.append(recording.rate.series(f"{prefix}learning rate", "left"))
-        series.append(recording.loss.series(f"{prefix}training loss", "right", "dashed"))
+        series.append(recording.loss.series(f"{prefix}training loss", "right"))
         if recording.eval_loss.updates:
             series.append(recording.eval_loss.series(f"{prefix}validation loss", "right", "dots"))
-    title = recordings[0].name if alone else f"{len(recordings)} runs"
+    title = recordings[0].name if len(recordings) == 1 else f"{len(recordings)} runs"
     return Chart(title, "update", "learning rate", tuple(series), right_label="loss", log_y=log)

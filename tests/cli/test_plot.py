@@ -97,7 +97,7 @@ def test_a_run_shows_the_recorded_rate_with_the_loss_beside_it(tmp_path: Path) -
 
 def test_a_run_and_a_plan_over_each_other(tmp_path: Path) -> None:
     text = plot("linear", str(record_run(tmp_path / "first")), "--steps", "20").stdout
-    assert "linear" in text and "training loss (right)" in text
+    assert "linear" in text and "first: learning rate" in text and "first: training loss (right)" in text
 
 
 @pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])

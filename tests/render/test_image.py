@@ -64,6 +64,15 @@ def test_a_logarithmic_axis_gets_no_zero() -> None:
     assert figure.axes[0].lines[0].get_ydata().tolist() == [1e-4]
 
 
+def test_a_dollar_in_a_name_is_a_dollar(tmp_path: Path) -> None:
+    save(
+        Chart("$\\frac$", "update", "rate", (Series("a", (0, 1), (1e-5, 1e-4)),), log_y=True),
+        tmp_path / "lr.svg",
+    )
+    text = (tmp_path / "lr.svg").read_text()
+    assert "$\\frac$" in text and "1e-4" in text
+
+
 def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'lr\.bmp'.*\.png, \.svg or \.pdf"):
         save(CHART, tmp_path / "lr.bmp")
