@@ -16,7 +16,7 @@ from mlxsched.schedules.registry import Entry, alias_names, entry, names
 from mlxsched.schedules.run import FAMILIES
 
 _ARGS = re.compile(r"^Args:\n((?:[ ]+.*\n?|\n)*)", re.MULTILINE)
-_ARGUMENT = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
+_ARGUMENT = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def example_spec(known: Entry) -> str:
 def arguments(known: Entry) -> list[Argument]:
     """The arguments in order, with defaults and with what the docstring says of them."""
     block = _ARGS.search(inspect.getdoc(known.factory) or "")
-    texts = {name: " ".join(text.split()) for name, text in _ARGUMENT.findall(block[1] if block else "")}
+    told = _ARGUMENT.findall(block[1] if block else "")
+    texts = {name: " ".join(text.split()) for group, text in told for name in group.split(", ")}
     return [Argument(one.name, _default(one.default), texts.get(one.name, "")) for one in known.parameters]
 
 
