@@ -65,24 +65,19 @@ class Encoder:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def encode(self, batch: Sequence[Rendered]) -> list[Encoded]:
-        """Tokens and targets of each row."""
-        results: list[Encoded | None] = [None] * len(batch)
-        for raw in (False, True):
-            places = [place for place, row in enumerate(batch) if row.raw is raw]
-            rows = [batch[place] for place in places]
-            for place, row, (ids, offsets) in zip(places, rows, self._tokens(rows, raw), strict=True):
-                results[place] = self._finish(row, ids, offsets)
-        return [row for row in results if row is not None]
-
-    def _tokens(self, rows: list[Rendered], raw: bool) -> list[tuple[list[int], list[Span] | None]]:
-        if not rows:
+        """Tokens and targets of each row; all rows of a batch are raw, or none."""
+        if not batch:
             return []
-        if self._can_batch(rows[0].text, raw):
-            out = self._inner(
-                [row.text for row in rows], add_special_tokens=raw, return_offsets_mapping=True, verbose=False
-            )
-            return list(zip(out["input_ids"], out["offset_mapping"], strict=True))
-        return [(self._single(row.text, raw), None) for row in rows]
+        texts, raw = [row.text for row in batch], batch[0].raw
+        if not self._can_batch(texts[0], raw):
+            return [self._finish(row, self._single(row.text, raw), None) for row in batch]
+        out = self._inner(texts, add_special_tokens=raw, return_offsets_mapping=True, verbose=False)
+        rows = zip(batch, out["input_ids"], out["offset_mapping"], strict=True)
+        return [self._finish(row, ids, offsets) for row, ids, offsets in rows]
+
+    def ends_turn(self, row: Encoded) -> bool:
+        """Whether a token that ends a turn is the last target, or is followed by no more than a line break."""
+        return not self.end_ids or not self.end_ids.isdisjoint(row.tokens[row.targets][-4:].tolist())
 
     def _can_batch(self, text: str, raw: bool) -> bool:
         if raw not in self._batched:
@@ -105,9 +100,7 @@ class Encoder:
         for span in row.spans or ():
             prompt, stop = self._token_span(row, span, ids, offsets)
             targets[prompt : self._without_what_follows(ids, prompt, stop)] = True
-        if (
-            row.raw and row.spans is not None
-        ):  # the end, appended or the tokenizer's own, is part of the answer
+        if row.raw and row.spans:  # the end, appended or the tokenizer's own, belongs to the answer
             targets[prompt:] = True
         if row.spans is None or not self._mask_prompt:
             targets[:] = True
@@ -122,7 +115,7 @@ class Encoder:
         return (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
 
     def _without_what_follows(self, ids: list[int], start: int, stop: int) -> int:
-        """Where the span ends without what a template writes after the end of a turn: a line break, never generated."""
+        """Where the span ends; a line break that a template writes after the end of a turn is never generated."""
         for i in range(stop - 1, max(start, stop - 4) - 1, -1):
             if ids[i] in self.end_ids:
                 return i + 1 if self._is_blank(tuple(ids[i + 1 : stop])) else stop

@@ -86,6 +86,7 @@ class Renderer:
                 "no assistant message: nothing to train on (--no-mask-prompt trains on all tokens)"
             )
         text, spans, lost = self._template.spans(messages, tools)
+        _encodable(text, "the rendered chat")
         for message in messages:
             if message["role"] not in _KNOWN_ROLES and message["content"].strip() not in text:
                 raise RowProblem(
@@ -95,7 +96,8 @@ class Renderer:
             raise RowProblem(
                 "the assistant's turns can't be told from the rest in this chat template's output"
             )
-        return Rendered(text, tuple(spans), _answer(messages) if spans else None, lost_turns=lost)
+        last_found = bool(spans) and spans[-1][1] == len(text)
+        return Rendered(text, tuple(spans), _answer(messages) if last_found else None, lost_turns=lost)
 
 
 def _answer(messages: Messages) -> str | None:

@@ -77,7 +77,7 @@ class Reading:
         self._counts: dict[str, Counts] = {}
         self._formats: dict[str, tuple[str, str]] = {}
         self._problems = Problems()
-        pending: dict[str, list[Rendered]] = {}
+        pending: dict[str, list[tuple[str, Rendered]]] = {}
         size: Counter[str] = Counter()
         for done, record in enumerate(self._source.records(), 1):
             if record.split not in self._counts:
@@ -86,7 +86,7 @@ class Reading:
             rendered = self._render(record)
             if rendered is not None:
                 batch = pending.setdefault(record.split, [])
-                batch.append(rendered)
+                batch.append((record.where, rendered))
                 size[record.split] += len(rendered.text)
                 if len(batch) >= CHUNK or size[record.split] >= CHUNK_CHARACTERS:
                     self._write(record.split, pending.pop(record.split))
@@ -112,12 +112,17 @@ class Reading:
             self._problems.add(record.where, problem.what, problem.excerpt or record.excerpt)
             return None
 
-    def _write(self, split: str, batch: list[Rendered]) -> None:
+    def _write(self, split: str, batch: list[tuple[str, Rendered]]) -> None:
         if self._problems.count and not self._options.skip_bad_rows:
             return  # refused anyway: only look for the other bad rows
         writer, counts = self._writers[split], self._counts[split]
-        for rendered, row in zip(batch, self._encoder.encode(batch), strict=True):
-            self._add(writer, counts, rendered, row)
+        encoded = self._encoder.encode([rendered for _, rendered in batch])
+        for (where, rendered), row in zip(batch, encoded, strict=True):
+            if row.targets.any():
+                self._add(writer, counts, rendered, row)
+            else:
+                counts.bad += 1
+                self._problems.add(where, "no token to predict", rendered.text[:200])
 
     def _add(self, writer: RowsWriter, counts: Counts, rendered: Rendered, row: Encoded) -> None:
         limit = self._options.max_seq_length
@@ -127,7 +132,7 @@ class Reading:
             return
         counts.truncated += len(row.tokens) > limit
         counts.lost_turns += rendered.lost_turns
-        counts.open_ended += len(row.tokens) <= limit and not self._ends_turn(row)
+        counts.open_ended += len(row.tokens) <= limit and not self._encoder.ends_turn(row)
         asked = rendered.answer is not None and 0 < row.prompt_length < limit
         writer.add(
             row.tokens[:limit],
@@ -135,10 +140,6 @@ class Reading:
             row.prompt_length if asked else NO_PROMPT,
             rendered.answer if asked else None,
         )
-
-    def _ends_turn(self, row: Encoded) -> bool:
-        last = row.tokens[row.targets.nonzero()[0][-1]]
-        return int(last) in self._encoder.end_ids or not self._encoder.end_ids
 
     def _finish(self, splits: Mapping[str, Rows]) -> Dataset:
         if self._problems.count and not self._options.skip_bad_rows:

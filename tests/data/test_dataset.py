@@ -91,6 +91,19 @@ def test_parts_of_text_are_joined(write: Write, tokenizer: Any) -> None:
     assert "user\nhello there<|im_end|>" in texts(tokenizer, dataset)[0][0]
 
 
+def test_rows_that_do_not_say_when_to_stop_are_noted(
+    write: Write, make_tokenizer: Callable[..., Any]
+) -> None:
+    fast = make_tokenizer("chatml")
+    path = str(write("train.jsonl", [chat("a", "b")] * 3).parent)
+    for mask in (True, False):
+        assert load_dataset(path, fast, DataOptions(mask_prompt=mask)).counts["train"].open_ended == 0
+    fast.eos_token = "[INST]"
+    dataset = load_dataset(path, fast)
+    assert dataset.counts["train"].open_ended == 3
+    assert any("will not learn from them when to stop" in note for note in dataset.notes)
+
+
 # limits
 
 
@@ -248,6 +261,16 @@ def test_a_bad_record_is_named_with_its_line(record: Any, what: str, write: Writ
     with pytest.raises(DataError) as caught:
         load_dataset(str(path), tokenizer)
     assert f"{path}/train.jsonl:1: {what}" in str(caught.value)
+
+
+def test_a_text_of_which_no_token_is_left(write: Write, make_tokenizer: Callable[..., Any]) -> None:
+    from tokenizers import normalizers
+
+    fast = make_tokenizer(None)
+    fast.backend_tokenizer.normalizer = normalizers.Strip()
+    path = write("train.jsonl", [{"text": "hello"}, {"text": "   "}]).parent
+    with pytest.raises(DataError, match=r"train\.jsonl:2: no token to predict"):
+        load_dataset(str(path), fast)
 
 
 def test_all_bad_rows_are_reported_up_to_twenty(write: Write, tokenizer: Any) -> None:
