@@ -37,13 +37,14 @@ def complaints(error: ValidationError, place: Callable[[KeyPath], str]) -> Itera
     wishes: dict[KeyPath, list[str]] = {}
     got: dict[KeyPath, object] = {}
     for detail in error.errors(include_url=False):
-        keys = tuple(key for key in detail["loc"] if not _is_union_branch(key))
+        keys = detail["loc"]
         if detail["type"] == "rivals":
             first, second = detail["ctx"]["first"], detail["ctx"]["second"]
             yield f"{place((first,))} and {place((second,))}: {detail['msg']}."
         elif detail["type"] == "extra_forbidden":
             yield f"{place(keys)}: {_unknown_key(keys)}"
         else:
+            keys = (*keys[:1], *(key for key in keys[1:] if not _is_union_branch(key)))
             wishes.setdefault(keys, []).append(_wish(detail))
             got[keys] = detail["input"]
     for keys, wished in wishes.items():

@@ -125,10 +125,10 @@ def _validate(merged: Layer, problems: list[str]) -> RunConfig:
     values: dict[str, Any] = {}
     for key, given in merged.items():
         outer, _, inner = key.partition(".")
-        if inner:
-            values.setdefault(outer, {})[inner] = given.value
-        else:
+        if outer != NESTED or not inner:
             values[key] = given.value
+        elif isinstance(values.setdefault(NESTED, {}), dict):  # else it is wrong as a whole, and said to be
+            values[NESTED][inner] = given.value
     try:
         config = RunConfig(**values)
     except ValidationError as error:
