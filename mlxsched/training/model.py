@@ -80,11 +80,11 @@ def _load_through_mlx_lm(name: str, path: str, trust: bool) -> tuple[Module, Any
 
 
 def _explain(name: str, path: str, error: Exception) -> str:
-    first_line = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     if Path(path).exists():
-        return f"cannot load the model {name}: {first_line}"
+        return f"cannot load the model {name}: {reason}"
     return (
-        f"cannot fetch the model {name} from Hugging Face: {first_line}\n"
+        f"cannot fetch the model {name} from Hugging Face: {reason}\n"
         "Check the spelling and the network, or give a local directory; `--model tiny` needs neither."
     )
 

@@ -74,7 +74,7 @@ def architecture(tmp_path):
 COMMON = {
     "hidden_size": 64,
     "num_hidden_layers": 3,
-    "intermediate_size": 96,
+    "intermediate_size": 128,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "rms_norm_eps": 1e-5,
@@ -87,7 +87,7 @@ EXTRA = {
         "head_dim": 16,
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
-        "query_pre_attn_scalar": 16.0,
+        "query_pre_attn_scalar": 16,
     },
     "gemma3_text": {"head_dim": 16, "sliding_window": 32, "sliding_window_pattern": 2},
     "granite": {
