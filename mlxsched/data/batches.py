@@ -1,8 +1,8 @@
 """Cut the rows of an update into micro-batches of like length, and lay them out as arrays.
 
-How an update is cut is a matter of memory and speed only: the training loop divides by the number of targets of
-the whole update. Each distinct shape of a micro-batch is one compiled trace, which costs time and memory, so both
-the padded length and the number of rows come from a grid of few values.
+How an update is cut is a matter of memory and speed only: the training loop divides by the number of targets
+of the whole update. Each distinct shape of a micro-batch is one compiled trace, which costs time and memory,
+so both the padded length and the number of rows come from a grid of few values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Indices = NDArray[np.int64]
 Shape = tuple[int, int]
 
 GROWTH = 1.25
-# A micro-batch costs a launch of the whole graph besides its tokens; about as much as this many padded tokens.
+# A micro-batch costs a launch of the whole graph besides its tokens; about as much as this many tokens.
 LAUNCH_TOKENS = 64
 _SAMPLED_UPDATES = 100
 
@@ -31,8 +31,8 @@ _SAMPLED_UPDATES = 100
 class Grid:
     """The shapes that micro-batches are padded to: rows and input positions.
 
-    ``lengths`` are the padded lengths, ascending; rows are padded to 1, 2, 3, 4, 6, 8, 12, 16, ...  ``shapes``, if
-    any, are the only ones used for what fits into one of them.
+    ``lengths`` are the padded lengths, ascending; rows are padded to 1, 2, 3, 4, 6, 8, 12, 16, ...
+    ``shapes``, if any, are the only ones used for what fits into one of them.
 
     >>> Grid((16, 32, 64)).shape(5, 17)
     (6, 32)
@@ -67,7 +67,7 @@ def _padded_rows(rows: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A micro-batch, padded at the right: position t of a row predicts ``labels[t]`` from ``inputs[:t+1]``."""
+    """A micro-batch, padded at the right: ``inputs[:, :t+1]`` is what ``labels[:, t]`` is predicted from."""
 
     inputs: NDArray[np.int32]
     labels: NDArray[np.int32]
@@ -83,11 +83,11 @@ class Batch:
 
 
 def length_grid(lengths: NDArray[Any], cap: int = 12) -> Grid:
-    """The padded lengths for rows of ``lengths`` tokens (a row of n tokens has n - 1 inputs); at most ``cap``.
+    """The padded lengths for rows of ``lengths`` tokens (n tokens are n - 1 inputs); at most ``cap``.
 
-    Geometric by 1.25 from the longest row down, which bounds the waste of a row at a fifth; each value is then
-    lowered to the longest row that it holds. Where that gives more than ``cap`` values, those go whose removal
-    adds the least padding over all rows.
+    Geometric by 1.25 from the longest row down, which bounds the waste of a row at a fifth; each value is
+    then lowered to the longest row that it holds. Where that gives more than ``cap`` values, those go whose
+    removal adds the least padding over all rows.
     """
     inputs = np.maximum(np.asarray(lengths, np.int64) - 1, 1)
     values, counts = np.unique(inputs, return_counts=True)
@@ -165,9 +165,10 @@ def micro_batches(
 ) -> list[Indices]:
     """Partition ``indices`` into micro-batches of rows of like length, longest first.
 
-    The cut minimises padded tokens (plus a little for each micro-batch), with at most ``max_tokens`` padded tokens
-    and ``max_rows`` rows in each, padding included; None is no limit. A row that is longer than ``max_tokens`` goes
-    alone. The longest come first, so that a run that is short of memory finds out at once.
+    The cut minimises padded tokens (plus a little for each micro-batch), with at most ``max_tokens`` padded
+    tokens and ``max_rows`` rows in each, padding included; None is no limit. A row that is longer than
+    ``max_tokens`` goes alone. The longest come first, so that a run that is short of memory finds out at
+    once.
 
     >>> parts = micro_batches(np.arange(4), np.array([9, 33, 9, 33]), max_tokens=64, grid=Grid((8, 32)))
     >>> [part.tolist() for part in parts]

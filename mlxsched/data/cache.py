@@ -1,8 +1,8 @@
 """Tokenized rows on disk: made whole in a directory of their own, then renamed; mapped into memory when used.
 
-An entry is named by a hash of everything that decides its content, and holds a hash of that content. An entry that
-is damaged, of another version, or not ours is ignored and made anew. Nothing in it is ever executed: it is raw
-arrays and one JSON file.
+An entry is named by a hash of everything that decides its content, and holds a hash of that content. An entry
+that is damaged, of another version, or not ours is ignored and made anew. Nothing in it is ever executed: it
+is raw arrays and one JSON file.
 """
 
 from __future__ import annotations

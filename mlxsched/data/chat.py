@@ -6,8 +6,8 @@ The template is asked rather than known. For an assistant turn i of a chat m,
     end   = length of render(m[:i+1])
 
 as long as these are prefixes of the whole rendering. Where the template writes earlier turns differently once
-others follow (it strips their thinking, say), the turn's end is the first end-of-turn token after its beginning;
-where the beginning can't be found either, the turn is not trained on, and counted.
+others follow (it strips their thinking, say), the turn's end is the first end-of-turn token after its
+beginning; where the beginning can't be found either, the turn is not trained on, and counted.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ChatTemplate:
         """The whole text, where each assistant turn stands in it, and how many turns could not be found."""
         try:
             text = self.render(messages, tools)
-        except Exception as error:  # noqa: BLE001 - a template is a program of the model's author: anything may come out
+        except Exception as error:  # noqa: BLE001 - a template is a program: it raises anything
             raise RowProblem(f"the chat template refuses it: {harmless(str(error))}") from None
         turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         begins = {i: self._begin(text, messages, i, tools) for i in turns}
@@ -62,8 +62,8 @@ class ChatTemplate:
         before = self._try(messages[:i], tools, prompt=True)
         if before is not None and text.startswith(before):
             return len(before)
-        # Some templates open a generation with more than they keep of an answer (a thinking tag): what both share,
-        # if that is all of the earlier messages, is where the answer begins.
+        # Some templates open a generation with more than they keep of an answer (a thinking tag): the answer
+        # begins where the two part, if that is after all of the earlier messages.
         silent = "" if i == 0 else self._try(messages[:i], tools)
         if before is None or silent is None or not text.startswith(silent):
             return None
@@ -83,7 +83,7 @@ class ChatTemplate:
     def _try(self, messages: Messages, tools: Any, *, prompt: bool = False) -> str | None:
         try:
             return self.render(messages, tools, prompt=prompt)
-        except Exception:  # noqa: BLE001 - part of a chat may be what a template refuses, although it takes the whole
+        except Exception:  # noqa: BLE001 - a template may refuse part of what it takes as a whole
             return None
 
 

@@ -16,10 +16,10 @@ from mlxsched.data.rows import Rows
 class Counts:
     """What became of the rows of a split.
 
-    ``read``: rows that are there.  ``bad``: those that can't be used.  ``dropped``: those without a target within
-    the maximum length.  ``truncated``: those that are used, but cut.  ``lost_turns``: assistant turns of used rows
-    that are not targets, because the chat template rewrites them.  ``open_ended``: rows whose last target does not
-    end a turn.
+    ``read``: rows that are there.  ``bad``: those that can't be used.  ``dropped``: those without a target
+    within the maximum length.  ``truncated``: those that are used, but cut.  ``lost_turns``: assistant turns
+    of used rows that are not targets, because the chat template rewrites them.  ``open_ended``: rows whose
+    last target does not end a turn.
     """
 
     read: int = 0

@@ -1,8 +1,8 @@
 """From rendered texts to tokens and targets, a few hundred rows at a time.
 
-A fast tokenizer says which characters each token came from, and encodes a whole list with all cores. For others
-(and where a tokenizer's batched answer differs from its single one) the text before a span is encoded by itself,
-and the tokens that both have in common are those before the span.
+A fast tokenizer says which characters each token came from, and encodes a whole list with all cores. For
+others (and where a tokenizer's batched answer differs from its single one) the text before a span is encoded
+by itself, and the tokens that both have in common are those before the span.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Encoder:
         return [self._finish(row, ids, offsets) for row, ids, offsets in rows]
 
     def ends_turn(self, row: Encoded) -> bool:
-        """Whether a token that ends a turn is the last target, or is followed by no more than a line break."""
+        """Whether a token that ends a turn is among the last targets."""
         return not self.end_ids or not self.end_ids.isdisjoint(row.tokens[row.targets][-4:].tolist())
 
     def _can_batch(self, text: str, raw: bool) -> bool:
@@ -115,7 +115,7 @@ class Encoder:
         return (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
 
     def _without_what_follows(self, ids: list[int], start: int, stop: int) -> int:
-        """Where the span ends; a line break that a template writes after the end of a turn is never generated."""
+        """Where the span ends: a line break that a template writes after an end of turn is no target."""
         for i in range(stop - 1, max(start, stop - 4) - 1, -1):
             if ids[i] in self.end_ids:
                 return i + 1 if self._is_blank(tuple(ids[i + 1 : stop])) else stop

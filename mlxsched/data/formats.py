@@ -4,8 +4,8 @@
     completion   {"prompt": .., "completion": ..}                                 the completion
     text         {"text": ..}                                                     everything
 
-The first two go through the tokenizer's chat template; a prompt and its completion are joined as they stand where
-there is none.
+The first two go through the tokenizer's chat template; a prompt and its completion are joined as they stand
+where there is none.
 """
 
 from __future__ import annotations

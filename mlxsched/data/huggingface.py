@@ -1,4 +1,4 @@
-"""Rows from the Hugging Face hub, through its own library, which is imported only when such rows are asked for."""
+"""Rows from the Hugging Face hub, through its own library, imported only when such rows are asked for."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class _Block:
-    """One data set of the hub: the expression of each split (None: the split of that name, if there is one)."""
+    """One data set of the hub; ``splits`` are expressions, None for the splits of our names."""
 
     path: str
     splits: Mapping[str, str] | None
@@ -94,7 +94,7 @@ class HubSource:
                 split: datasets.load_dataset(block.path, split=expression, **block.config)
                 for split, expression in block.splits.items()
             }
-        except Exception as error:  # noqa: BLE001 - the library raises whatever its loaders and the network raise
+        except Exception as error:  # noqa: BLE001 - whatever loaders and network raise
             what = f"{type(error).__name__}: {harmless(str(error), 300)}"
             raise DataError(
                 f"The data set {harmless(block.path)!r} could not be loaded from Hugging Face ({what}). "

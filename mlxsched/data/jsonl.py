@@ -14,7 +14,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def lines(file: BinaryIO) -> Iterator[tuple[int, bytes | RowProblem]]:
-    """Number and bytes of each line that is not blank; a byte order mark is dropped, an endless line cut off."""
+    """Number and bytes of each line that is not blank; a huge line is a problem."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1

@@ -28,9 +28,9 @@ def load_dataset(
 ) -> Dataset:
     """Read and tokenize ``source``.
 
-    ``source`` is "excel" (bundled), a directory of {train,valid,test}.jsonl, one .jsonl or .csv file, the name of a
-    data set on Hugging Face, or mlx-lm's ``hf_dataset`` block(s).  ``tokenizer`` is mlx-lm's ``TokenizerWrapper``,
-    or one of transformers.  ``progress`` is called with the number of rows done so far.
+    ``source`` is "excel" (bundled), a directory of {train,valid,test}.jsonl, one .jsonl or .csv file, the
+    name of a data set on Hugging Face, or mlx-lm's ``hf_dataset`` block(s).  ``tokenizer`` is mlx-lm's
+    ``TokenizerWrapper``, or one of transformers.  ``progress`` is called with the number of rows done so far.
 
     Raises `DataError`, with ``file:line`` of up to 20 bad rows, when a split can't be used.
     """

@@ -42,8 +42,8 @@ def rows_of_update(
     """Rows of update number ``update`` (0 for the first), in random order, read-only.
 
     ``update // updates_per_epoch`` is the epoch, whose order is a permutation drawn from ``(seed, epoch)``.
-    With ``lengths`` and ``window`` > 1 the rows of each ``window`` consecutive updates are shared out by length,
-    so that tiny updates waste less on padding; each row still comes once in an epoch.
+    With ``lengths`` and ``window`` > 1 the rows of each ``window`` consecutive updates are shared out by
+    length, so that tiny updates waste less on padding; each row still comes once in an epoch.
 
     >>> epoch = [rows_of_update(u, 5, 2, seed=0).tolist() for u in range(3)]
     >>> [len(rows) for rows in epoch], sorted(sum(epoch, []))
@@ -90,8 +90,8 @@ def _permutation(n_rows: int, seed: int, epoch: int) -> Indices:
 
 
 def _draw(count: int, *key: int) -> Indices:
-    # Raw 64-bit draws are the part of NumPy's random stream that is promised never to change between versions;
-    # Generator.permutation is not, and a resumed run must find the same order.
+    # Raw 64-bit draws are the part of NumPy's random stream that is promised never to change between
+    # versions; Generator.permutation is not, and a resumed run must find the same order.
     entropy = [value % 2**64 for value in key]
     draws = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)
     return np.argsort(draws, kind="stable").astype(np.int64, copy=False)

@@ -11,7 +11,7 @@ EXCERPT = 80
 
 
 class RowProblem(Exception):
-    """Why one row cannot be used; becomes a line of a `DataError`. ``excerpt`` is the text at fault, if known."""
+    """Why one row cannot be used: a line of a `DataError`. ``excerpt`` is the text at fault, if known."""
 
     def __init__(self, what: str, excerpt: str = "") -> None:
         super().__init__(what)
@@ -20,7 +20,7 @@ class RowProblem(Exception):
 
 
 def harmless(text: str, limit: int = EXCERPT) -> str:
-    """``text`` on one line, at most ``limit`` characters, control and invisible characters written as escapes.
+    """``text`` on one line, at most ``limit`` characters, with escapes for what can't be seen.
 
     >>> harmless("red" + chr(27) + "[31m" + chr(10))
     'red\\\\x1b[31m\\\\n'

@@ -1,7 +1,7 @@
 """Rows in columns: one flat buffer of tokens for all rows, and where each row begins.
 
-A Python list of a million rows of tokens takes gigabytes of small objects; these columns take five bytes a token,
-in memory or mapped from the cache's files.
+A Python list of a million rows of tokens takes gigabytes of small objects; these columns take five bytes a
+token, in memory or mapped from the cache's files.
 """
 
 from __future__ import annotations

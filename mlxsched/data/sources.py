@@ -105,8 +105,9 @@ def _listing(path: Path) -> str:
     shown = ", ".join(harmless(name, 40) for name in names[:10]) + (", ..." if len(names) > 10 else "")
     rows = [name for name in names if name.endswith(_SUFFIXES)]
     if len(rows) == 1:
-        return f"It holds {shown}. Give the file itself, and it is split: --data {harmless(str(path / rows[0]), 200)}"
-    return f"It holds {shown}. A data directory has train.jsonl, valid.jsonl and test.jsonl (the last two optional)."
+        file = harmless(str(path / rows[0]), 200)
+        return f"It holds {shown}. Give the file itself, and it is split: --data {file}"
+    return f"It holds {shown}. Name the files train.jsonl, and (optional) valid.jsonl and test.jsonl."
 
 
 def _single(path: Path, options: DataOptions) -> Source:
@@ -170,8 +171,9 @@ class FilesSource:
 class SplitFileSource:
     """One file, shared out over the splits by a hash of each record's content and the seed.
 
-    Equal records have equal hashes, so that a duplicate never stands in two splits; the split does not change when
-    rows are shuffled. It is made from distinct contents, in the order of their hashes: test first, then valid.
+    Equal records have equal hashes, so that a duplicate never stands in two splits; the split does not change
+    when rows are shuffled. It is made from distinct contents, in the order of their hashes: test first, then
+    valid.
     """
 
     def __init__(self, path: Path, options: DataOptions) -> None:

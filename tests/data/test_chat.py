@@ -1,4 +1,4 @@
-"""Every assistant turn is found, in the output of templates of several families; checked against hand-made pieces."""
+"""Every assistant turn is found in what templates of several families write; checked by hand-made pieces."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_turns_that_cannot_be_found_are_counted_not_guessed(tokenizers: dict[str
 
 
 def test_a_turn_of_which_only_the_end_is_rewritten(tokenizers: dict[str, Any]) -> None:
-    # Earlier turns are written in capitals: nothing after them is a prefix any more, but the first turn's beginning.
+    # Earlier turns are written in capitals: only the first turn's beginning is a prefix of the whole.
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content if loop.last else m.content | upper }}"
         "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -244,8 +244,9 @@ def test_what_a_template_refuses_is_a_problem_of_the_row(
 
 def test_a_role_that_the_template_leaves_out_is_noticed(tokenizers: dict[str, Any]) -> None:
     template = (
-        "{% for m in messages %}{% if m.role in ('user', 'assistant') %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-        "<|im_end|>{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "{% for m in messages %}{% if m.role in ('user', 'assistant') %}<|im_start|>{{ m.role }}\n"
+        "{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     with pytest.raises(RowProblem, match='leaves out what the role "narrator" says'):
         tokenize_with(template, tokenizers, [("narrator", "once"), ("user", "hi"), ("assistant", "fine")])
