@@ -1,7 +1,8 @@
 """Record what other libraries' own schedules give, for the tests of our aliases.
 
-Each peer's own code is called, in float64, over the parameter sets of ``scripts/trace_cases.py``; the values
-go to ``tests/golden/<peer>.json`` with the versions they came from. Nothing of mlxsched is imported here.
+Each peer's own code is called, in float64 (MLX in its float32), over the parameter sets of
+``scripts/trace_cases.py``; the values go to ``tests/golden/<peer>.json`` with the versions they came from. Nothing
+of mlxsched is imported here.
 
     python scripts/record_traces.py                 # all peers
     python scripts/record_traces.py torch keras     # some
@@ -33,7 +34,7 @@ import trace_cases
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 Values = list[float]
 
-os.environ["KERAS_BACKEND"] = "numpy"
+os.environ["KERAS_BACKEND"] = "torch"  # the one that computes in float64 when asked to
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 warnings.filterwarnings("ignore")
@@ -159,20 +160,16 @@ def fastai_values(name: str, arguments: dict[str, Any], steps: list[int]) -> Val
     return [float(schedule(step / trace_cases.fastai_total(name, a))) for step in steps]
 
 
-def on_float64_steps(schedule: Callable[[Any], Any], steps: list[int]) -> Values:
-    """MLX's formulas without float32's rounding, which is MLX's own and no part of the schedule."""
+def on_mlx_steps(schedule: Callable[[Any], Any], steps: list[int]) -> Values:
+    """What MLX gives for the steps that its optimizers hand over: uint64 in, float32 out, with its rounding."""
     import mlx.core as mx
 
-    values = []
-    with mx.stream(mx.cpu):
-        for step in steps:
-            value = schedule(mx.array(step, mx.float64))
-            values.append(float(value.item() if isinstance(value, mx.array) else value))
-    return values
+    values = (schedule(mx.array(step, mx.uint64)) for step in steps)
+    return [float(value.item() if isinstance(value, mx.array) else value) for value in values]
 
 
 def mlx_values(name: str, arguments: dict[str, Any], steps: list[int]) -> Values:
-    return on_float64_steps(build_mlx(name, **arguments), steps)
+    return on_mlx_steps(build_mlx(name, **arguments), steps)
 
 
 def build_mlx(name: str, **arguments: Any) -> Callable[[Any], Any]:
@@ -191,7 +188,7 @@ def mlx_lm_values(name: str, arguments: dict[str, Any], steps: list[int]) -> Val
     from mlx_lm.tuner.utils import build_schedule
 
     mx.set_default_device(mx.cpu)
-    return on_float64_steps(build_schedule({"name": name, **arguments}), steps)
+    return on_mlx_steps(build_schedule({"name": name, **arguments}), steps)
 
 
 def adaptive_values(name: str, arguments: dict[str, Any], metrics: list[float]) -> Values:

@@ -14,6 +14,7 @@ from mlxsched.schedules.aliases.pieces import stairs
 from mlxsched.schedules.aliases.primitives import cosine_wave, restarts, through
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.checks import above_0, one_of, rate
+from mlxsched.schedules.cycles import cyclic
 from mlxsched.schedules.decays import exponential, linear, polynomial
 from mlxsched.schedules.mlx_names import step_decay
 from mlxsched.schedules.whole_run import constant
@@ -60,6 +61,18 @@ def CosineAnnealingLR(lr: float, T_max: int, eta_min: float = 0.0) -> Schedule:
 def CosineAnnealingWarmRestarts(lr: float, T_0: int, T_mult: int = 1, eta_min: float = 0.0) -> Schedule:
     """Cosines from lr to eta_min for ever, each T_mult times as long as the one before."""
     return restarts(lr, first=T_0, multiplier=T_mult, end=eta_min)
+
+
+def CyclicLR(
+    base_lr: float,
+    max_lr: float,
+    step_size_up: int = 2000,
+    step_size_down: int | None = None,
+    mode: str = "triangular",
+    gamma: float = 1.0,
+) -> Schedule:
+    """base_lr + (max_lr - base_lr) * triangle, times 1, 2^-(cycle) or gamma^t by mode."""
+    return cyclic(base_lr, max_lr, step_size_up, step_size_down, mode, gamma)
 
 
 def OneCycleLR(
