@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except MlxschedError as error:
-        click.echo(f"Error: {error}", err=True)
+        _say(f"Error: {error}")
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort, which tells how to see the traceback
         return _report_bug(error)
@@ -102,12 +102,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report_bug(error: Exception) -> int:
     if os.environ.get("MLXSCHED_DEBUG"):
         raise error
-    click.echo(
+    _say(
         f"Error: {type(error).__name__}: {error}\n"
-        "mlxsched did not expect this. Run it again with MLXSCHED_DEBUG=1 for the traceback.",
-        err=True,
+        "mlxsched did not expect this. Run it again with MLXSCHED_DEBUG=1 for the traceback."
     )
     return 1
+
+
+def _say(message: str) -> None:
+    """Print an error; it may quote a file or a model, so no control codes go through."""
+    from mlxsched.cli.output import note, safe
+
+    note(safe(message))
 
 
 if __name__ == "__main__":

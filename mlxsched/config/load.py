@@ -152,7 +152,7 @@ def _one_message(problems: list[str]) -> str:
 
 def _by_line(problem: str) -> list[str | int]:
     """Return a key that sorts numbers as numbers, so that line 10 comes after line 9."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", problem)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", problem)]
 
 
 def _all_keys() -> list[str]:

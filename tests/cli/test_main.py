@@ -102,6 +102,14 @@ def test_each_error_class_ends_with_its_exit_code_and_one_message(failing, capsy
         assert capsys.readouterr().err == f"Error: {error}\n"
 
 
+def test_what_an_error_quotes_cannot_command_the_terminal(failing, capsys):
+    from mlxsched.errors import DataError
+
+    failing(DataError("data.jsonl:3: \x1b[2Jgone\x07"))
+    assert main(["failing"]) == 2
+    assert capsys.readouterr().err == "Error: data.jsonl:3: gone\n"
+
+
 def test_ctrl_c_ends_with_130(failing):
     failing(KeyboardInterrupt())
     assert main(["failing"]) == 130
