@@ -45,11 +45,10 @@ class LazyGroup(click.Group):
         name = args[0]
         if name in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        import difflib
+        from mlxsched.schedules.checks import did_you_mean
 
-        close = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"Did you mean '{close[0]}'?" if close else f"The commands are {', '.join(COMMANDS)}."
-        raise click.UsageError(f"No such command '{name}'. {hint}", ctx)
+        hint = did_you_mean(name, list(COMMANDS)) or f" The commands are {', '.join(COMMANDS)}."
+        raise click.UsageError(f"No such command '{name}'.{hint}", ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

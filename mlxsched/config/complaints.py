@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, get_type_hints
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from mlxsched.config.schema import NESTED, LoraParameters, LrSchedule, RunConfig
 from mlxsched.config.yaml_file import KeyPath
+from mlxsched.schedules.checks import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

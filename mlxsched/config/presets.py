@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from mlxsched.errors import UsageError
+from mlxsched.schedules.checks import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -21,9 +21,8 @@ def find_preset(name: str) -> Path:
     known = preset_names()
     if name in known:
         return preset_directory() / f"{name}.yaml"
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"Did you mean '{close[0]}'?" if close else f"The presets are {', '.join(known)}."
-    raise UsageError(f"No such preset: '{name}'. {hint}")
+    hint = did_you_mean(name, known) or f" The presets are {', '.join(known)}."
+    raise UsageError(f"No such preset: '{name}'.{hint}")
 
 
 def preset_names() -> list[str]:

@@ -180,12 +180,12 @@ def test_all_problems_come_in_one_message_each_with_its_place(write):
     assert [problem.removeprefix("  ") for problem in problems] == [
         "--batch-size: `batch_size` must be greater than 0; got '0'.",
         "--optimizer: `optimizer` must be 'adam', 'adamw', 'muon', 'sgd', 'adafactor' or 'lion'; got 'adm'.",
-        f"{path}:1:1: unknown key `lerning_rate`; did you mean `learning_rate`?",
+        f"{path}:1:1: unknown key `lerning_rate`. Did you mean 'learning_rate'?",
         f"{path}:3:1: `iters` is given twice, first on line 2. Remove one.",
-        f"{path}:5:3: unknown key `rnk`; did you mean `rank`?",
+        f"{path}:5:3: unknown key `rnk`. Did you mean 'rank'?",
         f"{path}:6:10: `lora_parameters.keys[0]` must be text; got 1.",
         f"{path}:7:1: `schedule` must be text or a mapping; got [1].",
-        f"{path}:8:40: unknown key `wramup`; did you mean `warmup`?",
+        f"{path}:8:40: unknown key `wramup`. Did you mean 'warmup'?",
     ]
 
 
