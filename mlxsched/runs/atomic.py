@@ -212,8 +212,9 @@ def _fill(aside: Path, fill: Callable[[Path], None], final: Path) -> None:
     try:
         fill(aside)
     except RuntimeError as error:
+        reason = str(error).rstrip(".")
         raise StorageError(
-            f"Cannot write {final}: {error}. Check the space on the disk, then resume."
+            f"Cannot write {final}: {reason}. Check the space on the disk, then resume."
         ) from error
 
 

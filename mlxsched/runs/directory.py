@@ -202,7 +202,7 @@ def free_space_check(path: Path, needed: int) -> None:
     free = shutil.disk_usage(place).free
     if free < needed:
         raise atomic.StorageError(
-            f"The run needs about {needed / 1e6:,.0f} MB on the disk of {path}; {free / 1e6:,.0f} MB are free. "
+            f"The run needs about {needed / 1e6:,.1f} MB on the disk of {path}; {free / 1e6:,.1f} MB are free. "
             "Free some space, lower --keep-last, or choose another disk with --run-dir.",
             errno.ENOSPC,
         )

@@ -134,7 +134,7 @@ def _log(run: Path) -> Path:
 
 def any_time(run: Path, generator: random.Random, lifetime: float) -> Iterator[bool]:
     """A moment that knows nothing of what is going on."""
-    end = time.monotonic() + generator.uniform(0, lifetime)
+    end = time.monotonic() + generator.uniform(0, 0.8 * lifetime)
     while time.monotonic() < end:
         yield False
     yield True

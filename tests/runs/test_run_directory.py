@@ -248,7 +248,7 @@ def test_names_count_up_and_are_fit_for_a_file_system(tmp_path):
 
 def test_too_little_space_is_said_before_the_first_step(small_disk):
     free_space_check(small_disk / "runs" / "not-there-yet", 100_000)
-    with pytest.raises(StorageError, match=r"needs about 5 MB .* 0 MB are free\. Free some space"):
+    with pytest.raises(StorageError, match=r"needs about 5.0 MB .* 0.3 MB are free\. Free some space"):
         free_space_check(small_disk / "runs" / "not-there-yet", 5_000_000)
 
 
