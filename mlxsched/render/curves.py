@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mlxsched.render.chart import Chart, Mark, Series
-from mlxsched.render.terminal import Look, draw
+from mlxsched.render.terminal import Look, draw, look_of_stdout
 from mlxsched.schedules.base import Schedule
 
 POINTS = 1000
@@ -50,6 +51,6 @@ def small_picture(schedule: Schedule, *, steps: int | None = None, look: Look | 
     >>> print(small_picture(warmup_linear(2e-4, 100, 20)).splitlines()[0])
     learning rate
     """
-    look = look or Look(60, 10)
+    look = look or replace(look_of_stdout(60, 10), color=False)
     chart = schedule_chart([("", schedule)], steps=steps, points=2 * look.width)
     return draw(chart, look)
