@@ -35,6 +35,7 @@ def answer_all(
 
     model.eval()
     limits = [len(tokenizer.encode(e.answer, add_special_tokens=False)) + MARGIN for e in examples]
+    budget = sum(limits)
     generator: Any = BatchGenerator(model, stop_tokens=[[token] for token in tokenizer.eos_token_ids])
     try:
         identifiers = generator.insert([list(e.prompt) for e in examples], limits)
@@ -43,7 +44,9 @@ def answer_all(
             if token is not None:
                 tokens[identifier].append(token)
             if on_progress:
-                on_progress(min(done, sum(limits)), sum(limits))
+                on_progress(min(done, budget - 1), budget)
+        if on_progress:
+            on_progress(budget, budget)  # most answers end before they have used up their tokens
     finally:
         generator.close()
         model.train()
