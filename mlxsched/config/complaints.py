@@ -69,8 +69,5 @@ def _written(keys: KeyPath) -> str:
 
 def _unknown_key(keys: KeyPath) -> str:
     known = _KEYS_OF.get(str(keys[0]), {}) if len(keys) > 1 else RunConfig.model_fields
-    close = difflib.get_close_matches(str(keys[-1]).replace("-", "_"), known, n=1)
-    hint = (
-        f"did you mean `{close[0]}`?" if close else "remove it, or see `mlxsched train --help` for the names."
-    )
-    return f"unknown key `{keys[-1]}`; {hint}"
+    hint = did_you_mean(str(keys[-1]).replace("-", "_"), list(known))
+    return f"unknown key `{keys[-1]}`.{hint or ' Remove it; `mlxsched train --help` has the names.'}"
