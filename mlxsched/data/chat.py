@@ -63,11 +63,14 @@ class ChatTemplate:
         if before is not None and text.startswith(before):
             return len(before)
         # Some templates open a generation with more than they keep of an answer (a thinking tag): the answer
-        # begins where the two part, if that is after all of the earlier messages.
+        # begins where the two part, after all of the earlier messages; a little before if it begins like the tag.
         silent = "" if i == 0 else self._try(messages[:i], tools)
         if before is None or silent is None or not text.startswith(silent):
             return None
-        return max(_shared(text, before), len(silent))
+        parted = max(_shared(text, before), len(silent))
+        words = str(messages[i].get("content") or "").strip()
+        found = text.find(words, max(parted - len(words), len(silent)), parted + len(words))
+        return parted if found < 0 else found
 
     def _end(
         self, text: str, messages: Messages, i: int, tools: Any, begin: int, limit: int | None

@@ -142,15 +142,15 @@ def _message(message: Any, name: str) -> dict[str, Any]:
     calls = message.get("tool_calls")
     if calls is not None and not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
         raise RowProblem(f"{name}: tool_calls must be a list of objects, not {type_name(calls)}")
-    content = _content(message.get("content"), name, optional=role == "assistant" and bool(calls))
+    if role == "assistant" and calls and message.get("content") is None:
+        return message  # as it is: to a template, null and "" are not the same
+    content = _content(message.get("content"), name)
     if role == "assistant" and not content and not calls:
         raise RowProblem(f"{name}: the assistant's content is empty")
     return {**message, "role": _encodable(role, f"{name}: the role"), "content": content}
 
 
-def _content(content: Any, name: str, *, optional: bool) -> str:
-    if content is None and optional:
-        return ""
+def _content(content: Any, name: str) -> str:
     if isinstance(content, list):  # OpenAI's parts: those of text are joined, others can't be trained on
         return "".join(_part(part, name) for part in content)
     if not isinstance(content, str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -127,6 +128,22 @@ def test_system_and_tool_turns_are_not_targets(tokenizer: Any) -> None:
     ]
 
 
+def test_a_call_of_a_tool_is_a_target(tokenizers: dict[str, Any]) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.tool_calls[0].name if m.tool_calls else m.content }}"
+        "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    messages = [
+        {"role": "user", "content": "two?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"name": "sum"}]},
+        {"role": "tool", "content": "4"},
+        {"role": "assistant", "content": "four"},
+    ]
+    _, encoded = tokenize(with_template(template, tokenizers), messages)
+    targets = [text for text, target in by_character(tokenizers["chatml"], encoded) if target]
+    assert targets == ["sum<|im_end|>", "four<|im_end|>"]
+
+
 def test_a_template_that_rewrites_earlier_turns(tokenizers: dict[str, Any]) -> None:
     messages = [
         {"role": "user", "content": "the user"},
@@ -148,10 +165,10 @@ def test_a_prompt_that_opens_more_than_an_answer_keeps(tokenizers: dict[str, Any
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
     )
-    _, encoded = tokenize_with(template, tokenizers, [("user", "hello"), ("assistant", "fine")])
-    assert [text for text, target in by_character(tokenizers["chatml"], encoded) if target] == [
-        "fine<|im_end|>"
-    ]
+    for answer in ("fine", "<table>", "<", "assistant", "think"):
+        _, encoded = tokenize_with(template, tokenizers, [("user", "hello <"), ("assistant", answer)])
+        targets = [text for text, target in by_character(tokenizers["chatml"], encoded) if target]
+        assert targets == [f"{answer}<|im_end|>"]
 
 
 def test_turns_that_cannot_be_found_are_counted_not_guessed(tokenizers: dict[str, Any]) -> None:
@@ -176,14 +193,15 @@ def test_a_turn_of_which_only_the_end_is_rewritten(tokenizers: dict[str, Any]) -
     assert targets == ["ONE<|im_end|>", "two<|im_end|>"]
 
 
-def tokenize_with(template: str, tokenizers: dict[str, Any], chat: list[tuple[str, str]]) -> Any:
-    import copy
-
-    from mlx_lm.tokenizer_utils import TokenizerWrapper
-
+def with_template(template: str, tokenizers: dict[str, Any]) -> Any:
     fast = copy.deepcopy(tokenizers["chatml"]._tokenizer)
     fast.chat_template = template
-    return tokenize(TokenizerWrapper(fast), [{"role": role, "content": text} for role, text in chat])
+    return fast
+
+
+def tokenize_with(template: str, tokenizers: dict[str, Any], chat: list[tuple[str, str]]) -> Any:
+    messages = [{"role": role, "content": text} for role, text in chat]
+    return tokenize(with_template(template, tokenizers), messages)
 
 
 def test_without_masking_all_but_the_first_token_are_targets(tokenizer: Any) -> None:
