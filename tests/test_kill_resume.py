@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 HARNESS = Path(__file__).parent / "harness" / "kill_resume.py"
-KILLS = int(os.environ.get("MLXSCHED_KILLS", "3"))
+KILLS = int(os.environ.get("MLXSCHED_KILLS", "2"))
 TRAIN = [
     "--iters",
     "40",

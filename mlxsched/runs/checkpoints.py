@@ -56,8 +56,8 @@ class Checkpoints:
         except (FileNotFoundError, NotADirectoryError):
             return []
         plain = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        found = [int(name) for name in plain if _NAME.fullmatch(name)]
-        return sorted(update for update in found if self.path(update).name in plain)
+        names = [name for name in plain if _NAME.fullmatch(name)]
+        return sorted(int(name) for name in names if self.path(int(name)).name == name)
 
     def write(
         self, update: int, fill: Callable[[Path], None], *, info: Mapping[str, object] | None = None
@@ -106,8 +106,8 @@ class Checkpoints:
         return self._remove(update for update in self.updates()[:-keep_last] if update != keep)
 
     def remove_after(self, update: int) -> list[int]:
-        """Remove those beyond `update`, so that what a resume leaves behind can't be taken for its own."""
-        return self._remove(later for later in self.updates() if later > update)
+        """Remove those beyond `update`, the last one first; returns the removed."""
+        return self._remove(later for later in reversed(self.updates()) if later > update)
 
     def recover(self) -> None:
         """Clean up after an interrupted write: put a checkpoint back that was being replaced, drop the rest."""

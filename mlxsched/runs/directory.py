@@ -153,14 +153,16 @@ class RunDirectory:
         return self.checkpoints.write(update, fill, info=noted)
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
-        """Go back to `checkpoint` (None is the start): later metrics and later checkpoints are removed."""
+        """Go back to `checkpoint` (None is the start): later checkpoints and later metrics are removed.
+
+        In that order, so that a kill in between leaves every checkpoint with the metrics that it counts on.
+        """
+        self.checkpoints.remove_after(-1 if checkpoint is None else checkpoint.update)
         if checkpoint is None:
             self.metrics.truncate_to(0)
-            self.checkpoints.remove_after(-1)
             return
         position = checkpoint.info.get("metrics_position")
         self.metrics.rewind(position if isinstance(position, int) else -1, checkpoint.update)
-        self.checkpoints.remove_after(checkpoint.update)
 
     def write_adapter(self, fill: Callable[[Path], None], *, final: bool = False) -> Path:
         """Put what `fill` writes into ``adapters/`` (or ``adapters_final/``), which stays usable meanwhile."""

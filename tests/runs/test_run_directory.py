@@ -113,6 +113,31 @@ def test_going_back_to_a_checkpoint_restores_what_was_there(run):
         assert run.read_metrics() == [] and run.checkpoints.updates() == []
 
 
+def test_a_kill_at_every_file_operation_of_going_back_leaves_metrics_for_each_checkpoint(
+    tmp_path, killed_at_event
+):
+    for number in count(1):
+        run = RunDirectory.create(tmp_path / str(number), **GIVEN)
+        with run.lock():
+            for update in (1, 2, 3):
+                run.metrics.write(train(update))
+                run.write_checkpoint(update, fill_with("x"))
+
+        def go_back(run: RunDirectory = run) -> None:
+            with run.lock():
+                run.rewind(run.checkpoints.load(1))
+
+        killed = killed_at_event(go_back, number)
+        with run.lock():
+            left = run.checkpoints.updates()
+            assert [record["update"] for record in run.read_metrics()][: left[-1]] == list(
+                range(1, left[-1] + 1)
+            )
+        if not killed:
+            break
+    assert left == [1] and len(run.read_metrics()) == 1
+
+
 def test_metrics_reach_the_disk_before_the_checkpoint_that_counts_them(run):
     with run.lock():
         run.metrics.write(train(1))
