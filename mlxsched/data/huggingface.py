@@ -86,12 +86,15 @@ class HubSource:
 
     def _load_block(self, block: _Block) -> dict[str, Any]:
         datasets = _library(block.path)
+        config = dict(block.config)
+        if self._options.trust_remote_code:  # never from a config's block alone; gone in datasets 4
+            config["trust_remote_code"] = True
         try:
             if block.splits is None:
-                found = datasets.load_dataset(block.path, **block.config)
+                found = datasets.load_dataset(block.path, **config)
                 return {split: found[split] for split in SPLITS if split in found}
             return {
-                split: datasets.load_dataset(block.path, split=expression, **block.config)
+                split: datasets.load_dataset(block.path, split=expression, **config)
                 for split, expression in block.splits.items()
             }
         except Exception as error:  # noqa: BLE001 - whatever loaders and network raise

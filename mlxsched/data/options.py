@@ -28,7 +28,7 @@ class DataOptions:
     ``skip_bad_rows``: leave out rows that cannot be used, instead of refusing the data set.
     ``seed``, ``valid_fraction``, ``test_fraction``, ``max_held_out``: how a single file is split.
     ``need``: the splits without which the data set is refused.  ``cache_dir``: where tokenized rows are kept
-    between runs; None keeps them in memory.
+    between runs; None keeps them in memory.  ``trust_remote_code``: let a data set's own script run.
     """
 
     mask_prompt: bool = True
