@@ -53,6 +53,12 @@ _Loader.add_implicit_resolver(
 )
 
 
+# What a config may hold is what JSON may hold: no dates, no sets, no numbers as keys.
+_TAG = "tag:yaml.org,2002:"
+_PLAIN = {_TAG + kind for kind in ("str", "int", "float", "bool", "null", "seq", "map")}
+_KEYS = {_TAG + kind for kind in ("str", "merge")}
+
+
 def read_yaml(path: Path) -> YamlFile:
     """Read a YAML mapping; an empty file is an empty mapping.
 
@@ -93,7 +99,7 @@ def _read_text(path: Path) -> str:
 
 
 def _walk(node: yaml.Node, keys: KeyPath, marks: dict[KeyPath, tuple[int, int]]) -> Iterator[str]:
-    """Note where each key under ``node`` stands, and yield a problem for each key given twice."""
+    """Note where each key under ``node`` stands; yield a problem for a key given twice and for what isn't plain."""
     if len(keys) > 20:  # an alias that holds itself
         return
     for key, place, child in _children(node):
@@ -101,6 +107,11 @@ def _walk(node: yaml.Node, keys: KeyPath, marks: dict[KeyPath, tuple[int, int]])
         here = (*keys, key)
         if here in marks:
             yield f"{line}:{column}: `{key}` is given twice, first on line {marks[here][0]}. Remove one."
+        elif isinstance(key, str) and place.tag not in _KEYS:
+            yield f"{line}:{column}: the key `{key}` is not text. Put it in quotes."
+        elif child.tag not in _PLAIN:
+            kind = child.tag.rpartition(":")[2]
+            yield f"{line}:{column}: the value of `{key}` is read as a {kind}. Put it in quotes."
         marks.setdefault(here, (line, column))
         yield from _walk(child, here, marks)
 

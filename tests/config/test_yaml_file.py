@@ -60,6 +60,16 @@ def test_keys_given_twice_are_all_told_at_any_depth(write):
     ]
 
 
+def test_what_json_could_not_hold_is_told(write):
+    path = write("a: 2026-01-02\n5: x\nb: {null: 1}\nc: !!set {d}\nd: {<<: {e: 1}}\n")
+    assert read_yaml(path).problems == [
+        f"{path}:1:1: the value of `a` is read as a timestamp. Put it in quotes.",
+        f"{path}:2:1: the key `5` is not text. Put it in quotes.",
+        f"{path}:3:5: the key `null` is not text. Put it in quotes.",
+        f"{path}:4:1: the value of `c` is read as a set. Put it in quotes.",
+    ]
+
+
 def test_an_empty_file_is_an_empty_mapping(write):
     assert read_yaml(write("# nothing\n")).values == {}
 
