@@ -5,18 +5,19 @@ moves the factor. What it has seen is its state, apart from its arguments: ``sta
 (plain JSON) belong into a checkpoint, while ``to_dict``, equality and hash know the arguments only. Limits are
 factors, not rates, so the defaults fit a peak of 1e-5 as well as one of 1e-2.
 
-The factor cannot be a constant of a compiled step, where it would stay what it was when the step was traced.
-Either capture the controller's ``state`` beside the optimizer's, with the controller as learning rate::
+A compiled step takes a constant as it was when the step was traced, so the factor must come in from outside. Either
+capture the controller's ``state`` beside the optimizer's, with the controller as learning rate::
 
     optimizer = optim.AdamW(learning_rate=controller)
     state = [model.state, optimizer.state, controller.state]
-    step = mx.compile(step, inputs=state, outputs=state)      # without controller.state MLX refuses to run it
+    step = mx.compile(step, inputs=state, outputs=state)
 
 or set the rate from outside, with no callable in the optimizer::
 
     optimizer.learning_rate = controller(update)              # captured with optimizer.state
 
-Both keep one trace. Eager code needs neither.
+Both keep one trace. Without either, the compiled step would not notice that the factor moves. Eager code needs
+neither, and mlxsched's own trainer evaluates the rate outside of its compiled step.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ class Controller(_Wrapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "_seen", self._fresh())
-        object.__setattr__(self, "_state", [mx.array(1.0)])
+        # Beside the fields: what equality, hash and the forms don't see.
+        self.__dict__.update(_seen=self._fresh(), _state=[mx.array(1.0)])
 
     def _check(self) -> None:
         super()._check()
