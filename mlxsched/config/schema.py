@@ -123,16 +123,18 @@ class RunConfig(_Strict):
     lora_plus_ratio: float = Field(default=1.0, gt=0, description="LoRA+: rate of B over rate of A.")
     resume_adapter_file: str | None = Field(default=None, description="Adapter weights to start from.")
 
-    # how long, in which portions
+    # how long, and how much at a time
     epochs: float | None = Field(
         default=None, gt=0, description="Passes over the data, may be a fraction; 3 if unset."
     )
     iters: int | None = Field(
-        default=None, gt=0, description="Length as mlx-lm has it: portions of --batch-size rows."
+        default=None, gt=0, description="Length as mlx-lm has it: iterations of --batch-size rows."
     )
     max_time: Seconds | None = Field(default=None, description="End the run by then, such as 10m or 2h.")
-    batch_size: int = Field(default=8, gt=0, description="Rows of a portion.")
-    grad_accumulation_steps: int = Field(default=1, gt=0, description="Portions that make one update.")
+    batch_size: int = Field(
+        default=8, gt=0, description="Rows of an iteration; of an update, without accumulation."
+    )
+    grad_accumulation_steps: int = Field(default=1, gt=0, description="Iterations that make one update.")
     micro_batch_tokens: int | None = Field(
         default=None, gt=0, description="Padded tokens that go through at once."
     )
@@ -166,7 +168,7 @@ class RunConfig(_Strict):
     )
 
     # evaluation and reports
-    val_batches: Batches = Field(default=-1, description="Validation portions; -1 for the whole set.")
+    val_batches: Batches = Field(default=-1, description="Validation batches; -1 for the whole set.")
     steps_per_eval: int | None = Field(
         default=None, gt=0, description="Updates between evaluations; planned if unset."
     )
@@ -175,7 +177,7 @@ class RunConfig(_Strict):
         default=None, gt=0, description="Evaluations without a new best that end the run."
     )
     test: bool = Field(default=False, description="Evaluate on the test set at the end.")
-    test_batches: Batches = Field(default=-1, description="Test portions; -1 for the whole set.")
+    test_batches: Batches = Field(default=-1, description="Test batches; -1 for the whole set.")
     report_to: str | None = Field(default=None, description="Trackers, separated by commas.")
     project_name: str | None = Field(default=None, description="Project name at the trackers.")
 
