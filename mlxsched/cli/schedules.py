@@ -38,9 +38,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([_record(known) for known in entries])
         return
-    wide = max(len(known.name) for known in entries)
     for _, members in itertools.groupby(entries, key=lambda known: known.group):
-        _print_group(list(members), wide)
+        _print_group(list(members))
     note("`mlxsched schedules show NAME` says more, `mlxsched plot NAME` draws one.")
 
 
@@ -82,12 +81,12 @@ def _record(known: Entry) -> dict[str, Any]:
     }
 
 
-def _print_group(members: list[Entry], wide: int) -> None:
+def _print_group(members: list[Entry]) -> None:
     """A heading, and a line for each schedule: name, curve, what it is; cut to fit a terminal."""
     from mlxsched.render.describe import heading
     from mlxsched.render.terminal import look_of_stdout
 
-    look = look_of_stdout()
+    look, wide = look_of_stdout(), max(len(known.name) for known in members)
     room = look.width - wide - SPARK_WIDTH - 6 if sys.stdout.isatty() else 1000
     click.echo(heading(members[0]))
     for known in members:

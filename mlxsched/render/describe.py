@@ -87,7 +87,7 @@ def heading(known: Entry) -> str:
     'Shapes that hold the peak for a while before they decay'
     """
     module = importlib.import_module(known.factory.__module__)
-    words = re.split(r"[:.,](?:\s|$)|\n", module.__doc__ or known.group, maxsplit=1)[0]
+    words = re.split(r"(?<!\.)[:;.](?:\s|$)|\n", module.__doc__ or known.group, maxsplit=1)[0]
     return words.replace("``", "")
 
 
