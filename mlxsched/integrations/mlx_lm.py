@@ -1,0 +1,208 @@
+"""mlx-lm's schedule, loss, batches and metrics, to put into training scripts of your own::
+
+    from mlx_lm.tuner.trainer import train
+    from mlxsched.integrations.mlx_lm import MetricsCallback, build_schedule, iterate_batches, loss
+
+    optimizer = optim.AdamW(learning_rate=build_schedule({"name": "warmup_linear", "peak": 1e-4, "steps": 500}))
+    with MetricsCallback("metrics.jsonl") as metrics:
+        train(model, optimizer, CacheDataset(rows), args=TrainingArgs(iters=500),
+              loss=loss, iterate_batches=iterate_batches, training_callback=metrics)
+
+They have mlx-lm's signatures. `loss` and `iterate_batches` belong together: the last batch of an epoch may be small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.tuner.callbacks import TrainingCallback
+
+from mlxsched.errors import DataError, UsageError
+from mlxsched.runs.metrics import MetricsWriter
+from mlxsched.schedules import from_dict, from_mlx_lm
+from mlxsched.schedules.base import Schedule
+
+PAD_TO = 32
+"""Lengths are padded to one more than a multiple of this, as in mlx-lm: few shapes, few traces."""
+
+
+def build_schedule(schedule_config: Mapping[str, Any]) -> Schedule:
+    """The schedule of mlx-lm's ``lr_schedule`` block, or of a dictionary form of ours.
+
+    A block with ``arguments`` is mlx-lm's and gets mlx-lm's exact values (see `mlxsched.from_mlx_lm`); any other
+    one is ours.
+
+    Raises:
+        ScheduleError: a name, key or value does not fit.
+
+    >>> build_schedule({"name": "cosine_decay", "arguments": [1e-5, 1000], "warmup": 10})(11)
+    1e-05
+    >>> build_schedule({"name": "warmup_linear", "peak": 1e-4, "steps": 1000, "warmup": 100})(550)
+    5e-05
+    """
+    return from_mlx_lm(schedule_config) if "arguments" in schedule_config else from_dict(schedule_config)
+
+
+def loss(model: nn.Module, batch: mx.array, lengths: mx.array) -> tuple[mx.array, mx.array]:
+    """The mean cross-entropy of a batch over its targets, and their number; for mlx-lm's ``train(loss=...)``.
+
+    Token i of a row is a target when offset <= i < length and i > 0. mlx-lm's own loss also scores token `length`,
+    which is padding, and divides 0 by 0 for a batch without targets; this one gives 0 there.
+
+    Args:
+        model: takes tokens ``[rows, n]``, gives logits ``[rows, n, vocabulary]``.
+        batch: tokens ``[rows, n + 1]``.
+        lengths: ``[rows, 2]``, each row's offset (tokens of the prompt) and length.
+    """
+    logits, labels = model(batch[:, :-1]), batch[:, 1:]
+    position = mx.arange(1, batch.shape[1])
+    scored = mx.logical_and(position >= lengths[:, :1], position < lengths[:, 1:])
+    each = nn.losses.cross_entropy(logits.astype(mx.float32), labels)
+    targets = scored.sum()
+    return mx.where(scored, each, 0.0).sum() / mx.maximum(targets, 1), targets
+
+
+def iterate_batches(
+    dataset: Any,
+    batch_size: int,
+    max_seq_length: int,
+    loop: bool = False,
+    seed: int | None = None,
+    comm_group: mx.distributed.Group | None = None,
+) -> Iterator[tuple[mx.array, mx.array]]:
+    """Batches of rows of similar length, in random order, every row once an epoch; for mlx-lm's ``train``.
+
+    mlx-lm's own sorts a ``CacheDataset`` by something else than its rows' lengths, leaves out the rows beyond a
+    multiple of `batch_size`, and lets an evaluation change the order of the training.
+
+    Args:
+        dataset: mlx-lm's ``CacheDataset``, or any sequence of ``(tokens, offset)`` or of tokens.
+        batch_size: rows of a batch, over all workers; the last batch of an epoch may have fewer.
+        max_seq_length: longer rows are cut there.
+        loop: begin a new epoch, in a new order, when one ends.
+        seed: decides the order. Without it, an endless iteration draws one from NumPy's global generator, as mlx-lm
+            seeds that, and a single pass always has the same order, so that evaluations compare.
+        comm_group: the workers; each gets its share of every batch, filled up with empty rows in the last one.
+
+    Yields:
+        tokens ``[rows, length]`` and ``[rows, 2]`` of offset and length, padded with 0.
+
+    Raises:
+        DataError: there are no rows.
+        UsageError: `batch_size` is not a multiple of the number of workers.
+    """
+    rank, workers = (comm_group.rank(), comm_group.size()) if comm_group is not None else (0, 1)
+    if batch_size % workers:
+        raise UsageError(f"`batch_size` must be a multiple of the {workers} workers; got {batch_size}. Change it.")
+    if len(dataset) == 0:
+        raise DataError("the data set has no rows; got 0. Look at the file that it was read from.")
+    by_length = sorted(range(len(dataset)), key=lambda index: len(_row(dataset[index])[0]))
+    batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+    order = np.random.default_rng(_seed(seed, loop))
+    while True:
+        for number in order.permutation(len(batches)):
+            rows = [_row(dataset[index]) for index in batches[number]]
+            share = math.ceil(len(rows) / workers)
+            yield _padded(rows[rank::workers], share, max(len(row) for row, _ in rows), max_seq_length)
+        if not loop:
+            return
+
+
+def _seed(seed: int | None, loop: bool) -> int:
+    if seed is not None:
+        return seed
+    return int(np.random.randint(2**31)) if loop else 0
+
+
+def _row(item: Any) -> tuple[Sequence[int], int]:
+    """The tokens and the offset of an item, which may be tokens alone."""
+    if len(item) == 2 and hasattr(item[0], "__len__"):
+        return item[0], int(item[1])
+    return item, 0
+
+
+def _padded(
+    rows: list[tuple[Sequence[int], int]], count: int, longest: int, limit: int
+) -> tuple[mx.array, mx.array]:
+    """`count` rows, the missing ones empty, at a length that is right for the `longest` row of all workers."""
+    width = min(1 + PAD_TO * math.ceil(longest / PAD_TO), limit)
+    tokens, spans = np.zeros((count, width), np.int32), np.zeros((count, 2), np.int32)
+    for index, (row, offset) in enumerate(rows):
+        length = min(len(row), limit)
+        tokens[index, :length] = row[:length]
+        spans[index] = offset, length
+    return mx.array(tokens), mx.array(spans)
+
+
+class MetricsCallback(TrainingCallback):  # type: ignore[misc]  # mlx-lm has no types
+    """Writes mlx-lm's reports as the records of a ``metrics.jsonl``, the learning rate with them.
+
+    Args:
+        path: the file; records are appended.
+        grad_accumulation_steps: mlx-lm's, to count updates where mlx-lm counts iterations.
+        wrapped_callback: another callback, called after this one.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+
+    def __init__(
+        self, path: str | Path, grad_accumulation_steps: int = 1, wrapped_callback: TrainingCallback | None = None
+    ) -> None:
+        self._writer = MetricsWriter(Path(path))
+        self._accumulation = grad_accumulation_steps
+        self._wrapped = wrapped_callback
+        self._targets = 0
+
+    def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
+        """One ``train`` record, for the update made last; the loss is the mean since the report before."""
+        targets = int(train_info["trained_tokens"])
+        self._writer.write(
+            {
+                "kind": "train",
+                "update": max(train_info["iteration"] // self._accumulation - 1, 0),
+                "loss": float(train_info["train_loss"]),
+                "lr": float(train_info["learning_rate"]),
+                "targets": targets - self._targets,
+                "tokens_per_second": float(train_info["tokens_per_second"]),
+                "peak_memory_gb": float(train_info["peak_memory"]),
+            }
+        )
+        self._targets = targets
+        if self._wrapped is not None:
+            self._wrapped.on_train_loss_report(train_info)
+
+    def on_val_loss_report(self, val_info: dict[str, Any]) -> None:
+        """One ``eval`` record, with the number of updates made before it."""
+        value = float(val_info["val_loss"])
+        self._writer.write(
+            {
+                "kind": "eval",
+                "update": val_info["iteration"] // self._accumulation,
+                "loss": value,
+                "perplexity": math.exp(min(value, 700.0)),
+                "seconds": float(val_info["val_time"]),
+            }
+        )
+        if self._wrapped is not None:
+            self._wrapped.on_val_loss_report(val_info)
+
+    def close(self) -> None:
+        """Flush and close the file."""
+        self._writer.sync()
+        self._writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
