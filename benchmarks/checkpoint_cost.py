@@ -1,0 +1,104 @@
+"""What checkpoints cost a training: seconds of one save against seconds of the updates between two.
+
+    python benchmarks/checkpoint_cost.py [--layers 24] [--updates 2] [--saves 5]
+
+A model of the shape of Qwen2.5-0.5B (random weights), LoRA of rank 8 on all layers, AdamW, 8 rows of 128 tokens an
+update; both are timed in this process, in turn, and the medians compared at the default cadence of 100 updates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from mlxsched.platform.blas import preload
+
+preload()
+
+import mlx.core as mx  # noqa: E402  after the BLAS
+import numpy as np  # noqa: E402
+from mlx_lm.models import qwen2  # noqa: E402
+
+from mlxsched.config import RunConfig  # noqa: E402
+from mlxsched.runs.directory import RunDirectory  # noqa: E402
+from mlxsched.training import adapters  # noqa: E402
+from mlxsched.training.keeper import Keeper  # noqa: E402
+from mlxsched.training.loss import weighted_loss  # noqa: E402
+from mlxsched.training.optimizers import group_tensors  # noqa: E402
+from mlxsched.training.progress import Progress  # noqa: E402
+from mlxsched.training.step import UpdateStep  # noqa: E402
+from mlxsched.training.trees import flatten, n_bytes  # noqa: E402
+
+ROWS, LENGTH = 8, 128
+
+
+def half_billion(layers: int) -> qwen2.Model:
+    """Qwen2.5-0.5B's shape with random weights."""
+    return qwen2.Model(
+        qwen2.ModelArgs(
+            model_type="qwen2",
+            hidden_size=896,
+            num_hidden_layers=layers,
+            intermediate_size=4864,
+            num_attention_heads=14,
+            num_key_value_heads=2,
+            rms_norm_eps=1e-6,
+            vocab_size=151936,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+def main() -> None:
+    """Print seconds of an update and of a save, and the share of the saves."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--updates", type=int, default=2)
+    parser.add_argument("--saves", type=int, default=5)
+    arguments = parser.parse_args()
+
+    model = half_billion(arguments.layers)
+    adapters.attach(model, "lora", -1, {"rank": 8, "scale": 20.0, "dropout": 0.0}, seed=0)
+    optimizer = group_tensors(flatten(model.trainable_parameters()), "adamw", {})
+    packed = optimizer.pack(flatten(model.trainable_parameters()))
+    state = optimizer.init(packed)
+    mx.eval(model.parameters(), packed, state)
+    step = UpdateStep(model, optimizer, weighted_loss, max_grad_norm=1.0)
+    tokens = np.random.default_rng(0).integers(0, 151936, (ROWS, LENGTH + 1)).astype(np.int32)
+    weights = np.full((ROWS, LENGTH), 1 / (ROWS * LENGTH), np.float32)
+
+    updates, saves = [], []
+    with tempfile.TemporaryDirectory() as directory:
+        run = RunDirectory.create(
+            Path(directory) / "run", config=RunConfig().to_dict(), origins={}, plan={}, versions={}
+        )
+        with run.lock():
+            keeper = Keeper(run, optimizer, {}, keep_last=3)
+            for count in range(max(arguments.updates, arguments.saves)):
+                if count < arguments.updates:
+                    started = time.perf_counter()
+                    for row in range(0, ROWS, 2):
+                        part = slice(row, row + 2)
+                        sums = step.zeros(packed) if row == 0 else sums  # noqa: F821  set at row 0
+                        sums = step.add(packed, sums, tokens[part, :-1], tokens[part, 1:], weights[part])
+                        mx.eval(sums)
+                    packed, state, _ = step.apply(packed, state, sums, 1e-4)
+                    mx.eval(packed, state)
+                    updates.append(time.perf_counter() - started)
+                if count < arguments.saves:
+                    started = time.perf_counter()
+                    keeper.save(packed, state, Progress(update=count))
+                    saves.append(time.perf_counter() - started)
+    update, save = statistics.median(updates), statistics.median(saves)
+    cadence = RunConfig().save_every
+    print(f"checkpoint: {3 * n_bytes(packed) / 1e6:.1f} MB, {save:.3f} s (median of {len(saves)})")
+    print(f"update of {ROWS * LENGTH} tokens: {update:.2f} s (median of {len(updates)})")
+    print(f"one checkpoint every {cadence} updates costs {save / (cadence * update):.3%} of the training")
+    print(f"it stays under 2% where an update takes longer than {save / (cadence * 0.02):.3f} s")
+
+
+if __name__ == "__main__":
+    main()
