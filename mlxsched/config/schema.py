@@ -102,6 +102,10 @@ class RunConfig(_Strict):
     hf_dataset: dict[str, Any] | list[dict[str, Any]] | None = Field(
         default=None, description="mlx-lm's block for a Hugging Face data set."
     )
+    text_feature: str = Field(default="text", description="Key of a row's text.")
+    chat_feature: str = Field(default="messages", description="Key of a row's chat.")
+    prompt_feature: str = Field(default="prompt", description="Key of a row's prompt.")
+    completion_feature: str = Field(default="completion", description="Key of a row's answer.")
     train: bool = Field(default=True, description="Accepted for mlx-lm's sake; `mlxsched train` trains.")
     mask_prompt: bool = Field(default=True, description="Score answers only, not prompts.")
     max_seq_length: int = Field(default=2048, gt=1, description="Tokens a row may have; more are cut off.")

@@ -13,7 +13,7 @@ import mlx.core as mx
 from ..analysis import plan as planning
 from ..analysis.memory import ModelShape, estimate_peak
 from ..config.schema import RunConfig
-from ..data import DataOptions, Dataset, load_dataset
+from ..data import DataOptions, Dataset, Features, load_dataset
 from ..data.rows import Rows
 from ..errors import ConfigError, DataError
 from . import adapters
@@ -101,6 +101,9 @@ def data_options(config: RunConfig, cache_dir: Path | None = None) -> DataOption
         max_seq_length=config.max_seq_length,
         skip_bad_rows=config.skip_bad_rows,
         seed=config.seed,
+        features=Features(
+            config.text_feature, config.chat_feature, config.prompt_feature, config.completion_feature
+        ),
         cache_dir=cache_dir,
         trust_remote_code=config.trust_remote_code,
     )

@@ -204,3 +204,10 @@ lr_schedule:
     # The decay ends at 1002 and the run has 2 updates: said, not silent.
     assert "1002 updates and the run has 2" in err
     assert Path("adapters/adapters.safetensors").is_file()
+
+
+def test_rows_may_have_keys_of_their_own(folder, capsys):
+    rows = [json.dumps({"ask": f"say {i}", "reply": f"ok {i}"}) for i in range(6)]
+    Path("keys.yaml").write_text("prompt_feature: ask\ncompletion_feature: reply\n")
+    assert main(["plan", "-c", "keys.yaml", "--data", folder(train=rows), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 6
