@@ -2,7 +2,7 @@
 
 In this order, so that the same word always means the same:
 
-1. text with a bracket is a spec, ``wsd(peak=2e-4, steps=1000)``
+1. a name with a bracket behind it is a spec, ``wsd(peak=2e-4, steps=1000)``
 2. the name of a schedule, ``cosine``
 3. the name of a preset, ``laptop``
 4. a path: a directory is a run; a file is YAML and holds a schedule in dictionary form, mlx-lm's ``lr_schedule``
@@ -14,6 +14,7 @@ So a file that is called like a schedule is written as a path, ``./cosine``.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PEAK = 2e-4
 DEFAULT_WARMUP = 0.1
+_SPEC = re.compile(r"\s*[\w.]+\s*\(")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Recorded:
 
 def find_source(text: str, shape: Shape) -> Planned | Recorded:
     """What ``text`` stands for. Raises UsageError for an unknown word, with the nearest known one."""
-    if "(" in text:
+    if _SPEC.match(text):
         return _planned(text, _spec(text, shape), shape)
     if text in _schedule_names():
         return _family(text, shape)
@@ -154,15 +156,11 @@ def _configured(name: str, shape: Shape, *, preset: str | None = None, file: Pat
     flags = {key: value for key, value in said.items() if value is not None}
     config = load_config(preset=preset, file=file, flags=flags).config
     updates = _updates(config)
-    steps = shape.steps or updates or DEFAULT_STEPS
-    note = (
-        ""
-        if shape.steps or updates
-        else f"its length depends on the data; drawn over {steps} updates (--steps)"
-    )
     if config.lr_schedule is not None:
-        return _planned(name, _from_mlx_lm(config.lr_schedule), shape, updates, note)
-    spec = config.schedule or "linear"
+        return _planned(name, _from_mlx_lm(config.lr_schedule), shape, updates)
+    known, spec = shape.steps or updates, config.schedule or "linear"
+    steps = known or DEFAULT_STEPS
+    note = "" if known else f"its length depends on the data; drawn over {steps} updates (--steps)"
     schedule = for_run(spec, peak=config.learning_rate, steps=steps, warmup=config.warmup, end=config.end_lr)
     return _planned(name, schedule, shape, steps, note)
 

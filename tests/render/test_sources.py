@@ -136,6 +136,8 @@ def test_a_name_goes_before_a_file_of_that_name(tmp_path: Path, monkeypatch: pyt
     assert isinstance(find_source("wsd", Shape()), Planned)
     assert isinstance(find_source("laptop", Shape()), Planned)
     assert isinstance(find_source("./wsd", Shape()), Recorded)
+    (tmp_path / "wsd (1)").mkdir()
+    assert isinstance(find_source("./wsd (1)", Shape()), Recorded)
 
 
 def test_an_unknown_word_gets_the_nearest_known_one() -> None:
