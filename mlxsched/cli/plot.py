@@ -20,7 +20,7 @@ HELP = """Draw learning-rate schedules, several over each other, and what a run 
     A SCHEDULE is looked at in this order:
 
     \b
-      a spec            a name and a bracket: "wsd(peak=2e-4, steps=1000, warmup=50)"
+      a spec            a name and a bracket: "wsd(peak=2e-4, steps=1000)"
       a schedule's name cosine, wsd, ...: `mlxsched schedules` lists them; takes
                         --peak, --steps, --warmup and --end
       a preset          laptop, ...: `mlxsched presets` lists them
