@@ -1,8 +1,8 @@
 """Record what other libraries' own schedules give, for the tests of our aliases.
 
 Each peer's own code is called, in float64 (MLX in its float32), over the parameter sets of
-``scripts/trace_cases.py``; the values go to ``tests/golden/<peer>.json`` with the versions they came from. Nothing
-of mlxsched is imported here.
+``scripts/trace_cases.py``; the values go to ``tests/golden/<peer>.json`` with the versions they came from.
+Nothing of mlxsched is imported here.
 
     python scripts/record_traces.py                 # all peers
     python scripts/record_traces.py torch keras     # some
@@ -161,7 +161,7 @@ def fastai_values(name: str, arguments: dict[str, Any], steps: list[int]) -> Val
 
 
 def on_mlx_steps(schedule: Callable[[Any], Any], steps: list[int]) -> Values:
-    """What MLX gives for the steps that its optimizers hand over: uint64 in, float32 out, with its rounding."""
+    """What MLX gives for the steps of its optimizers: uint64 in, float32 out, with its rounding."""
     import mlx.core as mx
 
     values = (schedule(mx.array(step, mx.uint64)) for step in steps)

@@ -3,12 +3,14 @@
     from mlx_lm.tuner.trainer import train
     from mlxsched.integrations.mlx_lm import MetricsCallback, build_schedule, iterate_batches, loss
 
-    optimizer = optim.AdamW(learning_rate=build_schedule({"name": "warmup_linear", "peak": 1e-4, "steps": 500}))
+    schedule = build_schedule({"name": "warmup_linear", "peak": 1e-4, "steps": 500, "warmup": 50})
+    optimizer = optim.AdamW(learning_rate=schedule)
     with MetricsCallback("metrics.jsonl") as metrics:
         train(model, optimizer, CacheDataset(rows), args=TrainingArgs(iters=500),
               loss=loss, iterate_batches=iterate_batches, training_callback=metrics)
 
-They have mlx-lm's signatures. `loss` and `iterate_batches` belong together: the last batch of an epoch may be small.
+They have mlx-lm's signatures. `loss` and `iterate_batches` belong together: the last batch of an epoch may be
+small.
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ PAD_TO = 32
 def build_schedule(schedule_config: Mapping[str, Any]) -> Schedule:
     """The schedule of mlx-lm's ``lr_schedule`` block, or of a dictionary form of ours.
 
-    A block with ``arguments`` is mlx-lm's and gets mlx-lm's exact values (see `mlxsched.from_mlx_lm`); any other
-    one is ours.
+    A block with ``arguments`` is mlx-lm's and gets mlx-lm's exact values (see `mlxsched.from_mlx_lm`); any
+    other one is ours.
 
     Raises:
         ScheduleError: a name, key or value does not fit.
@@ -53,8 +55,8 @@ def build_schedule(schedule_config: Mapping[str, Any]) -> Schedule:
 def loss(model: nn.Module, batch: mx.array, lengths: mx.array) -> tuple[mx.array, mx.array]:
     """The mean cross-entropy of a batch over its targets, and their number; for mlx-lm's ``train(loss=...)``.
 
-    Token i of a row is a target when offset <= i < length and i > 0. mlx-lm's own loss also scores token `length`,
-    which is padding, and divides 0 by 0 for a batch without targets; this one gives 0 there.
+    Token i of a row is a target when offset <= i < length and i > 0. mlx-lm's own loss also scores token
+    `length`, which is padding, and divides 0 by 0 for a batch without targets; this one gives 0 there.
 
     Args:
         model: takes tokens ``[rows, n]``, gives logits ``[rows, n, vocabulary]``.
@@ -79,17 +81,17 @@ def iterate_batches(
 ) -> Iterator[tuple[mx.array, mx.array]]:
     """Batches of rows of similar length, in random order, every row once an epoch; for mlx-lm's ``train``.
 
-    mlx-lm's own sorts a ``CacheDataset`` by something else than its rows' lengths, leaves out the rows beyond a
-    multiple of `batch_size`, and lets an evaluation change the order of the training.
+    mlx-lm's own sorts a ``CacheDataset`` by something else than its rows' lengths, leaves out the rows
+    beyond a multiple of `batch_size`, and lets an evaluation change the order of the training.
 
     Args:
         dataset: mlx-lm's ``CacheDataset``, or any sequence of ``(tokens, offset)`` or of tokens.
         batch_size: rows of a batch, over all workers; the last batch of an epoch may have fewer.
         max_seq_length: longer rows are cut there.
         loop: begin a new epoch, in a new order, when one ends.
-        seed: decides the order. Without it, an endless iteration draws one from NumPy's global generator, as mlx-lm
-            seeds that, and a single pass always has the same order, so that evaluations compare.
-        comm_group: the workers; each gets its share of every batch, filled up with empty rows in the last one.
+        seed: decides the order. Without it, an endless iteration draws one from NumPy's global generator, as
+            mlx-lm seeds that, and a single pass always has the same order, so that evaluations compare.
+        comm_group: the workers; each gets its share of every batch, the last one filled up with empty rows.
 
     Yields:
         tokens ``[rows, length]`` and ``[rows, 2]`` of offset and length, padded with 0.
@@ -100,7 +102,7 @@ def iterate_batches(
     """
     rank, workers = (comm_group.rank(), comm_group.size()) if comm_group is not None else (0, 1)
     if batch_size % workers:
-        raise UsageError(f"`batch_size` must be a multiple of the {workers} workers; got {batch_size}. Change it.")
+        raise UsageError(f"`batch_size` must be a multiple of the {workers} workers; got {batch_size}.")
     if len(dataset) == 0:
         raise DataError("the data set has no rows; got 0. Look at the file that it was read from.")
     by_length = sorted(range(len(dataset)), key=lambda index: len(_row(dataset[index])[0]))
@@ -131,7 +133,7 @@ def _row(item: Any) -> tuple[Sequence[int], int]:
 def _padded(
     rows: list[tuple[Sequence[int], int]], count: int, longest: int, limit: int
 ) -> tuple[mx.array, mx.array]:
-    """`count` rows, the missing ones empty, at a length that is right for the `longest` row of all workers."""
+    """`count` rows, the missing ones empty, padded for the `longest` row of all workers."""
     width = min(1 + PAD_TO * math.ceil(longest / PAD_TO), limit)
     tokens, spans = np.zeros((count, width), np.int32), np.zeros((count, 2), np.int32)
     for index, (row, offset) in enumerate(rows):
@@ -141,7 +143,7 @@ def _padded(
     return mx.array(tokens), mx.array(spans)
 
 
-class MetricsCallback(TrainingCallback):  # type: ignore[misc]  # mlx-lm has no types
+class MetricsCallback(TrainingCallback):
     """Writes mlx-lm's reports as the records of a ``metrics.jsonl``, the learning rate with them.
 
     Args:
@@ -154,7 +156,10 @@ class MetricsCallback(TrainingCallback):  # type: ignore[misc]  # mlx-lm has no 
     """
 
     def __init__(
-        self, path: str | Path, grad_accumulation_steps: int = 1, wrapped_callback: TrainingCallback | None = None
+        self,
+        path: str | Path,
+        grad_accumulation_steps: int = 1,
+        wrapped_callback: TrainingCallback | None = None,
     ) -> None:
         self._writer = MetricsWriter(Path(path))
         self._accumulation = grad_accumulation_steps

@@ -1,12 +1,13 @@
 """Controllers: schedules that scale another one by a factor that follows a metric.
 
-A controller is called like any schedule, ``schedule(step) * factor`` of the schedule it wraps; ``observe(metric)`` after each evaluation
-moves the factor. What it has seen is its state, apart from its arguments: ``state_dict`` and ``load_state_dict``
-(plain JSON) belong into a checkpoint, while ``to_dict``, equality and hash know the arguments only. Limits are
+A controller is called like any schedule, ``schedule(step) * factor`` of the schedule it wraps;
+``observe(metric)`` after each evaluation moves the factor. What it has seen is its state, apart from its
+arguments: ``state_dict`` and ``load_state_dict`` (plain JSON) belong into a checkpoint, while ``to_dict``,
+equality and hash know the arguments only. Limits are
 factors, not rates, so the defaults fit a peak of 1e-5 as well as one of 1e-2.
 
-A compiled step takes a constant as it was when the step was traced, so the factor must come in from outside. Either
-capture the controller's ``state`` beside the optimizer's, with the controller as learning rate::
+A compiled step takes a constant as it was when the step was traced, so the factor must come in from outside.
+Either capture the controller's ``state`` beside the optimizer's, with the controller as learning rate::
 
     optimizer = optim.AdamW(learning_rate=controller)
     state = [model.state, optimizer.state, controller.state]
@@ -16,8 +17,8 @@ or set the rate from outside, with no callable in the optimizer::
 
     optimizer.learning_rate = controller(update)              # captured with optimizer.state
 
-Both keep one trace. Without either, the compiled step would not notice that the factor moves. Eager code needs
-neither, and mlxsched's own trainer evaluates the rate outside of its compiled step.
+Both keep one trace. Without either, the compiled step would not notice that the factor moves. Eager code
+needs neither, and mlxsched's own trainer evaluates the rate outside of its compiled step.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Controller(_Wrapped):
             )
         if self.min_factor > 1:
             raise ScheduleError(
-                f"`min_factor` must be 1 or less; got {self.min_factor}. It is a share of the schedule's rate."
+                f"`min_factor` must be 1 or less; got {self.min_factor}. It is a share of the rate."
             )
 
     def observe(self, metric: float) -> None:
@@ -145,8 +146,8 @@ class plateau(Controller):
 
     Formula: rate(t) = schedule(t) * factor; factor *= decay_rate, not below min_factor, when `patience` + 1
         observations in a row were no improvement
-    When: runs of open length with an honest validation set. A schedule that ends at 0 is better when the length
-        is known.
+    When: runs of open length with an honest validation set. A schedule that ends at 0 is better when the
+        length is known.
     Source: torch.optim.lr_scheduler.ReduceLROnPlateau
     Spec: plateau(schedule=warmup_constant(peak=2e-4, warmup=100), decay_rate=0.5, patience=2)
 
@@ -164,6 +165,7 @@ class plateau(Controller):
     Raises:
         ScheduleError: an argument does not fit.
 
+    >>> from mlxsched import warmup_constant
     >>> schedule = plateau(warmup_constant(2e-4, 100), patience=1)
     >>> for loss in (2.0, 1.5, 1.6, 1.55):
     ...     schedule.observe(loss)
@@ -188,10 +190,10 @@ class plateau(Controller):
 class greedy(Controller):
     """Raise the rate while the metric improves, lower it while it does not.
 
-    Formula: rate(t) = schedule(t) * factor; after `patience` + 1 improvements in a row factor /= decay_rate, not
-        above max_factor; after as many failures factor *= decay_rate, not below min_factor
-    When: to let a run find its own rate around a guessed one. GreedyLR's own limits are rates (1e-3 to 1), so a
-        rate of 2e-4 can only rise there; here they are factors on the schedule.
+    Formula: rate(t) = schedule(t) * factor; after `patience` + 1 improvements in a row factor /= decay_rate,
+        not above max_factor; after as many failures factor *= decay_rate, not below min_factor
+    When: to let a run find its own rate around a guessed one. GreedyLR's own limits are rates (1e-3 to 1),
+        so a rate of 2e-4 can only rise there; here they are factors on the schedule.
     Source: GreedyLR (arXiv 2512.14527), in transformers as lr_scheduler_type="greedy"
     Spec: greedy(schedule=warmup_constant(peak=2e-4, warmup=100), patience=2)
 
@@ -213,6 +215,7 @@ class greedy(Controller):
     Raises:
         ScheduleError: an argument does not fit.
 
+    >>> from mlxsched import warmup_constant
     >>> schedule = greedy(warmup_constant(2e-4, 100), patience=1, decay_rate=0.8)
     >>> for loss in (2.0, 1.5):
     ...     schedule.observe(loss)

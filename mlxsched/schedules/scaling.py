@@ -24,8 +24,8 @@ def scale_peak(peak: float, batch_size: int, reference_batch_size: int, rule: st
         peak: the rate that is right at `reference_batch_size`.
         batch_size: rows of an update.
         reference_batch_size: rows of an update that `peak` was found with.
-        rule: ``sqrt`` for Adam and its kin (Malladi et al. 2022, arXiv 2205.10287), ``linear`` for SGD (Goyal et al.
-            2017, arXiv 1706.02677), ``none`` to keep the peak.
+        rule: ``sqrt`` for Adam and its kin (Malladi et al. 2022, arXiv 2205.10287), ``linear`` for SGD
+            (Goyal et al. 2017, arXiv 1706.02677), ``none`` to keep the peak.
 
     Raises:
         ScheduleError: an argument does not fit.
@@ -44,8 +44,8 @@ class bias_corrected(_Wrapped):
 
     Formula: rate(t) = schedule(t) * (1 - beta1^n) / sqrt(1 - beta2^n) inverted, that is
         schedule(t) * sqrt(1 - beta2^n) / (1 - beta1^n), with n = t + 1; schedule(t) for large t
-    When: with mlx.optimizers.Adam or AdamW at bias_correction=False, whose early updates are up to 6.6 times too
-        large. Not together with bias_correction=True.
+    When: with mlx.optimizers.Adam or AdamW at bias_correction=False, whose early updates are up to 6.6 times
+        too large. Not together with bias_correction=True.
     Source: Kingma & Ba 2014 (arXiv 1412.6980), section 3
     Spec: bias_corrected(schedule=warmup_linear(peak=2e-4, steps=1000, warmup=100), betas=[0.9, 0.999])
 
@@ -56,9 +56,10 @@ class bias_corrected(_Wrapped):
     Raises:
         ScheduleError: `schedule` cannot be called, or `betas` are not two numbers from 0 to below 1.
 
+    >>> from mlxsched import warmup_constant
     >>> schedule = bias_corrected(warmup_constant(1e-3))
     >>> round(schedule(0) / 1e-3, 6), round(schedule(11) / 1e-3, 6), round(schedule(20_000) / 1e-3, 6)
-    (0.316228, 0.152216, 1.0)
+    (0.316228, 0.152241, 1.0)
     """
 
     betas: Sequence[float] = (0.9, 0.999)
@@ -68,7 +69,8 @@ class bias_corrected(_Wrapped):
         betas = tuple(real("betas", beta) for beta in self.betas)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ScheduleError(
-                f"`betas` must be two numbers from 0 to below 1; got {list(betas)}. Use the optimizer's, as [0.9, 0.999]."
+                f"`betas` must be two numbers from 0 to below 1; got {list(betas)}. "
+                "Use the optimizer's, as [0.9, 0.999]."
             )
         object.__setattr__(self, "betas", betas)
 
@@ -92,7 +94,7 @@ def _one_minus_power(beta: float, updates: Number, ops: Backend) -> Number:
 
 
 class LoraPlus(NamedTuple):
-    """What ``MultiOptimizer`` needs for two rates: a schedule for each group, a filter for all but the last."""
+    """What ``MultiOptimizer`` needs: a schedule for each group, a filter for all but the last."""
 
     schedules: tuple[Part, Part]
     filters: tuple[Callable[[str, Any], bool]]
@@ -106,13 +108,14 @@ def lora_plus(schedule: Part, ratio: float = 16.0) -> LoraPlus:
         ratio: B's rate over A's, above 0.
 
     Returns:
-        ``.schedules``, for B and for the rest, and ``.filters``, which picks mlx-lm's ``lora_b``; in the order that
-        ``MultiOptimizer`` takes them.
+        ``.schedules``, for B and for the rest, and ``.filters``, which picks mlx-lm's ``lora_b``; in the
+        order that ``MultiOptimizer`` takes them.
 
     Raises:
         ScheduleError: `schedule` cannot be called or `ratio` is not above 0.
 
     >>> import mlx.optimizers as optim
+    >>> from mlxsched import warmup_constant
     >>> plus = lora_plus(warmup_constant(1e-4, 100), ratio=16)
     >>> optimizer = optim.MultiOptimizer([optim.AdamW(rate) for rate in plus.schedules], list(plus.filters))
     >>> [rate(100) for rate in plus.schedules]

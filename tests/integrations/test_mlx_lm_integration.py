@@ -169,7 +169,10 @@ def test_mlx_lms_trainer_runs_with_all_four(tmp_path: Path) -> None:
     from mlx_lm.tuner.trainer import TrainingArgs, train
 
     mx.random.seed(0)
-    model, schedule = Tiny(), build_schedule({"name": "warmup_linear", "peak": 0.05, "steps": 12, "warmup": 3})
+    model, schedule = (
+        Tiny(),
+        build_schedule({"name": "warmup_linear", "peak": 0.05, "steps": 12, "warmup": 3}),
+    )
     args = TrainingArgs(
         batch_size=4,
         iters=24,
@@ -195,7 +198,9 @@ def test_mlx_lms_trainer_runs_with_all_four(tmp_path: Path) -> None:
     records = read_metrics(tmp_path / "metrics.jsonl")
     trained = [record for record in records if record["kind"] == "train"]
     assert [record["update"] for record in trained] == list(range(12))
-    np.testing.assert_allclose([r["lr"] for r in trained], [schedule(r["update"]) for r in trained], rtol=1e-6)
+    np.testing.assert_allclose(
+        [r["lr"] for r in trained], [schedule(r["update"]) for r in trained], rtol=1e-6
+    )
     assert all(np.isfinite(record["loss"]) and record["targets"] > 0 for record in trained)
     evaluated = [record for record in records if record["kind"] == "eval"]
     assert [record["update"] for record in evaluated] == [0, 5, 11]

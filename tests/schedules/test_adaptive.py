@@ -53,7 +53,28 @@ def controllers() -> list[Controller]:
 
 
 NAN = float("nan")
-METRICS = [2.0, 1.9, 1.8, 1.7, 1.9, 1.95, 2.0, NAN, 2.1, 2.0, 2.2, 2.3, 1.0, 0.9, 0.8, 0.7, 0.9, 1.0, 1.1, 1.2]
+METRICS = [
+    2.0,
+    1.9,
+    1.8,
+    1.7,
+    1.9,
+    1.95,
+    2.0,
+    NAN,
+    2.1,
+    2.0,
+    2.2,
+    2.3,
+    1.0,
+    0.9,
+    0.8,
+    0.7,
+    0.9,
+    1.0,
+    1.1,
+    1.2,
+]
 
 
 @pytest.mark.parametrize("controller", controllers(), ids=["plateau", "greedy"])

@@ -24,7 +24,7 @@ def traces(peer: str) -> list[Any]:
 
 
 def check(schedule: Schedule, trace: dict[str, Any]) -> None:
-    """float64 within 1e-6 of the recorded value (and no worse than 1e-12 of the peak, where that is about 0)."""
+    """float64 within 1e-6 of the recorded value, and within 1e-12 of the peak where that is about 0."""
     expected = np.array(trace["values"])
     peak = float(np.abs(expected).max())
     at = trace["steps"]
@@ -139,7 +139,10 @@ def test_wrong_names_are_refused_with_a_suggestion(text: str, hint: str) -> None
     ("arguments", "hint"),
     [
         ({"lr_scheduler_type": "cosin"}, "Did you mean 'cosine'"),
-        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycle": 2}}, "Did you mean 'num_cycles'"),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycle": 2}},
+            "Did you mean 'num_cycles'",
+        ),
         ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr_rate"),
         ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 1.0}}, "lr_end"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),

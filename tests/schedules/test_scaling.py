@@ -22,7 +22,11 @@ def test_scale_peak(rule: str, factor: float) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "hint"),
-    [((2e-4, 0, 16), "batch_size"), ((2e-4, 4, 2.5), "reference_batch_size"), ((2e-4, 4, 4, "cubic"), "rule")],
+    [
+        ((2e-4, 0, 16), "batch_size"),
+        ((2e-4, 4, 2.5), "reference_batch_size"),
+        ((2e-4, 4, 4, "cubic"), "rule"),
+    ],
 )
 def test_scale_peak_refuses(arguments: tuple[object, ...], hint: str) -> None:
     with pytest.raises(ms.ScheduleError, match=hint):

@@ -1,4 +1,4 @@
-"""The schedules that fastai's Learner.fit_... methods set up; ``steps`` is epochs times batches of an epoch."""
+"""What fastai's Learner.fit_... methods set up; ``steps`` is epochs times batches of an epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlxsched.schedules.decays import cosine
 def fit_one_cycle(
     steps: int, lr_max: float, div: float = 25.0, div_final: float = 1e5, pct_start: float = 0.25
 ) -> Schedule:
-    """A cosine from lr_max / div to lr_max at pct_start of the run, another to lr_max / div_final at its end."""
+    """A cosine from lr_max / div to lr_max at pct_start of the run, then to lr_max / div_final."""
     total = checked_steps("steps", steps)
     return through([0, pct_start * total, total], [lr_max / div, lr_max, lr_max / div_final], "cosine")
 

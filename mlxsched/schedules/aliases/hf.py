@@ -1,9 +1,9 @@
 """transformers' schedules, by the names of its ``lr_scheduler_type``.
 
-`from_hf` takes what a ``TrainingArguments`` holds. The functions, ``hf.cosine`` and so on in a spec, take the rate,
-the updates and the keyword arguments that transformers' ``get_..._schedule`` have. Values are transformers' own, also
-where they surprise: `cosine` rises again after its end, and `cosine_warmup_with_min_lr` starts above 0 and decays one
-step ahead.
+`from_hf` takes what a ``TrainingArguments`` holds. The functions, ``hf.cosine`` and so on in a spec, take
+the rate, the updates and the keyword arguments that transformers' ``get_..._schedule`` have. Values are
+transformers' own, also where they surprise: `cosine` rises again after its end, and `cosine_warmup_with_min_lr`
+starts above 0 and decays one step ahead.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def from_hf(
     kind = str(getattr(lr_scheduler_type, "value", lr_scheduler_type))
     if kind not in TYPES:
         raise ScheduleError(
-            f"`lr_scheduler_type` must be one of {', '.join(TYPES)}; got {kind[:100]!r}.{did_you_mean(kind, list(TYPES))}"
+            f"`lr_scheduler_type` must be one of {', '.join(TYPES)}; got {kind[:100]!r}."
+            + did_you_mean(kind, list(TYPES))
         )
     warmup = rate("warmup_steps", warmup_steps) or rate("warmup_ratio", warmup_ratio)
     total = steps("num_training_steps", num_training_steps)
@@ -111,7 +112,7 @@ def cosine_warmup_with_min_lr(
     min_lr_rate: float | None = None,
     warmup_lr_rate: float | None = None,
 ) -> Schedule:
-    """As cosine_with_min_lr, but p is one step ahead and the warmup starts at lr / W or at warmup_lr_rate * lr.
+    """As cosine_with_min_lr, one step ahead, after a warmup from lr / W (or warmup_lr_rate * lr).
 
     The peak is reached at W - 1 and, the decay being a step ahead, left for good at W.
     """
@@ -167,14 +168,14 @@ def warmup_stable_decay(
     min_lr_ratio: float = 0.0,
     num_cycles: float = 0.5,
 ) -> Schedule:
-    """From min_lr_ratio * lr to lr, lr held, back to min_lr_ratio * lr; num_stable_steps wins over the total."""
+    """Up from min_lr_ratio * lr, lr held, and down again; num_stable_steps wins over the total."""
     stable = num_stable_steps
     if stable is None:
         stable = (num_training_steps or 0) - num_warmup_steps - num_decay_steps
     if stable < 0:
         raise ScheduleError(
-            f"`num_decay_steps` must leave room in `num_training_steps` after the warmup; got {num_decay_steps} of "
-            f"{num_training_steps} and {num_warmup_steps}. Lower `num_decay_steps` or `warmup_steps`."
+            f"`num_decay_steps` must fit into `num_training_steps` after the warmup; got {num_decay_steps} "
+            f"of {num_training_steps} and {num_warmup_steps}. Lower `num_decay_steps` or `warmup_steps`."
         )
     low, high = learning_rate * min_lr_ratio, learning_rate
     parts: list[tuple[int, Schedule]] = []
@@ -190,7 +191,8 @@ def _wsd_rise(low: float, length: int, high: float, kind: str) -> Schedule:
     one_of("warmup_type", kind, WSD_SHAPES)
     if kind == "1-sqrt":
         return decays.polynomial(low, length, high, power=0.5)
-    return {"linear": decays.linear, "cosine": decays.cosine}[kind](low, length, high)
+    made: Callable[..., Schedule] = decays.linear if kind == "linear" else decays.cosine
+    return made(low, length, high)
 
 
 def _wsd_fall(high: float, length: int, low: float, kind: str, num_cycles: float) -> Schedule:
@@ -239,7 +241,7 @@ def greedy(
 ) -> Schedule:
     """transformers' GreedyLR around a constant rate, as a controller: see `mlxsched.greedy`.
 
-    Its default min_lr of 1e-3 is above most LoRA rates, which then could never fall: such a rate is refused here.
+    Its default min_lr of 1e-3 is above most LoRA rates, which could then never fall: that is refused here.
     """
     from mlxsched.schedules.adaptive import greedy as controller
 

@@ -1,6 +1,7 @@
 """keras.optimizers.schedules, by its class names and with its arguments.
 
-``decay_steps`` excludes the warmup, as there, and `PiecewiseConstantDecay` changes one step after its boundary.
+``decay_steps`` excludes the warmup, as there, and `PiecewiseConstantDecay` changes one step after its
+boundary.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def PiecewiseConstantDecay(boundaries: Sequence[int], values: Sequence[float]) -
     """values[0] up to boundaries[0] and at it, values[1] after it, and so on."""
     if len(values) != len(boundaries) + 1:
         raise ScheduleError(
-            f"`values` must be one more than `boundaries`; got {len(values)} and {len(boundaries)}. Give the first too."
+            f"`values` must be one more than `boundaries`; got {len(values)} and "
+            f"{len(boundaries)}. Give the first one too."
         )
     starts = [0, *(boundary + 1 for boundary in boundaries)]
     return stairs(dict(zip(starts, values, strict=True)))
@@ -60,7 +62,7 @@ def CosineDecay(
     warmup_target: float | None = None,
     warmup_steps: int = 0,
 ) -> Schedule:
-    """lr * ((1 - alpha) * (1 + cos(pi p)) / 2 + alpha), from warmup_target instead, after a line to it, if given."""
+    """lr * ((1 - alpha) * (1 + cos(pi p)) / 2 + alpha); after a line to warmup_target, from there."""
     if warmup_target is None:
         return cosine(initial_learning_rate, decay_steps, initial_learning_rate * alpha)
     rest = cosine(warmup_target, decay_steps, warmup_target * alpha)
@@ -76,6 +78,4 @@ def CosineDecayRestarts(
 ) -> Schedule:
     """lr * ((1 - alpha) * m_mul^i * (1 + cos(pi p)) / 2 + alpha), cycle i of first_decay_steps * t_mul^i."""
     lowest = initial_learning_rate * alpha
-    return restarts(
-        initial_learning_rate, first_decay_steps, t_mul, m_mul, end=lowest, shrinks="height"
-    )
+    return restarts(initial_learning_rate, first_decay_steps, t_mul, m_mul, end=lowest, shrinks="height")

@@ -25,13 +25,13 @@ KEYS = ("name", "arguments", "warmup", "warmup_init")
 def from_mlx_lm(lr_schedule: Mapping[str, Any]) -> Schedule:
     """The schedule that mlx-lm builds from its ``lr_schedule`` block.
 
-    Formula: a line from warmup_init to arguments[0] in `warmup` updates, then the named MLX schedule, counted from
+    Formula: a line from warmup_init to arguments[0] in `warmup` updates, then the named schedule, counted from
     update warmup + 1. So the peak is held for two updates; and since the warmup's target is arguments[0],
     ``linear_schedule`` from 0 stays at 0 during its warmup.
 
     Args:
-        lr_schedule: ``name``, one of MLX's schedules; ``arguments``, a list, the first one being the initial rate;
-            optionally ``warmup`` in updates and ``warmup_init``, the rate at update 0.
+        lr_schedule: ``name``, one of MLX's schedules; ``arguments``, a list, the first one being the initial
+            rate; optionally ``warmup`` in updates and ``warmup_init``, the rate at update 0.
 
     Raises:
         ScheduleError: a key or the name is unknown (the nearest one is suggested), or a value does not fit.
@@ -67,6 +67,7 @@ def _checked(block: Mapping[str, Any]) -> tuple[Callable[..., Schedule], list[An
         raise ScheduleError(f"`lr_schedule.name` must be one of {', '.join(NAMES)}; got {name!r}.{near}")
     if isinstance(arguments, str | bytes | Mapping) or not arguments:
         raise ScheduleError(
-            f"`lr_schedule.arguments` must be a list that starts with the rate; got {arguments!r}. Write [1e-5, 1000]."
+            f"`lr_schedule.arguments` must be a list that starts with the rate; got {arguments!r}. "
+            "Write [1e-5, 1000]."
         )
     return NAMES[name], list(arguments)

@@ -1,7 +1,7 @@
 """optax's schedules, by its function names and with its arguments.
 
-``decay_steps`` includes the warmup, as there. Mappings of boundaries may be given as pairs, which a spec can hold:
-``optax.piecewise_constant_schedule(1e-3, [[10, 0.5], [30, 0.1]])``.
+``decay_steps`` includes the warmup, as there. Mappings of boundaries may be given as pairs, which a spec can
+hold: ``optax.piecewise_constant_schedule(1e-3, [[10, 0.5], [30, 0.1]])``.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def linear_onecycle_schedule(
     div_factor: float = 25.0,
     final_div_factor: float = 1e4,
 ) -> Schedule:
-    """Lines through peak / div at 0, peak at pct_start, peak / div at pct_final and that / final_div at the end."""
+    """Lines: peak / div, peak at pct_start, peak / div at pct_final, that / final_div at the end."""
     total, div = steps("transition_steps", transition_steps), above_0("div_factor", div_factor)
     turns = {int(pct_start * total): div, int(pct_final * total): 1 / div, total: 1 / final_div_factor}
     return piecewise_interpolate_schedule("linear", peak_value / div, turns)
@@ -135,7 +135,8 @@ def warmup_cosine_decay_schedule(
     """A line to peak at warmup_steps, a cosine to end at decay_steps, which counts the warmup too."""
     if decay_steps <= warmup_steps:
         raise ScheduleError(
-            f"`decay_steps` must be above `warmup_steps`; got {decay_steps} and {warmup_steps}. It includes the warmup."
+            f"`decay_steps` must be above `warmup_steps`; got {decay_steps} and {warmup_steps}. "
+            "It includes the warmup."
         )
     rest = cosine(peak_value, decay_steps - warmup_steps, end_value, exponent)
     return chain([(warmup_steps, line(init_value, peak_value, warmup_steps))], rest)
@@ -152,9 +153,7 @@ def warmup_exponential_decay_schedule(
     end_value: float | None = None,
 ) -> Schedule:
     """A line to peak at warmup_steps, then exponential_decay."""
-    rest = exponential_decay(
-        peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value
-    )
+    rest = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
     return chain([(warmup_steps, line(init_value, peak_value, warmup_steps))], rest)
 
 

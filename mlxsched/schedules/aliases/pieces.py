@@ -55,7 +55,7 @@ def boundaries(pairs: Mapping[Any, float] | Sequence[Sequence[float]] | None) ->
 
 
 def called(function: Callable[..., Schedule], name: str, arguments: Mapping[str, Any]) -> Schedule:
-    """``function(**arguments)``, with a helpful refusal of an argument that it does not have or that it misses."""
+    """``function(**arguments)``, refusing an argument that it does not have, or lacks, with a cure."""
     known = inspect.signature(function).parameters
     for key in arguments:
         if key not in known:

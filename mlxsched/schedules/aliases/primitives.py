@@ -19,9 +19,9 @@ HORIZON = 2**40
 
 
 def share(step: Number, start: float, end: float, ops: Backend) -> tuple[Number, Number]:
-    """How much of the way from `start` to `end`, which may be fractions of a step, is done and how much is left.
+    """The shares done and left of the way from `start` to `end`, which may be fractions of a step.
 
-    Whole steps are subtracted as integers before the fractions are, so both shares are precise near their zeros.
+    Whole steps are subtracted as integers before the fractions are: both shares are precise near 0.
     """
     first, last = math.floor(start), math.ceil(end)
     passed = ops.done(step, first, last - first)
@@ -34,8 +34,8 @@ def share(step: Number, start: float, end: float, ops: Backend) -> tuple[Number,
 class through(Schedule):
     """A curve through given points, which may lie between two updates.
 
-    Formula: rate(at[i]) = values[i]; between two points a straight line or half a cosine; held before and after
-    When: one-cycle policies as torch, optax and fastai place them, whose turning points are fractions of a step.
+    Formula: rate(at[i]) = values[i]; between two points a line or half a cosine; held before and after
+    When: one-cycle policies as torch, optax and fastai have them, which turn between two steps.
     Source: optax.piecewise_interpolate_schedule; fastai's combine_scheds
     Spec: through(at=[0, 29.5, 99], values=[4e-5, 1e-3, 4e-9], shape="cosine")
 
@@ -45,7 +45,7 @@ class through(Schedule):
         shape: linear or cosine.
 
     Raises:
-        ScheduleError: there are fewer than two points, not as many values as steps, or the steps don't ascend.
+        ScheduleError: there are fewer than two points, or not as many values as steps, or steps descend.
 
     >>> schedule = through(at=[0, 10, 20.5], values=[0.0, 1e-3, 1e-4])
     >>> schedule(5), schedule(10), schedule(21)
@@ -134,7 +134,7 @@ class cosine_wave(Endless):
     end: Rate = 0.0
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        # The wave's place is (step * up) mod (2 * half) in whole numbers, so that no digit is lost late in a run.
+        # The wave's place is (step * up) mod (2 * half) in whole numbers: no digit is lost late in a run.
         ratio = (2 * Fraction(repr(self.cycles))).limit_denominator(10**6)
         up, half = ratio.numerator, ratio.denominator * self.decay_steps
         place = (step % (2 * half)) * up % (2 * half)
@@ -190,9 +190,9 @@ class restarts(Schedule):
     def _check(self) -> None:
         one_of("shrinks", self.shrinks, ("peak", "height"))
         one_of("shape", self.shape, ("cosine", "polynomial", "tanh"))
-        if self.multiplier < 1 or self.first < 1:
+        if self.multiplier < 1:
             raise ScheduleError(
-                f"`first` and `multiplier` must be 1 or more; got {self.first} and {self.multiplier}. Raise them."
+                f"`multiplier` must be 1 or more; got {self.multiplier}. Cycles don't shrink."
             )
 
     def _value(self, step: Number, ops: Backend) -> Number:
@@ -261,7 +261,7 @@ def one_minus_power(done: Number, left: Number, k: float, ops: Backend) -> Numbe
 class stretched_polynomial(Endless):
     """A polynomial decay that stretches itself each time it would end, as keras' ``cycle=True`` does.
 
-    Formula: rate(t) = end + (init - end) * (1 - t / n)^power with n = decay_steps * max(1, ceil(t / decay_steps));
+    Formula: rate(t) = end + (init - end) * (1 - t / n)^power, n = decay_steps * max(1, ceil(t / decay_steps));
         `end` at each multiple of decay_steps
     When: to have keras' values; a decay that ends is `polynomial`.
     Source: keras.optimizers.schedules.PolynomialDecay
@@ -294,7 +294,7 @@ class stretched_polynomial(Endless):
 
 @dataclass(frozen=True)
 class falling_plateau(Schedule):
-    """Warmup-stable-decay's last two parts as timm has them: the stable part may fall, and there are more tails.
+    """The stable part and the decay of WSD as timm has them: the stable part may fall; more tails.
 
     Formula: held(t) = max(end, peak * (1 + t / timescale)^-stable_power), or peak without a timescale;
         rate(t) = held(t) for t <= stable_steps, then end + (held(t) - end) * tail(p); end from
@@ -335,7 +335,7 @@ class falling_plateau(Schedule):
     def _check(self) -> None:
         one_of("tail", self.tail, ("linear", "1-sqrt", "cosine", "power", "exp"))
         if self.tail_ratio >= 1:
-            raise ScheduleError(f"`tail_ratio` must be below 1; got {self.tail_ratio}. timm's default is 0.1.")
+            raise ScheduleError(f"`tail_ratio` must be below 1; got {self.tail_ratio}. Try 0.1.")
 
     def _value(self, step: Number, ops: Backend) -> Number:
         passed = ops.done(step, self.stable_steps, self.decay_steps)

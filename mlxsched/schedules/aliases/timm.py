@@ -1,7 +1,7 @@
-"""timm's schedules, by its ``--sched`` names; the first argument is the optimizer's rate, a step is an update.
+"""timm's schedules, by its ``--sched`` names; `lr` is the optimizer's rate, a step is an update.
 
-Without ``warmup_prefix``, its default for cosine, tanh and poly, the decay counts from step 0 and so has begun when
-the warmup ends: the rate jumps from `lr` down to it. timm's noise is left out.
+Without ``warmup_prefix``, its default for cosine, tanh and poly, the decay counts from step 0 and so has begun
+when the warmup ends: the rate jumps from `lr` down to it. timm's noise is left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def cosine(
     warmup_prefix: bool = False,
     k_decay: float = 1.0,
 ) -> Schedule:
-    """lr_min + (lr * cycle_decay^i - lr_min) * (1 + cos(pi p^k_decay)) / 2 in cycle i; lr_min after the last."""
+    """lr_min + (lr * cycle_decay^i - lr_min) * (1 + cos(pi p^k_decay)) / 2 in cycle i, then lr_min."""
     until = _until(t_initial, cycle_mul, cycle_limit)
     rest: Schedule = restarts(
         lr, t_initial, cycle_mul, cycle_decay, until=until, end=lr_min, shape="cosine", k=k_decay
@@ -52,7 +52,7 @@ def tanh(
     warmup_lr_init: float = 0.0,
     warmup_prefix: bool = False,
 ) -> Schedule:
-    """lr_min + (lr * cycle_decay^i - lr_min) * (1 - tanh(lb (1 - p) + ub p)) / 2; lr_min after the last cycle.
+    """lr_min + (lr * cycle_decay^i - lr_min) * (1 - tanh(lb (1 - p) + ub p)) / 2, then lr_min.
 
     Without warmup_prefix the warmup leads to the curve's value at warmup_t, not to lr.
     """
@@ -80,7 +80,15 @@ def poly(
     """lr_min + (lr * cycle_decay^i - lr_min) * (1 - p^k_decay)^power; lr_min after the last cycle."""
     until = _until(t_initial, cycle_mul, cycle_limit)
     rest = restarts(
-        lr, t_initial, cycle_mul, cycle_decay, until=until, end=lr_min, shape="polynomial", power=power, k=k_decay
+        lr,
+        t_initial,
+        cycle_mul,
+        cycle_decay,
+        until=until,
+        end=lr_min,
+        shape="polynomial",
+        power=power,
+        k=k_decay,
     )
     return _warmed(lr, rest, warmup_t, warmup_lr_init, warmup_prefix)
 
@@ -125,7 +133,7 @@ def wsd(
     warmup_t: int = 0,
     warmup_lr_init: float = 0.0,
 ) -> Schedule:
-    """Warmup, stable, decay; t_initial counts from the end of the warmup, and its last decay_t are the decay."""
+    """Warmup, stable, decay; t_initial excludes the warmup and includes the last decay_t."""
     one_of("stable_fn", stable_fn, ("constant", "rsqrt", "power"))
     timescale = None
     if stable_fn != "constant":
@@ -155,7 +163,7 @@ def plateau(
     lr_min: float = 0.0,
     mode: str = "max",
 ) -> Schedule:
-    """torch's ReduceLROnPlateau after a warmup, as a controller; here observations during the warmup count too."""
+    """torch's ReduceLROnPlateau after a warmup, as a controller; here the warmup's observations count too."""
     return adaptive.plateau(
         _warmed(lr, constant(lr), warmup_t, warmup_lr_init, prefix=True),
         decay_rate=decay_rate,

@@ -1,7 +1,7 @@
 """torch.optim.lr_scheduler's schedules, by its class names; the first argument is the optimizer's rate.
 
-The rate after n calls of ``scheduler.step()`` is the value at step n. `OneCycleLR` stays at its last value, where
-torch refuses to go on (and at total_steps itself extrapolates).
+The rate after n calls of ``scheduler.step()`` is the value at step n. `OneCycleLR` stays at its last value,
+where torch refuses to go on (and at total_steps itself extrapolates).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def OneCycleLR(
     total = total_steps if total_steps is not None else (epochs or 0) * (steps_per_epoch or 0)
     if total < 2:
         raise ScheduleError(
-            f"`total_steps` (or `epochs` * `steps_per_epoch`) must be at least 2; got {total}. Give the updates."
+            f"`total_steps` (or `epochs` * `steps_per_epoch`) must be 2 or more; got {total}."
         )
     first = max_lr / above_0("div_factor", div_factor)
     last = first / above_0("final_div_factor", final_div_factor)
