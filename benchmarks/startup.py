@@ -1,6 +1,6 @@
 """How long `mlxsched --help` takes, beside importing click alone; the target is at most twice as long.
 
-    python benchmarks/startup.py
+Run it with `python benchmarks/startup.py`.
 """
 
 from __future__ import annotations
