@@ -16,7 +16,16 @@ import mlx.core as mx
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.checks import checked
 from mlxsched.schedules.checks import steps as checked_steps
-from mlxsched.schedules.numeric import MLX, PYTHON, Backend, Number, numpy_array, numpy_backend, whole_step
+from mlxsched.schedules.numeric import (
+    MLX,
+    PYTHON,
+    Backend,
+    Number,
+    mlx_step,
+    numpy_array,
+    numpy_backend,
+    whole_step,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +77,7 @@ class Schedule:
     def __call__(self, step: float) -> float: ...
     def __call__(self, step: Any) -> Any:
         if isinstance(step, mx.array):
-            return self._value(mx.maximum(step.astype(mx.int64), 0), MLX)
+            return self._value(mlx_step(step), MLX)
         array = numpy_array(step)
         if array is None:
             return float(self._value(whole_step(step), PYTHON))

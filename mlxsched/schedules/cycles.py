@@ -151,7 +151,9 @@ class cosine_restarts(warmed):
         )
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        return ops.where(step < self.steps, super()._value(step, ops), self.end)
+        value = super()._value(step, ops)
+        cut_off = sum(self._lengths()) > self.steps - self.warmup_steps
+        return ops.where(step < self.steps, value, self.end) if cut_off else value
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
         return *(super()._knots(last) or ()), self.steps - 1, self.steps

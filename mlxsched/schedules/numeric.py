@@ -29,6 +29,10 @@ Number: TypeAlias = Any
 """A float, a NumPy array or an MLX array: whatever the backend at hand computes with."""
 
 
+SELECT_LIMIT = 12
+"""Bounds up to which a chain of choices is cheaper than a lookup."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """The functions that a formula may use.
@@ -59,7 +63,19 @@ class Backend:
 
     def done(self, step: Number, start: Number, length: Number) -> Number:
         """How many of the `length` steps after `start` are behind `step`: a whole number in 0..length."""
-        return self.minimum(self.maximum(step - start, 0), length)
+        passed = step if isinstance(start, int) and start == 0 else self.since(step, start)
+        return self.minimum(passed, length)
+
+    def select(self, bounds: tuple[int, ...], values: tuple[float, ...], step: Number) -> Number:
+        """values[0] before the first of the ascending bounds, then values[1], ...: looked up when there are many."""
+        if all(value == values[0] for value in values):
+            return values[0]
+        if len(bounds) > SELECT_LIMIT or self is PYTHON:
+            return self.pick(values, self.count(bounds, step))
+        chosen: Number = values[0]
+        for bound, value in zip(bounds, values[1:], strict=True):
+            chosen = self.where(step < bound, chosen, value)
+        return chosen
 
     def since(self, step: Number, start: int) -> Number:
         """Whole steps after `start`, 0 before it."""
@@ -67,7 +83,7 @@ class Backend:
 
     def within(self, value: Number, one: Number, other: Number) -> Number:
         """`value`, kept between two bounds given in any order."""
-        constant = isinstance(one, float)
+        constant = isinstance(one, float | int) and isinstance(other, float | int)
         low, high = (min, max) if constant else (self.minimum, self.maximum)
         return self.minimum(self.maximum(value, low(one, other)), high(one, other))
 
@@ -121,6 +137,30 @@ def _mlx_power(base: float, step: mx.array) -> mx.array:
     return mx.exp(fraction * (math.log(2) / 2**FRACTION_BITS)) * mx.power(2.0, whole)
 
 
+def _mlx_pow(base: Number, exponent: Number) -> Number:
+    """base^exponent; a constant exponent is taken in halves, by multiplication, as far as that goes.
+
+    mx.power errs by 6e-8 * |exponent * log(base)|, which is above 1e-6 where the result is below e^-17.
+    """
+    if not isinstance(exponent, float) or not isinstance(base, mx.array) or abs(exponent) > 16:
+        return mx.power(base, exponent)
+    halves = math.floor(2 * exponent)
+    rest = exponent - halves / 2
+    factors = [base] * (abs(halves) // 2) + [mx.sqrt(base)] * (halves % 2)
+    whole = math.prod(factors[1:], start=factors[0]) if factors else None
+    if whole is not None and halves < 0:
+        whole = 1.0 / whole
+    if rest == 0:
+        return mx.ones_like(base) if whole is None else whole
+    return mx.power(base, rest) if whole is None else whole * mx.power(base, rest)
+
+
+def mlx_step(step: mx.array) -> mx.array:
+    """The step as int64; unsigned ones, as MLX has them, cannot be negative."""
+    whole = step.astype(mx.int64)
+    return whole if step.dtype in (mx.uint64, mx.uint32) else mx.maximum(whole, 0)
+
+
 def _dtype_of(values: tuple[float, ...]) -> mx.Dtype:
     return mx.int64 if all(isinstance(value, int) for value in values) else mx.float32
 
@@ -140,7 +180,7 @@ MLX = Backend(
     log=mx.log,
     log1p=mx.log1p,
     sqrt=mx.sqrt,
-    pow=mx.power,
+    pow=_mlx_pow,
     # The array is made anew in each call: mx.compile refuses arrays captured from outside.
     pick=lambda values, index: mx.array(values, _dtype_of(values))[index],
     count=lambda bounds, step: (mx.expand_dims(step, -1) >= mx.array(bounds, mx.int64)).sum(-1),
@@ -186,11 +226,13 @@ def whole_step(step: object) -> int:
     except TypeError:
         pass
     try:
-        return max(math.floor(float(step)), 0)  # type: ignore[arg-type]
+        if not isinstance(step, str | bytes):
+            return max(math.floor(float(step)), 0)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise ScheduleError(
-            f"a step is a whole number, a NumPy array or an mx.array; got {step!r}. Pass the update's index."
-        ) from None
+        pass
+    raise ScheduleError(
+        f"a step is a whole number, a NumPy array or an mx.array; got {step!r}. Pass the update's index."
+    )
 
 
 def numpy_array(step: object) -> np.ndarray[Any, Any] | None:

@@ -12,8 +12,8 @@ from mlxsched.schedules.base import Phase, Schedule
 from mlxsched.schedules.numeric import Backend, Number
 from mlxsched.schedules.shapes import Curve
 
-CHAIN_LIMIT = 8
-"""Segments up to which each one is computed and the right one chosen; beyond, its numbers are looked up."""
+CHAIN_LIMIT = 3
+"""Segments up to which each one is computed and the right one chosen; beyond, its numbers are selected first."""
 
 
 class Segment(NamedTuple):
@@ -48,13 +48,13 @@ class Segmented(Schedule):
 
     def _value(self, step: Number, ops: Backend) -> Number:
         placed = self._placed()
-        if len(placed) > CHAIN_LIMIT:
-            return _looked_up(placed, step, ops)
-        # From the last to the first: each one stands before what follows it.
-        value: Number = placed[-1][1].end
-        for start, segment in reversed(placed):
-            here = along(segment, start, step, ops)
-            value = ops.where(step < start + segment.steps, here, value)
+        curves = {segment.curve for _, segment in placed[1:]} - {None}
+        value = along(placed[0][1], placed[0][0], step, ops)
+        if len(placed) > CHAIN_LIMIT and len(curves) <= 1:
+            value = ops.where(step < placed[1][0], value, _selected(placed[1:], step, ops))
+        else:
+            for index in range(1, len(placed)):
+                value = _followed(value, placed[:index], *placed[index], step, ops)
         return ops.full(step, value) if isinstance(value, float) else value
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
@@ -69,29 +69,44 @@ class Segmented(Schedule):
         return (*phases, Phase("end", ends[-1], None))
 
 
-def along(segment: Segment, start: int, step: Number, ops: Backend) -> Number:
-    """A segment's value, its first before it starts and its last after it ends."""
-    curve, init, end = segment.curve, segment.init, segment.end
-    if curve is None or (isinstance(init, float) and init == end):
+def along(segment: Segment, start: Number, step: Number, ops: Backend) -> Number:
+    """A segment's value: its first one before it starts, its last one after it ends."""
+    curve, init, end, length = segment.curve, segment.init, segment.end, segment.steps
+    if curve is None or (isinstance(init, float) and isinstance(end, float) and init == end):
         return init
-    size = float(segment.steps) if isinstance(segment.steps, int) else ops.real(segment.steps)
-    passed = ops.done(step, start, segment.steps)
-    value = curve(init, end, ops.real(passed) / size, ops.real(segment.steps - passed) / size, ops)
-    return ops.within(value, init, end)
+    size = float(length) if isinstance(length, int) else ops.real(length)
+    # What is done and what is left come from the step by different ways; a curve that needs one costs one.
+    done = ops.real(ops.done(step, start, length)) / size
+    left = ops.real(ops.within((start + length) - step, 0, length)) / size
+    return curve(init, end, done, left, ops)
 
 
-def _looked_up(placed: list[tuple[int, Segment]], step: Number, ops: Backend) -> Number:
-    """The value from the numbers of the one segment that a step is in, looked up in tables."""
-    stop, last = placed[-1][0] + placed[-1][1].steps, placed[-1][1].end
-    placed = [*placed, (stop, hold("end", 1, last))]
+def _followed(
+    value: Number, before: list[tuple[int, Segment]], start: int, segment: Segment, step: Number, ops: Backend
+) -> Number:
+    """`value` up to `start` and the segment from then on.
+
+    Each holds its end value beyond its own steps. So where a rise meets a fall at the same height, the smaller of the
+    two is the right one everywhere, and that is cheaper than a choice.
+    """
+    joint = before[-1][1].end
+    meets = segment.init == joint
+    if meets and (segment.curve is None or segment.init == segment.end):
+        return value
+    here = along(segment, start, step, ops)
+    reached = [rate for _, one in before for rate in (one.init, one.end)]
+    if meets and all(rate <= joint for rate in (*reached, segment.end)):
+        return ops.minimum(value, here)
+    if meets and all(rate >= joint for rate in (*reached, segment.end)):
+        return ops.maximum(value, here)
+    return ops.where(step < start, value, here)
+
+
+def _selected(placed: list[tuple[int, Segment]], step: Number, ops: Backend) -> Number:
+    """The value of segments that share one curve: the numbers of the right one are selected, then computed with."""
     starts = tuple(start for start, _ in placed)
-    index = ops.count(starts[1:], step)
-    _, *columns = zip(*(segment for _, segment in placed), strict=True)
-    steps, init, end = (ops.pick(column, index) for column in columns[:3])
-    curves = list(dict.fromkeys(columns[3]))
-    kind = ops.pick(tuple(curves.index(curve) for curve in columns[3]), index)
-    value = init
-    for number, curve in enumerate(curves):
-        here = along(Segment("", steps, init, end, curve), ops.pick(starts, index), step, ops)
-        value = ops.where(kind == number, here, value)
-    return value
+    curve = next((segment.curve for _, segment in placed if segment.curve is not None), None)
+    columns = zip(*((segment.steps, segment.init, segment.end) for _, segment in placed), strict=True)
+    start, steps, init, end = (ops.select(starts[1:], column, step) for column in (starts, *columns))
+    # A hold is the same curve between equal values.
+    return along(Segment("", steps, init, end, curve), start, step, ops)

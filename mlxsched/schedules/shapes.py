@@ -26,14 +26,36 @@ RADAM_SPAN = 6.0
 """The RAdam-style warmup ends at 6 / (1 - beta2) steps, where RAdam's own factor is 0.9926."""
 
 
-def blend(weights: Weights) -> Curve:
-    """The curve init * w + end * c of two weights that sum to 1."""
+def blend(weights: Weights, exact: bool = True) -> Curve:
+    """The curve init * w + end * c of two weights that sum to 1.
+
+    With `exact`, the weights are 1 and 0 at the ends to the last bit, and never outside; else this is seen to here.
+    A training pays for each operation, so what is multiplied by a constant 0 is left out.
+    """
 
     def curve(init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
         first, second = weights(done, left, ops)
-        return init * first + end * second
+        if isinstance(end, float) and end == 0:
+            value = init * first
+        elif isinstance(init, float) and init == 0:
+            value = end * second
+        else:
+            # Beside the greater value the lesser one's weight needs no digits of its own.
+            constant = isinstance(init, float) and isinstance(end, float)
+            if constant and init >= end:
+                second = 1.0 - first
+            elif constant:
+                first = 1.0 - second
+            value = init * first + end * second
+            value = ops.within(value, init, end)
+        return value if exact else _pinned(ops.within(value, init, end), init, end, done, left, ops)
 
     return curve
+
+
+def _pinned(value: Number, init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
+    """`value`, with the two ends put right where the weights leave them a rounding away."""
+    return ops.where(left <= 0, end, ops.where(done <= 0, init, value))
 
 
 def linear(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
@@ -44,6 +66,14 @@ def cosine(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
     """(1 + cos(pi * done)) / 2, as the square of a sine: no cancellation near the end."""
     first, second = ops.sin(HALF_PI * left), ops.sin(HALF_PI * done)
     return first * first, second * second
+
+
+def to_the_power(exponent: float, first: Number, second: Number, ops: Backend) -> tuple[Number, Number]:
+    """first^exponent and what it leaves of 1, from two precise shares."""
+    share = ops.pow(first, exponent)
+    # Where the power is close to 1, what it leaves comes from the small share: 1 - share would cancel.
+    early = -ops.expm1(exponent * ops.log1p(-ops.minimum(second, 0.5)))
+    return share, ops.where(second < 0.5, early, 1.0 - share)
 
 
 def mirror_cosine(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
@@ -93,10 +123,11 @@ def rectified(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]
 
 def geometric(init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
     """init^left * end^done, from the nearer end: the exponent, and so its rounding, stays small."""
-    log_ratio = ops.log(end / init) if not isinstance(init, float) else math.log(end / init)
-    from_init = init * ops.exp(log_ratio * ops.minimum(done, 0.5))
-    from_end = end * ops.exp(-log_ratio * ops.minimum(left, 0.5))
-    return ops.where(done < left, from_init, from_end)
+    constant = isinstance(init, float) and isinstance(end, float)
+    log_ratio = math.log(end / init) if constant else ops.log(end / init)
+    early = done < left
+    exponent = ops.where(early, done * log_ratio, left * -log_ratio)
+    return ops.within(ops.where(early, init, end) * ops.exp(exponent), init, end)
 
 
 WARMUPS: dict[str, Curve] = {
@@ -105,8 +136,8 @@ WARMUPS: dict[str, Curve] = {
     "sqrt": blend(one_minus_sqrt),
     "1-sqrt": blend(sqrt_left),
     "quadratic": blend(one_minus_square),
-    "exponential": blend(saturating),
-    "radam": blend(rectified),
+    "exponential": blend(saturating, exact=False),
+    "radam": blend(rectified, exact=False),
 }
 """Ways up, by name: at a share p of the warmup the rate has risen by p, sin^2(pi p/2), sqrt(p),
 1 - sqrt(1-p), p^2, (1 - e^-5p) / (1 - e^-5), or RAdam's rectification."""
@@ -116,9 +147,9 @@ TAILS: dict[str, Curve] = {
     "cosine": blend(cosine),
     "1-sqrt": blend(one_minus_sqrt),
     "1-square": blend(one_minus_square),
-    "exponential": blend(half_life),
+    "exponential": blend(half_life, exact=False),
     "geometric": geometric,
-    "mirror-cosine": blend(mirror_cosine),
+    "mirror-cosine": blend(mirror_cosine, exact=False),
 }
 """Ways down, by name: at a share p of the decay 1-p, cos^2(pi p/2), 1-sqrt(p), 1-p^2, 2 * 0.5^p - 1,
 (end/peak)^p (needs an end above 0), 2(1-p) - cos^2(pi p/2)."""
