@@ -200,6 +200,13 @@ class RunConfig(_Strict):
     # the machine
     fast: bool = Field(default=True, description="Use the exact short cuts; --no-fast for the plain path.")
     grad_checkpoint: bool = Field(default=False, description="Trade time for memory.")
+    checkpoint_every: int = Field(
+        default=1, gt=0, description="With grad_checkpoint: only every so many-th layer."
+    )
+    prefix_cache: Size = Field(
+        default=512_000_000,
+        description="Memory for the outputs of frozen layers, beyond which they go on disk; 0 keeps none.",
+    )
     memory: Size | None = Field(default=None, description="Memory to stay within, such as 6GB.")
     cache_limit: Size | None = Field(default=None, description="Limit of MLX's cache of free buffers.")
     wired_limit: Size | None = Field(default=None, description="Limit of the memory that macOS keeps wired.")
