@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from mlxsched.errors import MlxschedError
+from mlxsched.errors import MlxschedError, Stopped
 
 # Name -> what `mlxsched --help` says of it. A command lives in the module of its name, as `command`.
 COMMANDS = {
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except MlxschedError as error:
-        _say(f"Error: {error}")
+        _say(str(error) if isinstance(error, Stopped) else f"Error: {error}")
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort, which tells how to see the traceback
         return _report_bug(error)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from ..runs.directory import RunDirectory
 from . import adapters
 from .evaluate import Evaluator
 from .events import Doing, Evaluated, Event, Happened, UpdateMade
+from .fast.for_run import PLAIN_WAY, Way, ways_of_run
 from .feed import Feed, UpdateRows
 from .generate import answer_all, exact_match
 from .keeper import Keeper
-from .loss import LossOptions, weighted_loss
 from .optimizers import GroupedOptimizer, group_tensors
 from .progress import Progress
 from .session import Session, perplexity
@@ -51,9 +50,10 @@ class Trainer:
         self._model = session.loaded.model
         trainable = flatten(self._model.trainable_parameters())
         self._optimizer = _make_optimizer(session, trainable)
-        self._step = _make_step(session, self._optimizer)
-        self._feed = _make_feed(session)
-        self._evaluator = _make_evaluator(session)
+        ways = ways_of_run(session, run.path, self._note)
+        self._step = _make_step(session, self._optimizer, ways.training)
+        self._feed = _make_feed(session, ways.training)
+        self._evaluator = _make_evaluator(session, ways.validation)
         self._keeper = Keeper(run, self._optimizer, session.adapter_config, session.config.keep_last)
         self._packed = self._optimizer.pack(trainable)
         self._state = self._optimizer.init(self._packed)
@@ -146,8 +146,8 @@ class Trainer:
             # Dropout draws as a function of seed and update: nothing random has to be saved.
             mx.random.seed((self.session.config.seed << 32) + self.progress.update)
         sums = self._step.zeros(self._packed)
-        for batch in rows.batches:
-            sums = self._step.add(self._packed, sums, batch.inputs, batch.labels, rows.weights(batch))
+        for arrays in rows.arrays:
+            sums = self._step.add(self._packed, sums, *arrays)
             mx.async_eval(sums)
         self._packed, self._state, outcome = self._step.apply(self._packed, self._state, sums, rate)
         mx.async_eval(self._packed, self._state, outcome)
@@ -297,7 +297,7 @@ class Trainer:
             self._save()
         self.run.update_info(status="stopped", message=f"stopped by signal {number}")
         raise Stopped(
-            f"stopped after update {self.progress.update} of {self.session.plan.updates}; everything is saved. "
+            f"Stopped after {self.progress.update} of {self.session.plan.updates} updates; everything is saved. "
             f"Go on with: mlxsched resume {self.run.path}",
             number,
         )
@@ -330,36 +330,33 @@ def _make_optimizer(session: Session, trainable: dict[str, mx.array]) -> Grouped
     )
 
 
-def _make_step(session: Session, optimizer: GroupedOptimizer) -> UpdateStep:
+def _make_step(session: Session, optimizer: GroupedOptimizer, way: Way) -> UpdateStep:
     config = session.config
-    options = LossOptions(config.label_smoothing, config.z_loss)
     return UpdateStep(
         session.loaded.model,
         optimizer,
-        partial(weighted_loss, options=options),
+        way.loss,
         max_grad_norm=config.max_grad_norm,
         random=config.lora_parameters.dropout > 0,
     )
 
 
-def _make_feed(session: Session) -> Feed:
+def _make_feed(session: Session, way: Way = PLAIN_WAY) -> Feed:
     plan = session.plan
     return Feed(
         session.train_rows,
         rows_per_update=plan.batch_size,
         seed=session.config.seed,
         max_tokens=session.micro_batch_tokens,
+        layout=way.layout,
         last=plan.updates - 1,
         last_rows=plan.last_rows,
     )
 
 
-def _make_evaluator(session: Session) -> Evaluator | None:
-    """The validation loss is the plain one: label smoothing and z-loss are means, not ends."""
+def _make_evaluator(session: Session, way: Way) -> Evaluator | None:
     valid, config = session.dataset.valid, session.config
     if valid is None or config.val_batches == 0:
         return None
     limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
-    return Evaluator(
-        session.loaded.model, valid, weighted_loss, max_tokens=session.micro_batch_tokens, limit=limit
-    )
+    return Evaluator(session.loaded.model, valid, way, max_tokens=session.micro_batch_tokens, limit=limit)
