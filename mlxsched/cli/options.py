@@ -15,7 +15,8 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Heading in the help -> keys of RunConfig. The flag is the last part of the key, with dashes.
 GROUPS = {
-    "Model and data": "model data mask_prompt max_seq_length skip_bad_rows trust_remote_code",
+    "Model and data": "model data mask_prompt max_seq_length skip_bad_rows trust_remote_code "
+    "prompt_feature completion_feature chat_feature text_feature",
     "What to train": "fine_tune_type num_layers lora_parameters.rank lora_parameters.scale "
     "lora_parameters.dropout lora_plus_ratio resume_adapter_file",
     "Length": "epochs iters max_time batch_size grad_accumulation_steps micro_batch_tokens seed",
@@ -24,7 +25,8 @@ GROUPS = {
     "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience test test_batches "
     "report_to project_name",
     "Run directory": "run_dir name adapter_path save_every save_minutes keep_last",
-    "Machine": "fast grad_checkpoint checkpoint_every prefix_cache memory cache_limit wired_limit clear_cache_threshold keep_awake pause_below",
+    "Machine": "fast grad_checkpoint checkpoint_every prefix_cache memory cache_limit wired_limit "
+    "clear_cache_threshold keep_awake pause_below",
 }
 
 
