@@ -176,7 +176,10 @@ FAMILIES: dict[str, st.SearchStrategy[ms.Schedule]] = {
     "cosine": _decay("cosine", exponent=st.one_of(st.just(1.0), st.floats(0.5, 3))),
     "polynomial": _decay("polynomial", power=st.floats(0.3, 4), k=st.one_of(st.just(1.0), st.floats(0.5, 5))),
     "log_sweep": st.builds(
-        lambda init, ratio, steps: ms.log_sweep(init, init * ratio, steps), peaks, st.floats(1e-4, 1e4), lengths
+        lambda init, ratio, steps: ms.log_sweep(init, init * ratio, steps),
+        peaks,
+        st.floats(1e-4, 1e4),
+        lengths,
     ),
     "one_minus_sqrt": _decay("one_minus_sqrt"),
     "rex": _decay("rex", beta=st.floats(0, 0.95)),
@@ -225,12 +228,12 @@ COMBINED: dict[str, st.SearchStrategy[ms.Schedule]] = {
     "scale": st.builds(ms.scale, simple, st.floats(1e-3, 10)),
     "clamp": st.builds(ms.clamp, simple, st.floats(0, 1e-4), st.floats(1e-3, 10)),
     "shift": st.builds(ms.shift, simple, st.integers(-(10**6), 10**6)),
-    "repeat": st.builds(
-        ms.repeat, simple, st.integers(1, 10**6), st.one_of(st.none(), st.integers(1, 1000))
-    ),
+    "repeat": st.builds(ms.repeat, simple, st.integers(1, 10**6), st.one_of(st.none(), st.integers(1, 1000))),
     "product": st.builds(ms.product, st.lists(simple, min_size=1, max_size=3)),
     "join_schedules": st.builds(
-        _joined, st.lists(simple, min_size=1, max_size=4), st.lists(st.integers(0, 10**6), min_size=3, max_size=3)
+        _joined,
+        st.lists(simple, min_size=1, max_size=4),
+        st.lists(st.integers(0, 10**6), min_size=3, max_size=3),
     ),
 }
 """By name: the combinators, over random simple schedules."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from itertools import pairwise
 
 import mlx.core as mx
 import numpy as np
@@ -15,8 +16,12 @@ from strategies import FAMILIES, OURS, steps_of
 
 import mlxsched as ms
 
-OWN = [name for module, group in ms.schedules.catalog.MODULES.items() for name in group
-       if module not in ("adaptive", "scaling", "mlx_names") and "." not in module]
+OWN = [
+    name
+    for module, group in ms.schedules.catalog.MODULES.items()
+    for name in group
+    if module not in ("adaptive", "scaling", "mlx_names") and "." not in module
+]
 
 
 def test_each_of_our_schedules_has_a_strategy():
@@ -95,8 +100,11 @@ def test_warmed_runs_hold_their_boundaries_exactly(name, data):
     if name not in ("infinite", "knee"):
         assert end == (schedule.end if getattr(schedule, "decay_steps", 1) else peak)
     for value in (float, np.float32):
-        kind = (lambda step: schedule(step)) if value is float else (
-            lambda step: schedule(mx.array(step, mx.uint64)).item())
+        kind = (
+            (lambda step: schedule(step))
+            if value is float
+            else (lambda step: schedule(mx.array(step, mx.uint64)).item())
+        )
         if warmup:
             assert kind(0) == 0
         assert kind(warmup) == value(peak)
@@ -106,11 +114,17 @@ def test_warmed_runs_hold_their_boundaries_exactly(name, data):
     assert (float32_of(schedule, grid, mx.uint64) <= np.float32(peak)).all()
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "polynomial", "one_minus_sqrt", "rex", "tanh", "log_sweep"])
+@pytest.mark.parametrize(
+    "name", ["linear", "cosine", "polynomial", "one_minus_sqrt", "rex", "tanh", "log_sweep"]
+)
 @given(data=st.data())
 def test_single_curves_hold_both_ends_exactly(name, data):
     schedule = data.draw(FAMILIES[name])
-    for step, value in ((0, schedule.init), (schedule.steps, schedule.end), (schedule.steps + 99, schedule.end)):
+    for step, value in (
+        (0, schedule.init),
+        (schedule.steps, schedule.end),
+        (schedule.steps + 99, schedule.end),
+    ):
         assert schedule(step) == value
         assert schedule(mx.array(step, mx.uint64)).item() == np.float32(value)
 
@@ -163,13 +177,13 @@ def test_what_is_no_step_is_refused(step):
 def test_values_survive_every_form(name, data):
     schedule = data.draw(OURS[name])
     twins = [
-        pickle.loads(pickle.dumps(schedule)),
+        pickle.loads(pickle.dumps(schedule)),  # noqa: S301
         copy.deepcopy(schedule),
         schedule.replace(),
         ms.from_dict(schedule.to_dict()),
         ms.from_dict(yaml.safe_load(yaml.safe_dump(schedule.to_dict()))),
         ms.parse(repr(schedule)),
-        eval(repr(schedule), vars(ms.schedules), {n: getattr(ms, n) for n in OURS}),
+        eval(repr(schedule), vars(ms.schedules), {n: getattr(ms, n) for n in OURS}),  # noqa: S307
     ]
     for twin in twins:
         assert twin == schedule and hash(twin) == hash(schedule) and repr(twin) == repr(schedule)
@@ -198,7 +212,7 @@ def test_phases_cover_the_axis_and_steps_is_where_it_ends(name, data):
     schedule = data.draw(OURS[name])
     phases = schedule.phases
     assert phases[0].start == 0 and phases[-1].end is None
-    for one, following in zip(phases, phases[1:], strict=False):
+    for one, following in pairwise(phases):
         assert one.end == following.start > one.start
     if schedule.steps is not None:
         last = schedule(schedule.steps)
