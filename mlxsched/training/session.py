@@ -75,10 +75,11 @@ def prepare(
     if config.resume_adapter_file:
         adapters.load_weights(loaded.model, Path(config.resume_adapter_file).expanduser())
     length = plan_length(config, len(dataset.train))
-    warmup, shortened = plan_warmup(config, origins, length.updates)
+    warmup, notes = plan_warmup(config, origins, length.updates)
+    notes += _surprises(config, origins)
     schedule = schedule or make_schedule(config, length.updates, warmup)
     budget = config.micro_batch_tokens or default_micro_batch_tokens()
-    plan = _plan(config, loaded, dataset, dataset.train, length, schedule, num_layers, budget, shortened)
+    plan = _plan(config, loaded, dataset, dataset.train, length, schedule, num_layers, budget, notes)
     return Session(
         config, origins, loaded, dataset, dataset.train, schedule, length, plan, num_layers, budget
     )
@@ -122,12 +123,24 @@ def plan_warmup(
 ) -> tuple[int | float, str | None]:
     """The warmup that fits: a preset's is shortened to a tenth of the run, one's own is taken at its word."""
     if origins.get("warmup", "default").startswith(("preset", "default")):
-        return planning.shorten_warmup(config.warmup, updates)
+        warmup, shortened = planning.shorten_warmup(config.warmup, updates)
+        return warmup, [shortened] if shortened else []
     if config.warmup >= updates:
         raise ConfigError(
             f"`warmup` must be below `steps`; got {config.warmup} and {updates}. Lower --warmup or raise --epochs."
         )
-    return config.warmup, None
+    return config.warmup, []
+
+
+def _surprises(config: RunConfig, origins: Mapping[str, str]) -> list[str]:
+    """What a user of mlx-lm might not expect of a file that runs in both."""
+    from_file = any(":" in origin for origin in origins.values())
+    if not from_file or config.lr_schedule is not None or origins.get("schedule") != "default":
+        return []
+    return [
+        "the file names no schedule, so the rate falls in a line to 0, where mlx-lm would hold it; "
+        "`schedule: constant` does that"
+    ]
 
 
 def make_schedule(config: RunConfig, updates: int, warmup: int | float) -> ScheduleLike:
@@ -167,7 +180,7 @@ def _plan(
     schedule: ScheduleLike,
     num_layers: int,
     budget: int,
-    shortened: str | None,
+    notes: list[str],
 ) -> planning.Plan:
     valid, test = (0 if split is None else len(split) for split in (dataset.valid, dataset.test))
     evaluation_rows = valid if config.val_batches < 0 else min(valid, config.val_batches * config.batch_size)
@@ -203,7 +216,7 @@ def _plan(
         parameters=parameters,
         trainable=trainable,
         peak_memory_gb=round(peak_memory / 1e9, 3),
-        notes=[*loaded.notes, *dataset.notes, *([shortened] if shortened else [])],
+        notes=[*loaded.notes, *dataset.notes, *notes],
         warnings=[*length.warnings, *_schedule_warnings(schedule, length.updates)],
     )
 
