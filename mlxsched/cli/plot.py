@@ -25,7 +25,7 @@ HELP = """Draw learning-rate schedules, several over each other, and what a run 
                         --peak, --steps, --warmup and --end
       a preset          laptop, ...: `mlxsched presets` lists them
       a directory       of a run: its recorded rate, with the loss beside it
-      a YAML file       a schedule in dictionary form, an mlx-lm configuration (its
+      a YAML file       a schedule in dictionary form, an mlx-lm config (its
                         lr_schedule, with mlx-lm's exact values), or one of ours
 
     For a file that is called like a schedule write a path, ./cosine.
