@@ -2,7 +2,7 @@
 
 `from_hf` takes what a ``TrainingArguments`` holds. The functions, ``hf.cosine`` and so on in a spec, take
 the rate, the updates and the keyword arguments that transformers' ``get_..._schedule`` have. Values are
-transformers' own, also where they surprise: `cosine` rises again after its end, and `cosine_warmup_with_min_lr`
+transformers' own, also where they surprise: `cosine` rises again after its end; `cosine_warmup_with_min_lr`
 starts above 0 and decays one step ahead.
 """
 

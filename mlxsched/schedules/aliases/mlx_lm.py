@@ -25,7 +25,7 @@ KEYS = ("name", "arguments", "warmup", "warmup_init")
 def from_mlx_lm(lr_schedule: Mapping[str, Any]) -> Schedule:
     """The schedule that mlx-lm builds from its ``lr_schedule`` block.
 
-    Formula: a line from warmup_init to arguments[0] in `warmup` updates, then the named schedule, counted from
+    Formula: a line from warmup_init to arguments[0] in `warmup` updates, then the named one, counted from
     update warmup + 1. So the peak is held for two updates; and since the warmup's target is arguments[0],
     ``linear_schedule`` from 0 stays at 0 during its warmup.
 

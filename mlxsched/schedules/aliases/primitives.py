@@ -58,7 +58,8 @@ class through(Schedule):
 
     def _check(self) -> None:
         one_of("shape", self.shape, ("linear", "cosine"))
-        at = tuple(real("at", step) for step in self.at)
+        # Ratios of a run bring steps like 29.999999999999996: they are meant to be whole.
+        at = tuple(round(real("at", step), 9) for step in self.at)
         values = tuple(rate("values", value) for value in self.values)
         if len(at) < 2 or len(at) != len(values):
             raise ScheduleError(
@@ -70,9 +71,11 @@ class through(Schedule):
         object.__setattr__(self, "values", values)
 
     def _pieces(self) -> list[tuple[float, float, float, float]]:
-        """Start, end, first and last value of each piece that has a length."""
+        """Start, end, first and last value of each piece that a step falls into."""
         ways = zip(self.at, self.at[1:], self.values, self.values[1:], strict=False)
-        return [(start, end, low, high) for start, end, low, high in ways if start < end]
+        return [
+            (start, end, low, high) for start, end, low, high in ways if math.ceil(start) < math.ceil(end)
+        ]
 
     def _value(self, step: Number, ops: Backend) -> Number:
         value = ops.full(step, self.values[0])
@@ -261,7 +264,7 @@ def one_minus_power(done: Number, left: Number, k: float, ops: Backend) -> Numbe
 class stretched_polynomial(Endless):
     """A polynomial decay that stretches itself each time it would end, as keras' ``cycle=True`` does.
 
-    Formula: rate(t) = end + (init - end) * (1 - t / n)^power, n = decay_steps * max(1, ceil(t / decay_steps));
+    Formula: rate(t) = end + (init - end) * (1 - t / n)^power, n the next multiple of decay_steps;
         `end` at each multiple of decay_steps
     When: to have keras' values; a decay that ends is `polynomial`.
     Source: keras.optimizers.schedules.PolynomialDecay
@@ -288,8 +291,8 @@ class stretched_polynomial(Endless):
 
     def _value(self, step: Number, ops: Backend) -> Number:
         whole = ops.maximum((step + self.decay_steps - 1) // self.decay_steps, 1) * self.decay_steps
-        left = ops.pow(ops.real(whole - step) / ops.real(whole), self.power)
-        return self.init * left + self.end * (1.0 - left)
+        done, left = ops.real(step) / ops.real(whole), ops.real(whole - step) / ops.real(whole)
+        return self.init * ops.pow(left, self.power) + self.end * one_minus_power(left, done, self.power, ops)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """timm's schedules, by its ``--sched`` names; `lr` is the optimizer's rate, a step is an update.
 
-Without ``warmup_prefix``, its default for cosine, tanh and poly, the decay counts from step 0 and so has begun
+Without ``warmup_prefix``, its default for cosine, tanh and poly, the decay counts from step 0, so it has begun
 when the warmup ends: the rate jumps from `lr` down to it. timm's noise is left out.
 """
 
