@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx.nn.layers.base import Module
 import numpy as np
+from mlx.nn.layers.base import Module
 
 from ..data.batches import Grid, collate, length_grid, micro_batches
 from ..data.rows import Rows
-from .step import LossFunction
+from .fast.for_run import PLAIN_WAY, Way
 
 OnProgress = Callable[[int, int], None]
 
@@ -35,13 +35,13 @@ class LossResult:
 class Evaluator:
     """The loss of ``model`` on fixed rows, in micro-batches of at most ``max_tokens`` padded tokens.
 
-    ``limit`` takes the first so many rows only.
+    ``way`` is how they go through the model; ``limit`` takes the first so many rows only.
     """
 
     def __init__(
-        self, model: Module, rows: Rows, loss: LossFunction, *, max_tokens: int, limit: int | None = None
+        self, model: Module, rows: Rows, way: Way = PLAIN_WAY, *, max_tokens: int, limit: int | None = None
     ) -> None:
-        self._model, self._rows, self._loss = model, rows, loss
+        self._model, self._rows, self._way = model, rows, way
         count = len(rows) if limit is None else min(limit, len(rows))
         self._grid: Grid = length_grid(rows.lengths[:count])
         self._batches = micro_batches(np.arange(count), rows.lengths, max_tokens=max_tokens, grid=self._grid)
@@ -51,21 +51,24 @@ class Evaluator:
     def __call__(self, tree: Any, on_progress: OnProgress | None = None) -> LossResult:
         """Evaluate with ``tree`` as the trainable parameters; the module holds them afterwards."""
         self._model.eval()
-        total, targets, done = 0.0, 0, 0
+        sums: list[mx.array] = []
+        targets, done = 0, 0
         try:
             for indices in self._batches:
                 batch = collate(self._rows, indices, self._grid)
-                arrays = (mx.array(batch.inputs), mx.array(batch.labels), mx.array(batch.weights))
-                total += self._sum(tree, *arrays).item()
+                sums.append(self._sum(tree, *self._way.layout(batch, 1.0)))
+                mx.async_eval(sums[-1])
+                mx.eval(sums[-2:-1])  # one batch is laid out while the device works on the one before
                 targets += batch.n_targets
                 done += len(indices)
                 if on_progress:
                     on_progress(done, self.n_rows)
+            total = math.fsum(np.array(value) for value in sums)
         finally:
             self._model.update(tree)  # tracing left placeholders
             self._model.train()
         return LossResult(total / targets, targets, self.n_rows)
 
-    def _loss_sum(self, tree: Any, inputs: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
+    def _loss_sum(self, tree: Any, *arrays: mx.array) -> mx.array:
         self._model.update(tree)
-        return self._loss(self._model, inputs, labels, weights)
+        return self._way.loss(self._model, *arrays)

@@ -7,29 +7,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.batches import Batch, Grid, collate, micro_batches, shape_grid
+from ..data.batches import Grid, collate, micro_batches, shape_grid
 from ..data.order import rows_of_update
 from ..data.rows import Rows
+from .fast.for_run import PLAIN_WAY
+from .fast.route import Arrays, Layout
 
 
 @dataclass(frozen=True)
 class UpdateRows:
-    """What one update trains on. The weights of all its batches add up to 1 over the targets."""
+    """What one update trains on: the arrays of each micro-batch, as the loss function takes them.
+
+    All their weights add up to 1: each target has one over the number of targets of the whole update.
+    """
 
     indices: NDArray[np.int64]
-    batches: list[Batch]
+    arrays: list[Arrays]
     n_tokens: int
     n_targets: int
-
-    def weights(self, batch: Batch) -> NDArray[np.float32]:
-        """The weight of each position of ``batch``: one over the targets of the whole update, or 0."""
-        return batch.weights / np.float32(self.n_targets)
 
 
 class Feed:
     """Cuts ``rows`` into updates of ``rows_per_update`` rows and those into micro-batches.
 
-    ``last`` is the index of the update that has only ``last_rows`` rows, if there is one.
+    ``layout`` makes a batch into arrays. ``last`` is the index of the update that has only ``last_rows`` rows, if there is one.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Feed:
         rows_per_update: int,
         seed: int,
         max_tokens: int | None,
+        layout: Layout = PLAIN_WAY.layout,
         last: int | None = None,
         last_rows: int | None = None,
     ) -> None:
@@ -46,6 +48,7 @@ class Feed:
         self._per_update = rows_per_update
         self._seed = seed
         self._max_tokens = max_tokens
+        self._layout = layout
         self._last, self._last_rows = last, last_rows
         self._grid: Grid = shape_grid(rows.lengths, rows_per_update, max_tokens=max_tokens)
 
@@ -58,6 +61,6 @@ class Feed:
         indices = self.indices(update)
         parts = micro_batches(indices, self._rows.lengths, max_tokens=self._max_tokens, grid=self._grid)
         batches = [collate(self._rows, part, self._grid) for part in parts]
-        return UpdateRows(
-            indices, batches, sum(b.n_tokens for b in batches), sum(b.n_targets for b in batches)
-        )
+        n_targets = sum(batch.n_targets for batch in batches)
+        arrays = [self._layout(batch, n_targets) for batch in batches]
+        return UpdateRows(indices, arrays, sum(batch.n_tokens for batch in batches), n_targets)

@@ -21,7 +21,10 @@ class LossOptions:
     z_loss: float = 0.0
 
 
-def target_losses(logits: mx.array, labels: mx.array, options: LossOptions = LossOptions()) -> mx.array:
+PLAIN_LOSS = LossOptions()
+
+
+def target_losses(logits: mx.array, labels: mx.array, options: LossOptions = PLAIN_LOSS) -> mx.array:
     """Cross-entropy of each position in float32, ``logsumexp(z) - z[label]``; ``logits [..., V]``, ``labels [...]``."""
     logits = logits.astype(mx.float32)
     normalizer = mx.logsumexp(logits, axis=-1)
@@ -37,7 +40,7 @@ def weighted_loss(
     inputs: mx.array,
     labels: mx.array,
     weights: mx.array,
-    options: LossOptions = LossOptions(),
+    options: LossOptions = PLAIN_LOSS,
 ) -> mx.array:
     """``sum(weights * loss)`` over a micro-batch; all three arrays are ``[rows, length]``."""
     losses = target_losses(model(inputs), labels, options)

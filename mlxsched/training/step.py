@@ -15,7 +15,7 @@ from mlx.utils import tree_map
 from .optimizers import GroupedOptimizer, Packed, State
 from .trees import flatten, unflatten
 
-LossFunction = Callable[[Module, mx.array, mx.array, mx.array], mx.array]
+LossFunction = Callable[..., mx.array]
 
 
 class Outcome(NamedTuple):
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 class UpdateStep:
     """The compiled update of ``model``'s trainable tensors.
 
-    ``loss(model, inputs, labels, weights)`` is summed; give weights that add up to 1 over an update.
+    ``loss(model, *arrays)`` is summed over micro-batches; give weights that add up to 1 over an update.
     ``max_grad_norm`` None or 0 leaves gradients as they are.
     """
 
@@ -56,13 +56,9 @@ class UpdateStep:
         """The sums before the first micro-batch of an update: loss and gradients."""
         return mx.array(0.0), tree_map(mx.zeros_like, packed)
 
-    def add(
-        self, packed: Packed, sums: tuple[mx.array, Packed], inputs: Any, labels: Any, weights: Any
-    ) -> tuple[mx.array, Packed]:
-        """Add a micro-batch's loss and gradients to ``sums``."""
-        total: tuple[mx.array, Packed] = self._add(
-            packed, sums, mx.array(inputs), mx.array(labels), mx.array(weights)
-        )
+    def add(self, packed: Packed, sums: tuple[mx.array, Packed], *arrays: Any) -> tuple[mx.array, Packed]:
+        """Add the loss and gradients of a micro-batch, given as the loss function's arrays, to ``sums``."""
+        total: tuple[mx.array, Packed] = self._add(packed, sums, *map(mx.array, arrays))
         return total
 
     def apply(
@@ -78,16 +74,11 @@ class UpdateStep:
         self._model.update(unflatten(self._optimizer.unpack(packed)))
 
     def _add_gradients(
-        self,
-        packed: Packed,
-        sums: tuple[mx.array, Packed],
-        inputs: mx.array,
-        labels: mx.array,
-        weights: mx.array,
+        self, packed: Packed, sums: tuple[mx.array, Packed], *arrays: mx.array
     ) -> tuple[mx.array, Packed]:
         def loss_of(tree: Any) -> mx.array:
             self._model.update(tree)
-            return self._loss(self._model, inputs, labels, weights)
+            return self._loss(self._model, *arrays)
 
         tree = unflatten(self._optimizer.unpack(packed))
         loss, gradients = mx.value_and_grad(loss_of)(tree)

@@ -13,8 +13,8 @@ from ..errors import DataError, ModelError
 from ..runs.directory import RunDirectory
 from . import adapters
 from .evaluate import Evaluator, LossResult
+from .fast.for_run import PLAIN_WAY, way_to_measure
 from .generate import Answer, answer_all, exact_match
-from .loss import weighted_loss
 from .model import LoadedModel, load_model
 from .session import data_options, default_micro_batch_tokens
 
@@ -73,9 +73,8 @@ def measure(
 ) -> Measured:
     """Loss and, with ``ask``, exact match on a split (default: test, else valid); ``limit`` takes the first rows."""
     split, rows = _split(config, loaded, split, cache_dir)
-    evaluator = Evaluator(
-        loaded.model, rows, weighted_loss, max_tokens=default_micro_batch_tokens(), limit=limit
-    )
+    way = way_to_measure(loaded.model, rows) if config.fast else PLAIN_WAY
+    evaluator = Evaluator(loaded.model, rows, way, max_tokens=default_micro_batch_tokens(), limit=limit)
     loss = evaluator(
         loaded.model.trainable_parameters(), lambda done, total: on_progress("loss", done, total)
     )

@@ -1,0 +1,94 @@
+"""The short cuts of a run: what its config and plan ask for, checked, with the stores that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+from mlx.nn.layers.base import Module
+
+from ...data.rows import Rows
+from ..loss import PLAIN_LOSS, LossOptions
+from .route import PLAIN, Layout, Route
+from .self_check import Note, SelfCheck, Wanted, choose_route
+from .states import PrefixStates, Store, make_states
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+LossFunction = Callable[..., mx.array]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A loss function of ``(model, *arrays)``, and the layout that makes those arrays from a batch."""
+
+    loss: LossFunction
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The ways of a run's training and validation rows through the model."""
+
+    training: Way
+    validation: Way
+
+
+def ways_of_run(session: Session, directory: Path, note: Note) -> Ways:
+    """The fastest ways that the self-check lets pass; ``directory`` is where states that memory can't hold go.
+
+    The validation loss is the plain one: label smoothing and z-loss are means, not ends.
+    """
+    config, plan, model = session.config, session.plan, session.loaded.model
+    options = LossOptions(config.label_smoothing, config.z_loss)
+    checkpoint = config.checkpoint_every if config.grad_checkpoint else 0
+    route = Route(checkpoint=checkpoint)
+    if config.fast:
+        check = SelfCheck(model, session.train_rows, options)
+        wanted = Wanted(prefix=config.prefix_cache > 0, checkpoint=checkpoint)
+        route = choose_route(check, model, wanted, note)
+    make = partial(_way, model, route, session.micro_batch_tokens, Store(config.prefix_cache, directory))
+    again = plan.updates > plan.updates_per_epoch
+    training = make(session.train_rows, again=again, options=options)
+    valid, limit = session.dataset.valid, None
+    if config.val_batches >= 0:
+        limit = config.val_batches * config.batch_size
+    again = plan.updates >= plan.steps_per_eval
+    validation = make(valid, again=again, limit=limit, differentiable=False) if valid else training
+    return Ways(training, validation)
+
+
+def _way(
+    model: Module,
+    route: Route,
+    max_tokens: int,
+    store: Store,
+    rows: Rows,
+    *,
+    again: bool,
+    options: LossOptions = PLAIN_LOSS,
+    limit: int | None = None,
+    differentiable: bool = True,
+) -> Way:
+    """The way of ``rows``; states are kept only for rows that come ``again``."""
+    states: PrefixStates | None = None
+    if route.tap is not None and again and limit != 0:
+        states = make_states(model, route.tap, rows, store, max_tokens=max_tokens, limit=limit)
+    if states is None:
+        route = replace(route, tap=None)
+    return Way(route.loss(options, differentiable=differentiable), route.layout(states))
+
+
+def way_to_measure(model: Module, rows: Rows, note: Note = lambda text: None) -> Way:
+    """The way of rows that are only measured, once."""
+    check = SelfCheck(model, rows, PLAIN_LOSS, gradients=False)
+    route = choose_route(check, model, Wanted(), note)
+    return Way(route.loss(differentiable=False), route.layout())
+
+
+PLAIN_WAY = Way(PLAIN.loss(), PLAIN.layout())

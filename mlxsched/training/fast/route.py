@@ -1,0 +1,108 @@
+"""The way of a micro-batch through the model: which short cuts it takes, and the arrays that those need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.nn.layers.base import Module
+from numpy.typing import NDArray
+
+from ...data.batches import Batch
+from ..loss import PLAIN_LOSS, LossOptions, weighted_loss
+from .checkpointing import checkpointed
+from .cross_entropy import chunked_loss, summed_loss
+from .head import Head, gathered_logits, gathered_states, logits_of_states
+from .prefix import Tap, prefix_replaced
+from .states import PrefixStates
+
+Arrays = tuple[mx.array, ...]
+Layout = Callable[[Batch, float], Arrays]
+
+
+@dataclass(frozen=True)
+class Route:
+    """Short cuts of a run; without any it is the plain path.
+
+    ``head``: loss only at targets. ``chunk``: that many targets' logits at a time (None: all). ``tap``: start from
+    stored states. ``checkpoint``: recompute every so many-th layer in the backward pass (0: none).
+    """
+
+    head: Head | None = None
+    chunk: int | None = None
+    tap: Tap | None = None
+    checkpoint: int = 0
+
+    def __str__(self) -> str:
+        parts = ["loss only at targets"] if self.head else []
+        parts += ["in chunks"] if self.chunk else []
+        parts += [f"states of {self.tap.below} frozen layers kept"] if self.tap else []
+        parts += ["gradient checkpointing"] if self.checkpoint else []
+        return ", ".join(parts) or "plain"
+
+    def loss(
+        self, options: LossOptions = PLAIN_LOSS, *, differentiable: bool = True
+    ) -> Callable[..., mx.array]:
+        """The loss function of ``(model, *arrays)`` for arrays of `layout`."""
+
+        def loss(model: Module, *arrays: mx.array) -> mx.array:
+            with ExitStack() as stack:
+                if self.tap is not None:
+                    stack.enter_context(prefix_replaced(self.tap, arrays[-1]))
+                stack.enter_context(checkpointed(model, self.checkpoint if differentiable else 0))
+                if self.head is None:
+                    return weighted_loss(model, arrays[0], arrays[1], arrays[2], options)
+                inputs, positions, labels, weights = arrays[:4]
+                if self.chunk is None or len(positions) <= self.chunk:
+                    logits = gathered_logits(model, self.head, inputs, positions)
+                    return summed_loss(options)(logits, labels, weights)
+                states = gathered_states(model, self.head, inputs, positions)
+            logits_of = logits_of_states(model, self.head, inputs)
+            chunks: dict[str, Any] = {"rows": self.chunk, "differentiable": differentiable}
+            return chunked_loss(logits_of, states, labels, weights, options, **chunks)
+
+        return loss
+
+    def layout(self, states: PrefixStates | None = None) -> Layout:
+        """How a batch becomes arrays; weights are divided by the given number of targets."""
+
+        def lay_out(batch: Batch, n_targets: float) -> Arrays:
+            weights = batch.weights / np.float32(n_targets)
+            columns: tuple[NDArray[Any], ...] = (batch.labels, weights)
+            if self.head is not None:
+                columns = at_targets(batch.labels, weights)
+            arrays = [mx.array(batch.inputs), *map(mx.array, columns)]
+            if states is not None:
+                arrays.append(states.batch(batch.indices, batch.shape))
+            return tuple(arrays)
+
+        return lay_out
+
+
+PLAIN = Route()
+
+
+def at_targets(labels: NDArray[np.int32], weights: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+    """Flat positions, labels and weights of the targets, padded with weight 0 to one of few sizes."""
+    positions = np.flatnonzero(weights)
+    padded = np.zeros(padded_targets(len(positions), weights.size), np.int32)
+    padded[: len(positions)] = positions
+    chosen = weights.reshape(-1)[padded]
+    chosen[len(positions) :] = 0
+    return padded, labels.reshape(-1)[padded], chosen
+
+
+def padded_targets(count: int, limit: int) -> int:
+    """The smallest of 16, 24, 32, 48, 64, 96, ... that holds ``count``, but not more than ``limit``.
+
+    >>> [padded_targets(n, 300) for n in (0, 17, 33, 250)]
+    [16, 24, 48, 256]
+    """
+    size = 16
+    while size < count:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
+    return min(size, limit)

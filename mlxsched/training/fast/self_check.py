@@ -1,0 +1,205 @@
+"""Short cuts are tried on the user's own rows against the plain path, and only those that agree are taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.nn.layers.base import Module
+
+from ...data.batches import Batch
+from ...data.rows import Rows
+from ..loss import LossOptions, weighted_loss
+from ..step import global_norm
+from ..trees import Tensors, flatten, unflatten
+from .cross_entropy import chunk_rows
+from .head import Head, find_head
+from .hooks import NotApplicable, dropout_off
+from .prefix import Tap, find_tap, prefix_states
+from .route import PLAIN, Route
+
+_ROWS, _POSITIONS = 3, 128  # of the checked batch
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Largest relative difference of the loss, and of the gradients' Euclidean norm."""
+
+    loss: float
+    gradients: float
+
+
+EXACT = Tolerance(1e-5, 1e-4)
+HALF = Tolerance(5e-3, 5e-2)  # activations of 8 to 11 bits: the order of a sum shows
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run would like; ``chunk`` None chooses by the vocabulary."""
+
+    prefix: bool = False
+    checkpoint: int = 0
+    chunk: int | None = None
+
+
+class SelfCheck:
+    """Compares routes through ``model`` with the plain path on the first rows of ``rows``."""
+
+    def __init__(self, model: Module, rows: Rows, options: LossOptions, *, gradients: bool = True) -> None:
+        self._model, self._options, self._gradients = model, options, gradients
+        self.batch = sample_batch(rows)
+        self.inputs = mx.array(self.batch.inputs)
+        self._kept = flatten(model.trainable_parameters())
+        self._tree = unflatten(_stirred(self._kept))
+        self._n_targets = float(self.batch.n_targets)
+        plain = partial(weighted_loss, options=options)
+        self._expected = self._run(plain, PLAIN.layout()(self.batch, self._n_targets), compiled=False)
+        self.tolerance = EXACT if self._is_float32() else HALF
+
+    def complaint(self, route: Route, *, compiled: bool = True) -> str | None:
+        """Why ``route`` can't be taken; None if it agrees with the plain path."""
+        try:
+            arrays = replace(route, tap=None).layout()(self.batch, self._n_targets)
+            if route.chunk:
+                route = replace(
+                    route, chunk=max(len(arrays[1]) // 2, 1)
+                )  # the few targets here would fit into one
+            if route.tap is not None:
+                arrays = (*arrays, self._states(route.tap))
+            loss = route.loss(self._options, differentiable=self._gradients)
+            got = self._run(loss, arrays, compiled=compiled)
+        except NotApplicable as reason:
+            return str(reason)
+        except Exception as error:  # noqa: BLE001 whatever a strange model does with the hooks, the plain path is there
+            return f"it raises {type(error).__name__}: {str(error)[:200]}"
+        return self._difference(*got)
+
+    def _run(self, loss: Callable[..., mx.array], arrays: Any, *, compiled: bool) -> tuple[float, Tensors]:
+        def of(tree: Any, *arrays: mx.array) -> mx.array:
+            self._model.update(tree)
+            return loss(self._model, *arrays)
+
+        function: Any = mx.value_and_grad(of) if self._gradients else lambda *a: (of(*a), {})
+        function = mx.compile(function) if compiled else function
+        with dropout_off(self._model):
+            try:
+                value, gradients = function(self._tree, *arrays)
+                mx.eval(value, gradients)
+            finally:
+                self._model.update(unflatten(self._kept))  # tracing left placeholders
+        return value.item(), flatten(gradients)
+
+    def _difference(self, loss: float, gradients: Tensors) -> str | None:
+        expected, wanted = self._expected
+        off = abs(loss - expected) / max(abs(expected), 1e-30)
+        if not off <= self.tolerance.loss:  # a NaN is not
+            return f"its loss is off by {off:.1e}"
+        off = _relative_distance(gradients, wanted)
+        return None if off <= self.tolerance.gradients else f"its gradients are off by {off:.1e}"
+
+    def _states(self, tap: Tap) -> mx.array:
+        """What a store would hand out: padding repeats the last real position."""
+        states = prefix_states(self._model, tap.layer, self.inputs)
+        ends = np.array([int(np.flatnonzero(line)[-1]) for line in self.batch.weights])
+        columns = np.minimum(np.arange(self.batch.shape[1])[None], ends[:, None])
+        return mx.take_along_axis(states, mx.array(columns)[..., None], axis=1)
+
+    def _is_float32(self) -> bool:
+        return bool(self._model(self.inputs[:1, :2]).dtype == mx.float32)
+
+
+def sample_batch(rows: Rows) -> Batch:
+    """A few rows of different lengths, cut behind their last target, padded like any micro-batch."""
+    order = np.argsort(rows.lengths, kind="stable")
+    picked = np.unique(order[np.linspace(0, len(order) // 2, min(_ROWS, len(order))).astype(int)])
+    pieces = [_piece(*rows[int(index)]) for index in picked]
+    shape = (len(pieces), max(len(tokens) for tokens, _ in pieces) - 1)
+    inputs, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    weights = np.zeros(shape, np.float32)
+    for line, (tokens, targets) in enumerate(pieces):
+        end = len(tokens) - 1
+        inputs[line, :end], labels[line, :end], weights[line, :end] = tokens[:-1], tokens[1:], targets[1:]
+    used = sum(len(tokens) - 1 for tokens, _ in pieces)
+    return Batch(inputs, labels, weights, picked, used, int(weights.sum()))
+
+
+def _piece(tokens: Any, targets: Any) -> tuple[Any, Any]:
+    stop = int(np.flatnonzero(targets)[-1]) + 1
+    start = max(stop - _POSITIONS - 1, 0)
+    return tokens[start:stop], targets[start:stop]
+
+
+def _stirred(tensors: Tensors) -> Tensors:
+    """The tensors, but random ones for those that are all 0: LoRA's B would hide every error in A's gradient."""
+    key = mx.random.key(0)
+    return {
+        path: value if mx.any(value).item() else 0.01 * mx.random.normal(value.shape, value.dtype, key=key)
+        for path, value in tensors.items()
+    }
+
+
+def _relative_distance(got: Tensors, wanted: Tensors) -> float:
+    if got.keys() != wanted.keys():
+        return float("inf")
+    if not wanted:
+        return 0.0
+    apart = global_norm({path: got[path].astype(mx.float32) - wanted[path] for path in wanted})
+    distance: Any = apart / mx.maximum(global_norm(wanted), 1e-30)
+    return float(distance.item())
+
+
+def choose_route(check: SelfCheck, model: Module, wanted: Wanted, note: Note) -> Route:
+    """The fastest route that agrees with the plain path; ``note`` is told why a short cut is not taken."""
+    head = _found(lambda: find_head(model, check.inputs), "loss only at targets", note)
+    tap = (
+        _found(lambda: find_tap(model, check.inputs), "states of frozen layers", note)
+        if wanted.prefix
+        else None
+    )
+    full = Route(head, _chunk(head, wanted), tap, wanted.checkpoint)
+    if full == PLAIN or check.complaint(full) is None:
+        return full
+    return _one_by_one(check, full, note)
+
+
+def _found(find: Callable[[], Any], what: str, note: Note) -> Any:
+    try:
+        return find()
+    except NotApplicable as reason:
+        if str(reason) != "the first layer is trained":  # the usual case, and no loss
+            note(f"{what}: not used with this model, {reason}")
+    except Exception as error:  # noqa: BLE001 a model that is too strange to look into
+        note(f"{what}: not used with this model, looking for it raises {type(error).__name__}: {error}")
+    return None
+
+
+def _chunk(head: Head | None, wanted: Wanted) -> int | None:
+    if head is None or not head.frozen:
+        return None
+    return wanted.chunk or chunk_rows(head.vocabulary)
+
+
+def _one_by_one(check: SelfCheck, full: Route, note: Note) -> Route:
+    """Add one short cut after the other, leaving out those that disagree."""
+    route = PLAIN
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("loss only at targets", {"head": full.head}),
+        ("cross-entropy in chunks", {"chunk": full.chunk}),
+        ("states of frozen layers", {"tap": full.tap}),
+        ("gradient checkpointing", {"checkpoint": full.checkpoint}),
+    ]
+    for what, change in steps:
+        attempt = replace(route, **change)
+        if attempt == route or (attempt.chunk and not attempt.head):
+            continue
+        complaint = check.complaint(attempt)
+        if complaint is None:
+            route = attempt
+        else:
+            note(f"{what}: switched off, {complaint}")
+    return route

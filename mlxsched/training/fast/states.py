@@ -1,0 +1,117 @@
+"""The outputs of the frozen layers for all rows of a split, computed once, in memory or on disk.
+
+A row's states come from a fixed group of rows of like length, whatever update asks for them first. So they are
+the same to the last bit in an uninterrupted run and in a resumed one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.batches import Grid, collate, length_grid, micro_batches
+from ...data.rows import Rows
+from .prefix import Tap, prefix_states
+
+Indices = NDArray[np.int64]
+_RAW: dict[mx.Dtype, np.dtype[Any]] = {
+    mx.float32: np.dtype(np.float32),
+    mx.float16: np.dtype(np.uint16),
+    mx.bfloat16: np.dtype(np.uint16),
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where states go: memory up to ``memory_bytes``, else a file in ``directory`` that vanishes with the process."""
+
+    memory_bytes: int
+    directory: Path | None
+
+    def make(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any] | None:
+        """An array of ``shape``, its pages taken as they are written; None where there is no room."""
+        size = shape[0] * shape[1] * dtype.itemsize
+        if size <= self.memory_bytes:
+            return np.empty(shape, dtype)
+        if self.directory is None or 2 * size > _free_bytes(self.directory):
+            return None
+        with tempfile.TemporaryFile(dir=self.directory, prefix=".prefix-states-") as file:
+            return np.memmap(file, dtype, "w+", shape=shape)
+
+
+def _free_bytes(directory: Path) -> int:
+    import shutil
+
+    return shutil.disk_usage(directory).free
+
+
+class PrefixStates:
+    """The states of ``rows`` in front of ``tap``; ``batch(indices, shape)`` lays them out like the rows themselves."""
+
+    def __init__(
+        self, model: Any, tap: Tap, rows: Rows, values: NDArray[Any], *, max_tokens: int, count: int
+    ) -> None:
+        self._rows, self._values, self._dtype = rows, values, tap.dtype
+        lengths = rows.lengths[:count]
+        self._starts = rows.offsets - np.arange(len(rows.offsets))  # a row of n tokens has n - 1 inputs
+        self._grid: Grid = length_grid(lengths)
+        self._groups = micro_batches(np.arange(count), lengths, max_tokens=max_tokens, grid=self._grid)
+        self._group_of = np.empty(count, np.int64)
+        for number, group in enumerate(self._groups):
+            self._group_of[group] = number
+        self._filled = np.zeros(len(self._groups), bool)
+        self._compute: Callable[[mx.array], mx.array] = mx.compile(
+            lambda inputs: prefix_states(model, tap.layer, inputs)
+        )
+
+    def batch(self, indices: Indices, shape: tuple[int, int]) -> mx.array:
+        """States ``[*shape, width]`` of the rows ``indices``, computed if need be.
+
+        Padding repeats states that there are, so that nothing odd comes of it.
+        """
+        for number in np.unique(self._group_of[indices]):
+            if not self._filled[number]:
+                self._fill(int(number))
+        laid_out = np.empty((*shape, self._values.shape[1]), self._values.dtype)
+        for line, index in enumerate(indices):
+            states = self._values[self._starts[index] : self._starts[index + 1]]
+            laid_out[line, : len(states)] = states
+            laid_out[line, len(states) :] = states[-1]
+        laid_out[len(indices) :] = laid_out[0]
+        return _from_raw(laid_out, self._dtype)
+
+    def _fill(self, number: int) -> None:
+        group = self._groups[number]
+        states = _to_raw(self._compute(mx.array(collate(self._rows, group, self._grid).inputs)))
+        for line, index in enumerate(group):
+            start, stop = self._starts[index], self._starts[index + 1]
+            self._values[start:stop] = states[line, : stop - start]
+        self._filled[number] = True
+
+
+def make_states(
+    model: Any, tap: Tap, rows: Rows, store: Store, *, max_tokens: int, limit: int | None = None
+) -> PrefixStates | None:
+    """The states of the first ``limit`` of ``rows``, or None where there is no room for them."""
+    count = len(rows) if limit is None else min(limit, len(rows))
+    positions = int(rows.lengths[:count].sum()) - count
+    values = store.make((positions, tap.width), _RAW[tap.dtype]) if tap.dtype in _RAW else None
+    if values is None:
+        return None
+    return PrefixStates(model, tap, rows, values, max_tokens=max_tokens, count=count)
+
+
+def _to_raw(states: mx.array) -> NDArray[Any]:
+    return np.array(states if states.dtype == mx.float32 else states.view(mx.uint16))
+
+
+def _from_raw(values: NDArray[Any], dtype: mx.Dtype) -> mx.array:
+    array = mx.array(values)
+    return array if dtype == mx.float32 else array.view(dtype)
