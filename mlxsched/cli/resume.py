@@ -18,7 +18,9 @@ from mlxsched.errors import UsageError
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--plain", is_flag=True, help="Lines instead of a live display.")
-def command(run: Path, force: bool, trust_remote_code: bool, as_json: bool, plain: bool) -> None:
+def command(
+    run: Path, force: bool, adapter_path: str | None, trust_remote_code: bool, as_json: bool, plain: bool
+) -> None:
     """Go on with the unfinished run in the directory RUN, bit for bit as if it had never stopped.
 
     \b
@@ -35,7 +37,7 @@ def command(run: Path, force: bool, trust_remote_code: bool, as_json: bool, plai
         raise UsageError(
             f"{run} is finished: there is nothing to go on with. `mlxsched eval {run}` measures it."
         )
-    config: RunConfig = config_of(directory, trust_remote_code=trust_remote_code)
+    config: RunConfig = config_of(directory, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
     origins = {key: str(value) for key, value in directory.info.origins.items()}
     session = make_session(LoadedConfig(config, origins))
     for change in refuse_changes(directory, session, force=force):

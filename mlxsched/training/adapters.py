@@ -107,13 +107,13 @@ def read_tensors(file: Path) -> dict[str, mx.array]:
 
 
 def check_tensors(file: Path, weights: Mapping[str, mx.array], expected: Mapping[str, mx.array]) -> None:
-    """Refuse a file whose tensors are not exactly those that ``expected`` names, shape by shape."""
+    """Refuse a file whose tensors are not exactly those that ``expected`` names, in shape and kind of number."""
     problems = [f"{name}: not in this model" for name in sorted(weights.keys() - expected.keys())]
     problems += [f"{name}: missing in the file" for name in sorted(expected.keys() - weights.keys())]
     problems += [
-        f"{name}: shape {tuple(weights[name].shape)}, the model needs {tuple(expected[name].shape)}"
+        f"{name}: {_form(weights[name])}, the model needs {_form(expected[name])}"
         for name in sorted(weights.keys() & expected.keys())
-        if weights[name].shape != expected[name].shape
+        if _form(weights[name]) != _form(expected[name])
     ]
     if problems:
         shown = "\n  ".join(problems[:5] + (["..."] if len(problems) > 5 else []))
@@ -121,3 +121,8 @@ def check_tensors(file: Path, weights: Mapping[str, mx.array], expected: Mapping
             f"{file} does not fit the model:\n  {shown}\n"
             "Use the model, rank, keys and layer count that it was trained with."
         )
+
+
+def _form(value: mx.array) -> str:
+    kind = "floats" if mx.issubdtype(value.dtype, mx.floating) else str(value.dtype)
+    return f"{kind} of shape {tuple(value.shape)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -216,6 +217,7 @@ class Trainer:
         self.resume()
         self.progress.peak_factor = 0.5
         self.progress.bad_in_a_row = 0
+        self.progress.bad_updates += count
         text = f"{count} non-finite updates up to update {update}: back to update {self.progress.update}, rate halved"
         self._report(Happened(self.progress.update, "rollback", text))
         self._save()
@@ -298,9 +300,15 @@ class Trainer:
         self.run.update_info(status="stopped", message=f"stopped by signal {number}")
         raise Stopped(
             f"Stopped after {self.progress.update} of {self.session.plan.updates} updates; everything is saved. "
-            f"Go on with: mlxsched resume {self.run.path}",
+            f"Go on with: mlxsched resume {self.run.path}{self._given_anew()}",
             number,
         )
+
+    def _given_anew(self) -> str:
+        """The flags that a resume needs again, since they are never read from a run's files."""
+        path = self.session.config.adapter_path
+        trusted = " --trust-remote-code" if self.session.config.trust_remote_code else ""
+        return (f" --adapter-path {shlex.quote(path)}" if path else "") + trusted
 
     # Telling
 

@@ -131,9 +131,19 @@ def _out_of_memory(run: RunDirectory, error: Exception) -> RunError | None:
     )
 
 
-def config_of(run: RunDirectory, *, trust_remote_code: bool = False) -> RunConfig:
-    """The config that ``run`` was started with; permission to run remote code is never read from a file."""
-    values: dict[str, Any] = {**run.info.config, "trust_remote_code": trust_remote_code}
+def config_of(
+    run: RunDirectory, *, adapter_path: str | None = None, trust_remote_code: bool = False
+) -> RunConfig:
+    """The config that ``run`` was started with.
+
+    What lets a run reach beyond its directory (another place to write to, code of strangers) is never read from a
+    file: it has to be given anew.
+    """
+    values: dict[str, Any] = {
+        **run.info.config,
+        "adapter_path": adapter_path,
+        "trust_remote_code": trust_remote_code,
+    }
     try:
         return RunConfig(**values)
     except ValueError as error:

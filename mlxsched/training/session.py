@@ -118,10 +118,11 @@ def plan_length(config: RunConfig, rows: int) -> planning.Length:
     return planning.length_from_epochs(rows, config.epochs or 1.0, *sizes)
 
 
-def plan_warmup(
-    config: RunConfig, origins: Mapping[str, str], updates: int
-) -> tuple[int | float, str | None]:
-    """The warmup that fits: a preset's is shortened to a tenth of the run, one's own is taken at its word."""
+def plan_warmup(config: RunConfig, origins: Mapping[str, str], updates: int) -> tuple[int | float, list[str]]:
+    """The warmup that fits, and what to say of it.
+
+    A preset's is shortened to a tenth of the run, one's own is taken at its word.
+    """
     if origins.get("warmup", "default").startswith(("preset", "default")):
         warmup, shortened = planning.shorten_warmup(config.warmup, updates)
         return warmup, [shortened] if shortened else []
