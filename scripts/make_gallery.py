@@ -84,9 +84,9 @@ def _section(group: Sequence[Entry]) -> Iterable[str]:
 
 def _facts(known: Entry) -> Iterable[str]:
     """Formula, when to use it, source, other names: what is known of them."""
-    meant = stands_for(known.name)
+    meant, formula = stands_for(known.name), known.formula.replace("`", "")
     facts = {
-        "Formula": f"`{known.formula}`" if known.formula else "",
+        "Formula": f"`{known.formula.replace('`', '')}`" if known.formula else "",
         "When to use it": known.when,
         "Source": known.source,
         "Also called": ", ".join(f"`{name}`" for name in other_names(known.name)),
