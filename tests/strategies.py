@@ -79,7 +79,7 @@ def wsds(draw: st.DrawFn) -> ms.Schedule:
 
 @st.composite
 def one_cycles(draw: st.DrawFn) -> ms.Schedule:
-    steps = draw(lengths)
+    steps = draw(lengths) + 20  # three phases need room
     return ms.one_cycle(
         draw(peaks),
         steps,

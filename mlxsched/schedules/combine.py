@@ -259,8 +259,9 @@ class shift(_Wrapped):
         return value_of(self.schedule, ops.since(step, self.updates), ops)
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
+        """None where the start is cut off: a periodic schedule's knots are those of its first period."""
         own = knots_of(self.schedule, max(last - self.updates, 0))
-        return None if own is None else tuple(max(self.updates + knot, 0) for knot in own)
+        return None if own is None or self.updates < 0 else tuple(self.updates + knot for knot in own)
 
     @property
     def steps(self) -> int | None:

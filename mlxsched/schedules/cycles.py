@@ -190,7 +190,7 @@ class cyclic(Endless):
         ScheduleError: a rate is negative or not finite, `high` is below `low`, or another argument does not fit.
 
     >>> schedule = cyclic(1e-4, 3e-4, up=10)
-    >>> schedule(0), schedule(10), schedule(15), schedule(20)
+    >>> schedule(0), schedule(10), round(schedule(15), 12), schedule(20)
     (0.0001, 0.0003, 0.0002, 0.0001)
     """
 

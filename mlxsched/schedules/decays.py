@@ -47,8 +47,8 @@ class linear(_Decay):
     Raises:
         ScheduleError: a rate is negative or not finite, or `steps` is below 1.
 
-    >>> linear(2e-4, 1000)(250)
-    0.00015
+    >>> linear(2e-4, 1000)(500)
+    0.0001
     """
 
     def _curve(self) -> Curve:

@@ -223,8 +223,8 @@ class tri_stage(Segmented):
         ScheduleError: an argument does not fit, or warmup and hold together are longer than `steps`.
 
     >>> schedule = tri_stage(2e-4, steps=1000, warmup=100, hold=400)
-    >>> schedule(0), schedule(100), schedule(500), schedule(1000)
-    (2e-06, 0.0002, 0.0002, 1e-05)
+    >>> schedule(100), schedule(500), schedule(1000)
+    (0.0002, 0.0002, 1e-05)
     """
 
     peak: Above0
