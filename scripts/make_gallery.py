@@ -86,7 +86,7 @@ def _facts(known: Entry) -> Iterable[str]:
     """Formula, when to use it, source, other names: what is known of them."""
     meant, formula = stands_for(known.name), known.formula.replace("`", "")
     facts = {
-        "Formula": f"`{known.formula.replace('`', '')}`" if known.formula else "",
+        "Formula": f"`{formula}`" if formula else "",
         "When to use it": known.when,
         "Source": known.source,
         "Also called": ", ".join(f"`{name}`" for name in other_names(known.name)),
