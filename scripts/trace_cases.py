@@ -1,8 +1,7 @@
 """What ``record_traces.py`` records: per peer and name the formula, and sets of arguments, odd ones included.
 
 A case is ``(marks, last, arguments)``: the steps around which the value changes its law, the last step that
-may be asked for (None: beyond the end is part of the trace), and the arguments of our alias, named as the
-peer names them.
+may be asked for (None: beyond the end too), and the arguments of our alias, named as the peer names them.
 t is the step, T the total, W the warmup, p the progress of the decay.
 """
 

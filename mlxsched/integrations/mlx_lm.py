@@ -101,12 +101,11 @@ def iterate_batches(
         UsageError: `batch_size` is not a multiple of the number of workers.
     """
     rank, workers = (comm_group.rank(), comm_group.size()) if comm_group is not None else (0, 1)
-    if batch_size % workers:
+    if batch_size < 1 or batch_size % workers:
         raise UsageError(f"`batch_size` must be a multiple of the {workers} workers; got {batch_size}.")
     if len(dataset) == 0:
         raise DataError("the data set has no rows; got 0. Look at the file that it was read from.")
-    by_length = sorted(range(len(dataset)), key=lambda index: len(_row(dataset[index])[0]))
-    batches = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+    batches = _by_length(dataset, batch_size)
     order = np.random.default_rng(_seed(seed, loop))
     while True:
         for number in order.permutation(len(batches)):
@@ -115,6 +114,12 @@ def iterate_batches(
             yield _padded(rows[rank::workers], share, max(len(row) for row, _ in rows), max_seq_length)
         if not loop:
             return
+
+
+def _by_length(dataset: Any, batch_size: int) -> list[list[int]]:
+    """The indices of all rows, sorted by length and cut into batches."""
+    indices = sorted(range(len(dataset)), key=lambda index: len(_row(dataset[index])[0]))
+    return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
 
 
 def _seed(seed: int | None, loop: bool) -> int:

@@ -132,7 +132,7 @@ KINDS: dict[str, tuple[st.SearchStrategy[Schedule], Callable[..., float]]] = {
 def test_values_are_the_formulas_in_float64_and_in_float32(name: str, data: st.DataObject) -> None:
     made, reference = KINDS[name]
     schedule = data.draw(made)
-    steps = data.draw(st.lists(st.integers(0, 6000), min_size=1, max_size=12)) + [0, 1]
+    steps = [*data.draw(st.lists(st.integers(0, 6000), min_size=1, max_size=12)), 0, 1]
     exact = [schedule(t) for t in steps]
     np.testing.assert_allclose(exact, [reference(schedule, t) for t in steps], rtol=1e-9, atol=1e-15)
     np.testing.assert_allclose(schedule(np.array(steps)), exact, rtol=1e-12, atol=1e-18)

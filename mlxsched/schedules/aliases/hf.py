@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlxsched.errors import ScheduleError
-from mlxsched.schedules import decays
+from mlxsched.schedules import adaptive, decays
 from mlxsched.schedules.aliases import torch
 from mlxsched.schedules.aliases.pieces import after_warmup, called, chain
 from mlxsched.schedules.aliases.primitives import cosine_wave, restarts
 from mlxsched.schedules.base import Schedule
-from mlxsched.schedules.checks import did_you_mean, one_of, rate, steps
+from mlxsched.schedules.checks import above_0, did_you_mean, one_of, rate, steps
 from mlxsched.schedules.combine import shift
 from mlxsched.schedules.powers import inverse_sqrt as core_inverse_sqrt
 from mlxsched.schedules.whole_run import constant as core_constant
@@ -243,14 +243,8 @@ def greedy(
 
     Its default min_lr of 1e-3 is above most LoRA rates, which could then never fall: that is refused here.
     """
-    from mlxsched.schedules.adaptive import greedy as controller
-
-    if min_lr > learning_rate:
-        raise ScheduleError(
-            f"`min_lr` must not be above `learning_rate`; got {min_lr} and {learning_rate}. "
-            "Set `min_lr` (transformers' default of 1e-3 would never let the rate fall)."
-        )
-    return controller(
+    _check_floor(min_lr, learning_rate)
+    return adaptive.greedy(
         core_constant(learning_rate),
         decay_rate=factor,
         patience=patience,
@@ -265,6 +259,14 @@ def greedy(
         window=window_size if smooth else 0,
         reset_after=reset_start,
     )
+
+
+def _check_floor(min_lr: float, learning_rate: float) -> None:
+    if min_lr > above_0("learning_rate", learning_rate):
+        raise ScheduleError(
+            f"`min_lr` must not be above `learning_rate`; got {min_lr} and {learning_rate}. "
+            "Set `min_lr` (transformers' default of 1e-3 would never let the rate fall)."
+        )
 
 
 def _wave(peak: float, length: int, cycles: float, low: float) -> Schedule:
