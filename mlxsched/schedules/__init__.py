@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Any
 from mlxsched.schedules.catalog import home_of, public_names
 
 if TYPE_CHECKING:
+    from mlxsched.schedules.adaptive import greedy as greedy, plateau as plateau
     from mlxsched.schedules.aliases.hf import from_hf as from_hf
     from mlxsched.schedules.aliases.mlx_lm import from_mlx_lm as from_mlx_lm
+    from mlxsched.schedules.aliases.primitives import (
+        cosine_wave as cosine_wave,
+        falling_plateau as falling_plateau,
+        restarts as restarts,
+        stretched_polynomial as stretched_polynomial,
+        through as through,
+    )
     from mlxsched.schedules.base import Extrema as Extrema, Phase as Phase, Schedule as Schedule
     from mlxsched.schedules.combine import (
         clamp as clamp,
@@ -72,6 +80,7 @@ if TYPE_CHECKING:
         lora_plus as lora_plus,
         scale_peak as scale_peak,
     )
+    from mlxsched.schedules.scaling import bias_corrected as bias_corrected
     from mlxsched.schedules.tables import multistep as multistep, piecewise as piecewise, table as table
     from mlxsched.schedules.whole_run import (
         budgeted as budgeted,
