@@ -20,7 +20,16 @@ MODULES: dict[str, tuple[str, ...]] = {
     "powers": ("inverse_sqrt", "noam", "power_law", "power"),
     "tables": ("multistep", "piecewise", "table"),
     "combine": ("with_warmup", "cooldown", "scale", "clamp", "shift", "repeat", "product"),
+    "adaptive": ("plateau", "greedy"),
+    "scaling": ("bias_corrected",),
     "mlx_names": ("exponential_decay", "step_decay", "cosine_decay", "linear_schedule", "join_schedules"),
+    "aliases.primitives": (
+        "through",
+        "cosine_wave",
+        "restarts",
+        "stretched_polynomial",
+        "falling_plateau",
+    ),
 }
 
 ALIASES: dict[str, tuple[str, ...]] = {
