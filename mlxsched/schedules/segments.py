@@ -12,7 +12,7 @@ from mlxsched.schedules.base import Phase, Schedule
 from mlxsched.schedules.numeric import Backend, Number
 from mlxsched.schedules.shapes import Curve
 
-CHAIN_LIMIT = 3
+CHAIN_LIMIT = 4
 """Segments up to which each one is computed and the right one chosen; beyond, its numbers are selected first."""
 
 
