@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from mlxsched.errors import UsageError
+from mlxsched.errors import RunError, UsageError
 from mlxsched.platform import power
 from mlxsched.runs.atomic import StorageError
 from mlxsched.runs.directory import RunDirectory
@@ -137,3 +137,29 @@ def test_a_damaged_checkpoint_is_passed_over(train, session, tmp_path):
     assert sum(getattr(n, "code", "") == "note" for n in notes) == 2
     final = "adapters/adapters.safetensors"
     assert (run.path / final).read_bytes() == (whole.path / final).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("[metal::malloc] Attempting to allocate 9 GB"), MemoryError()]
+)
+def test_out_of_memory_stops_with_advice(session, tmp_path, error):
+    made = session()
+    run = create_run(made, tmp_path / "run")
+
+    def run_out(event):
+        if isinstance(event, UpdateMade) and event.update == 3:
+            raise error
+
+    with pytest.raises(RunError, match="--micro-batch-tokens"):
+        execute(made, run, run_out)
+    assert RunDirectory.open(run.path).info.status == "failed"
+
+
+def test_a_spike_is_an_event(session, tmp_path):
+    made = session(iters=30, learning_rate=1e-6, schedule="constant", warmup=0)
+    rates = [1e-6] * 24 + [30.0] + [1e-6] * 5
+    object.__setattr__(made, "schedule", rates.__getitem__)
+    run = create_run(made, tmp_path / "run")
+    execute(made, run, lambda event: None)
+    spikes = [r for r in run.read_metrics() if r["kind"] == "event" and r["code"] == "spike"]
+    assert spikes and spikes[0]["update"] == 25

@@ -1,0 +1,131 @@
+"""Every short cut gives the loss and the gradients of the plain path, row by row and without padding."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxsched.data.batches import Grid, collate
+from mlxsched.training.fast.head import find_head
+from mlxsched.training.fast.prefix import find_tap
+from mlxsched.training.fast.route import Route, padded_targets
+from mlxsched.training.fast.states import Store, make_states
+
+FAMILIES = ["llama", "qwen3", "gemma", "gemma2", "granite"]
+GRID = Grid((16, 24, 48))
+
+
+def row_by_row(model, rows, indices):
+    """The definition: plain MLX, one row after the other."""
+    n_targets = sum(int(rows[i].targets.sum()) for i in indices)
+
+    def loss_of(model):
+        total = mx.array(0.0)
+        for i in indices:
+            tokens, targets = rows[i]
+            logits = model(mx.array(tokens[None, :-1]))[0]
+            losses = nn.losses.cross_entropy(logits, mx.array(tokens[1:]), reduction="none")
+            total = total + (losses * mx.array(targets[1:].astype(np.float32))).sum()
+        return total / n_targets
+
+    loss, gradients = nn.value_and_grad(model, loss_of)(model)
+    return loss.item(), dict(tree_flatten(gradients)), n_targets
+
+
+def on_route(model, route, rows, indices, n_targets):
+    states = make_states(model, route.tap, rows, Store(10**9, None), max_tokens=200) if route.tap else None
+    arrays = route.layout(states)(collate(rows, np.asarray(indices), GRID), n_targets)
+    tree = model.trainable_parameters()
+
+    def loss_of(tree, *arrays):
+        model.update(tree)
+        return route.loss()(model, *arrays)
+
+    loss, gradients = mx.compile(mx.value_and_grad(loss_of))(tree, *arrays)
+    mx.eval(loss, gradients)
+    model.update(tree)
+    return loss.item(), dict(tree_flatten(gradients))
+
+
+def make_route(model, name):
+    probe = mx.array([[1, 2, 3, 4], [5, 6, 7, 8]])
+    head, tap = find_head(model, probe), find_tap(model, probe)
+    return {
+        "gathered": Route(head=head),
+        "chunked": Route(head=head, chunk=8),
+        "tapped": Route(tap=tap),
+        "checkpointed": Route(checkpoint=1),
+        "everything": Route(head=head, chunk=8, tap=tap, checkpoint=2),
+    }[name]
+
+
+def assert_close(got, expected):
+    (loss, gradients), (expected_loss, expected_gradients, _) = got, expected
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert gradients.keys() == expected_gradients.keys()
+    distance = np.sqrt(sum(float(mx.square(gradients[p] - g).sum()) for p, g in expected_gradients.items()))
+    norm = np.sqrt(sum(float(mx.square(g).sum()) for g in expected_gradients.values()))
+    assert norm > 0.01
+    assert distance < 1e-4 * norm
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("name", ["gathered", "chunked", "tapped", "checkpointed", "everything"])
+def test_each_route_equals_the_row_by_row_definition(build, make_rows, kind, name):
+    model, rows, indices = build(kind), make_rows(), [3, 1, 8, 5, 2]
+    expected = row_by_row(model, rows, indices)
+    assert_close(on_route(model, make_route(model, name), rows, indices, expected[2]), expected)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "granite"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_everything_at_four_bits(build, make_rows, kind, tied):
+    model, rows, indices = build(kind, bits=4, tie_word_embeddings=tied), make_rows(), [3, 1, 8, 5]
+    expected = row_by_row(model, rows, indices)
+    assert_close(on_route(model, make_route(model, "everything"), rows, indices, expected[2]), expected)
+
+
+def test_what_acts_behind_the_head_is_noticed(build):
+    probe = mx.array([[1, 2, 3, 4]])
+    assert find_head(build("llama"), probe).bare
+    assert not find_head(build("gemma2"), probe).bare  # soft-capping
+    assert not find_head(build("granite"), probe).bare  # logit scaling
+
+
+def test_classes_are_as_before(build, make_rows):
+    model, rows = build(), make_rows()
+    before = [type(module) for _, module in sorted(model.named_modules())]
+    route = make_route(model, "everything")
+    on_route(model, route, rows, [0, 1], 10)
+    assert [type(module) for _, module in sorted(model.named_modules())] == before
+    assert "substitute" not in str(type(model.layers[0]).__call__)
+
+
+def test_checkpointed_dropout_has_the_gradient_of_its_own_draws(build, make_rows):
+    """Central differences at the same seed: a second draw in the backward pass would be far off."""
+    model, rows, indices = build(dropout=0.5), make_rows(), [3, 1, 8]
+    route = Route(checkpoint=1)
+    arrays = route.layout()(collate(rows, np.asarray(indices), GRID), 10)
+    tree = dict(tree_flatten(model.trainable_parameters()))
+
+    def loss(tree):
+        mx.random.seed(5)
+        model.load_weights(list(tree.items()), strict=False)
+        return route.loss()(model, *arrays)
+
+    gradients = mx.grad(loss)(tree)
+    direction = {path: gradient / 10 for path, gradient in gradients.items()}
+    slope = sum(float((gradients[p] * direction[p]).sum()) for p in tree)
+    size = 1e-2 / np.sqrt(sum(float(mx.square(d).sum()) for d in direction.values()))
+    ahead, behind = (loss({p: v + s * direction[p] for p, v in tree.items()}) for s in (size, -size))
+    assert (ahead.item() - behind.item()) / (2 * size) == pytest.approx(slope, rel=2e-2)
+
+
+def test_sizes_of_gathered_targets_are_few_and_hold_all():
+    sizes = {padded_targets(count, 4096) for count in range(4097)}
+    assert len(sizes) == 17
+    assert all(count <= padded_targets(count, 4096) for count in range(4097))
+    assert all(padded_targets(count, 4096) <= 1.5 * count for count in range(16, 4097))

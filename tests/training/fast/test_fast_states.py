@@ -1,0 +1,90 @@
+"""Stored states of frozen layers: the same whatever order asks for them, in memory and on disk."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlxsched.training.fast.prefix import find_tap, prefix_states
+from mlxsched.training.fast.states import Store, make_states
+
+PROBE = mx.array([[1, 2, 3, 4]])
+
+
+def stored(model, rows, store=Store(10**9, None), **options):
+    return make_states(model, find_tap(model, PROBE), rows, store, max_tokens=100, **options)
+
+
+def test_states_equal_the_layers_below_run_row_by_row(build, make_rows):
+    model, rows = build(), make_rows()
+    tap = find_tap(model, PROBE)
+    got = stored(model, rows).batch(np.array([4, 9]), (3, 45))
+    for line, index in enumerate((4, 9)):
+        tokens = rows[index].tokens[:-1]
+        expected = prefix_states(model, tap.layer, mx.array(tokens[None]))[0]
+        np.testing.assert_allclose(got[line, : len(tokens)], expected, rtol=1e-4, atol=1e-5)
+        # padding repeats the last real state
+        np.testing.assert_array_equal(
+            got[line, len(tokens) :], np.tile(got[line, len(tokens) - 1], (45 - len(tokens), 1))
+        )
+
+
+def test_the_order_of_asking_changes_no_bit(build, make_rows):
+    model, rows = build(), make_rows()
+    forwards, backwards = stored(model, rows), stored(model, rows)
+    for index in range(len(rows)):
+        forwards.batch(np.array([index]), (1, 40))
+    for index in reversed(range(len(rows))):
+        backwards.batch(np.array([index]), (1, 40))
+    everything = np.arange(len(rows))
+    shape = (len(rows), 40)
+    assert mx.array_equal(forwards.batch(everything, shape), backwards.batch(everything, shape)).item()
+
+
+def test_each_row_is_computed_once(build, make_rows):
+    model, rows = build(), make_rows()
+    states = stored(model, rows)
+    seen, compute = [], states._compute
+    states._compute = lambda inputs: seen.append(inputs.shape[0]) or compute(inputs)
+    for _ in range(3):
+        for index in range(len(rows)):
+            states.batch(np.array([index]), (1, 40))
+    assert len(seen) == len(states._groups) < len(rows)
+
+
+def test_disk_holds_the_same_and_leaves_nothing_behind(build, make_rows, tmp_path):
+    model, rows = build(), make_rows()
+    on_disk = stored(model, rows, Store(0, tmp_path))
+    assert isinstance(on_disk._values, np.memmap)
+    assert list(tmp_path.iterdir()) == []  # unlinked already: not even a killed process leaves it
+    everything, shape = np.arange(len(rows)), (len(rows), 40)
+    assert mx.array_equal(
+        on_disk.batch(everything, shape), stored(model, rows).batch(everything, shape)
+    ).item()
+
+
+def test_without_room_there_are_no_states(build, make_rows, tmp_path, monkeypatch):
+    monkeypatch.setattr("mlxsched.training.fast.states._free_bytes", lambda directory: 1000)
+    assert stored(build(), make_rows(), Store(0, tmp_path)) is None
+    assert stored(build(), make_rows(), Store(0, None)) is None
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_half_precision_states_come_back_to_the_bit(build, make_rows, dtype):
+    model, rows = build(), make_rows(1)
+    model.set_dtype(dtype)
+    length = int(rows.lengths[0]) - 1
+    got = stored(model, rows).batch(np.array([0]), (1, length))
+    expected = mx.compile(lambda x: prefix_states(model, find_tap(model, PROBE).layer, x))(
+        mx.array(rows[0].tokens[None, :-1])
+    )
+    assert got.dtype == dtype
+    assert mx.array_equal(got, expected).item()
+
+
+def test_only_the_first_rows_when_limited(build, make_rows):
+    rows = make_rows()
+    states = stored(build(), rows, limit=5)
+    assert len(states._values) == int(rows.lengths[:5].sum()) - 5
+    assert states.batch(np.array([4]), (1, 40)).shape == (1, 40, 64)
