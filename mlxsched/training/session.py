@@ -56,18 +56,20 @@ def prepare(
     origins: Mapping[str, str] | None = None,
     *,
     schedule: ScheduleLike | None = None,
+    loaded: LoadedModel | None = None,
+    dataset: Dataset | None = None,
     cache_dir: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Session:
     """Load model and data, attach what is trained, and plan the run.
 
-    ``schedule`` (any callable of the update index) goes before the config's; ``on_progress`` is told how many rows
-    have been tokenized. Raises a ``UserError`` for whatever
+    ``schedule`` (any callable of the update index), ``loaded`` and ``dataset`` go before the config's;
+    ``on_progress`` is told how many rows have been tokenized. Raises a ``UserError`` for whatever
     the user has to mend.
     """
     origins = origins or {}
-    loaded = load_model(config.model, trust_remote_code=config.trust_remote_code)
-    dataset = _load_data(config, loaded, cache_dir, on_progress)
+    loaded = loaded or load_model(config.model, trust_remote_code=config.trust_remote_code)
+    dataset = dataset or _load_data(config, loaded, cache_dir, on_progress)
     if dataset.train is None:
         raise DataError(f"{config.data} has no training rows. Add a train.jsonl.")
     lora = config.lora_parameters.model_dump()
