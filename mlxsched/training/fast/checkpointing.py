@@ -54,7 +54,7 @@ class _Checkpoint:
 
 class _KeyedDropout:
     def __init__(self, dropout: nn.Dropout, key: mx.array) -> None:
-        self._keep, self._key = 1 - rate(dropout), key
+        self._keep, self._key = 1 - rate(dropout), mx.stop_gradient(key)
 
     def __call__(self, _original: Any, x: mx.array) -> mx.array:
         mask = mx.random.bernoulli(self._keep, x.shape, key=self._key)

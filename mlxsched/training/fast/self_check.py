@@ -110,7 +110,8 @@ class SelfCheck:
         return mx.take_along_axis(states, mx.array(columns)[..., None], axis=1)
 
     def _is_float32(self) -> bool:
-        return bool(self._model(self.inputs[:1, :2]).dtype == mx.float32)
+        with dropout_off(self._model):
+            return bool(self._model(self.inputs[:1, :2]).dtype == mx.float32)
 
 
 def sample_batch(rows: Rows) -> Batch:

@@ -10,12 +10,12 @@ from mlx.utils import tree_flatten
 
 from mlxsched.training.fast.route import PLAIN
 from mlxsched.training.fast.self_check import EXACT, HALF, SelfCheck, Wanted, choose_route
-from mlxsched.training.loss import LossOptions
+from mlxsched.training.loss import PLAIN_LOSS, LossOptions
 
 EVERYTHING = Wanted(prefix=True, checkpoint=1)
 
 
-def choose(model, rows, wanted=EVERYTHING, options=LossOptions()):
+def choose(model, rows, wanted=EVERYTHING, options=PLAIN_LOSS):
     notes = []
     check = SelfCheck(model, rows, options)
     return choose_route(check, model, wanted, notes.append), notes

@@ -12,7 +12,10 @@ from mlxsched.training.fast.states import Store, make_states
 PROBE = mx.array([[1, 2, 3, 4]])
 
 
-def stored(model, rows, store=Store(10**9, None), **options):
+MEMORY = Store(10**9, None)
+
+
+def stored(model, rows, store=MEMORY, **options):
     return make_states(model, find_tap(model, PROBE), rows, store, max_tokens=100, **options)
 
 
