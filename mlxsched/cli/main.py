@@ -22,6 +22,7 @@ COMMANDS = {
     "data": "Check a data set before training on it.",
     "schedules": "List the schedules, or show one.",
     "plot": "Draw schedules and recorded runs.",
+    "bench": "Compare speed and memory with mlx-lm's loop.",
     "env": "Show versions, device, memory and the BLAS in use.",
 }
 

@@ -1,0 +1,135 @@
+"""``mlxsched bench``: the user's model and rows through mlx-lm's loop and through ours."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlxsched.cli.options import GroupedCommand, given_flags, run_options
+from mlxsched.cli.output import note, print_json, table
+from mlxsched.config import load_config
+
+if TYPE_CHECKING:
+    from mlxsched.training.bench.compare import Comparison
+    from mlxsched.training.session import Session
+
+
+@click.command(cls=GroupedCommand)
+@run_options
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Times that both are run. [5]")
+@click.option(
+    "--rows", type=click.IntRange(min=1), default=128, help="Rows to train on, drawn at random. [128]"
+)
+@click.option(
+    "--epochs-later/--no-epochs-later", default=True, help="Measure a second epoch too. [epochs-later]"
+)
+@click.option("--evaluation/--no-evaluation", default=True, help="Measure an evaluation too. [evaluation]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
+def command(ctx: click.Context, /, preset: str | None, config: Path | None, **flags: Any) -> None:
+    """Train a model on the same rows with mlx-lm's loop and with ours, in turn, and compare speed and memory.
+
+    Both make the same updates, from the same weights, with the same loss. On the CPU the times are CPU time, so
+    that other programs don't count. Ratios are of the same round, and the median of the rounds is shown.
+
+    \b
+    Examples:
+      mlxsched bench --num-layers 2 --batch-size 4 --data synthetic:lognormal
+      mlxsched bench --model Qwen/Qwen3-0.6B --data my/folder --rows 32 --rounds 3 --json
+    """
+    from mlxsched.training.bench.compare import compare
+
+    session = _session(load_config(preset=preset, file=config, flags=given_flags(ctx)), flags)
+    result = compare(
+        session,
+        rounds=flags["rounds"],
+        later=flags["epochs_later"],
+        evaluation=flags["evaluation"],
+        tell=_Eta(),
+    )
+    values = {"model": session.config.model, "data": session.config.data, **result.to_dict()}
+    if flags["as_json"]:
+        print_json(values)
+        return
+    _show(result, values)
+
+
+def _session(loaded: Any, flags: dict[str, Any]) -> Session:
+    from mlxsched.platform.paths import cache_home
+    from mlxsched.training.bench.compare import shortened
+    from mlxsched.training.bench.synthetic import is_synthetic, picked_rows, synthetic_dataset
+    from mlxsched.training.session import prepare
+
+    config, rows = loaded.config, flags["rows"]
+    made = None
+    if is_synthetic(config.data):
+        made = synthetic_dataset(config.data, rows, seed=config.seed, longest=config.max_seq_length)
+    note(f"Loading {config.model} ...")
+    session = prepare(config, loaded.origins, dataset=made, cache_dir=cache_home() / "rows")
+    per_update = session.plan.batch_size
+    count = min(rows, len(session.train_rows)) // per_update * per_update
+    picked = picked_rows(session.train_rows, count, seed=config.seed)
+    return shortened(session, picked, later=flags["epochs_later"])
+
+
+class _Eta:
+    """Says on stderr which side runs, and how long it will take yet."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        from mlxsched.cli.progress import clock
+
+        if not what:
+            return
+        passed = time.monotonic() - self._started
+        left = f", about {clock(passed / done * (total - done))} left" if done else ""
+        note(f"round {done // 2 + 1}/{total // 2}: {what}{left}")
+
+
+def _show(result: Comparison, values: dict[str, Any]) -> None:
+    clock = "CPU time" if values["clock"] == "cpu" else "time"
+    table(
+        [
+            (name, *(_format(values[side][key]) for side in ("mlx_lm", "mlxsched")))
+            for name, key in (
+                ("real tokens/s", "tokens_per_second"),
+                ("targets/s", "targets_per_second"),
+                ("real tokens/s, later epochs", "later_tokens_per_second"),
+                ("peak above the weights, MB", "peak_memory_mb"),
+                ("padding", "padding"),
+                ("share of the matmul ceiling", "ceiling_share"),
+            )
+        ],
+        header=(f"{values['rows']} rows, {clock}", "mlx-lm", "mlxsched"),
+    )
+    click.echo()
+    table(list(_findings(result, values)))
+
+
+def _findings(result: Comparison, values: dict[str, Any]) -> Any:
+    low, high = min(values["speedups"]), max(values["speedups"])
+    yield (
+        "first epoch",
+        f"{result.speedup:.2f}x as fast ({low:.2f} to {high:.2f} in {values['rounds']} rounds)",
+    )
+    for name, key in (
+        ("later epochs", "later_epochs_speedup"),
+        ("first evaluation", "evaluation_speedup"),
+        ("later evaluations", "later_evaluations_speedup"),
+    ):
+        if values[key] is not None:
+            yield name, f"{values[key]:.2f}x as fast"
+    yield "peak above the weights", f"{result.peak_memory_ratio:.2f} of mlx-lm's"
+    yield "largest difference of the loss", f"{result.loss_difference:.1e} relative"
+    yield "matmul ceiling", f"{values['ceiling_gflops']:.0f} GFLOP/s in float32"
+
+
+def _format(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0%}" if abs(value) < 1 else f"{value:,.0f}"

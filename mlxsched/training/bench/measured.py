@@ -1,0 +1,64 @@
+"""What one training of a few updates cost: time, memory, padding."""
+
+from __future__ import annotations
+
+import gc
+import time
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A reading of the clocks: seconds of CPU time (user and system) of this process, and of the wall's clock."""
+
+    cpu: float
+    wall: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        """Read both."""
+        return cls(time.process_time(), time.perf_counter())
+
+    def since(self, earlier: Moment) -> float:
+        """Seconds by the clock that counts: CPU time on the CPU backend, where other processes may take turns,
+        and the wall's on a GPU, where the CPU only waits."""
+        return self.cpu - earlier.cpu if by_cpu_time() else self.wall - earlier.wall
+
+
+def by_cpu_time() -> bool:
+    """Whether times are CPU time."""
+    return mx.default_device().type == mx.DeviceType.cpu
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One side of a round.
+
+    ``epochs``: seconds of each epoch.  ``wall``: seconds of the first one by the wall's clock.  ``start``: seconds
+    before the first update.  ``losses``: means over as many updates as mlx-lm reports at a time, first epoch.
+    ``peak``: bytes above what was there before.  ``padded``: positions of an epoch, padding included.
+    """
+
+    epochs: list[float]
+    wall: float
+    start: float
+    losses: list[float]
+    peak: int
+    padded: int
+
+
+class PeakMemory:
+    """Bytes of MLX's memory above what is in use when it is made."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        mx.synchronize()
+        mx.clear_cache()
+        mx.reset_peak_memory()
+        self._before = mx.get_active_memory()
+
+    def __call__(self) -> int:
+        """The highest so far."""
+        return mx.get_peak_memory() - self._before
