@@ -13,7 +13,7 @@ from mlxsched.schedules.base import Endless
 from mlxsched.schedules.checks import Above0, Rate, Real, Steps
 from mlxsched.schedules.numeric import Backend, Number
 from mlxsched.schedules.segments import Segment, Segmented
-from mlxsched.schedules.shapes import TAILS, Curve, blend, geometric, to_the_power
+from mlxsched.schedules.shapes import TAILS, Curve, Blend, geometric, to_the_power
 from mlxsched.schedules.shapes import cosine as cosine_shares
 
 
@@ -91,8 +91,8 @@ class cosine(_Decay):
 
     def _curve(self) -> Curve:
         if self.half:
-            return blend(_half_cosine)
-        return TAILS["cosine"] if self.exponent == 1 else blend(self._powered)
+            return Blend(_half_cosine)
+        return TAILS["cosine"] if self.exponent == 1 else Blend(self._powered)
 
     def _powered(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
         return to_the_power(self.exponent, *cosine_shares(done, left, ops), ops)
@@ -130,7 +130,7 @@ class polynomial(_Decay):
     k: Above0 = 1.0
 
     def _curve(self) -> Curve:
-        return blend(self._weights)
+        return Blend(self._weights)
 
     def _weights(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
         if self.k == 1:
@@ -227,7 +227,7 @@ class rex(_Decay):
             raise ScheduleError(f"`beta` must be below 1; got {self.beta}. The paper's value is 0.5.")
 
     def _curve(self) -> Curve:
-        return blend(self._weights)
+        return Blend(self._weights)
 
     def _weights(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
         scale = (1.0 - self.beta) + self.beta * left
@@ -269,7 +269,7 @@ class tanh(_Decay):
             )
 
     def _curve(self) -> Curve:
-        return blend(self._weights, exact=False)
+        return Blend(self._weights, exact=False)
 
     def _weights(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
         """tanh(b) - tanh(a) = sinh(b - a) / (cosh(b) cosh(a)): a product, so no digits cancel."""

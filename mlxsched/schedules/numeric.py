@@ -9,13 +9,14 @@ hands its step over as uint64, which wraps around when something is subtracted f
 
 from __future__ import annotations
 
+import ctypes
 import math
 import operator
 import sys
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mlx.core as mx
@@ -31,6 +32,10 @@ Number: TypeAlias = Any
 
 SELECT_LIMIT = 12
 """Bounds up to which a chain of choices is cheaper than a lookup."""
+BESIDE_LIMIT = 64
+"""Stretches up to which computing all of them side by side is cheaper than looking numbers up."""
+BESIDE_SIZE = 2**20
+"""Values up to which it does not cost too much memory."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Backend:
 
     `real` makes whole numbers floating; `full(like, value)` is `value` in the shape of `like`; `pick(values, index)`
     looks up constants; `count(bounds, step)` is how many of the ascending `bounds` are at or below `step`;
-    `power(base, step)` is base^step for a constant base and a whole number of steps.
+    `power(base, step)` is base^step for a constant base and a whole number of steps; `gap(low, high)` is high - low,
+    for constants, rounded so that low + gap is not below high.
     """
 
     name: str
@@ -60,11 +66,11 @@ class Backend:
     pick: Callable[[tuple[float, ...], Number], Number]
     count: Callable[[tuple[int, ...], Number], Number]
     power: Callable[[float, Number], Number]
+    gap: Callable[[float, float], float]
 
-    def done(self, step: Number, start: Number, length: Number) -> Number:
+    def done(self, step: Number, start: int, length: int) -> Number:
         """How many of the `length` steps after `start` are behind `step`: a whole number in 0..length."""
-        passed = step if isinstance(start, int) and start == 0 else self.since(step, start)
-        return self.minimum(passed, length)
+        return self.minimum(step if start == 0 else self.since(step, start), length)
 
     def select(self, bounds: tuple[int, ...], values: tuple[float, ...], step: Number) -> Number:
         """values[0] before the first of the ascending bounds, then values[1], ...: looked up when there are many."""
@@ -77,15 +83,59 @@ class Backend:
             chosen = self.where(step < bound, chosen, value)
         return chosen
 
+    def choose(
+        self,
+        bounds: tuple[int, ...],
+        columns: Sequence[tuple[float, ...]],
+        formula: Callable[..., Number],
+        step: Number,
+    ) -> Number:
+        """formula(step, *numbers), the numbers being each column's for the stretch that `step` falls into.
+
+        The columns' first numbers hold before the first of the ascending bounds, and so on. A training pays for each
+        operation and hardly for an array's length, so MLX computes all stretches at once and keeps the right one.
+        """
+        if self is not MLX or len(bounds) >= BESIDE_LIMIT or step.size * len(bounds) > BESIDE_SIZE:
+            index = self.count(bounds, step)
+            return formula(step, *(self.pick(column, index) for column in columns))
+        beside = mx.expand_dims(step, -1) if step.ndim else step
+        values = formula(beside, *(mx.array(column, _dtype_of(column)) for column in columns))
+        begun, over = mx.array((0, *bounds), mx.int64), mx.array((*bounds, 2**63 - 1), mx.int64)
+        return mx.where((beside >= begun) & (beside < over), values, 0.0).sum(-1)
+
     def since(self, step: Number, start: int) -> Number:
         """Whole steps after `start`, 0 before it."""
         return self.maximum(step - start, 0)
+
+    def ahead(self, step: Number, start: int, stop: int) -> Number:
+        """Whole steps from `step` to `stop`, at most those from `start`."""
+        left = self.maximum(stop - step, 0)
+        return left if start == 0 else self.minimum(left, stop - start)
 
     def within(self, value: Number, one: Number, other: Number) -> Number:
         """`value`, kept between two bounds given in any order."""
         constant = isinstance(one, float | int) and isinstance(other, float | int)
         low, high = (min, max) if constant else (self.minimum, self.maximum)
         return self.minimum(self.maximum(value, low(one, other)), high(one, other))
+
+
+def _gap(low: float, high: float, rounded: Callable[[float], float], precision: float) -> float:
+    """high - low in a kind of number given by how it rounds, not so low that low + gap would miss high."""
+    low, high = rounded(low), rounded(high)
+    gap = rounded(high - low)
+    while rounded(low + gap) < high < math.inf:
+        gap = rounded(gap + max(high - (low + gap), gap * precision))
+    return gap
+
+
+@lru_cache(4096)
+def _double_gap(low: float, high: float) -> float:
+    return _gap(low, high, float, 2.0**-52)
+
+
+@lru_cache(4096)
+def _single_gap(low: float, high: float) -> float:
+    return _gap(low, high, lambda value: ctypes.c_float(value).value, 2.0**-23)
 
 
 def _pow(base: float, exponent: float) -> float:
@@ -115,6 +165,7 @@ PYTHON = Backend(
     pick=operator.getitem,
     count=bisect_right,
     power=_pow,
+    gap=_double_gap,
 )
 
 FRACTION_BITS = 54
@@ -185,6 +236,7 @@ MLX = Backend(
     pick=lambda values, index: mx.array(values, _dtype_of(values))[index],
     count=lambda bounds, step: (mx.expand_dims(step, -1) >= mx.array(bounds, mx.int64)).sum(-1),
     power=_mlx_power,
+    gap=_single_gap,
 )
 
 
@@ -212,6 +264,7 @@ def numpy_backend() -> Backend:
         pick=lambda values, index: np.asarray(values)[index],
         count=lambda bounds, step: np.searchsorted(np.asarray(bounds, np.int64), step, side="right"),
         power=lambda base, step: np.power(np.float64(base), step),
+        gap=_double_gap,
     )
 
 

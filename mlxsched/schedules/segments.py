@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mlxsched.schedules.base import Phase, Schedule
-from mlxsched.schedules.numeric import Backend, Number
-from mlxsched.schedules.shapes import Curve
+from mlxsched.schedules.numeric import PYTHON, Backend, Number
+from mlxsched.schedules.shapes import Blend, Curve
 
 CHAIN_LIMIT = 4
 """Segments up to which each one is computed and the right one chosen; beyond, its numbers are selected first."""
@@ -48,13 +48,18 @@ class Segmented(Schedule):
 
     def _value(self, step: Number, ops: Backend) -> Number:
         placed = self._placed()
-        curves = {segment.curve for _, segment in placed[1:]} - {None}
-        value = along(placed[0][1], placed[0][0], step, ops)
-        if len(placed) > CHAIN_LIMIT and len(curves) <= 1:
-            value = ops.where(step < placed[1][0], value, _selected(placed[1:], step, ops))
-        else:
+        if ops is PYTHON:
+            start, segment = next((one for one in reversed(placed) if step >= one[0]), placed[0])
+            return along(segment, start, step, ops)
+        first, rest = placed[0][1], placed[1:]
+        if len(rest) < CHAIN_LIMIT or not _alike([segment for _, segment in rest]):
+            value = along(first, placed[0][0], step, ops)
             for index in range(1, len(placed)):
                 value = _followed(value, placed[:index], *placed[index], step, ops)
+        elif _alike([segment for _, segment in placed]):
+            value = _beside(placed, step, ops)
+        else:
+            value = ops.where(step < rest[0][0], along(first, 0, step, ops), _beside(rest, step, ops))
         return ops.full(step, value) if isinstance(value, float) else value
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
@@ -69,15 +74,14 @@ class Segmented(Schedule):
         return (*phases, Phase("end", ends[-1], None))
 
 
-def along(segment: Segment, start: Number, step: Number, ops: Backend) -> Number:
+def along(segment: Segment, start: int, step: Number, ops: Backend) -> Number:
     """A segment's value: its first one before it starts, its last one after it ends."""
     curve, init, end, length = segment.curve, segment.init, segment.end, segment.steps
-    if curve is None or (isinstance(init, float) and isinstance(end, float) and init == end):
+    if curve is None or init == end:
         return init
-    size = float(length) if isinstance(length, int) else ops.real(length)
     # What is done and what is left come from the step by different ways; a curve that needs one costs one.
-    done = ops.real(ops.done(step, start, length)) / size
-    left = ops.real(ops.within((start + length) - step, 0, length)) / size
+    done = ops.real(ops.done(step, start, length)) / float(length)
+    left = ops.real(ops.ahead(step, start, start + length)) / float(length)
     return curve(init, end, done, left, ops)
 
 
@@ -102,11 +106,33 @@ def _followed(
     return ops.where(step < start, value, here)
 
 
-def _selected(placed: list[tuple[int, Segment]], step: Number, ops: Backend) -> Number:
-    """The value of segments that share one curve: the numbers of the right one are selected, then computed with."""
-    starts = tuple(start for start, _ in placed)
-    curve = next((segment.curve for _, segment in placed if segment.curve is not None), None)
-    columns = zip(*((segment.steps, segment.init, segment.end) for _, segment in placed), strict=True)
-    start, steps, init, end = (ops.select(starts[1:], column, step) for column in (starts, *columns))
-    # A hold is the same curve between equal values.
-    return along(Segment("", steps, init, end, curve), start, step, ops)
+def _alike(segments: list[Segment]) -> bool:
+    """Whether all are holds or falls along one blend, or rises and falls if its way up is its way down reversed."""
+    curves = {one.curve for one in segments if one.curve is not None and one.init != one.end}
+    blend = next(iter(curves), None)
+    if len(curves) != 1 or not isinstance(blend, Blend) or not blend.exact:
+        return False
+    return blend.even or all(one.init >= one.end for one in segments)
+
+
+def _beside(placed: list[tuple[int, Segment]], step: Number, ops: Backend) -> Number:
+    """The value of segments that are `_alike`."""
+    blend = next(one.curve for _, one in placed if isinstance(one.curve, Blend))
+
+    def height(step: Number, foot: Number, steps: Number, low: Number, gap: Number, high: Number) -> Number:
+        left = ops.minimum(abs(foot - step), steps)
+        share = blend.weights(ops.real(steps - left) / ops.real(steps), ops.real(left) / ops.real(steps), ops)[0]
+        return ops.minimum(low + gap * share, high)
+
+    start, last = placed[-1]
+    placed = [*placed, (start + last.steps, hold("end", 1, last.end))]
+    rows = [_row(start, segment, ops) for start, segment in placed]
+    starts = tuple(start for start, _ in placed[1:])
+    return ops.choose(starts, list(zip(*rows, strict=True)), height, step)
+
+
+def _row(start: int, segment: Segment, ops: Backend) -> tuple[float, ...]:
+    """The step at which a segment is lowest, its length, its lowest value, its height and its highest value."""
+    low, high = sorted((segment.init, segment.end))
+    foot = start if segment.init < segment.end else start + segment.steps
+    return foot, segment.steps, low, ops.gap(low, high), high

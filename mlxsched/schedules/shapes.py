@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from mlxsched.errors import ScheduleError
@@ -26,36 +27,32 @@ RADAM_SPAN = 6.0
 """The RAdam-style warmup ends at 6 / (1 - beta2) steps, where RAdam's own factor is 0.9926."""
 
 
-def blend(weights: Weights, exact: bool = True) -> Curve:
-    """The curve init * w + end * c of two weights that sum to 1.
+@dataclass(frozen=True)
+class Blend:
+    """The curve init * w + end * c of two weights that sum to 1, computed as low + (high - low) * the higher one's.
 
-    With `exact`, the weights are 1 and 0 at the ends to the last bit, and never outside; else this is seen to here.
-    A training pays for each operation, so what is multiplied by a constant 0 is left out.
+    So it holds the lower value exactly where that weight is 0, and the higher one where it is 1. With `exact`, the
+    weights are 1 at the ends to the last bit and never above; else this is seen to here. A training pays for each
+    operation, so what is not needed is left out. `even` says that the way up is the way down in time reversed.
     """
 
-    def curve(init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
-        first, second = weights(done, left, ops)
-        if isinstance(end, float) and end == 0:
-            value = init * first
-        elif isinstance(init, float) and init == 0:
-            value = end * second
-        else:
-            # Beside the greater value the lesser one's weight needs no digits of its own.
-            constant = isinstance(init, float) and isinstance(end, float)
-            if constant and init >= end:
-                second = 1.0 - first
-            elif constant:
-                first = 1.0 - second
-            value = init * first + end * second
-            value = ops.within(value, init, end)
-        return value if exact else _pinned(ops.within(value, init, end), init, end, done, left, ops)
+    weights: Weights
+    exact: bool = True
+    even: bool = False
 
-    return curve
+    def __call__(self, init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
+        first, second = self.weights(done, left, ops)
+        falls = init >= end
+        low, high, share = (end, init, first) if falls else (init, end, second)
+        if self.exact:
+            return between(low, high, share, ops)
+        value = ops.minimum(high * share if low == 0 else low + ops.gap(low, high) * share, high)
+        return ops.where((done if falls else left) <= 0, high, value)
 
 
-def _pinned(value: Number, init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
-    """`value`, with the two ends put right where the weights leave them a rounding away."""
-    return ops.where(left <= 0, end, ops.where(done <= 0, init, value))
+def between(low: float, high: float, share: Number, ops: Backend) -> Number:
+    """low + (high - low) * share: exactly `high` at a share of 1, and never above."""
+    return high * share if low == 0 else ops.minimum(low + ops.gap(low, high) * share, high)
 
 
 def linear(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
@@ -118,38 +115,37 @@ def rectified(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]
     safe = ops.maximum(x, 0.5)
     share = ops.where(x < 0.5, small, 1.0 - safe / ops.expm1(safe))
     rise = ops.sqrt(share) / math.sqrt(1 - RADAM_SPAN / math.expm1(RADAM_SPAN))
-    return 1.0 - rise, rise
+    return ops.where(left > 0, ops.maximum(1.0 - rise, 0.0), 0.0), rise
 
 
 def geometric(init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
     """init^left * end^done, from the nearer end: the exponent, and so its rounding, stays small."""
-    constant = isinstance(init, float) and isinstance(end, float)
-    log_ratio = math.log(end / init) if constant else ops.log(end / init)
+    log_ratio = math.log(end / init)
     early = done < left
     exponent = ops.where(early, done * log_ratio, left * -log_ratio)
-    return ops.within(ops.where(early, init, end) * ops.exp(exponent), init, end)
+    return ops.where(early, init, end) * ops.exp(exponent)
 
 
 WARMUPS: dict[str, Curve] = {
-    "linear": blend(linear),
-    "cosine": blend(cosine),
-    "sqrt": blend(one_minus_sqrt),
-    "1-sqrt": blend(sqrt_left),
-    "quadratic": blend(one_minus_square),
-    "exponential": blend(saturating, exact=False),
-    "radam": blend(rectified, exact=False),
+    "linear": Blend(linear, even=True),
+    "cosine": Blend(cosine, even=True),
+    "sqrt": Blend(one_minus_sqrt),
+    "1-sqrt": Blend(sqrt_left),
+    "quadratic": Blend(one_minus_square),
+    "exponential": Blend(saturating, exact=False),
+    "radam": Blend(rectified, exact=False),
 }
 """Ways up, by name: at a share p of the warmup the rate has risen by p, sin^2(pi p/2), sqrt(p),
 1 - sqrt(1-p), p^2, (1 - e^-5p) / (1 - e^-5), or RAdam's rectification."""
 
 TAILS: dict[str, Curve] = {
-    "linear": blend(linear),
-    "cosine": blend(cosine),
-    "1-sqrt": blend(one_minus_sqrt),
-    "1-square": blend(one_minus_square),
-    "exponential": blend(half_life, exact=False),
+    "linear": Blend(linear, even=True),
+    "cosine": Blend(cosine, even=True),
+    "1-sqrt": Blend(one_minus_sqrt),
+    "1-square": Blend(one_minus_square),
+    "exponential": Blend(half_life, exact=False),
     "geometric": geometric,
-    "mirror-cosine": blend(mirror_cosine, exact=False),
+    "mirror-cosine": Blend(mirror_cosine, exact=False),
 }
 """Ways down, by name: at a share p of the decay 1-p, cos^2(pi p/2), 1-sqrt(p), 1-p^2, 2 * 0.5^p - 1,
 (end/peak)^p (needs an end above 0), 2(1-p) - cos^2(pi p/2)."""

@@ -11,23 +11,11 @@ from fractions import Fraction
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Endless, Phase, Schedule
 from mlxsched.schedules.checks import Above0, Count, Rate, Real, Steps, one_of, rate, real
-from mlxsched.schedules.numeric import Backend, Number
+from mlxsched.schedules.numeric import PYTHON, Backend, Number
 from mlxsched.schedules.shapes import TAILS, cosine, linear, one_minus_sqrt
 
 HORIZON = 2**40
 """Steps for which growing cycles are laid out, a trillion."""
-
-
-def share(step: Number, start: float, end: float, ops: Backend) -> tuple[Number, Number]:
-    """The shares done and left of the way from `start` to `end`, which may be fractions of a step.
-
-    Whole steps are subtracted as integers before the fractions are: both shares are precise near 0.
-    """
-    first, last = math.floor(start), math.ceil(end)
-    passed = ops.done(step, first, last - first)
-    done = (ops.real(passed) - (start - first)) / (end - start)
-    left = (ops.real(last - first - passed) - (last - end)) / (end - start)
-    return ops.maximum(done, 0.0), ops.maximum(left, 0.0)
 
 
 @dataclass(frozen=True)
@@ -78,12 +66,20 @@ class through(Schedule):
         ]
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        value = ops.full(step, self.values[0])
-        for start, end, first, last in self._pieces():
-            done, left = share(step, start, end, ops)
-            here = ops.within(TAILS[self.shape](first, last, done, left, ops), first, last)
-            value = ops.where(step >= math.ceil(start), here, value)
-        return ops.where(step >= math.ceil(self.at[-1]), self.values[-1], value)
+        start, stop = math.ceil(self.at[0]), math.ceil(self.at[-1])
+        pieces = [(start, start + 1.0, self.values[0], self.values[0]), *self._pieces()]
+        pieces.append((stop, stop + 1.0, self.values[-1], self.values[-1]))
+        rows = [_row(*piece, ops) for piece in pieces]
+        starts = tuple(math.ceil(start) for start, *_ in pieces[1:])
+        bend = linear if self.shape == "linear" else cosine
+
+        def height(
+            step: Number, foot: Number, off: Number, size: Number, low: Number, gap: Number, high: Number
+        ) -> Number:
+            share = ops.minimum(ops.maximum(ops.real(abs(foot - step)) - off, 0.0) / size, 1.0)
+            return ops.minimum(low + gap * bend(share, share, ops)[0], high)
+
+        return ops.choose(starts, list(zip(*rows, strict=True)), height, step)
 
     def _knots(self, last: int) -> tuple[int, ...]:
         near = {side for at in self.at for side in (math.ceil(at) - 1, math.floor(at), math.ceil(at))}
@@ -101,6 +97,13 @@ class through(Schedule):
         ]
         shown = [part for part in parts if part.end is not None and part.start < part.end]
         return (*shown, Phase("end", max(math.ceil(self.at[-1]), 0), None))
+
+
+def _row(start: float, end: float, first: float, last: float, ops: Backend) -> tuple[float, ...]:
+    """Where a piece is lowest (a whole step, and how far from it), its length, lowest value, height and highest."""
+    lowest, foot = (start, math.floor(start)) if first < last else (end, math.ceil(end))
+    low, high = sorted((first, last))
+    return foot, abs(lowest - foot), end - start, low, ops.gap(low, high), high
 
 
 def _way(first: float, last: float) -> str:
@@ -199,10 +202,13 @@ class restarts(Schedule):
             )
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        index, done, left = self._even(step, ops) if self.multiplier == 1 else self._growing(step, ops)
-        down = self._down(done, left, ops)
-        value = self._high(index, ops) * down + self.end * (1.0 - down)
+        value = self._even(step, ops) if self.multiplier == 1 else self._growing(step, ops)
         return value if self.until is None else ops.where(step < self.until, value, self.end)
+
+    def _cycle(self, high: Number, done: Number, left: Number, ops: Backend) -> Number:
+        """The rate at these shares of a cycle that starts at `high`."""
+        down = self._down(done, left, ops)
+        return high * down + self.end * (1.0 - down)
 
     def _high(self, index: Number, ops: Backend) -> Number:
         """The peak of cycle `index`."""
@@ -211,24 +217,32 @@ class restarts(Schedule):
         kept = ops.pow(self.decay, index)
         return self.peak * kept if self.shrinks == "peak" else self.end + (self.peak - self.end) * kept
 
-    def _even(self, step: Number, ops: Backend) -> tuple[Number, Number, Number]:
-        """Which cycle, and the shares done and left, for cycles of one length, in whole numbers."""
+    def _even(self, step: Number, ops: Backend) -> Number:
+        """The rate in cycles of one length; which cycle, and the shares done and left, come from whole numbers."""
         length = Fraction(self.first).limit_denominator(10**4)
-        parts = step * length.denominator
+        parts = step * length.denominator if length.denominator > 1 else step
         inside = parts % length.numerator
-        whole = float(length.numerator)
-        left = ops.real(length.numerator - inside) / whole
-        return ops.real(parts // length.numerator), ops.real(inside) / whole, left
+        done = ops.real(inside) / float(length.numerator)
+        left = ops.real(length.numerator - inside) / float(length.numerator)
+        return self._cycle(self._high(ops.real(parts // length.numerator), ops), done, left, ops)
 
-    def _growing(self, step: Number, ops: Backend) -> tuple[Number, Number, Number]:
+    def _growing(self, step: Number, ops: Backend) -> Number:
+        """The rate in cycles that each have their own length."""
         starts = self._starts()
-        index, done, left = ops.full(step, 0.0), *share(step, 0.0, starts[1], ops)
-        for number, (start, end) in enumerate(itertools.pairwise(starts[1:]), start=1):
-            here = share(step, start, end, ops)
-            begun = step >= math.ceil(start)
-            index = ops.where(begun, float(number), index)
-            done, left = ops.where(begun, here[0], done), ops.where(begun, here[1], left)
-        return index, done, left
+        rows = [
+            (*_ends(start, end), self._high(float(index), PYTHON))
+            for index, (start, end) in enumerate(itertools.pairwise(starts))
+        ]
+
+        def rate(
+            step: Number, first: Number, late: Number, last: Number, early: Number, size: Number, high: Number
+        ) -> Number:
+            done = ops.within((ops.real(step - first) - late) / size, 0.0, 1.0)
+            left = ops.within((ops.real(last - step) - early) / size, 0.0, 1.0)
+            return self._cycle(high, done, left, ops)
+
+        bounds = tuple(math.ceil(start) for start in starts[1:-1])
+        return ops.choose(bounds, list(zip(*rows, strict=True)), rate, step)
 
     def _starts(self) -> list[float]:
         """The starts of the cycles, as far as anyone will train."""
@@ -252,6 +266,12 @@ class restarts(Schedule):
     @property
     def steps(self) -> int | None:
         return self.until
+
+
+def _ends(start: float, end: float) -> tuple[float, ...]:
+    """Whole steps at or around a cycle's two ends, each with how far the end is from it, and the length."""
+    first, last = math.floor(start), math.ceil(end)
+    return first, start - first, last, last - end, end - start
 
 
 def one_minus_power(done: Number, left: Number, k: float, ops: Backend) -> Number:
