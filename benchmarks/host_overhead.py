@@ -1,0 +1,129 @@
+"""How much of an update is our own Python: the trainer's updates against the same compiled steps called bare.
+
+Both make the same updates on the same rows, in turns, and the process's CPU time is compared, so that other
+processes on the machine hardly matter. Run it with `OPENBLAS_NUM_THREADS=1 python benchmarks/host_overhead.py`.
+Targets: under 15% for the bundled model, under 3% for a Llama of 135M parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlxsched.platform import blas
+
+blas.preload()
+
+import mlx.core as mx  # noqa: E402
+
+from mlxsched.config import load_config  # noqa: E402
+from mlxsched.training.loop import Trainer  # noqa: E402
+from mlxsched.training.model import LoadedModel, load_model  # noqa: E402
+from mlxsched.training.run import create_run  # noqa: E402
+from mlxsched.training.session import Session, prepare  # noqa: E402
+
+LLAMA_135M = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+NEVER = 10**6
+
+
+def make_session(name: str, batch_size: int) -> Session:
+    """A run on the bundled rows that neither saves nor evaluates on the way."""
+    flags: dict[str, Any] = {"epochs": 20, "batch_size": batch_size, "val_batches": 0, "test": False}
+    flags |= {"save_every": NEVER, "steps_per_eval": NEVER, "warmup": 0}
+    loaded = load_config(flags=flags)
+    return prepare(
+        loaded.config, loaded.origins, loaded=load_model("tiny") if name == "tiny" else random_model()
+    )
+
+
+def random_model() -> LoadedModel:
+    """A Llama of 135M parameters with random weights; the bundled tokenizer's tokens are some of its own."""
+    from mlx_lm.models import llama
+
+    model = llama.Model(llama.ModelArgs.from_dict(LLAMA_135M))
+    mx.eval(model.parameters())
+    return replace(load_model("tiny"), name="llama-135m", model=model, config=LLAMA_135M)
+
+
+def timed(count: int, work: Callable[[], None]) -> tuple[float, float]:
+    """CPU and wall seconds of ``count`` calls, each."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(count):
+        work()
+    return (time.process_time() - cpu) / count, (time.perf_counter() - wall) / count
+
+
+class Bare:
+    """The compiled steps of ``trainer`` on the rows of its next updates, laid out beforehand."""
+
+    def __init__(self, trainer: Trainer, count: int) -> None:
+        self._trainer = trainer
+        first = trainer.progress.update
+        self._rows = iter([trainer._feed(first + i) for i in range(count)])
+        self._packed, self._state = trainer._packed, trainer._state
+
+    def __call__(self) -> None:
+        step = self._trainer._step
+        sums = step.zeros(self._packed)
+        for arrays in next(self._rows).arrays:
+            sums = step.add(self._packed, sums, *arrays)
+        self._packed, self._state, outcome = step.apply(self._packed, self._state, sums, 1e-5)
+        mx.eval(self._packed, self._state, outcome)
+
+
+def measure(name: str, batch_size: int, block: int, rounds: int) -> None:
+    """Print the share of the trainer's CPU time that the bare steps don't need."""
+    shares, updates = [], []
+    with tempfile.TemporaryDirectory() as directory:
+        session = make_session(name, batch_size)
+        trainer = Trainer(session, create_run(session, Path(directory) / "run"), lambda event: None)
+        trainer._model.train()
+
+        def update() -> None:
+            trainer._one_update()
+            trainer._evaluate_if_due()
+            trainer._save_if_due()
+            trainer._stop_if_asked()
+
+        timed(2 * block, update)  # traces
+        for _ in range(rounds):
+            bare_cpu, _ = timed(block, Bare(trainer, block))
+            loop_cpu, _ = timed(block, update)
+            shares.append(1 - bare_cpu / loop_cpu)
+            updates.append(loop_cpu)
+    quartiles = statistics.quantiles(shares, n=4)
+    print(
+        f"{name:12} batch {batch_size}: {statistics.median(updates) * 1e3:8.2f} ms an update, "
+        f"host share {quartiles[1]:6.1%} ({quartiles[0]:.1%} to {quartiles[2]:.1%})"
+    )
+
+
+def main() -> None:
+    """Measure the models named on the command line, both without any."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", default=["tiny", "llama-135m"])
+    for name in parser.parse_args().models:
+        if name == "tiny":
+            measure(name, batch_size=8, block=40, rounds=9)
+        else:
+            measure(name, batch_size=4, block=4, rounds=5)
+
+
+if __name__ == "__main__":
+    main()

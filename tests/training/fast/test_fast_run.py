@@ -1,0 +1,83 @@
+"""Whole runs with the short cuts against `--no-fast`, and resumed ones against uninterrupted ones."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.training.events import Happened
+from mlxsched.training.fast.states import PrefixStates
+from mlxsched.training.loop import Trainer
+from mlxsched.training.session import prepare
+
+
+@pytest.fixture
+def small_data(excel_rows, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(excel_rows[:32]) + "\n")
+    (folder / "valid.jsonl").write_text("\n".join(excel_rows[32:48]) + "\n")
+    return str(folder)
+
+
+def records(run, kind):
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def losses(run, kind="train"):
+    return np.array([record["loss"] for record in records(run, kind)])
+
+
+def test_a_hundred_updates_draw_the_same_curve(train, small_data, monkeypatch):
+    asked, batch = [], PrefixStates.batch
+    monkeypatch.setattr(PrefixStates, "batch", lambda self, *a: asked.append(1) or batch(self, *a))
+    flags = {"data": small_data, "iters": 100, "num_layers": 2, "steps_per_eval": 25, "val_batches": -1}
+    flags |= {"learning_rate": 1e-3, "label_smoothing": 0.05, "z_loss": 1e-4}
+    fast, _, events = train("fast", **flags)
+    assert len(asked) > 100
+    plain, _, _ = train("plain", fast=False, **flags)
+    assert not [event for event in events if isinstance(event, Happened)]  # nothing was switched off
+    assert losses(plain)[-10:].mean() < 0.9 * losses(plain)[:10].mean()
+    np.testing.assert_allclose(losses(fast)[:8], losses(plain)[:8], rtol=1e-5)
+    np.testing.assert_allclose(losses(fast), losses(plain), rtol=2e-3)
+    np.testing.assert_allclose(losses(fast, "eval"), losses(plain, "eval"), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"prefix_cache": 1000}, {"lora_parameters.dropout": 0.2, "grad_checkpoint": True}]
+)
+def test_resume_with_kept_states_is_bit_identical(train, open_trainer, small_data, extra):
+    flags = {"data": small_data, "num_layers": 2, "iters": 14, **extra}
+    whole, _, _ = train("whole", **flags)
+    trainer = open_trainer("parts", **flags)
+    for _ in range(12):  # into the second epoch, two updates beyond the checkpoint at 10
+        trainer._evaluate_if_due()
+        trainer._measure_before()
+        trainer._save_if_due()
+        trainer._one_update()
+    resumed = Trainer(
+        prepare(trainer.session.config, trainer.session.origins), trainer.run, lambda event: None
+    )
+    resumed.resume()
+    assert resumed.progress.update == 10
+    resumed.train()
+    parts = RunDirectory.open(trainer.run.path)
+    assert (losses(parts) == losses(whole)).all()
+    assert (losses(parts, "eval") == losses(whole, "eval")).all()
+    name = "adapters/adapters.safetensors"
+    assert (parts.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert not list(parts.path.glob(".prefix*"))
+
+
+def test_a_shortcut_that_is_not_taken_is_told_of(train, small_data, monkeypatch):
+    """A head that the self-check can't use: every run still trains, on the plain path."""
+    monkeypatch.setattr("mlxsched.training.fast.head._PROJECTIONS", ())
+    monkeypatch.setattr("mlxsched.training.fast.head._EMBEDDINGS", ())
+    run, _, events = train(data=small_data, iters=3)
+    notes = [event.message for event in events if isinstance(event, Happened) and event.code == "note"]
+    assert any(note.startswith("loss only at targets: not used") for note in notes)
+    assert np.isfinite(losses(run)).all()
