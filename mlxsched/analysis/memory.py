@@ -1,4 +1,14 @@
-"""An estimate of the memory that a training takes, from the shape of the model."""
+"""How much memory a training takes at its peak, from the shape of the model and of its micro-batches.
+
+MLX evaluates lazily and runs ahead: while one operation computes, the results of the next few have their memory
+already. So the peak is not one moment's arithmetic. What holds well is
+
+    kept + ((head)^p + (working)^p)^(1/p) + optimizer
+
+where *kept* is what the trained layers keep for the backward pass, *head* what the logits and their gradient take,
+and *working* what is in flight in one layer. The factors were fitted by ``benchmarks/memory_plan.py --fit`` to measured
+peaks on the CPU: Llama, Qwen3 and Granite shapes, LoRA and full, 4-bit, each way through the model.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +16,128 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_FLOAT = 4  # bytes: activations of LoRA layers are promoted to float32
+
+@dataclass(frozen=True)
+class Factors:
+    """Numbers kept or in flight, as multiples of the widths of a layer, of the logits and of what is trained."""
+
+    kept_hidden: float = 5.95
+    kept_intermediate: float = 2.39
+    kept_queries: float = 7.77
+    kept_keys: float = 3.0
+    kept_scores: float = 1.29
+    working_hidden: float = 0.97
+    working_intermediate: float = 11.13
+    working_queries: float = 3.32
+    working_scores: float = 1.23
+    again: float = 1.28  # a layer that is computed again in the backward pass, beside the one in flight
+    logits_plain: float = 3.67
+    logits_gathered: float = 2.41
+    logits_chunk: float = 3.86
+    overlap: float = 1.85  # the p above: 1 would be a sum, infinity the larger one
+    trained: float = 3.61  # moments, sums and gradients while a micro-batch is computed
+    applied: float = 7.77  # and while the update is made
+
+
+FACTORS = Factors()
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What the size of activations depends on."""
+    """What the size of activations depends on: widths, heads and vocabulary."""
 
     hidden: int
     intermediate: int
     heads: int
+    queries: int
+    keys: int
     vocabulary: int
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ModelShape:
-        """Read a model's ``config.json``; unusual names fall back to the common ratios."""
+        """Read a model's ``config.json``; unusual names fall back to the common ratios.
+
+        >>> ModelShape.of({"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100})
+        ModelShape(hidden=64, intermediate=256, heads=4, queries=64, keys=32, vocabulary=100)
+        """
         config = {**config, **(config.get("text_config") or {})}
         hidden = int(config.get("hidden_size") or config.get("n_embd") or config.get("d_model") or 1024)
-        intermediate = int(config.get("intermediate_size") or config.get("n_inner") or 4 * hidden)
         heads = int(config.get("num_attention_heads") or config.get("n_head") or max(hidden // 64, 1))
-        return cls(hidden, intermediate, heads, int(config.get("vocab_size") or 32000))
+        width = int(config.get("head_dim") or hidden // heads)
+        keys = int(config.get("num_key_value_heads") or heads) * width
+        vocabulary = int(config.get("vocab_size") or 32000)
+        return cls(hidden, _intermediate(config, hidden), heads, heads * width, keys, vocabulary)
 
 
-def estimate_peak(
-    shape: ModelShape, weights: int, trainable: int, layers: int, *, max_tokens: int, longest: int
-) -> int:
-    """Bytes at the peak of an update of ``max_tokens`` padded tokens in rows of at most ``longest`` tokens.
+def _intermediate(config: Mapping[str, Any], hidden: int) -> int:
+    """Width of the feed-forward part; of a mixture of experts, of those that a token goes through."""
+    experts = int(config.get("num_experts_per_tok") or 0)
+    if experts and config.get("moe_intermediate_size"):
+        return experts * int(config["moe_intermediate_size"])
+    return int(config.get("intermediate_size") or config.get("n_inner") or 4 * hidden)
 
-    Weights; parameters, gradient sums and two moments of what is trained; what the trained layers keep for the
-    backward pass; and the logits with their gradient.
+
+@dataclass(frozen=True)
+class Way:
+    """How micro-batches go through the model.
+
+    ``trained``: layers from the first trained one on.  ``trained_bytes``: of what is trained.  ``gathered``: logits
+    at targets only.  ``chunk``: at most so many at a time.  ``checkpoint``: every so many-th layer is computed again
+    in the backward pass, 0 for none.  ``width``: bytes of an activation.
     """
-    per_token = layers * (10 * shape.hidden + 4 * shape.intermediate) + 3 * shape.vocabulary
-    attention = 3 * layers * shape.heads * longest * max_tokens
-    return weights + _FLOAT * (4 * trainable + max_tokens * per_token + attention)
+
+    trained: int
+    trained_bytes: int
+    gathered: bool = True
+    chunk: int | None = None
+    checkpoint: int = 0
+    width: int = 4
+
+
+def peak_above_weights(
+    shape: ModelShape, way: Way, rows: int, length: int, targets: int, factors: Factors = FACTORS
+) -> int:
+    """Bytes beside the weights at the peak of an update with micro-batches of ``rows`` rows of ``length`` inputs.
+
+    ``targets`` are those of the micro-batch. Within 15% of `mx.get_peak_memory` on the grid of the module's script.
+    """
+    tokens = rows * length
+    layer = tokens * way.width * _kept(shape, length, factors)
+    working = tokens * way.width * _working(shape, length, factors)
+    head = _head(shape, way, tokens, targets, factors)
+    again = -(-way.trained // way.checkpoint) if way.checkpoint else 0
+    kept = (way.trained - again) * layer + again * tokens * way.width * shape.hidden
+    working += factors.again * layer if again else 0.0
+    flying: float = (head**factors.overlap + working**factors.overlap) ** (1 / factors.overlap)
+    trained = way.trained_bytes
+    return round(max(kept + flying + factors.trained * trained, factors.applied * trained))
+
+
+def _kept(shape: ModelShape, length: int, factors: Factors) -> float:
+    """Numbers that a layer keeps for each token."""
+    return (
+        factors.kept_hidden * shape.hidden
+        + factors.kept_intermediate * shape.intermediate
+        + factors.kept_queries * shape.queries
+        + factors.kept_keys * shape.keys
+        + factors.kept_scores * shape.heads * length
+    )
+
+
+def _working(shape: ModelShape, length: int, factors: Factors) -> float:
+    """Numbers for each token that are in flight inside a layer."""
+    return (
+        factors.working_hidden * shape.hidden
+        + factors.working_intermediate * shape.intermediate
+        + factors.working_queries * shape.queries
+        + factors.working_scores * shape.heads * length
+    )
+
+
+def _head(shape: ModelShape, way: Way, tokens: int, targets: int, factors: Factors) -> float:
+    """Bytes of the logits and their gradient, which are float32."""
+    if not way.gathered:
+        return 4 * factors.logits_plain * tokens * shape.vocabulary
+    if way.chunk and targets > way.chunk:
+        return 4 * factors.logits_chunk * way.chunk * shape.vocabulary
+    return 4 * factors.logits_gathered * targets * shape.vocabulary

@@ -93,20 +93,19 @@ class _Eta:
 
 def _show(result: Comparison, values: dict[str, Any]) -> None:
     clock = "CPU time" if values["clock"] == "cpu" else "time"
-    table(
-        [
-            (name, *(_format(values[side][key]) for side in ("mlx_lm", "mlxsched")))
-            for name, key in (
-                ("real tokens/s", "tokens_per_second"),
-                ("targets/s", "targets_per_second"),
-                ("real tokens/s, later epochs", "later_tokens_per_second"),
-                ("peak above the weights, MB", "peak_memory_mb"),
-                ("padding", "padding"),
-                ("share of the matmul ceiling", "ceiling_share"),
-            )
-        ],
-        header=(f"{values['rows']} rows, {clock}", "mlx-lm", "mlxsched"),
-    )
+    lines = [
+        (name, *(_format(values[side][key]) for side in ("mlx_lm", "mlxsched")))
+        for name, key in (
+            ("real tokens/s", "tokens_per_second"),
+            ("targets/s", "targets_per_second"),
+            ("real tokens/s, later epochs", "later_tokens_per_second"),
+            ("peak above the weights, MB", "peak_memory_mb"),
+            ("padding", "padding"),
+            ("share of the matmul ceiling", "ceiling_share"),
+        )
+        if values["mlxsched"][key] is not None
+    ]
+    table(lines, header=(f"{values['rows']} rows, {clock}", "mlx-lm", "mlxsched"))
     click.echo()
     table(list(_findings(result, values)))
 
@@ -129,7 +128,5 @@ def _findings(result: Comparison, values: dict[str, Any]) -> Any:
     yield "matmul ceiling", f"{values['ceiling_gflops']:.0f} GFLOP/s in float32"
 
 
-def _format(value: float | None) -> str:
-    if value is None:
-        return "-"
+def _format(value: float) -> str:
     return f"{value:.0%}" if abs(value) < 1 else f"{value:,.0f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,9 +52,16 @@ def plan_lines(session: Session) -> Iterator[Line]:
     )
     yield "learning rate", _rates(session)
     yield "evaluation", f"every {plan.steps_per_eval:,} updates; a checkpoint every {plan.save_every:,}"
-    yield (
-        "memory",
-        f"about {plan.peak_memory_gb:.2g} GB at the peak; micro-batches of {session.micro_batch_tokens:,} tokens",
+    yield "memory", _memory(session)
+
+
+def _memory(session: Session) -> str:
+    memory = session.memory
+    kept = f", {memory.cache / 1e9:.2g} GB for the outputs of frozen layers" if memory.cache else ""
+    again = ", gradient checkpointing" if memory.checkpoint else ""
+    return (
+        f"about {memory.peak / 1e9:.2g} GB at the peak ({memory.weights / 1e9:.2g} GB weights){kept}, of "
+        f"{memory.limit / 1e9:.3g} GB; micro-batches of {memory.micro_batch_tokens:,} tokens{again}"
     )
 
 
@@ -109,6 +117,7 @@ def plan_json(session: Session) -> dict[str, Any]:
     return {
         **session.plan.to_dict(),
         "micro_batch_tokens": session.micro_batch_tokens,
+        "memory": asdict(session.memory),
         "config": session.config.to_dict(),
         "origins": dict(session.origins),
     }

@@ -8,17 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
 from ..analysis import plan as planning
-from ..analysis.memory import ModelShape, estimate_peak
 from ..config.schema import RunConfig
 from ..data import DataOptions, Dataset, Features, load_dataset
 from ..data.rows import Rows
 from ..errors import ConfigError, DataError
 from . import adapters
+from .memory import MemoryPlan, plan_memory
 from .model import LoadedModel, count_parameters, load_model
-from .trees import n_bytes
 
 ScheduleLike = Callable[[int], Any]
 
@@ -36,7 +33,12 @@ class Session:
     length: planning.Length
     plan: planning.Plan
     num_layers: int
-    micro_batch_tokens: int
+    memory: MemoryPlan
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Padded tokens that go through the model at once, at most."""
+        return self.memory.micro_batch_tokens
 
     def rate(self, update: int) -> float:
         """The learning rate of update number ``update`` (0 for the first) as a float."""
@@ -80,10 +82,15 @@ def prepare(
     warmup, notes = plan_warmup(config, origins, length.updates)
     notes += _surprises(config, origins)
     schedule = schedule or make_schedule(config, length.updates, warmup)
-    budget = config.micro_batch_tokens or default_micro_batch_tokens()
-    plan = _plan(config, loaded, dataset, dataset.train, length, schedule, num_layers, budget, notes)
+    again = length.updates > length.updates_per_epoch
+    memory = plan_memory(config, loaded, dataset.train, length.rows_per_update, again=again)
+    notes += memory.notes(config)
+    plan = _plan(config, loaded, dataset, dataset.train, length, schedule, memory, notes)
+    fitted = memory.applied_to(config)
+    changed = {key for key in RunConfig.model_fields if getattr(fitted, key) != getattr(config, key)}
+    origins = {**origins, **dict.fromkeys(changed, "memory plan")}
     return Session(
-        config, origins, loaded, dataset, dataset.train, schedule, length, plan, num_layers, budget
+        fitted, origins, loaded, dataset, dataset.train, schedule, length, plan, num_layers, memory
     )
 
 
@@ -163,11 +170,6 @@ def make_schedule(config: RunConfig, updates: int, warmup: int | float) -> Sched
     )
 
 
-def default_micro_batch_tokens() -> int:
-    """Padded tokens of a micro-batch: enough to keep the device busy, few enough to stay lean."""
-    return 1024 if mx.default_device().type == mx.DeviceType.cpu else 2048
-
-
 def warmup_updates(schedule: ScheduleLike) -> int:
     """Where the warmup of a schedule ends, 0 without one."""
     phases = getattr(schedule, "phases", ())
@@ -181,22 +183,12 @@ def _plan(
     rows: Rows,
     length: planning.Length,
     schedule: ScheduleLike,
-    num_layers: int,
-    budget: int,
+    memory: MemoryPlan,
     notes: list[str],
 ) -> planning.Plan:
     valid, test = (0 if split is None else len(split) for split in (dataset.valid, dataset.test))
     evaluation_rows = valid if config.val_batches < 0 else min(valid, config.val_batches * config.batch_size)
     parameters, trainable = count_parameters(loaded.model)
-    longest = int(rows.lengths.max())
-    peak_memory = estimate_peak(
-        ModelShape.of(loaded.config),
-        n_bytes(loaded.model.parameters()),
-        trainable,
-        num_layers,
-        max_tokens=max(budget, longest),
-        longest=longest,
-    )
     steps_per_eval = config.steps_per_eval or planning.evaluation_interval(
         length.updates, length.rows_per_update, evaluation_rows
     )
@@ -218,7 +210,7 @@ def _plan(
         save_every=config.save_every,
         parameters=parameters,
         trainable=trainable,
-        peak_memory_gb=round(peak_memory / 1e9, 3),
+        peak_memory_gb=round(memory.peak / 1e9, 3),
         notes=[*loaded.notes, *dataset.notes, *notes],
         warnings=[*length.warnings, *_schedule_warnings(schedule, length.updates)],
     )

@@ -15,8 +15,9 @@ from . import adapters
 from .evaluate import Evaluator, LossResult
 from .fast.for_run import PLAIN_WAY, way_to_measure
 from .generate import Answer, answer_all, exact_match
+from .memory import default_micro_batch_tokens
 from .model import LoadedModel, load_model
-from .session import data_options, default_micro_batch_tokens
+from .session import data_options
 
 OnProgress = Callable[[str, int, int], None]
 

@@ -66,7 +66,7 @@ class Comparison:
     def loss_difference(self) -> float:
         """The largest relative difference of the losses of the first epoch."""
         first = self.rounds[0]
-        pairs = zip(first.ours.losses, first.theirs.losses, strict=False)
+        pairs = zip(first.ours.losses, first.theirs.losses, strict=True)
         return max(abs(mine - other) / abs(other) for mine, other in pairs)
 
     def evaluation_speedup(self, later: bool) -> float | None:
@@ -136,7 +136,7 @@ def compare(
 
     def sides() -> Iterator[tuple[str, Callable[[], Measured]]]:
         yield "mlx-lm", lambda: theirs.train(session, order, epochs)
-        yield "mlxsched", lambda: ours.train(session, theirs.REPORTED, notes.add)
+        yield "mlxsched", lambda: ours.train(session, theirs.reported(session), notes.add)
 
     done: list[Round] = []
     for number in range(rounds):

@@ -69,7 +69,9 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Me
         epochs=[b.since(a) for a, b in itertools.pairwise(edges)],
         wall=edges[1].wall - edges[0].wall,
         start=edges[0].since(started),
-        losses=[float(np.mean(losses[i : i + reported])) for i in range(0, len(losses), reported)],
+        losses=[
+            float(np.mean(losses[i : i + reported])) for i in range(0, per_epoch - reported + 1, reported)
+        ],
         peak=peak(),
         padded=_padded(session),
     )

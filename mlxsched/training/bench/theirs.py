@@ -26,7 +26,7 @@ from ..session import Session
 from .measured import Measured, Moment, PeakMemory
 
 _SEED = 0
-REPORTED = 10  # updates between mlx-lm's reports
+_REPORTED = 10  # updates between mlx-lm's reports, its default
 
 
 class _Records:
@@ -92,6 +92,11 @@ def _arranged(order: NDArray[np.int64], batch_size: int) -> NDArray[np.int64]:
     return arranged.reshape(-1)
 
 
+def reported(session: Session) -> int:
+    """Updates that one of the losses is the mean of."""
+    return min(_REPORTED, session.plan.updates_per_epoch)
+
+
 def train(session: Session, order: NDArray[np.int64], epochs: int) -> Measured:
     """Train with mlx-lm for ``epochs`` epochs, the first of them over ``order``."""
     from mlx_lm.tuner import trainer
@@ -116,7 +121,7 @@ def train(session: Session, order: NDArray[np.int64], epochs: int) -> Measured:
         arguments = trainer.TrainingArgs(
             batch_size=config.batch_size,
             iters=epochs * per_epoch,
-            steps_per_report=REPORTED,
+            steps_per_report=reported(session) * config.grad_accumulation_steps,
             steps_per_save=epochs * per_epoch + 1,
             max_seq_length=config.max_seq_length,
             adapter_file=str(Path(directory) / "adapters.safetensors"),
@@ -132,7 +137,7 @@ def train(session: Session, order: NDArray[np.int64], epochs: int) -> Measured:
         epochs=[b.since(a) for a, b in itertools.pairwise(edges)],
         wall=edges[1].wall - edges[0].wall,
         start=edges[0].since(started),
-        losses=losses[: -(-per_epoch // REPORTED)] if epochs == 1 else losses[: per_epoch // REPORTED],
+        losses=losses[: session.plan.updates_per_epoch // reported(session)],
         peak=peak(),
         padded=sum(batches.padded[:per_epoch]),
     )

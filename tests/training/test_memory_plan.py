@@ -1,0 +1,67 @@
+"""Runs that fit: what is chosen, what is refused, and that the prediction is what MLX measures."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mlxsched.errors import UsageError
+from mlxsched.training.bench import ours
+from mlxsched.training.bench.compare import shortened
+from mlxsched.training.bench.synthetic import picked_rows
+from mlxsched.training.memory import plan_memory
+
+
+def test_a_run_with_room_is_left_alone(session):
+    made = session()
+    assert made.micro_batch_tokens == 1024
+    assert not made.memory.checkpoint
+    assert made.memory.fits
+    assert not [text for text in made.plan.notes if "memory" in text]
+
+
+def test_less_memory_means_smaller_micro_batches_then_checkpointing_and_the_same_updates(session):
+    plain = session(batch_size=32)
+    seen = []
+    for share in (0.9, 0.6, 0.45):
+        made = session(batch_size=32, memory=int(plain.memory.peak * share))
+        assert made.memory.peak <= made.memory.limit
+        assert made.plan.updates == plain.plan.updates
+        assert made.plan.batch_size == plain.plan.batch_size
+        seen.append((made.micro_batch_tokens, made.config.grad_checkpoint))
+    assert seen[0] == (512, False)
+    assert seen[-1][1]
+
+
+def test_what_was_chosen_is_in_the_config_so_that_a_resume_finds_it(session):
+    made = session(memory=int(session().memory.peak * 0.45))
+    assert made.config.micro_batch_tokens == made.micro_batch_tokens
+    assert made.origins["grad_checkpoint"] == "memory plan"
+    again = session(
+        **{key: getattr(made.config, key) for key in ("memory", "micro_batch_tokens", "grad_checkpoint")}
+    )
+    assert again.memory == made.memory
+
+
+def test_what_the_user_set_stays(session):
+    with pytest.raises(UsageError, match="at the least"):
+        session(memory=10_000_000, micro_batch_tokens=4096, batch_size=64)
+
+
+def test_what_cannot_fit_is_refused_with_the_least_it_needs(session):
+    with pytest.raises(UsageError) as caught:
+        session(memory="5MB")
+    assert caught.value.exit_code == 2
+    needed, weights = map(float, re.findall(r"([\d.]+) GB", str(caught.value))[:2])
+    assert needed > 0.005 > weights
+    assert "--max-seq-length" in str(caught.value)
+
+
+@pytest.mark.parametrize("flags", [{}, {"grad_checkpoint": True}, {"num_layers": 2}, {"fast": False}])
+def test_the_prediction_is_what_mlx_measures(session, flags):
+    made = session(batch_size=8, **flags)
+    made = shortened(made, picked_rows(made.train_rows, 64), later=False)
+    planned = plan_memory(made.config, made.loaded, made.train_rows, made.plan.batch_size, again=False)
+    measured = ours.train(made, 1)
+    assert planned.above_weights == pytest.approx(measured.peak, rel=0.2)
