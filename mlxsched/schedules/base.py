@@ -77,12 +77,12 @@ class Schedule:
     def __call__(self, step: float) -> float: ...
     def __call__(self, step: Any) -> Any:
         if isinstance(step, mx.array):
-            return self._value(mlx_step(step), MLX)
+            return MLX.full(step, self._value(mlx_step(step), MLX))
         array = numpy_array(step)
         if array is None:
             return float(self._value(whole_step(step), PYTHON))
         ops = numpy_backend()
-        return self._value(ops.maximum(array.astype("int64"), 0), ops)
+        return ops.full(array, self._value(ops.maximum(array.astype("int64"), 0), ops))
 
     # What a subclass says about itself
 
@@ -90,7 +90,10 @@ class Schedule:
         """Tests that concern several fields; raises ScheduleError."""
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        """The rate at `step`, a whole number or an int64 array of them, none below 0."""
+        """The rate at `step`, a whole number or an int64 array of them, none below 0.
+
+        A rate that is the same at every step may be returned as one number.
+        """
         raise NotImplementedError
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
@@ -208,7 +211,7 @@ def value_of(part: Part, step: Number, ops: Backend) -> Number:
     # A user's function is made for MLX, so NumPy's steps go through it as MLX arrays.
     result = part(step if ops is MLX else mx.array(step))
     if not isinstance(result, mx.array):
-        return ops.full(step, float(result))
+        return float(result)
     if ops is MLX:
         return result.astype(mx.float32)
     import numpy as np

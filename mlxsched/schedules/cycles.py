@@ -21,7 +21,7 @@ from mlxsched.schedules.checks import (
 )
 from mlxsched.schedules.numeric import Backend, Number
 from mlxsched.schedules.segments import Segment, Segmented
-from mlxsched.schedules.shapes import TAILS
+from mlxsched.schedules.shapes import TAILS, between
 from mlxsched.schedules.whole_run import warmed
 
 ANNEALS = ("cosine", "linear")
@@ -215,8 +215,8 @@ class cyclic(Endless):
         here = step % self.period
         rising = ops.real(here) / float(self.up)
         falling = ops.real(self.period - here) / float(self.period - self.up)
-        share = ops.minimum(ops.where(here < self.up, rising, falling), 1.0) * self._strength(step, ops)
-        return ops.within(self.high * share + self.low * (1.0 - share), self.low, self.high)
+        share = ops.minimum(rising, falling) * self._strength(step, ops)
+        return between(self.low, self.high, share, ops)
 
     def _strength(self, step: Number, ops: Backend) -> Number:
         if self.mode == "triangular2":
@@ -280,9 +280,10 @@ class jagged(warmed):
 
     def _value(self, step: Number, ops: Backend) -> Number:
         smooth = super()._value(step, ops)
-        ramp = ops.real(ops.minimum(step % self.every, self.rewarm)) / float(max(self.rewarm, 1))
-        jags = ops.where(step < self.every, smooth, smooth * ramp) if self.rewarm else smooth
-        return ops.where(step < self.steps, jags, smooth)
+        if not self.rewarm:
+            return smooth
+        ramp = ops.real(ops.minimum(step % self.every, self.rewarm)) / float(self.rewarm)
+        return ops.where((step >= self.every) & (step < self.steps), smooth * ramp, smooth)
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
         return None  # a rising ramp times a falling cosine turns somewhere in between: found by a scan

@@ -91,7 +91,7 @@ class cosine(_Decay):
 
     def _curve(self) -> Curve:
         if self.half:
-            return Blend(_half_cosine)
+            return Blend(_half_cosine, exact=False)
         return TAILS["cosine"] if self.exponent == 1 else Blend(self._powered)
 
     def _powered(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
@@ -269,22 +269,23 @@ class tanh(_Decay):
             )
 
     def _curve(self) -> Curve:
-        return Blend(self._weights, exact=False)
+        return Blend(self._weights, exact=False, unit=2 * (self.upper - self.lower))
 
     def _weights(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
-        """tanh(b) - tanh(a) = sinh(b - a) / (cosh(b) cosh(a)): a product, so no digits cancel."""
-        width = self.upper - self.lower
-        first = _tanh_share(width * left, self.upper, self.lower, ops)
-        return first, _tanh_share(width * done, -self.lower, -self.upper, ops)
+        first = _tanh_share(left, self.upper, self.lower, ops)
+        return first, _tanh_share(done, -self.lower, -self.upper, ops)
 
 
 def _tanh_share(way: Number, near: float, far: float, ops: Backend) -> Number:
-    """(tanh(near) - tanh(near - way)) / (tanh(near) - tanh(far)), with the big exponents left to Python."""
+    """(tanh(near) - tanh(near - way / 2)) / (tanh(near) - tanh(far)).
+
+    tanh(b) - tanh(a) = sinh(b - a) / (cosh(b) cosh(a)): a product, so no digits cancel. Here that is
+    (e^way - 1) / (e^(2 near) + e^way), times a constant, with the big numbers left to Python.
+    """
+    whole = math.sinh(near - far) / math.cosh(far)
+    grown, lead = math.exp(-near) * whole, math.exp(near) * whole
     rise = ops.expm1(way)
-    grown = rise + 1.0
-    # sinh(way) and cosh(near - way), both times 2 e^way.
-    cosh = math.exp(near) + math.exp(-near) * grown * grown
-    return rise * (grown + 1.0) / cosh * (math.cosh(far) / math.sinh(near - far))
+    return rise / ((lead + grown) + grown * rise)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ BESIDE_SIZE = 2**20
 class Backend:
     """The functions that a formula may use.
 
-    `real` makes whole numbers floating; `full(like, value)` is `value` in the shape of `like`; `pick(values, index)`
+    `real` makes whole numbers floating; `full(like, value)` is `value`, or one number, in the shape of `like`; `pick(values, index)`
     looks up constants; `count(bounds, step)` is how many of the ascending `bounds` are at or below `step`;
     `power(base, step)` is base^step for a constant base and a whole number of steps; `gap(low, high)` is high - low,
     for constants, rounded so that low + gap is not below high.
@@ -50,7 +50,7 @@ class Backend:
 
     name: str
     real: Callable[[Number], Number]
-    full: Callable[[Number, float], Number]
+    full: Callable[[Number, Number], Number]
     where: Callable[[Number, Number, Number], Number]
     minimum: Callable[[Number, Number], Number]
     maximum: Callable[[Number, Number], Number]
@@ -206,6 +206,12 @@ def _mlx_pow(base: Number, exponent: Number) -> Number:
     return mx.power(base, rest) if whole is None else whole * mx.power(base, rest)
 
 
+def _mlx_full(like: mx.array, value: Number) -> mx.array:
+    if not isinstance(value, mx.array):
+        return mx.full(like.shape, value, mx.float32)
+    return value if value.shape == like.shape else mx.broadcast_to(value, like.shape)
+
+
 def mlx_step(step: mx.array) -> mx.array:
     """The step as int64; unsigned ones, as MLX has them, cannot be negative."""
     whole = step.astype(mx.int64)
@@ -219,7 +225,7 @@ def _dtype_of(values: tuple[float, ...]) -> mx.Dtype:
 MLX = Backend(
     name="mlx",
     real=lambda x: x.astype(mx.float32),
-    full=lambda like, value: mx.full(like.shape, value, mx.float32),
+    full=_mlx_full,
     where=mx.where,
     minimum=mx.minimum,
     maximum=mx.maximum,
@@ -248,7 +254,7 @@ def numpy_backend() -> Backend:
     return Backend(
         name="numpy",
         real=lambda x: x.astype(np.float64),
-        full=lambda like, value: np.full(like.shape, value, np.float64),
+        full=lambda like, value: value if np.shape(value) == like.shape else np.full(like.shape, value, np.float64),
         where=np.where,
         minimum=np.minimum,
         maximum=np.maximum,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mlxsched.schedules.checks import (
     Above0,
@@ -13,10 +14,10 @@ from mlxsched.schedules.checks import (
     below,
     fits,
     one_of,
-    shares,
     span_steps,
 )
-from mlxsched.schedules.segments import Segment, Segmented, hold
+from mlxsched.schedules.numeric import Backend, Number
+from mlxsched.schedules.segments import Segment, Segmented, along, hold
 from mlxsched.schedules.shapes import TAILS, WARMUPS, check_tail, geometric
 from mlxsched.schedules.whole_run import warmed
 
@@ -308,6 +309,9 @@ class infinite(warmed):
         )
 
 
+MAX_CYCLES = 1000
+
+
 @dataclass(frozen=True)
 class wsd_cycles(warmed):
     """WSD again and again: each cycle holds the peak and ends with a decay, so each gives a usable model.
@@ -328,7 +332,7 @@ class wsd_cycles(warmed):
         shape: the tail, as in `wsd`.
 
     Raises:
-        ScheduleError: an argument does not fit, or a cycle has no update.
+        ScheduleError: an argument does not fit, a cycle has no update, or there are more than 1000.
 
     >>> schedule = wsd_cycles(2e-4, steps=1000, cycles=2, decay=0.5, shape="linear")
     >>> schedule(250), schedule(375), schedule(500), schedule(1000)
@@ -344,11 +348,37 @@ class wsd_cycles(warmed):
         super()._check()
         check_tail(self.shape, self.peak, self.end)
         below("cycles", self.cycles, "steps - warmup + 1", self.steps - self.warmup_steps + 1)
+        below("cycles", self.cycles, "1001", MAX_CYCLES + 1)
+
+    def _lengths(self) -> list[int]:
+        """Updates of each cycle: equal, or differing by one."""
+        total = self.steps - self.warmup_steps
+        marks = [total * index // self.cycles for index in range(self.cycles + 1)]
+        return [stop - start for start, stop in pairwise(marks)]
+
+    @property
+    def _fall(self) -> int:
+        """Updates of each decay."""
+        return max(1, round(self.decay * ((self.steps - self.warmup_steps) // self.cycles)))
 
     def _segments(self) -> tuple[Segment, ...]:
         segments = [self._rise()]
-        for length in shares(self.steps - self.warmup_steps, [1.0] * self.cycles):
-            fall = max(1, round(self.decay * length))
-            segments.append(hold("stable", length - fall, self.peak))
-            segments.append(Segment("decay", fall, self.peak, self.end, TAILS[self.shape]))
+        for length in self._lengths():
+            segments.append(hold("stable", length - self._fall, self.peak))
+            segments.append(Segment("decay", self._fall, self.peak, self.end, TAILS[self.shape]))
         return tuple(segments)
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        """As the segments have it, with the cycle found by division: however many there are costs the same."""
+        total, fall = self.steps - self.warmup_steps, self._fall
+        passed = ops.since(step, self.warmup_steps) if self.warmup_steps else step
+        if total % self.cycles:
+            cycle = (ops.minimum(passed, total) * self.cycles + (self.cycles - 1)) // total
+            ahead = (cycle + 1) * total // self.cycles - passed
+        else:
+            ahead = total // self.cycles - passed % (total // self.cycles)
+        left = ops.minimum(ahead, fall)
+        held = TAILS[self.shape](self.peak, self.end, ops.real(fall - left), ops.real(left), float(fall), ops)
+        if self.warmup_steps:
+            held = ops.minimum(along(self._rise(), 0, step, ops), held)
+        return ops.where(step < self.steps, held, self.end)

@@ -5,7 +5,7 @@ A subclass lists its `Segment`s; value, phases, steps and extrema follow from th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mlxsched.schedules.base import Phase, Schedule
@@ -13,7 +13,7 @@ from mlxsched.schedules.numeric import PYTHON, Backend, Number
 from mlxsched.schedules.shapes import Blend, Curve
 
 CHAIN_LIMIT = 4
-"""Segments up to which each one is computed and the right one chosen; beyond, its numbers are selected first."""
+"""Segments after the first that are cheaper combined one by one than computed side by side."""
 
 
 class Segment(NamedTuple):
@@ -51,16 +51,15 @@ class Segmented(Schedule):
         if ops is PYTHON:
             start, segment = next((one for one in reversed(placed) if step >= one[0]), placed[0])
             return along(segment, start, step, ops)
-        first, rest = placed[0][1], placed[1:]
-        if len(rest) < CHAIN_LIMIT or not _alike([segment for _, segment in rest]):
-            value = along(first, placed[0][0], step, ops)
-            for index in range(1, len(placed)):
-                value = _followed(value, placed[:index], *placed[index], step, ops)
-        elif _alike([segment for _, segment in placed]):
-            value = _beside(placed, step, ops)
-        else:
-            value = ops.where(step < rest[0][0], along(first, 0, step, ops), _beside(rest, step, ops))
-        return ops.full(step, value) if isinstance(value, float) else value
+        rest = placed[1:]
+        if len(rest) >= CHAIN_LIMIT and _alike([segment for _, segment in placed]):
+            return _beside(placed, step, ops)
+        if len(rest) >= CHAIN_LIMIT and _alike([segment for _, segment in rest]):
+            return ops.where(step < rest[0][0], along(placed[0][1], 0, step, ops), _beside(rest, step, ops))
+        value = along(placed[0][1], 0, step, ops)
+        for index in range(1, len(placed)):
+            value = _followed(value, placed[:index], *placed[index], step, ops)
+        return value
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
         edges = [(start, start + segment.steps) for start, segment in self._placed()]
@@ -80,9 +79,9 @@ def along(segment: Segment, start: int, step: Number, ops: Backend) -> Number:
     if curve is None or init == end:
         return init
     # What is done and what is left come from the step by different ways; a curve that needs one costs one.
-    done = ops.real(ops.done(step, start, length)) / float(length)
-    left = ops.real(ops.ahead(step, start, start + length)) / float(length)
-    return curve(init, end, done, left, ops)
+    done = ops.real(ops.done(step, start, length))
+    left = ops.real(ops.ahead(step, start, start + length))
+    return curve(init, end, done, left, float(length), ops)
 
 
 def _followed(
@@ -97,10 +96,12 @@ def _followed(
     meets = segment.init == joint
     if meets and (segment.curve is None or segment.init == segment.end):
         return value
-    here = along(segment, start, step, ops)
     reached = [rate for _, one in before for rate in (one.init, one.end)]
     if meets and all(rate <= joint for rate in (*reached, segment.end)):
-        return ops.minimum(value, here)
+        if isinstance(segment.curve, Blend):
+            segment = segment._replace(curve=replace(segment.curve, cap=False))
+        return ops.minimum(value, along(segment, start, step, ops))
+    here = along(segment, start, step, ops)
     if meets and all(rate >= joint for rate in (*reached, segment.end)):
         return ops.maximum(value, here)
     return ops.where(step < start, value, here)
@@ -121,7 +122,7 @@ def _beside(placed: list[tuple[int, Segment]], step: Number, ops: Backend) -> Nu
 
     def height(step: Number, foot: Number, steps: Number, low: Number, gap: Number, high: Number) -> Number:
         left = ops.minimum(abs(foot - step), steps)
-        share = blend.weights(ops.real(steps - left) / ops.real(steps), ops.real(left) / ops.real(steps), ops)[0]
+        share, _ = blend.shares(ops.real(steps - left), ops.real(left), ops.real(steps), ops)
         return ops.minimum(low + gap * share, high)
 
     start, last = placed[-1]

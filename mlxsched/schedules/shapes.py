@@ -1,8 +1,8 @@
 """Curves from one value to another, exact at both ends and precise near both.
 
-A curve gets the two values and the two shares of the way, `done` and `left` (done + left = 1), each computed
-from its own whole number of steps: 1 - done would lose the digits of `left` near the end, and a rate that falls to
-0 is all about those digits. Most curves are blends: init * w(done, left) + end * c(done, left).
+A curve gets the two values, how many steps are `done` and `left`, and the way's length. Each share of the way is
+computed from its own whole number: 1 - done would lose the digits of `left` near the end, and a rate that falls to 0
+is all about those digits. Most curves are blends: init * w(done, left) + end * c(done, left).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlxsched.errors import ScheduleError
 from mlxsched.schedules.checks import one_of
 from mlxsched.schedules.numeric import Backend, Number
 
-Curve: TypeAlias = Callable[[float, float, Number, Number, Backend], Number]
+Curve: TypeAlias = Callable[[float, float, Number, Number, float, Backend], Number]
 Weights: TypeAlias = Callable[[Number, Number, Backend], tuple[Number, Number]]
 
 HALF_PI = math.pi / 2
@@ -33,21 +33,34 @@ class Blend:
 
     So it holds the lower value exactly where that weight is 0, and the higher one where it is 1. With `exact`, the
     weights are 1 at the ends to the last bit and never above; else this is seen to here. A training pays for each
-    operation, so what is not needed is left out. `even` says that the way up is the way down in time reversed.
+    operation, so what is not needed is left out. `even` says that the way up is the way down in time reversed; the
+    weights are functions of the shares done and left, or of those times `unit`. Without `cap`, rounding
+    may go beyond the higher value, for a caller that cuts it off anyway.
     """
 
     weights: Weights
     exact: bool = True
     even: bool = False
+    unit: float = 1.0
+    cap: bool = True
 
-    def __call__(self, init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
-        first, second = self.weights(done, left, ops)
+    def __call__(
+        self, init: float, end: float, done: Number, left: Number, length: float, ops: Backend
+    ) -> Number:
+        first, second = self.shares(done, left, length, ops)
         falls = init >= end
         low, high, share = (end, init, first) if falls else (init, end, second)
-        if self.exact:
-            return between(low, high, share, ops)
-        value = ops.minimum(high * share if low == 0 else low + ops.gap(low, high) * share, high)
-        return ops.where((done if falls else left) <= 0, high, value)
+        value = high * share if low == 0 else low + ops.gap(low, high) * share
+        if self.cap and not (self.exact and low == 0):
+            value = ops.minimum(value, high)
+        return value if self.exact else ops.where((done if falls else left) <= 0, high, value)
+
+    def shares(self, done: Number, left: Number, length: Number, ops: Backend) -> tuple[Number, Number]:
+        """The two weights when `done` of `length` steps are done and `left` are left."""
+        if self.unit == 1:
+            return self.weights(done / length, left / length, ops)
+        scale = self.unit / length
+        return self.weights(done * scale, left * scale, ops)
 
 
 def between(low: float, high: float, share: Number, ops: Backend) -> Number:
@@ -61,7 +74,12 @@ def linear(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
 
 def cosine(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
     """(1 + cos(pi * done)) / 2, as the square of a sine: no cancellation near the end."""
-    first, second = ops.sin(HALF_PI * left), ops.sin(HALF_PI * done)
+    return squared_sines(HALF_PI * done, HALF_PI * left, ops)
+
+
+def squared_sines(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
+    """The cosine's weights; its unit is a quarter of a turn."""
+    first, second = ops.sin(left), ops.sin(done)
     return first * first, second * second
 
 
@@ -97,19 +115,22 @@ def one_minus_square(done: Number, left: Number, ops: Backend) -> tuple[Number, 
 
 
 def half_life(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
-    """Megatron's exponential, 2 * 0.5^done - 1 = 2^left - 1."""
-    return ops.expm1(LN2 * left), -2.0 * ops.expm1(-LN2 * done)
+    """Megatron's exponential, 2 * 0.5^done - 1 = 2^left - 1; its unit is log 2."""
+    return ops.expm1(left), -2.0 * ops.expm1(-done)
 
 
 def saturating(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
-    """An exponential approach, 1 - (1 - e^(-k done)) / (1 - e^-k)."""
-    k, whole = EXPONENTIAL_RATE, math.expm1(-EXPONENTIAL_RATE)
-    return ops.exp(-k * done) * ops.expm1(-k * left) / whole, ops.expm1(-k * done) / whole
+    """An exponential approach, 1 - (1 - e^(-k done)) / (1 - e^-k); its unit is k."""
+    whole = math.expm1(-EXPONENTIAL_RATE)
+    return ops.exp(-done) * ops.expm1(-left) / whole, ops.expm1(-done) / whole
 
 
 def rectified(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
-    """RAdam's rectification in the limit of beta2 near 1: sqrt(1 - x / (e^x - 1)), rescaled to arrive at 1."""
-    x = RADAM_SPAN * done
+    """RAdam's rectification in the limit of beta2 near 1: sqrt(1 - x / (e^x - 1)), rescaled to arrive at 1.
+
+    Its unit is the span.
+    """
+    x = done
     # Below 1/2 the difference cancels: there the series stands in for it, with an error below 1e-10.
     small = x * (0.5 - x * (1 / 12 - x * x * (1 / 720 - x * x / 30240)))
     safe = ops.maximum(x, 0.5)
@@ -118,32 +139,32 @@ def rectified(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]
     return ops.where(left > 0, ops.maximum(1.0 - rise, 0.0), 0.0), rise
 
 
-def geometric(init: float, end: float, done: Number, left: Number, ops: Backend) -> Number:
+def geometric(init: float, end: float, done: Number, left: Number, length: float, ops: Backend) -> Number:
     """init^left * end^done, from the nearer end: the exponent, and so its rounding, stays small."""
-    log_ratio = math.log(end / init)
+    log_rate = math.log(end / init) / length
     early = done < left
-    exponent = ops.where(early, done * log_ratio, left * -log_ratio)
+    exponent = ops.where(early, done * log_rate, left * -log_rate)
     return ops.where(early, init, end) * ops.exp(exponent)
 
 
 WARMUPS: dict[str, Curve] = {
     "linear": Blend(linear, even=True),
-    "cosine": Blend(cosine, even=True),
+    "cosine": Blend(squared_sines, even=True, unit=HALF_PI),
     "sqrt": Blend(one_minus_sqrt),
     "1-sqrt": Blend(sqrt_left),
     "quadratic": Blend(one_minus_square),
-    "exponential": Blend(saturating, exact=False),
-    "radam": Blend(rectified, exact=False),
+    "exponential": Blend(saturating, exact=False, unit=EXPONENTIAL_RATE),
+    "radam": Blend(rectified, exact=False, unit=RADAM_SPAN),
 }
 """Ways up, by name: at a share p of the warmup the rate has risen by p, sin^2(pi p/2), sqrt(p),
 1 - sqrt(1-p), p^2, (1 - e^-5p) / (1 - e^-5), or RAdam's rectification."""
 
 TAILS: dict[str, Curve] = {
     "linear": Blend(linear, even=True),
-    "cosine": Blend(cosine, even=True),
+    "cosine": Blend(squared_sines, even=True, unit=HALF_PI),
     "1-sqrt": Blend(one_minus_sqrt),
     "1-square": Blend(one_minus_square),
-    "exponential": Blend(half_life, exact=False),
+    "exponential": Blend(half_life, exact=False, unit=LN2),
     "geometric": geometric,
     "mirror-cosine": Blend(mirror_cosine, exact=False),
 }

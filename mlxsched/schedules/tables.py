@@ -94,8 +94,7 @@ class multistep(Schedule):
 
     def _value(self, step: Number, ops: Backend) -> Number:
         values = tuple(self.init * self.factor**drops for drops in range(len(self.milestones) + 1))
-        value = ops.select(tuple(self.milestones), values, step)
-        return ops.full(step, value) if isinstance(value, float) else value
+        return ops.select(tuple(self.milestones), values, step)
 
     def _knots(self, last: int) -> tuple[int, ...]:
         return tuple(self.milestones)

@@ -33,7 +33,7 @@ class constant(Endless):
     peak: Rate
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        return ops.full(step, self.peak)
+        return self.peak
 
     def _knots(self, last: int) -> tuple[int, ...]:
         return ()

@@ -12,6 +12,7 @@ from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Endless, Phase, Schedule
 from mlxsched.schedules.checks import Above0, Count, Rate, Real, Steps, one_of, rate, real
 from mlxsched.schedules.numeric import PYTHON, Backend, Number
+from mlxsched.schedules.segments import Segment, Segmented, hold
 from mlxsched.schedules.shapes import TAILS, cosine, linear, one_minus_sqrt
 
 HORIZON = 2**40
@@ -19,7 +20,7 @@ HORIZON = 2**40
 
 
 @dataclass(frozen=True)
-class through(Schedule):
+class through(Segmented):
     """A curve through given points, which may lie between two updates.
 
     Formula: rate(at[i]) = values[i]; between two points a line or half a cosine; held before and after
@@ -65,7 +66,19 @@ class through(Schedule):
             (start, end, low, high) for start, end, low, high in ways if math.ceil(start) < math.ceil(end)
         ]
 
+    def _segments(self) -> tuple[Segment, ...]:
+        """The pieces between whole steps."""
+        marks = [int(step) for step in self.at]
+        ways = zip(marks, marks[1:], self.values, self.values[1:], strict=False)
+        pieces = [
+            Segment(_way(low, high), stop - start, low, high, TAILS[self.shape])
+            for start, stop, low, high in ways
+        ]
+        return hold("before", marks[0], self.values[0]), *pieces, hold("end", 1, self.values[-1])
+
     def _value(self, step: Number, ops: Backend) -> Number:
+        if all(step >= 0 and step.is_integer() for step in self.at):
+            return super()._value(step, ops)
         start, stop = math.ceil(self.at[0]), math.ceil(self.at[-1])
         pieces = [(start, start + 1.0, self.values[0], self.values[0]), *self._pieces()]
         pieces.append((stop, stop + 1.0, self.values[-1], self.values[-1]))
@@ -76,7 +89,7 @@ class through(Schedule):
         def height(
             step: Number, foot: Number, off: Number, size: Number, low: Number, gap: Number, high: Number
         ) -> Number:
-            share = ops.minimum(ops.maximum(ops.real(abs(foot - step)) - off, 0.0) / size, 1.0)
+            share = (ops.real(abs(foot - step)) - off) / size  # in 0..1 within the piece's own steps
             return ops.minimum(low + gap * bend(share, share, ops)[0], high)
 
         return ops.choose(starts, list(zip(*rows, strict=True)), height, step)
@@ -143,11 +156,11 @@ class cosine_wave(Endless):
         # The wave's place is (step * up) mod (2 * half) in whole numbers: no digit is lost late in a run.
         ratio = (2 * Fraction(repr(self.cycles))).limit_denominator(10**6)
         up, half = ratio.numerator, ratio.denominator * self.decay_steps
-        place = (step % (2 * half)) * up % (2 * half)
+        place = step % (2 * half)
+        place = place * up % (2 * half) if up > 1 else place
         behind = ops.minimum(place, 2 * half - place)
-        done, left = ops.real(behind) / float(half), ops.real(half - behind) / float(half)
-        value = TAILS["cosine"](self.peak, self.end, done, left, ops)
-        return ops.within(value, self.peak, self.end)
+        left = ops.real(half - behind)
+        return TAILS["cosine"](self.peak, self.end, ops.real(behind), left, float(half), ops)
 
 
 @dataclass(frozen=True)
@@ -208,7 +221,7 @@ class restarts(Schedule):
     def _cycle(self, high: Number, done: Number, left: Number, ops: Backend) -> Number:
         """The rate at these shares of a cycle that starts at `high`."""
         down = self._down(done, left, ops)
-        return high * down + self.end * (1.0 - down)
+        return high * down + self.end * (1.0 - down) if self.end else high * down
 
     def _high(self, index: Number, ops: Backend) -> Number:
         """The peak of cycle `index`."""
@@ -234,12 +247,15 @@ class restarts(Schedule):
             for index, (start, end) in enumerate(itertools.pairwise(starts))
         ]
 
+        fractions = any(start % 1 for start in starts)
+
         def rate(
             step: Number, first: Number, late: Number, last: Number, early: Number, size: Number, high: Number
         ) -> Number:
-            done = ops.within((ops.real(step - first) - late) / size, 0.0, 1.0)
-            left = ops.within((ops.real(last - step) - early) / size, 0.0, 1.0)
-            return self._cycle(high, done, left, ops)
+            done, left = ops.real(step - first), ops.real(last - step)
+            if fractions:
+                done, left = done - late, left - early
+            return self._cycle(high, ops.minimum(done / size, 1.0), ops.maximum(left / size, 0.0), ops)
 
         bounds = tuple(math.ceil(start) for start in starts[1:-1])
         return ops.choose(bounds, list(zip(*rows, strict=True)), rate, step)
