@@ -1,0 +1,234 @@
+"""Predicted and measured peaks, over models and ways through them; and the fit of the factors.
+
+    python benchmarks/memory_plan.py                # the grid that was fitted, then shapes that were not
+    python benchmarks/memory_plan.py --held-out     # only the latter
+    python benchmarks/memory_plan.py --fit          # new factors from the grid, for mlxsched/analysis/memory.py
+
+Each measurement is two micro-batches and an update in the training's own compiled step; memory is
+`mx.get_peak_memory` above what was in use before. Random weights, layers few enough for minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import gc
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from mlxsched.platform.blas import preload
+
+preload()
+
+import mlx.core as mx  # noqa: E402  after the BLAS
+import numpy as np  # noqa: E402
+from shapes import config_of, random_model  # noqa: E402
+
+from mlxsched.analysis.memory import FACTORS, Factors, ModelShape, Way, peak_above_weights  # noqa: E402
+from mlxsched.data.batches import Batch  # noqa: E402
+from mlxsched.training import adapters  # noqa: E402
+from mlxsched.training.fast.cross_entropy import chunk_rows  # noqa: E402
+from mlxsched.training.fast.head import find_head  # noqa: E402
+from mlxsched.training.fast.hooks import NotApplicable  # noqa: E402
+from mlxsched.training.fast.prefix import Tap, find_tap  # noqa: E402
+from mlxsched.training.fast.route import Route, padded_targets  # noqa: E402
+from mlxsched.training.optimizers import group_tensors  # noqa: E402
+from mlxsched.training.step import UpdateStep  # noqa: E402
+from mlxsched.training.trees import flatten, n_bytes  # noqa: E402
+
+LORA = {"rank": 8, "scale": 20.0, "dropout": 0.0}
+TINY = {
+    "hidden_size": 128, "intermediate_size": 352, "num_attention_heads": 4, "num_key_value_heads": 4,
+    "vocab_size": 1280, "num_hidden_layers": 3,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, how much of it is trained, and shapes of micro-batches: rows, inputs, share of targets."""
+
+    shape: str
+    trained: int
+    batches: tuple[tuple[int, int, float], ...]
+    changes: dict[str, Any] = field(default_factory=dict)
+    kind: str = "float32"
+    full: bool = False
+
+
+def _few(layers: int, vocabulary: int) -> dict[str, Any]:
+    return {"num_hidden_layers": layers, "vocab_size": vocabulary}
+
+
+GRID = (
+    Case("llama-135m", 3, ((4, 64, 0.4), (8, 128, 0.4), (1, 512, 0.4), (16, 64, 1.0)), TINY),
+    Case("llama-135m", 2, ((1, 128, 0.4), (4, 128, 0.4), (1, 512, 0.4)), _few(4, 8192)),
+    Case("llama-135m", 4, ((1, 128, 0.4), (4, 128, 0.4), (1, 512, 0.4), (8, 64, 1.0)), _few(4, 8192)),
+    Case("llama-135m", 3, ((2, 128, 0.4), (1, 512, 0.4), (8, 32, 0.4)), _few(6, 49152)),
+    Case("qwen3-0.6b", 2, ((2, 64, 0.4), (4, 64, 0.4), (1, 256, 0.4), (1, 256, 1.0)), _few(3, 32768)),
+    Case("granite-350m", 2, ((2, 64, 0.4), (4, 64, 0.4), (1, 256, 0.4)), _few(4, 50176)),
+    Case("llama-135m", 2, ((1, 128, 0.4), (4, 128, 0.4), (1, 512, 0.4)), _few(4, 8192), full=True),
+    Case("llama-135m", 1, ((1, 64, 0.4), (2, 64, 0.4)), _few(2, 8192), kind="4-bit"),
+)
+HELD_OUT = (
+    Case("llama-135m", 5, ((4, 256, 0.4), (12, 85, 0.4)), _few(8, 49152)),
+    Case("qwen3-0.6b", 1, ((3, 100, 0.3),), _few(2, 151936)),
+    Case("granite-350m", 3, ((2, 200, 0.4),), _few(3, 100352)),
+    Case("llama-135m", 6, ((8, 64, 0.4),), {**TINY, "num_hidden_layers": 8, "hidden_size": 256}),
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement, with what the closed form needs to predict it."""
+
+    name: str
+    shape: ModelShape
+    way: Way
+    batch: tuple[int, int, int]
+    measured: int
+
+    def predicted(self, factors: Factors = FACTORS) -> int:
+        """Bytes above the weights."""
+        return peak_above_weights(self.shape, self.way, *self.batch, factors)
+
+
+def points(case: Case) -> Iterator[Point]:
+    """Measure every way and batch of ``case``."""
+    config = config_of(case.shape, **case.changes)
+    model = random_model(config, case.kind)
+    adapters.attach(model, "full" if case.full else "lora", case.trained, LORA, 0)
+    trained_bytes = n_bytes(model.trainable_parameters())
+    for name, route in ways(model).items():
+        way = Way(case.trained, trained_bytes, route.head is not None, route.chunk, route.checkpoint)
+        for rows, length, share in case.batches:
+            count = rows * length
+            targets = int(share * count)
+            label = f"{case.shape} {case.kind}{' full' if case.full else ''}, {case.trained} layers, {name}"
+            batch = (rows, length, padded_targets(targets, count))
+            yield Point(
+                label, ModelShape.of(config), way, batch, measured(model, route, rows, length, targets)
+            )
+
+
+def ways(model: Any) -> dict[str, Route]:
+    """The ways through ``model`` that a run can take."""
+    ids = mx.array(np.arange(12).reshape(2, 6))
+    head = find_head(model, ids)
+    chunk = chunk_rows(head.vocabulary)
+    found = {
+        "plain": Route(),
+        "plain, checkpointed": Route(checkpoint=1),
+        "gathered": Route(head),
+        "chunked": Route(head, chunk),
+        "chunked, checkpointed": Route(head, chunk, None, 1),
+    }
+    with contextlib.suppress(NotApplicable):
+        found["prefix cached"] = Route(head, chunk, find_tap(model, ids))
+    return found
+
+
+class _NoStates:
+    """Stands for the stored outputs of frozen layers in front of ``tap``."""
+
+    def __init__(self, tap: Tap) -> None:
+        self._tap = tap
+
+    def batch(self, _: Any, shape: tuple[int, int]) -> mx.array:
+        return mx.zeros((*shape, self._tap.width), self._tap.dtype)
+
+
+def measured(model: Any, route: Route, rows: int, length: int, targets: int) -> int:
+    """The peak above the weights of an update of two micro-batches."""
+    batch = random_batch(rows, length, targets)
+    gc.collect()
+    mx.synchronize()
+    mx.clear_cache()
+    kept = model.trainable_parameters()
+    tensors, before = flatten(kept), mx.get_active_memory()
+    mx.reset_peak_memory()
+    optimizer = group_tensors(tensors, "adamw", {})
+    packed = optimizer.pack(tensors)
+    state = optimizer.init(packed)
+    step = UpdateStep(model, optimizer, route.loss(), max_grad_norm=1.0)
+    layout: Any = route.layout(_NoStates(route.tap) if route.tap else None)  # type: ignore[arg-type]
+    sums = step.zeros(packed)
+    for _ in range(2):
+        sums = step.add(packed, sums, *layout(batch, 2.0 * targets))
+        mx.async_eval(sums)
+    mx.eval(step.apply(packed, state, sums, 1e-4))
+    model.update(kept)
+    return mx.get_peak_memory() - before
+
+
+def random_batch(rows: int, length: int, targets: int) -> Batch:
+    """Random tokens, ``targets`` of them scored."""
+    draw = np.random.default_rng(0)
+    tokens = draw.integers(0, 1000, (2, rows, length)).astype(np.int32)
+    weights = np.zeros(rows * length, np.float32)
+    weights[draw.permutation(rows * length)[:targets]] = 1
+    return Batch(*tokens, weights.reshape(rows, length), np.arange(rows), rows * length, targets)
+
+
+def table(cases: tuple[Case, ...]) -> list[Point]:
+    """Print predictions beside measurements."""
+    found = []
+    for case in cases:
+        for point in points(case):
+            found.append(point)
+            off = point.predicted() / point.measured - 1
+            rows, length, targets = point.batch
+            print(
+                f"{point.name:58s} {rows:3d} x {length:4d} ({targets:4d} targets) "
+                f"{point.predicted() / 1e6:8.1f} {point.measured / 1e6:8.1f} MB {off:+6.1%}",
+                flush=True,
+            )
+    errors = np.abs([point.predicted() / point.measured - 1 for point in found])
+    within = float((errors <= 0.15).mean())
+    print(
+        f"{len(found)} points: mean {errors.mean():.1%}, largest {errors.max():.1%}, {within:.0%} within 15%"
+    )
+    return found
+
+
+def fit(found: list[Point], steps: int = 20_000) -> Factors:
+    """Factors of least error, by a random search from the present ones (a dozen numbers, a rough function)."""
+    draw = np.random.default_rng(0)
+    best = np.array(dataclasses.astuple(FACTORS))
+    lowest = _error(found, best)
+    for step in range(steps):
+        moved = draw.random(len(best)) < 0.3
+        tried = best * np.exp(moved * draw.normal(0, max(0.3 * 0.9998**step, 0.02), len(best)))
+        error = _error(found, tried)
+        if error < lowest:
+            best, lowest = tried, error
+    return Factors(*map(float, best.round(2)))
+
+
+def _error(found: list[Point], numbers: Any) -> float:
+    factors = Factors(*map(float, numbers))
+    logs = np.array([np.log(point.predicted(factors) / point.measured) for point in found])
+    return float((logs**2).mean() + 0.2 * (logs**2).max())
+
+
+def main() -> None:
+    """Print the table, or fit."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--fit", action="store_true")
+    options = parser.parse_args()
+    if not options.held_out:
+        found = table(GRID)
+        if options.fit:
+            print(fit(found))
+            return
+    print("shapes that were not fitted:")
+    table(HELD_OUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The tables of docs/performance.md: mlx-lm's loop and ours on the same rows, with the code of `mlxsched bench`.
+
+    python benchmarks/performance_tables.py run tiny wikisql      # measure cases, keep them in docs/performance.json
+    python benchmarks/performance_tables.py list
+    python benchmarks/performance_tables.py write                 # put the tables into docs/performance.md
+
+Times are CPU time (user and system) of this process, whose CPU backend has one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from mlxsched.platform.blas import preload
+
+preload()
+
+from shapes import config_of, random_model  # noqa: E402
+from wikisql import VOCABULARY, missing, wikisql_rows  # noqa: E402
+
+from mlxsched.config import load_config  # noqa: E402
+from mlxsched.data import Dataset  # noqa: E402
+from mlxsched.training.bench.compare import compare, shortened  # noqa: E402
+from mlxsched.training.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
+from mlxsched.training.model import LoadedModel, load_model  # noqa: E402
+from mlxsched.training.session import prepare  # noqa: E402
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+RESULTS = DOCS / "performance.json"
+LEAN = {"grad_checkpoint": True, "micro_batch_tokens": 256}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of a table. ``layers``: of the model and those trained; the upper half by default."""
+
+    title: str
+    shape: str = "tiny"
+    data: str = "log-normal"
+    kind: str = "float32"
+    changes: dict[str, Any] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict)
+    trained: int = 2
+    rows: int = 64
+    rounds: int = 5
+    longest: int = 2048
+
+
+SMALL = {
+    "hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 352, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "vocab_size": VOCABULARY,
+}  # fmt: skip
+FEW = {"trained": 15, "rows": 8, "rounds": 1, "longest": 512}
+CASES = {
+    "tiny": Case("bundled (4 layers, 0.9M)"),
+    "tiny-lean": Case("bundled, leanest", flags=LEAN),
+    "tiny-all": Case("bundled, all layers trained", trained=-1),
+    "wikisql": Case("4 layers of 128, GPT-2 vocabulary", "llama-135m", "WikiSQL", changes=SMALL, rows=48),
+    "wikisql-lean": Case(
+        "the same, leanest", "llama-135m", "WikiSQL", changes=SMALL, rows=48, flags=LEAN
+    ),
+    "small": Case("4 layers of 128, GPT-2 vocabulary", "llama-135m", changes=SMALL, rows=32),
+    "small-lean": Case("the same, leanest", "llama-135m", changes=SMALL, rows=32, flags=LEAN),
+    "llama-135m": Case("Llama 135M", "llama-135m", **FEW),
+    "llama-135m-lean": Case("Llama 135M, leanest", "llama-135m", flags=LEAN, **FEW),
+    "granite-350m": Case("Granite 350M", "granite-350m", **{**FEW, "trained": 14, "rows": 4}),
+    "qwen3-0.6b": Case("Qwen3 0.6B", "qwen3-0.6b", **{**FEW, "trained": 14, "rows": 4}),
+    "bf16": Case(
+        "Llama 135M, 2 of its layers, bf16", "llama-135m", kind="bfloat16", changes={"num_hidden_layers": 2},
+        **{**FEW, "trained": 1, "rows": 4, "longest": 128},
+    ),
+    "4-bit": Case(
+        "Llama 135M, 2 of its layers, 4-bit", "llama-135m", kind="4-bit", changes={"num_hidden_layers": 2},
+        **{**FEW, "trained": 1, "rows": 4, "longest": 128},
+    ),
+}  # fmt: skip
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Run a case."""
+    flags = {"batch_size": 4, "num_layers": case.trained, "learning_rate": 1e-4, **case.flags}
+    loaded = load_config(flags=flags)
+    rows = (
+        wikisql_rows(case.rows)
+        if case.data == "WikiSQL"
+        else lognormal_rows(case.rows, LogNormal(longest=case.longest))
+    )
+    session = prepare(
+        loaded.config, loaded.origins, loaded=_model(case), dataset=Dataset({"train": rows}, "synthetic")
+    )
+    started = time.monotonic()
+    result = compare(shortened(session, rows), rounds=case.rounds, tell=_tell).to_dict()
+    print(f"  {time.monotonic() - started:.0f} s", file=sys.stderr)
+    return {"title": case.title, "data": case.data, "kind": case.kind, **result}
+
+
+def _model(case: Case) -> LoadedModel:
+    if case.shape == "tiny":
+        return load_model("tiny")
+    config = config_of(case.shape, **case.changes)
+    return LoadedModel(case.shape, case.shape, random_model(config, case.kind), None, config)
+
+
+def _tell(what: str, done: int, total: int) -> None:
+    print(f"  {done}/{total} {what}", file=sys.stderr, flush=True)
+
+
+def run(names: list[str]) -> None:
+    """Measure the cases of these names."""
+    for name in names:
+        case = CASES[name]
+        if case.data == "WikiSQL" and missing():
+            print(f"{name}: {missing()}", file=sys.stderr)
+            continue
+        print(name, file=sys.stderr)
+        found = measure(case)
+        results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+        results[name] = found
+        ordered = {key: results[key] for key in CASES if key in results}
+        RESULTS.write_text(json.dumps(ordered, indent=1) + "\n")
+
+
+def write() -> None:
+    """Put the tables between their markers in docs/performance.md."""
+    results = json.loads(RESULTS.read_text())
+    page = DOCS / "performance.md"
+    text = page.read_text()
+    for marker, lines in (("training", _training(results)), ("sides", _sides(results))):
+        block = "\n".join([f"<!-- {marker} -->", *lines, f"<!-- end {marker} -->"])
+        before, rest = text.split(f"<!-- {marker} -->")
+        text = before + block + rest.split(f"<!-- end {marker} -->")[1]
+    page.write_text(text)
+
+
+def _training(results: dict[str, Any]) -> list[str]:
+    lines = [
+        "| model | data | rows x rounds | first epoch | later epochs | evaluation, first / later | peak above weights | loss |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for found in results.values():
+        low, high = min(found["speedups"]), max(found["speedups"])
+        spread = f" ({low:.2f} to {high:.2f})" if found["rounds"] > 1 else ""
+        lines.append(
+            f"| {found['title']}, {found['kind']} | {found['data']} | {found['rows']} x {found['rounds']} "
+            f"| **{found['speedup']:.2f}x**{spread} | {found['later_epochs_speedup']:.2f}x "
+            f"| {found['evaluation_speedup']:.2f}x / {found['later_evaluations_speedup']:.2f}x "
+            f"| {found['peak_memory_ratio']:.2f} | {found['loss_difference']:.0e} |"
+        )
+    return lines
+
+
+def _sides(results: dict[str, Any]) -> list[str]:
+    lines = [
+        "| model, data | loop | real tokens/s | targets/s | peak above weights, MB | padding | of the matmul ceiling |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for found in results.values():
+        for side, name in (("mlx_lm", "mlx-lm"), ("mlxsched", "mlxsched")):
+            values = found[side]
+            lines.append(
+                f"| {found['title']}, {found['kind']}, {found['data']} | {name} | {values['tokens_per_second']:,.0f} "
+                f"| {values['targets_per_second']:,.0f} | {values['peak_memory_mb']:,.0f} | {values['padding']:.0%} "
+                f"| {values['ceiling_share']:.1%} of {found['ceiling_gflops']:.0f} GFLOP/s |"
+            )
+    return lines
+
+
+def main() -> None:
+    """Run, list or write."""
+    verb, *names = sys.argv[1:] or ["help"]
+    if verb == "run":
+        run(names or list(CASES))
+    elif verb == "write":
+        write()
+    elif verb == "list":
+        print("\n".join(f"{name}: {case.title}, {case.data}" for name, case in CASES.items()))
+    else:
+        print(__doc__)
+
+
+if __name__ == "__main__":
+    main()
