@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 
@@ -65,3 +66,15 @@ def test_the_prediction_is_what_mlx_measures(session, flags):
     planned = plan_memory(made.config, made.loaded, made.train_rows, made.plan.batch_size, again=False)
     measured = ours.train(made, 1)
     assert planned.above_weights == pytest.approx(measured.peak, rel=0.2)
+
+
+def test_the_outputs_of_frozen_layers_take_what_is_left_and_go_on_disk_beyond(session):
+    made = session(num_layers=2)
+    rows = made.train_rows
+    plan = partial(plan_memory, loaded=made.loaded, rows=rows, per_update=4, again=True)
+    roomy = plan(made.config)
+    assert roomy.cache == 4 * 128 * (int(rows.lengths.sum()) - len(rows))
+    tight = made.config.model_copy(update={"memory": roomy.peak + roomy.cache - 1})
+    assert plan(tight).cache == 0
+    assert plan(tight).micro_batch_tokens == roomy.micro_batch_tokens
+    assert 0 < plan(tight).applied_to(tight).prefix_cache < roomy.cache
