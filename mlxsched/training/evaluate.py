@@ -46,7 +46,7 @@ class Evaluator:
         self._grid: Grid = length_grid(rows.lengths[:count])
         self._batches = micro_batches(np.arange(count), rows.lengths, max_tokens=max_tokens, grid=self._grid)
         self.n_rows = count
-        self._sum: Any = mx.compile(self._loss_sum)
+        self._sum: Any = mx.compile(self._loss_sum) if way.compiled else self._loss_sum
 
     def __call__(self, tree: Any, on_progress: OnProgress | None = None) -> LossResult:
         """Evaluate with ``tree`` as the trainable parameters; the module holds them afterwards."""

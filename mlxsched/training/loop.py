@@ -344,6 +344,7 @@ def _make_step(session: Session, optimizer: GroupedOptimizer, way: Way) -> Updat
         session.loaded.model,
         optimizer,
         way.loss,
+        compiled=way.compiled,
         max_grad_norm=config.max_grad_norm,
         random=config.lora_parameters.dropout > 0,
     )

@@ -25,10 +25,11 @@ LossFunction = Callable[..., mx.array]
 
 @dataclass(frozen=True)
 class Way:
-    """A loss function of ``(model, *arrays)``, and the layout that makes those arrays from a batch."""
+    """A loss function of ``(model, *arrays)``, the layout that makes those arrays from a batch, and whether to compile."""
 
     loss: LossFunction
     layout: Layout
+    compiled: bool
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,25 @@ def _way(
     """The way of ``rows``; states are kept only for rows that come ``again``."""
     states: PrefixStates | None = None
     if route.tap is not None and again and limit != 0:
-        states = make_states(model, route.tap, rows, store, max_tokens=max_tokens, limit=limit)
+        states = make_states(
+            model, route.tap, rows, store, max_tokens=max_tokens, limit=limit, compiled=route.compiled
+        )
     if states is None:
         route = replace(route, tap=None)
-    return Way(route.loss(options, differentiable=differentiable), route.layout(states))
+    return _made(route, states, options, differentiable)
+
+
+def _made(
+    route: Route, states: PrefixStates | None, options: LossOptions = PLAIN_LOSS, differentiable: bool = False
+) -> Way:
+    return Way(route.loss(options, differentiable=differentiable), route.layout(states), route.compiled)
 
 
 def way_to_measure(model: Module, rows: Rows, note: Note = lambda text: None) -> Way:
     """The way of rows that are only measured, once."""
     check = SelfCheck(model, rows, PLAIN_LOSS, gradients=False)
     route = choose_route(check, model, Wanted(), note)
-    return Way(route.loss(differentiable=False), route.layout())
+    return _made(route, None)
 
 
-PLAIN_WAY = Way(PLAIN.loss(), PLAIN.layout())
+PLAIN_WAY = _made(PLAIN, None)

@@ -29,13 +29,15 @@ class Route:
     """Short cuts of a run; without any it is the plain path.
 
     ``head``: loss only at targets. ``chunk``: that many targets' logits at a time (None: all). ``tap``: start from
-    stored states. ``checkpoint``: recompute every so many-th layer in the backward pass (0: none).
+    stored states. ``checkpoint``: recompute every so many-th layer in the backward pass (0: none). ``compiled``: one
+    graph for each shape.
     """
 
     head: Head | None = None
     chunk: int | None = None
     tap: Tap | None = None
     checkpoint: int = 0
+    compiled: bool = False
 
     def __str__(self) -> str:
         parts = ["loss only at targets"] if self.head else []

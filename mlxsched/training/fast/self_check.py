@@ -61,18 +61,17 @@ class SelfCheck:
         self._expected = self._run(plain, PLAIN.layout()(self.batch, self._n_targets), compiled=False)
         self.tolerance = EXACT if self._is_float32() else HALF
 
-    def complaint(self, route: Route, *, compiled: bool = True) -> str | None:
+    def complaint(self, route: Route) -> str | None:
         """Why ``route`` can't be taken; None if it agrees with the plain path."""
         try:
             arrays = replace(route, tap=None).layout()(self.batch, self._n_targets)
             if route.chunk:
-                route = replace(
-                    route, chunk=max(len(arrays[1]) // 2, 1)
-                )  # the few targets here would fit into one
+                # The few targets of the checked batch would all fit into one chunk.
+                route = replace(route, chunk=max(len(arrays[1]) // 2, 1))
             if route.tap is not None:
                 arrays = (*arrays, self._states(route.tap))
             loss = route.loss(self._options, differentiable=self._gradients)
-            got = self._run(loss, arrays, compiled=compiled)
+            got = self._run(loss, arrays, compiled=route.compiled)
         except NotApplicable as reason:
             return str(reason)
         except Exception as error:  # noqa: BLE001 whatever a strange model does with the hooks, the plain path is there
@@ -162,8 +161,8 @@ def choose_route(check: SelfCheck, model: Module, wanted: Wanted, note: Note) ->
         if wanted.prefix
         else None
     )
-    full = Route(head, _chunk(head, wanted), tap, wanted.checkpoint)
-    if full == PLAIN or check.complaint(full) is None:
+    full = Route(head, _chunk(head, wanted), tap, wanted.checkpoint, compiled=True)
+    if check.complaint(full) is None:
         return full
     return _one_by_one(check, full, note)
 
@@ -189,6 +188,7 @@ def _one_by_one(check: SelfCheck, full: Route, note: Note) -> Route:
     """Add one short cut after the other, leaving out those that disagree."""
     route = PLAIN
     steps: list[tuple[str, dict[str, Any]]] = [
+        ("compiled step", {"compiled": True}),
         ("loss only at targets", {"head": full.head}),
         ("cross-entropy in chunks", {"chunk": full.chunk}),
         ("states of frozen layers", {"tap": full.tap}),

@@ -56,7 +56,15 @@ class PrefixStates:
     """The states of ``rows`` in front of ``tap``; ``batch(indices, shape)`` lays them out like the rows themselves."""
 
     def __init__(
-        self, model: Any, tap: Tap, rows: Rows, values: NDArray[Any], *, max_tokens: int, count: int
+        self,
+        model: Any,
+        tap: Tap,
+        rows: Rows,
+        values: NDArray[Any],
+        *,
+        max_tokens: int,
+        count: int,
+        compiled: bool,
     ) -> None:
         self._rows, self._values, self._dtype = rows, values, tap.dtype
         lengths = rows.lengths[:count]
@@ -67,9 +75,11 @@ class PrefixStates:
         for number, group in enumerate(self._groups):
             self._group_of[group] = number
         self._filled = np.zeros(len(self._groups), bool)
-        self._compute: Callable[[mx.array], mx.array] = mx.compile(
-            lambda inputs: prefix_states(model, tap.layer, inputs)
-        )
+
+        def compute(inputs: mx.array) -> mx.array:
+            return prefix_states(model, tap.layer, inputs)
+
+        self._compute: Callable[[mx.array], mx.array] = mx.compile(compute) if compiled else compute
 
     def batch(self, indices: Indices, shape: tuple[int, int]) -> mx.array:
         """States ``[*shape, width]`` of the rows ``indices``, computed if need be.
@@ -97,7 +107,14 @@ class PrefixStates:
 
 
 def make_states(
-    model: Any, tap: Tap, rows: Rows, store: Store, *, max_tokens: int, limit: int | None = None
+    model: Any,
+    tap: Tap,
+    rows: Rows,
+    store: Store,
+    *,
+    max_tokens: int,
+    limit: int | None = None,
+    compiled: bool = True,
 ) -> PrefixStates | None:
     """The states of the first ``limit`` of ``rows``, or None where there is no room for them."""
     count = len(rows) if limit is None else min(limit, len(rows))
@@ -105,7 +122,7 @@ def make_states(
     values = store.make((positions, tap.width), _RAW[tap.dtype]) if tap.dtype in _RAW else None
     if values is None:
         return None
-    return PrefixStates(model, tap, rows, values, max_tokens=max_tokens, count=count)
+    return PrefixStates(model, tap, rows, values, max_tokens=max_tokens, count=count, compiled=compiled)
 
 
 def _to_raw(states: mx.array) -> NDArray[Any]:

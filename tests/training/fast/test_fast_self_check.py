@@ -51,6 +51,14 @@ class CountsOnLength(Changed):
         return logits
 
 
+class LooksAtItsValues(Changed):
+    """Asks for a number in the middle of its forward pass, which a compiled step can't give."""
+
+    def __call__(self, inputs):
+        states = self.inside.model.embed_tokens(inputs)
+        return self.inside(inputs) * (1.0 if states.max().item() < 1e9 else 0.0)
+
+
 class NoHeadModule(Changed):
     """Multiplies with the embedding itself, as some tied models do."""
 
@@ -87,6 +95,7 @@ def test_a_well_behaved_model_takes_everything(build, make_rows, options):
     route, notes = choose(build(), make_rows(), options=options)
     assert route.head and route.chunk and route.tap and route.checkpoint == 1
     assert route.tap.below == 2
+    assert route.compiled
     assert notes == []
 
 
@@ -96,6 +105,13 @@ def test_an_odd_head_is_switched_off_and_the_rest_stays(build, make_rows, strang
     assert route.head is None and route.chunk is None
     assert route.tap is not None
     assert any("loss only at targets: switched off" in note for note in notes)
+
+
+def test_what_cannot_be_compiled_takes_the_other_short_cuts(build, make_rows):
+    route, notes = choose(LooksAtItsValues(build()), make_rows())
+    assert not route.compiled
+    assert route.head and route.chunk and route.tap and route.checkpoint
+    assert len(notes) == 1 and notes[0].startswith("compiled step: switched off")
 
 
 def test_logits_without_a_module_are_told_of(build, make_rows):
