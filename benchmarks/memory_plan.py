@@ -75,7 +75,7 @@ GRID = (
     Case("llama-135m", 1, ((1, 64, 0.4), (2, 64, 0.4)), _few(2, 8192), kind="4-bit"),
 )
 HELD_OUT = (
-    Case("llama-135m", 5, ((4, 256, 0.4), (12, 85, 0.4)), _few(8, 49152)),
+    Case("llama-135m", 5, ((4, 256, 0.4),), _few(8, 49152)),
     Case("qwen3-0.6b", 1, ((3, 100, 0.3),), _few(2, 151936)),
     Case("granite-350m", 3, ((2, 200, 0.4),), _few(3, 100352)),
     Case("llama-135m", 6, ((8, 64, 0.4),), {**TINY, "num_hidden_layers": 8, "hidden_size": 256}),

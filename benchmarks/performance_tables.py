@@ -58,21 +58,21 @@ SMALL = {
     "hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 352, "num_attention_heads": 4,
     "num_key_value_heads": 4, "vocab_size": VOCABULARY,
 }  # fmt: skip
-FEW = {"trained": 15, "rows": 8, "rounds": 1, "longest": 512}
+FEW = {"trained": 15, "rows": 4, "rounds": 1, "longest": 512}
 CASES = {
     "tiny": Case("bundled (4 layers, 0.9M)"),
-    "tiny-lean": Case("bundled, leanest", flags=LEAN),
+    "tiny-lean": Case("bundled, leanest", flags=LEAN, rows=32, rounds=3),
     "tiny-all": Case("bundled, all layers trained", trained=-1),
-    "wikisql": Case("4 layers of 128, GPT-2 vocabulary", "llama-135m", "WikiSQL", changes=SMALL, rows=48),
+    "wikisql": Case("4 layers of 128, GPT-2 vocabulary", "llama-135m", "WikiSQL", changes=SMALL, rows=20),
     "wikisql-lean": Case(
-        "the same, leanest", "llama-135m", "WikiSQL", changes=SMALL, rows=48, flags=LEAN
+        "the same, leanest", "llama-135m", "WikiSQL", changes=SMALL, rows=20, rounds=3, flags=LEAN
     ),
-    "small": Case("4 layers of 128, GPT-2 vocabulary", "llama-135m", changes=SMALL, rows=32),
-    "small-lean": Case("the same, leanest", "llama-135m", changes=SMALL, rows=32, flags=LEAN),
+    "small": Case("4 layers of 128, GPT-2 vocabulary", "llama-135m", changes=SMALL, rows=16, rounds=3),
+    "small-lean": Case("the same, leanest", "llama-135m", changes=SMALL, rows=16, rounds=3, flags=LEAN),
     "llama-135m": Case("Llama 135M", "llama-135m", **FEW),
     "llama-135m-lean": Case("Llama 135M, leanest", "llama-135m", flags=LEAN, **FEW),
-    "granite-350m": Case("Granite 350M", "granite-350m", **{**FEW, "trained": 14, "rows": 4}),
-    "qwen3-0.6b": Case("Qwen3 0.6B", "qwen3-0.6b", **{**FEW, "trained": 14, "rows": 4}),
+    "granite-350m": Case("Granite 350M", "granite-350m", **{**FEW, "trained": 14}),
+    "qwen3-0.6b": Case("Qwen3 0.6B", "qwen3-0.6b", **{**FEW, "trained": 14}),
     "bf16": Case(
         "Llama 135M, 2 of its layers, bf16", "llama-135m", kind="bfloat16", changes={"num_hidden_layers": 2},
         **{**FEW, "trained": 1, "rows": 4, "longest": 128},
