@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from mlxsched.schedules.checks import (
     Above0,
@@ -316,8 +315,8 @@ MAX_CYCLES = 1000
 class wsd_cycles(warmed):
     """WSD again and again: each cycle holds the peak and ends with a decay, so each gives a usable model.
 
-    Formula: after the warmup, `cycles` stretches of equal length; each is peak and then, over its last share `decay`,
-        end + (peak - end) * tail; end from t = steps on
+    Formula: after the warmup, `cycles` stretches of equal length (the first one takes what is left over); each is
+        peak and then, over its last share `decay`, end + (peak - end) * tail; end from t = steps on
     When: long runs that are evaluated at several lengths.
     Source: Wen et al. 2024 (arXiv 2410.05192), WSD-S
     Spec: wsd_cycles(peak=2e-4, steps=1000, cycles=4, warmup=50, decay=0.2)
@@ -350,35 +349,30 @@ class wsd_cycles(warmed):
         below("cycles", self.cycles, "steps - warmup + 1", self.steps - self.warmup_steps + 1)
         below("cycles", self.cycles, "1001", MAX_CYCLES + 1)
 
-    def _lengths(self) -> list[int]:
-        """Updates of each cycle: equal, or differing by one."""
-        total = self.steps - self.warmup_steps
-        marks = [total * index // self.cycles for index in range(self.cycles + 1)]
-        return [stop - start for start, stop in pairwise(marks)]
+    @property
+    def _cycle(self) -> int:
+        """Updates of a cycle."""
+        return (self.steps - self.warmup_steps) // self.cycles
 
     @property
     def _fall(self) -> int:
-        """Updates of each decay."""
-        return max(1, round(self.decay * ((self.steps - self.warmup_steps) // self.cycles)))
+        """Updates of a decay."""
+        return max(1, round(self.decay * self._cycle))
 
     def _segments(self) -> tuple[Segment, ...]:
-        segments = [self._rise()]
-        for length in self._lengths():
-            segments.append(hold("stable", length - self._fall, self.peak))
-            segments.append(Segment("decay", self._fall, self.peak, self.end, TAILS[self.shape]))
+        spare = (self.steps - self.warmup_steps) % self.cycles
+        fall = Segment("decay", self._fall, self.peak, self.end, TAILS[self.shape])
+        segments = [self._rise(), hold("stable", spare + self._cycle - self._fall, self.peak), fall]
+        for _ in range(self.cycles - 1):
+            segments += [hold("stable", self._cycle - self._fall, self.peak), fall]
         return tuple(segments)
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        """As the segments have it, with the cycle found by division: however many there are costs the same."""
-        total, fall = self.steps - self.warmup_steps, self._fall
-        passed = ops.since(step, self.warmup_steps) if self.warmup_steps else step
-        if total % self.cycles:
-            cycle = (ops.minimum(passed, total) * self.cycles + (self.cycles - 1)) // total
-            ahead = (cycle + 1) * total // self.cycles - passed
-        else:
-            ahead = total // self.cycles - passed % (total // self.cycles)
-        left = ops.minimum(ahead, fall)
-        held = TAILS[self.shape](self.peak, self.end, ops.real(fall - left), ops.real(left), float(fall), ops)
+        """What the segments have, with the cycle's place found by division: many cycles cost no more than one."""
+        place = ops.since(step, self.steps - self.cycles * self._cycle) % self._cycle
+        left = ops.minimum(self._cycle - place, self._fall)
+        done, length = ops.real(self._fall - left), float(self._fall)
+        value = TAILS[self.shape](self.peak, self.end, done, ops.real(left), length, ops)
         if self.warmup_steps:
-            held = ops.minimum(along(self._rise(), 0, step, ops), held)
-        return ops.where(step < self.steps, held, self.end)
+            value = ops.minimum(along(self._rise(), 0, step, ops), value)
+        return ops.where(step < self.steps, value, self.end)

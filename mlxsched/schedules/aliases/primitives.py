@@ -79,20 +79,19 @@ class through(Segmented):
     def _value(self, step: Number, ops: Backend) -> Number:
         if all(step >= 0 and step.is_integer() for step in self.at):
             return super()._value(step, ops)
-        start, stop = math.ceil(self.at[0]), math.ceil(self.at[-1])
-        pieces = [(start, start + 1.0, self.values[0], self.values[0]), *self._pieces()]
-        pieces.append((stop, stop + 1.0, self.values[-1], self.values[-1]))
-        rows = [_row(*piece, ops) for piece in pieces]
-        starts = tuple(math.ceil(start) for start, *_ in pieces[1:])
-        bend = linear if self.shape == "linear" else cosine
+        value: Number = self.values[0]
+        for start, end, first, last in self._pieces():
+            here = self._along(start, end, first, last, step, ops)
+            value = ops.where(step < math.ceil(start), value, here)
+        return ops.where(step < math.ceil(self.at[-1]), value, self.values[-1])
 
-        def height(
-            step: Number, foot: Number, off: Number, size: Number, low: Number, gap: Number, high: Number
-        ) -> Number:
-            share = (ops.real(abs(foot - step)) - off) / size  # in 0..1 within the piece's own steps
-            return ops.minimum(low + gap * bend(share, share, ops)[0], high)
-
-        return ops.choose(starts, list(zip(*rows, strict=True)), height, step)
+    def _along(
+        self, start: float, end: float, first: float, last: float, step: Number, ops: Backend
+    ) -> Number:
+        """A piece at its own steps: whole ones are counted before a fraction comes off, so both ends stay precise."""
+        done = ops.real(step - round(start)) - (start - round(start))
+        left = ops.real(round(end) - step) + (end - round(end))
+        return TAILS[self.shape](first, last, done, left, end - start, ops)
 
     def _knots(self, last: int) -> tuple[int, ...]:
         near = {side for at in self.at for side in (math.ceil(at) - 1, math.floor(at), math.ceil(at))}
@@ -110,13 +109,6 @@ class through(Segmented):
         ]
         shown = [part for part in parts if part.end is not None and part.start < part.end]
         return (*shown, Phase("end", max(math.ceil(self.at[-1]), 0), None))
-
-
-def _row(start: float, end: float, first: float, last: float, ops: Backend) -> tuple[float, ...]:
-    """Where a piece is lowest (a whole step, and how far from it), its length, lowest value, height and highest."""
-    lowest, foot = (start, math.floor(start)) if first < last else (end, math.ceil(end))
-    low, high = sorted((first, last))
-    return foot, abs(lowest - foot), end - start, low, ops.gap(low, high), high
 
 
 def _way(first: float, last: float) -> str:
@@ -159,8 +151,9 @@ class cosine_wave(Endless):
         place = step % (2 * half)
         place = place * up % (2 * half) if up > 1 else place
         behind = ops.minimum(place, 2 * half - place)
-        left = ops.real(half - behind)
-        return TAILS["cosine"](self.peak, self.end, ops.real(behind), left, float(half), ops)
+        return TAILS["cosine"](
+            self.peak, self.end, ops.real(behind), ops.real(abs(half - place)), float(half), ops
+        )
 
 
 @dataclass(frozen=True)
