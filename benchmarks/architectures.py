@@ -204,7 +204,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "ssm_state_size": 8,
     },
 }
-SPECIAL |= {"lfm2_moe": SPECIAL["lfm2"], "lfm2-vl": SPECIAL["lfm2"], "gemma4": SPECIAL["gemma4_text"]}
+SPECIAL |= {
+    "lfm2_moe": SPECIAL["lfm2"],
+    "longcat_flash_ngram": SPECIAL["longcat_flash"],
+    "gemma4": SPECIAL["gemma4_text"],
+}
 SIZES |= {
     "sliding_window_pattern": 2,
     "rope_parameters": {**ROPE, "full_attention": ROPE, "sliding_attention": ROPE},
@@ -302,13 +306,15 @@ def tried(kind: str) -> Line:
     """Choose short cuts for an architecture as a run does, and check the choice on other rows."""
     try:
         model = build(kind)
-        plain_works = SelfCheck(model, random_rows(0), PLAIN_LOSS)
+        check = SelfCheck(model, random_rows(0), PLAIN_LOSS)
     except (Exception, SystemExit) as error:  # noqa: BLE001 whatever a module does when it lacks something
         return Line(
             kind, "not tried", "not tried", f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
         )
+    if not check.usable:
+        return Line(kind, "not tried", "not tried", "the plain path's own loss or gradients are not finite")
     notes: list[str] = []
-    route = choose_route(plain_works, model, Wanted(prefix=True), notes.append)
+    route = choose_route(check, model, Wanted(prefix=True), notes.append)
     wrong = SelfCheck(model, random_rows(1), PLAIN_LOSS).complaint(route)
     head = "no" if route.head is None else "in chunks" if route.chunk else "gathered"
     prefix = "no" if route.tap is None else "yes"

@@ -53,7 +53,8 @@ def ways_of_run(session: Session, directory: Path, note: Note) -> Ways:
         check = SelfCheck(model, session.train_rows, options)
         wanted = Wanted(prefix=config.prefix_cache > 0, checkpoint=checkpoint)
         route = choose_route(check, model, wanted, note)
-    make = partial(_way, model, route, session.micro_batch_tokens, Store(config.prefix_cache, directory))
+    store = Store(config.prefix_cache, directory)
+    make = partial(_way, model, route, session.micro_batch_tokens, store, note)
     again = plan.updates > plan.updates_per_epoch
     training = make(session.train_rows, again=again, options=options)
     valid, limit = session.dataset.valid, None
@@ -69,6 +70,7 @@ def _way(
     route: Route,
     max_tokens: int,
     store: Store,
+    note: Note,
     rows: Rows,
     *,
     again: bool,
@@ -82,6 +84,8 @@ def _way(
         states = make_states(
             model, route.tap, rows, store, max_tokens=max_tokens, limit=limit, compiled=route.compiled
         )
+        if states is None:
+            note(f"states of frozen layers: not kept for {len(rows)} rows, there is no room for them")
     if states is None:
         route = replace(route, tap=None)
     return _made(route, states, options, differentiable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -60,6 +61,12 @@ class SelfCheck:
         plain = partial(weighted_loss, options=options)
         self._expected = self._run(plain, PLAIN.layout()(self.batch, self._n_targets), compiled=False)
         self.tolerance = EXACT if self._is_float32() else HALF
+
+    @property
+    def usable(self) -> bool:
+        """Whether the plain path gives numbers to compare with."""
+        loss, gradients = self._expected
+        return math.isfinite(loss) and all(mx.isfinite(g).all().item() for g in gradients.values())
 
     def complaint(self, route: Route) -> str | None:
         """Why ``route`` can't be taken; None if it agrees with the plain path."""

@@ -6,6 +6,8 @@ the same to the last bit in an uninterrupted run and in a resumed one.
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,16 +42,22 @@ class Store:
         size = shape[0] * shape[1] * dtype.itemsize
         if size <= self.memory_bytes:
             return np.empty(shape, dtype)
-        if self.directory is None or 2 * size > _free_bytes(self.directory):
+        if self.directory is None or 2 * size > shutil.disk_usage(self.directory).free:
             return None
         with tempfile.TemporaryFile(dir=self.directory, prefix=".prefix-states-") as file:
-            return np.memmap(file, dtype, "w+", shape=shape)
+            return np.memmap(file, dtype, "r+", shape=shape) if _reserved(file.fileno(), size) else None
 
 
-def _free_bytes(directory: Path) -> int:
-    import shutil
-
-    return shutil.disk_usage(directory).free
+def _reserved(file: int, size: int) -> bool:
+    """Take the blocks now where that can be done: a mapped file on a disk that fills up kills the process."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        os.ftruncate(file, size)
+        return True
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError:
+        return False
+    return True
 
 
 class PrefixStates:

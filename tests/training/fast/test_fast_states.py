@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from types import SimpleNamespace
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -68,9 +73,16 @@ def test_disk_holds_the_same_and_leaves_nothing_behind(build, make_rows, tmp_pat
 
 
 def test_without_room_there_are_no_states(build, make_rows, tmp_path, monkeypatch):
-    monkeypatch.setattr("mlxsched.training.fast.states._free_bytes", lambda directory: 1000)
-    assert stored(build(), make_rows(), Store(0, tmp_path)) is None
     assert stored(build(), make_rows(), Store(0, None)) is None
+
+    def full(file, offset, size):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    assert stored(build(), make_rows(), Store(0, tmp_path)) is None
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    assert stored(build(), make_rows(), Store(0, tmp_path)) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
