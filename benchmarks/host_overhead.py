@@ -21,6 +21,7 @@ from mlxsched.platform import blas
 blas.preload()
 
 import mlx.core as mx  # noqa: E402
+from shapes import config_of, random_model  # noqa: E402
 
 from mlxsched.config import load_config  # noqa: E402
 from mlxsched.training.loop import Trainer  # noqa: E402
@@ -28,17 +29,6 @@ from mlxsched.training.model import LoadedModel, load_model  # noqa: E402
 from mlxsched.training.run import create_run  # noqa: E402
 from mlxsched.training.session import Session, prepare  # noqa: E402
 
-LLAMA_135M = {
-    "model_type": "llama",
-    "hidden_size": 576,
-    "num_hidden_layers": 30,
-    "intermediate_size": 1536,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "rms_norm_eps": 1e-5,
-    "vocab_size": 49152,
-    "tie_word_embeddings": True,
-}
 NEVER = 10**6
 
 
@@ -48,17 +38,14 @@ def make_session(name: str, batch_size: int) -> Session:
     flags |= {"save_every": NEVER, "steps_per_eval": NEVER, "warmup": 0}
     loaded = load_config(flags=flags)
     return prepare(
-        loaded.config, loaded.origins, loaded=load_model("tiny") if name == "tiny" else random_model()
+        loaded.config, loaded.origins, loaded=load_model("tiny") if name == "tiny" else random_llama()
     )
 
 
-def random_model() -> LoadedModel:
+def random_llama() -> LoadedModel:
     """A Llama of 135M parameters with random weights; the bundled tokenizer's tokens are some of its own."""
-    from mlx_lm.models import llama
-
-    model = llama.Model(llama.ModelArgs.from_dict(LLAMA_135M))
-    mx.eval(model.parameters())
-    return replace(load_model("tiny"), name="llama-135m", model=model, config=LLAMA_135M)
+    config = config_of("llama-135m")
+    return replace(load_model("tiny"), name="llama-135m", model=random_model(config), config=config)
 
 
 def timed(count: int, work: Callable[[], None]) -> tuple[float, float]:

@@ -16,6 +16,10 @@ from .checkpointing import distinct, rate
 from .hooks import NotApplicable, replaced
 
 
+class NothingFrozen(NotApplicable):
+    """The first layer is trained."""
+
+
 class _Reached(Exception):
     """Carries the value out of a forward pass that has got far enough."""
 
@@ -43,7 +47,7 @@ def find_tap(model: Module, inputs: mx.array) -> Tap:
     trained = [_n_trainable(layer) > 0 for layer in layers]
     below = trained.index(True) if True in trained else 0
     if below == 0:
-        raise NotApplicable("the first layer is trained")
+        raise NothingFrozen
     _refuse_what_varies(model, layers[below:])
     states = prefix_states(model, layers[below], inputs)
     if states.shape[:-1] != inputs.shape:

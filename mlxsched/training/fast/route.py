@@ -39,13 +39,6 @@ class Route:
     checkpoint: int = 0
     compiled: bool = False
 
-    def __str__(self) -> str:
-        parts = ["loss only at targets"] if self.head else []
-        parts += ["in chunks"] if self.chunk else []
-        parts += [f"states of {self.tap.below} frozen layers kept"] if self.tap else []
-        parts += ["gradient checkpointing"] if self.checkpoint else []
-        return ", ".join(parts) or "plain"
-
     def loss(
         self, options: LossOptions = PLAIN_LOSS, *, differentiable: bool = True
     ) -> Callable[..., mx.array]:

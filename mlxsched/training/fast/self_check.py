@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -18,13 +18,14 @@ from ..loss import LossOptions, weighted_loss
 from ..step import global_norm
 from ..trees import Tensors, flatten, unflatten
 from .cross_entropy import chunk_rows
-from .head import Head, find_head
+from .head import find_head
 from .hooks import NotApplicable, dropout_off
-from .prefix import Tap, find_tap, prefix_states
+from .prefix import NothingFrozen, Tap, find_tap, prefix_states
 from .route import PLAIN, Route
 
 _ROWS, _POSITIONS = 3, 128  # of the checked batch
 Note = Callable[[str], None]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,10 @@ HALF = Tolerance(5e-3, 5e-2)  # activations of 8 to 11 bits: the order of a sum 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run would like; ``chunk`` None chooses by the vocabulary."""
+    """What a run would like beside what costs nothing: kept states, and checkpoints of every so many-th layer."""
 
     prefix: bool = False
     checkpoint: int = 0
-    chunk: int | None = None
 
 
 class SelfCheck:
@@ -122,7 +122,8 @@ class SelfCheck:
 
 def sample_batch(rows: Rows) -> Batch:
     """A few rows of different lengths, cut behind their last target, padded like any micro-batch."""
-    order = np.argsort(rows.lengths, kind="stable")
+    scored = np.flatnonzero(rows.target_counts)
+    order = scored[np.argsort(rows.lengths[scored], kind="stable")]
     picked = np.unique(order[np.linspace(0, len(order) // 2, min(_ROWS, len(order))).astype(int)])
     pieces = [_piece(*rows[int(index)]) for index in picked]
     shape = (len(pieces), max(len(tokens) for tokens, _ in pieces) - 1)
@@ -163,32 +164,27 @@ def _relative_distance(got: Tensors, wanted: Tensors) -> float:
 def choose_route(check: SelfCheck, model: Module, wanted: Wanted, note: Note) -> Route:
     """The fastest route that agrees with the plain path; ``note`` is told why a short cut is not taken."""
     head = _found(lambda: find_head(model, check.inputs), "loss only at targets", note)
-    tap = (
-        _found(lambda: find_tap(model, check.inputs), "states of frozen layers", note)
-        if wanted.prefix
-        else None
-    )
-    full = Route(head, _chunk(head, wanted), tap, wanted.checkpoint, compiled=True)
+    tap = None
+    if wanted.prefix:
+        tap = _found(lambda: find_tap(model, check.inputs), "states of frozen layers", note)
+    # The chunks' own backward pass is for a head that is not trained.
+    chunk = chunk_rows(head.vocabulary) if head and head.frozen else None
+    full = Route(head, chunk, tap, wanted.checkpoint, compiled=True)
     if check.complaint(full) is None:
         return full
     return _one_by_one(check, full, note)
 
 
-def _found(find: Callable[[], Any], what: str, note: Note) -> Any:
+def _found(find: Callable[[], Found], what: str, note: Note) -> Found | None:
     try:
         return find()
+    except NothingFrozen:
+        pass  # a usual case, and no loss
     except NotApplicable as reason:
-        if str(reason) != "the first layer is trained":  # the usual case, and no loss
-            note(f"{what}: not used with this model, {reason}")
+        note(f"{what}: not used with this model, {reason}")
     except Exception as error:  # noqa: BLE001 a model that is too strange to look into
         note(f"{what}: not used with this model, looking for it raises {type(error).__name__}: {error}")
     return None
-
-
-def _chunk(head: Head | None, wanted: Wanted) -> int | None:
-    if head is None or not head.frozen:
-        return None
-    return wanted.chunk or chunk_rows(head.vocabulary)
 
 
 def _one_by_one(check: SelfCheck, full: Route, note: Note) -> Route:

@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.batches import Grid, collate, length_grid, micro_batches
+from ...data.batches import Grid, collate, length_grid
 from ...data.rows import Rows
 from .prefix import Tap, prefix_states
 
@@ -78,7 +78,7 @@ class PrefixStates:
         lengths = rows.lengths[:count]
         self._starts = rows.offsets - np.arange(len(rows.offsets))  # a row of n tokens has n - 1 inputs
         self._grid: Grid = length_grid(lengths)
-        self._groups = micro_batches(np.arange(count), lengths, max_tokens=max_tokens, grid=self._grid)
+        self._groups = _groups(lengths, max_tokens, self._grid)
         self._group_of = np.empty(count, np.int64)
         for number, group in enumerate(self._groups):
             self._group_of[group] = number
@@ -131,6 +131,20 @@ def make_states(
     if values is None:
         return None
     return PrefixStates(model, tap, rows, values, max_tokens=max_tokens, count=count, compiled=compiled)
+
+
+def _groups(lengths: NDArray[Any], max_tokens: int, grid: Grid) -> list[Indices]:
+    """All rows in groups of like length, longest first, that fill ``max_tokens`` padded tokens but for the last."""
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    groups, start = [], 0
+    while start < len(order):
+        width = grid.shape(1, max(int(lengths[order[start]]) - 1, 1))[1]
+        size = max(max_tokens // width, 1)
+        while grid.shape(size, width)[0] > size:
+            size -= 1  # to a number of rows that needs no padding
+        groups.append(order[start : start + size])
+        start += size
+    return groups
 
 
 def _to_raw(states: mx.array) -> NDArray[Any]:
