@@ -28,7 +28,7 @@ from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.checks import did_you_mean
 from mlxsched.schedules.forms import parse
 from mlxsched.schedules.registry import alias_names, entry, names
-from mlxsched.schedules.run import FAMILIES, for_run
+from mlxsched.schedules.run import FAMILIES, for_run, has_own_warmup
 
 if TYPE_CHECKING:
     from mlxsched.config.schema import RunConfig
@@ -110,7 +110,8 @@ def _spec(spec: str | Mapping[str, Any], shape: Shape) -> Any:
 def _family(name: str, shape: Shape) -> Planned:
     """A schedule by its name alone; the note says what was assumed."""
     peak = DEFAULT_PEAK if shape.peak is None else shape.peak
-    warmup = DEFAULT_WARMUP if shape.warmup is None else shape.warmup
+    own = shape.warmup is None and has_own_warmup(name)
+    warmup = (0 if own else DEFAULT_WARMUP) if shape.warmup is None else shape.warmup
     steps = shape.steps or DEFAULT_STEPS
     try:
         schedule = for_run(name, peak=peak, steps=steps, warmup=warmup, end=shape.end or 0.0)
@@ -123,7 +124,11 @@ def _family(name: str, shape: Shape) -> Planned:
         )
     said = {"--peak": shape.peak, "--steps": shape.steps, "--warmup": shape.warmup}
     values = {"--peak": peak, "--steps": steps, "--warmup": warmup}
-    assumed = ", ".join(f"{flag} {number(values[flag])}" for flag, value in said.items() if value is None)
+    assumed = ", ".join(
+        f"{flag} {number(values[flag])}"
+        for flag, value in said.items()
+        if value is None and not (own and flag == "--warmup")
+    )
     return _planned(name, schedule, shape, steps, f"assumed {assumed}" if assumed else "")
 
 
@@ -154,14 +159,17 @@ def _configured(name: str, shape: Shape, *, preset: str | None = None, file: Pat
 
     said = {"learning_rate": shape.peak, "warmup": shape.warmup, "end_lr": shape.end}
     flags = {key: value for key, value in said.items() if value is not None}
-    config = load_config(preset=preset, file=file, flags=flags).config
+    loaded = load_config(preset=preset, file=file, flags=flags)
+    config = loaded.config
     updates = _updates(config)
     if config.lr_schedule is not None:
         return _planned(name, _from_mlx_lm(config.lr_schedule), shape, updates)
     known, spec = shape.steps or updates, config.schedule or "linear"
     steps = known or DEFAULT_STEPS
     note = "" if known else f"its length depends on the data; drawn over {steps} updates (--steps)"
-    schedule = for_run(spec, peak=config.learning_rate, steps=steps, warmup=config.warmup, end=config.end_lr)
+    own = loaded.origins.get("warmup") == "default" and has_own_warmup(spec)
+    warmup = 0 if own else config.warmup
+    schedule = for_run(spec, peak=config.learning_rate, steps=steps, warmup=warmup, end=config.end_lr)
     return _planned(name, schedule, shape, steps, note)
 
 

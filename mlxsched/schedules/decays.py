@@ -13,7 +13,7 @@ from mlxsched.schedules.base import Endless
 from mlxsched.schedules.checks import Above0, Rate, Real, Steps
 from mlxsched.schedules.numeric import Backend, Number
 from mlxsched.schedules.segments import Segment, Segmented
-from mlxsched.schedules.shapes import TAILS, Curve, Blend, geometric, to_the_power
+from mlxsched.schedules.shapes import TAILS, Blend, Curve, geometric, to_the_power
 from mlxsched.schedules.shapes import cosine as cosine_shares
 
 
@@ -27,7 +27,8 @@ class _Decay(Segmented):
         raise NotImplementedError
 
     def _segments(self) -> tuple[Segment, ...]:
-        return (Segment("decay", self.steps, self.init, self.end, self._curve()),)
+        name = "decay" if self.end <= self.init else "warmup"
+        return (Segment(name, self.steps, self.init, self.end, self._curve()),)
 
 
 @dataclass(frozen=True)

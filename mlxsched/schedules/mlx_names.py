@@ -160,7 +160,8 @@ class linear_schedule(Segmented):
     steps: Steps
 
     def _segments(self) -> tuple[Segment, ...]:
-        return (Segment("linear", self.steps, self.init, self.end, TAILS["linear"]),)
+        name = "decay" if self.end <= self.init else "warmup"
+        return (Segment(name, self.steps, self.init, self.end, TAILS["linear"]),)
 
     def _value(self, step: Number, ops: Backend) -> Number:
         if ops is not MLX:

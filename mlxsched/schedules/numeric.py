@@ -254,7 +254,9 @@ def numpy_backend() -> Backend:
     return Backend(
         name="numpy",
         real=lambda x: x.astype(np.float64),
-        full=lambda like, value: value if np.shape(value) == like.shape else np.full(like.shape, value, np.float64),
+        full=lambda like, value: (
+            value if np.shape(value) == like.shape else np.full(like.shape, value, np.float64)
+        ),
         where=np.where,
         minimum=np.minimum,
         maximum=np.maximum,

@@ -8,13 +8,16 @@ from typing import Any
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Part, Schedule
-from mlxsched.schedules.checks import Span, below, span, span_steps
+from mlxsched.schedules.checks import Span, below, count, span, span_steps
 from mlxsched.schedules.checks import steps as checked_steps
 from mlxsched.schedules.forms import from_dict, read
 from mlxsched.schedules.registry import entry
 
 FAMILIES = {"linear": "warmup_linear", "cosine": "warmup_cosine", "constant": "warmup_constant"}
 """What the app's short names stand for."""
+INSIDE = {"plateau": "constant", "greedy": "constant"}
+"""What the controllers scale when they are not told: they find the decay themselves."""
+PEAKS = {"init", "peak", "learning_rate"}
 
 
 def for_run(
@@ -31,6 +34,8 @@ def for_run(
             one in front, within `steps`.
         end: fills in a missing `end`.
 
+    A schedule inside another one is filled in likewise; `plateau` and `greedy` scale a constant rate by default.
+
     Raises:
         ScheduleError: the spec cannot be read or its arguments don't fit.
 
@@ -38,6 +43,8 @@ def for_run(
     warmup_linear(peak=0.0002, steps=1000, warmup=0.1, end=0.0)
     >>> for_run("wsd(decay=0.1)", peak=2e-4, steps=1000)(900)
     0.0002
+    >>> for_run("plateau(patience=1)", peak=2e-4, steps=1000, warmup=100).schedule
+    warmup_constant(peak=0.0002, warmup=100)
     >>> for_run("rex", peak=2e-4, steps=1000, warmup=100).phases[0]
     Phase(name='warmup', start=0, end=100)
     """
@@ -54,27 +61,64 @@ def for_run(
     return _filled(given, {"peak": peak, "steps": steps, "warmup": warmup, "end": end})
 
 
-def _filled(given: dict[str, Any], run: dict[str, Any]) -> Schedule:
+def has_own_warmup(spec: object) -> bool:
+    """Whether a family comes with a warmup that is part of its shape, as `one_cycle` does.
+
+    A run that was told nothing about the warmup leaves such a family its own.
+
+    >>> has_own_warmup("one_cycle"), has_own_warmup("wsd(decay=0.1)")
+    (True, False)
+    """
+    given = read(spec) if isinstance(spec, str) else spec
+    if not isinstance(given, Mapping):
+        return False
+    own = {one.name: one.default for one in entry(_family(given)).parameters}.get("warmup")
+    return isinstance(own, float) and own > 0
+
+
+def _filled(given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
     name = _family(given)
     parameters = {one.name: one for one in entry(name).parameters}
+    if "schedule" in parameters:
+        return _around(name, given, run)
     updates = span_steps(span("warmup", run["warmup"]), checked_steps("steps", run["steps"]))
-    in_front = updates if "warmup" not in parameters and not {"init", "peak"} & given.keys() else 0
+    warms_up = {"warmup", "num_warmup_steps"} & parameters.keys()
+    in_front = 0 if warms_up or PEAKS & given.keys() else updates
     left = run["steps"] - in_front
-    wanted = {"peak": run["peak"], "steps": left, "decay_steps": left, "end": run["end"]}
+    wanted = {"peak": run["peak"], "learning_rate": run["peak"], "end": run["end"]}
+    wanted |= dict.fromkeys(("steps", "decay_steps", "num_training_steps"), left)
     if updates:
         ratio_will_do = "warmup" in parameters and parameters["warmup"].annotation == "Span"
-        wanted["warmup"] = run["warmup"] if ratio_will_do else updates
+        wanted |= {"warmup": run["warmup"] if ratio_will_do else updates, "num_warmup_steps": updates}
     if "peak" not in parameters and "init" in parameters and parameters["init"].default is Parameter.empty:
         wanted["init"] = run["peak"]
     filled = {key: value for key, value in wanted.items() if key in parameters and key not in given}
     schedule = {**given, **filled, "name": name}
-    if in_front and {"init", "peak"} & filled.keys():
+    if in_front and PEAKS & filled.keys():
         below("warmup", updates, "steps", run["steps"])
         schedule = {"name": "with_warmup", "schedule": schedule, "warmup": updates}
     return from_dict(schedule)
 
 
-def _family(given: dict[str, Any]) -> str:
+def _around(name: str, given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
+    """A schedule around another one, which is filled in with what the outer one leaves of the run."""
+    given, inner_run = dict(given), dict(run)
+    if name == "with_warmup":
+        given.setdefault("warmup", span_steps(run["warmup"], run["steps"]))
+        inner_run |= {"steps": run["steps"] - count("warmup", given["warmup"]), "warmup": 0}
+    elif name == "cooldown" and "start" in given:
+        given = {"decay_steps": run["steps"] - count("start", given["start"]), "end": run["end"], **given}
+    elif name == "repeat" and "period" in given:
+        inner_run["steps"] = given["period"]
+    inner = given.get("schedule", INSIDE.get(name))
+    if isinstance(inner, str):
+        inner = read(inner)
+    if isinstance(inner, Mapping):
+        inner = _filled(inner, inner_run)
+    return from_dict({**given, "name": name} | ({} if inner is None else {"schedule": inner}))
+
+
+def _family(given: Mapping[str, Any]) -> str:
     """The registered name: a short name means the app's family when the family has the arguments given."""
     name = given.get("name")
     if name not in FAMILIES:

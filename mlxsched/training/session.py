@@ -130,8 +130,13 @@ def plan_length(config: RunConfig, rows: int) -> planning.Length:
 def plan_warmup(config: RunConfig, origins: Mapping[str, str], updates: int) -> tuple[int | float, list[str]]:
     """The warmup that fits, and what to say of it.
 
-    A preset's is shortened to a tenth of the run, one's own is taken at its word.
+    A preset's is shortened to a tenth of the run, one's own is taken at its word. Where nobody chose one,
+    a family with a warmup of its own, such as one_cycle, keeps that: 0 here.
     """
+    from ..schedules.run import has_own_warmup
+
+    if origins.get("warmup", "default") == "default" and has_own_warmup(config.schedule):
+        return 0, []
     if origins.get("warmup", "default").startswith(("preset", "default")):
         warmup, shortened = planning.shorten_warmup(config.warmup, updates)
         return warmup, [shortened] if shortened else []

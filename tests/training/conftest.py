@@ -32,7 +32,7 @@ def session():
 def train(session, tmp_path):
     """Train a short run to its end; gives run, progress and the events."""
 
-    def make(name="run", schedule=None, **flags):
+    def make(name="run", **flags):
         made = session(**flags)
         run = create_run(made, tmp_path / name)
         events = []

@@ -50,7 +50,7 @@ def test_every_row_is_trained_on_once_an_epoch(session, tmp_path, excel_rows):
 
 
 def test_the_loss_falls(train):
-    run, _, _ = train(iters=30, learning_rate=3e-3, schedule="constant")
+    run, _, _ = train(iters=30, learning_rate=3e-3)
     losses = [r["loss"] for r in records(run, "eval")]
     assert losses[-1] < losses[0] - 0.2
 
