@@ -21,21 +21,21 @@ from typing import Any
 class Factors:
     """Numbers kept or in flight, as multiples of the widths of a layer, of the logits and of what is trained."""
 
-    kept_hidden: float = 5.95
-    kept_intermediate: float = 2.39
-    kept_queries: float = 7.77
-    kept_keys: float = 3.0
-    kept_scores: float = 1.29
-    working_hidden: float = 0.97
+    kept_hidden: float = 6.3
+    kept_intermediate: float = 4.31
+    kept_queries: float = 4.18
+    kept_keys: float = 1.11
+    kept_scores: float = 1.24
+    working_hidden: float = 1.46
     working_intermediate: float = 11.13
-    working_queries: float = 3.32
-    working_scores: float = 1.23
-    again: float = 1.28  # a layer that is computed again in the backward pass, beside the one in flight
-    logits_plain: float = 3.67
-    logits_gathered: float = 2.41
+    working_queries: float = 3.81
+    working_scores: float = 0.68
+    again: float = 1.37  # a layer that is computed again in the backward pass, beside the one in flight
+    logits_plain: float = 3.51
+    logits_gathered: float = 2.26
     logits_chunk: float = 3.86
-    overlap: float = 1.85  # the p above: 1 would be a sum, infinity the larger one
-    trained: float = 3.61  # moments, sums and gradients while a micro-batch is computed
+    overlap: float = 1.97  # the p above: 1 would be a sum, infinity the larger one
+    trained: float = 3.92  # moments, sums and gradients while a micro-batch is computed
     applied: float = 7.77  # and while the update is made
 
 
@@ -138,6 +138,7 @@ def _head(shape: ModelShape, way: Way, tokens: int, targets: int, factors: Facto
     """Bytes of the logits and their gradient, which are float32."""
     if not way.gathered:
         return 4 * factors.logits_plain * tokens * shape.vocabulary
+    gathered = factors.logits_gathered * targets
     if way.chunk and targets > way.chunk:
-        return 4 * factors.logits_chunk * way.chunk * shape.vocabulary
-    return 4 * factors.logits_gathered * targets * shape.vocabulary
+        gathered = min(gathered, factors.logits_chunk * way.chunk)
+    return 4 * gathered * shape.vocabulary
