@@ -144,6 +144,31 @@ def test_compiled_equals_eager(name):
     )
 
 
+# One of each way to compute: side by side, chained, by division, looked up, by powers, around another schedule.
+ONE_OF_EACH = [
+    "wsd",
+    "one_cycle",
+    "infinite",
+    "wsd_cycles",
+    "jagged",
+    "table",
+    "exponential",
+    "repeat",
+    "product",
+]
+
+
+def test_schedules_compiled_together_equal_eager_ones():
+    # Few, in one function: on a machine without their kernels in its cache MLX calls a C++ compiler for each.
+    schedules = [example(name) for name in ONE_OF_EACH]
+    many_points = ms.piecewise(list(range(0, 1000, 100)), [0.0, 1.0] * 5)
+    schedules += [many_points, ms.parse("restarts(peak=1e-3, first=10, multiplier=1.5)")]
+    compiled = mx.compile(lambda step: mx.stack([schedule(step) for schedule in schedules]))
+    for step in (0, 1, 7, 50, 449, 450, 851, 999, 1000, 10**6):
+        together = np.array(compiled(mx.array(step, mx.uint64)))
+        np.testing.assert_allclose(together, [schedule(step) for schedule in schedules], rtol=1e-6)
+
+
 def two_groups(fast, slow) -> tuple[dict[str, mx.array], int]:
     """Five updates of 1 with MultiOptimizer, parameter "b" at the first rate; parameters and number of traces."""
     groups = [optim.SGD(learning_rate=fast), optim.SGD(learning_rate=slow)]
