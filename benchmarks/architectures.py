@@ -32,6 +32,7 @@ from mlxsched.training.loss import PLAIN_LOSS  # noqa: E402
 VOCABULARY, LAYERS, HIDDEN, HEADS, HEAD = 160, 4, 64, 4, 16
 TOO_BIG = 30_000_000  # parameters: a size that this script knows no field for
 SECONDS = 120
+NOT_TRIED = "not tried"
 # Sizes by the names that mlx-lm's dataclasses have for them.
 SIZES: dict[str, Any] = {
     **dict.fromkeys(
@@ -296,10 +297,11 @@ class Line:
     kind: str
     head: str = ""
     prefix: str = ""
+    checkpoint: str = ""
     remark: str = ""
 
     def __str__(self) -> str:
-        return f"| {self.kind} | {self.head} | {self.prefix} | {self.remark.replace('|', '/')} |"
+        return f"| {self.kind} | {self.head} | {self.prefix} | {self.checkpoint} | {self.remark.replace('|', '/')} |"
 
 
 def tried(kind: str) -> Line:
@@ -309,16 +311,22 @@ def tried(kind: str) -> Line:
         check = SelfCheck(model, random_rows(0), PLAIN_LOSS)
     except (Exception, SystemExit) as error:  # noqa: BLE001 whatever a module does when it lacks something
         return Line(
-            kind, "not tried", "not tried", f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
+            kind,
+            NOT_TRIED,
+            NOT_TRIED,
+            NOT_TRIED,
+            f"{type(error).__name__}: {' '.join(str(error).split())[:90]}",
         )
     if not check.usable:
-        return Line(kind, "not tried", "not tried", "the plain path's own loss or gradients are not finite")
+        return Line(
+            kind, NOT_TRIED, NOT_TRIED, NOT_TRIED, "the plain path's own loss or gradients are not finite"
+        )
     notes: list[str] = []
-    route = choose_route(check, model, Wanted(prefix=True), notes.append)
+    route = choose_route(check, model, Wanted(prefix=True, checkpoint=1), notes.append)
     wrong = SelfCheck(model, random_rows(1), PLAIN_LOSS).complaint(route)
     head = "no" if route.head is None else "in chunks" if route.chunk else "gathered"
-    prefix = "no" if route.tap is None else "yes"
-    return Line(kind, head, prefix, f"WRONG: {wrong}" if wrong else "; ".join(notes))
+    prefix, checkpoint = ("yes" if taken else "no" for taken in (route.tap, route.checkpoint))
+    return Line(kind, head, prefix, checkpoint, f"WRONG: {wrong}" if wrong else "; ".join(notes))
 
 
 def in_a_process(kind: str) -> Line:
@@ -332,10 +340,10 @@ def in_a_process(kind: str) -> Line:
         if receiver.poll(SECONDS):
             line: Line = receiver.recv()
             return line
-        return Line(kind, "not tried", "not tried", f"takes more than {SECONDS} s")
+        return Line(kind, NOT_TRIED, NOT_TRIED, NOT_TRIED, f"takes more than {SECONDS} s")
     except EOFError:
         process.join()
-        return Line(kind, "not tried", "not tried", f"its process ends with code {process.exitcode}")
+        return Line(kind, NOT_TRIED, NOT_TRIED, NOT_TRIED, f"its process ends with code {process.exitcode}")
     finally:
         process.kill()
 
@@ -357,22 +365,24 @@ def main() -> None:
     for kind in sys.argv[1:] or architectures():
         lines.append(in_a_process(kind))
         print(lines[-1], file=sys.stderr, flush=True)
-    tried_lines = [line for line in lines if line.head != "not tried"]
+    tried_lines = [line for line in lines if line.head != NOT_TRIED]
     counts = Counter(line.head for line in tried_lines)
     prefixes = sum(line.prefix == "yes" for line in tried_lines)
+    checkpoints = sum(line.checkpoint == "yes" for line in tried_lines)
     wrong = sum(line.remark.startswith("WRONG") for line in tried_lines)
     print(f"""# Short cuts by architecture
 
 Made by `python benchmarks/architectures.py` with mlx-lm {mlx_lm.__version__}: a tiny random model of each
 architecture, LoRA on the upper half of its layers, float32. **Head**: the loss only at targets, the logits in
 chunks or (where what is behind the projection forbids it) gathered. **Prefix**: outputs of the frozen layers kept.
+**Checkpointing**: every layer computed again in the backward pass.
 A short cut that is not right is found by the self-check at the start of a run and not taken.
 
 Of {len(lines)} architectures {len(tried_lines)} could be built tiny; head in chunks in {counts["in chunks"]}, gathered
-in {counts["gathered"]}, plain in {counts["no"]}; prefix in {prefixes}. Taken and wrong: {wrong}.
+in {counts["gathered"]}, plain in {counts["no"]}; prefix in {prefixes}; checkpointing in {checkpoints}. Taken and wrong: {wrong}.
 
-| architecture | head | prefix | remark |
-| --- | --- | --- | --- |""")
+| architecture | head | prefix | checkpointing | remark |
+| --- | --- | --- | --- | --- |""")
     print("\n".join(map(str, lines)))
 
 
