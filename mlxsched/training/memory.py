@@ -19,6 +19,7 @@ from ..errors import UsageError
 from ..platform.machine import total_memory
 from .fast.cross_entropy import chunk_rows
 from .fast.route import padded_targets
+from .fast.self_check import sample_batch
 from .model import LoadedModel
 from .trees import flatten, n_bytes
 
@@ -132,8 +133,17 @@ def _predict(
         )
         for count, length in grid.shapes
     )
+    if config.fast:
+        above = max(above, _self_check(shape, way, rows))
     weights = n_bytes(loaded.model.parameters())
     return MemoryPlan(weights, above, 0, limit, tokens, checkpoint)
+
+
+def _self_check(shape: ModelShape, way: Way, rows: Rows) -> int:
+    """Bytes that the plain path takes on the few rows that the short cuts are compared on at the start."""
+    count, length = sample_batch(rows).shape
+    plain = replace(way, gathered=False, chunk=None, checkpoint=0)
+    return peak_above_weights(shape, plain, count, length, count * length)
 
 
 def way_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Way:

@@ -38,7 +38,8 @@ class Measured:
 
     ``epochs``: seconds of each epoch.  ``wall``: seconds of the first one by the wall's clock.  ``start``: seconds
     before the first update.  ``losses``: means over as many updates as mlx-lm reports at a time, first epoch.
-    ``peak``: bytes above what was there before.  ``padded``: positions of an epoch, padding included.
+    ``peak``: bytes above what was there before; ``start_peak``: those before the first update.  ``padded``: positions
+    of an epoch, padding included.
     """
 
     epochs: list[float]
@@ -46,6 +47,7 @@ class Measured:
     start: float
     losses: list[float]
     peak: int
+    start_peak: int
     padded: int
 
 

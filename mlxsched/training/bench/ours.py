@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,6 +62,8 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Me
         run = create_run(session, Path(directory) / "run")
         with run.lock():
             trainer = Trainer(session, run, watch.emit, between_updates=watch.between_updates)
+            start_peak = peak()
+            mx.reset_peak_memory()
             trainer.train()
     per_epoch = session.plan.updates_per_epoch
     edges = [*watch.begun[: session.plan.updates], watch.end][::per_epoch]
@@ -72,7 +75,8 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Me
         losses=[
             float(np.mean(losses[i : i + reported])) for i in range(0, per_epoch - reported + 1, reported)
         ],
-        peak=peak(),
+        peak=max(peak(), start_peak),
+        start_peak=start_peak,
         padded=_padded(session),
     )
 

@@ -139,6 +139,7 @@ def train(session: Session, order: NDArray[np.int64], epochs: int) -> Measured:
         start=edges[0].since(started),
         losses=losses[: session.plan.updates_per_epoch // reported(session)],
         peak=peak(),
+        start_peak=0,
         padded=sum(batches.padded[:per_epoch]),
     )
 
