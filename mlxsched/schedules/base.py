@@ -243,7 +243,12 @@ def phases_of(part: Part, start: int, end: int | None) -> list[Phase]:
         return [Phase(getattr(part, "__name__", "function"), start, end)]
     placed = [(p.name, start + p.start, end if p.end is None else start + p.end) for p in part.phases]
     cut = [
-        Phase(name, first, last if end is None or last is None else min(last, end))
+        # What ends before another one takes over is held until then.
+        Phase(
+            "hold" if name == "end" and end else name,
+            first,
+            last if end is None or last is None else min(last, end),
+        )
         for name, first, last in placed
     ]
     return [phase for phase in cut if phase.end is None or phase.start < phase.end]

@@ -1,4 +1,4 @@
-"""What the batch size, Adam's missing bias correction and LoRA's two matrices ask of a schedule."""
+"""Batch size, bias correction and LoRA+."""
 
 from __future__ import annotations
 

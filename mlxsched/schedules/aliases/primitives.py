@@ -1,4 +1,4 @@
-"""The few shapes that other libraries have and the rest of this package does not need."""
+"""Shapes that only other libraries have."""
 
 from __future__ import annotations
 
