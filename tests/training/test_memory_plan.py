@@ -36,11 +36,12 @@ def test_less_memory_means_smaller_micro_batches_then_checkpointing_and_the_same
 
 
 def test_what_was_chosen_is_in_the_config_so_that_a_resume_finds_it(session):
-    made = session(memory=int(session().memory.peak * 0.45))
+    made = session(batch_size=32, memory=int(session(batch_size=32).memory.peak * 0.45))
     assert made.config.micro_batch_tokens == made.micro_batch_tokens
     assert made.origins["grad_checkpoint"] == "memory plan"
     again = session(
-        **{key: getattr(made.config, key) for key in ("memory", "micro_batch_tokens", "grad_checkpoint")}
+        batch_size=32,
+        **{key: getattr(made.config, key) for key in ("memory", "micro_batch_tokens", "grad_checkpoint")},
     )
     assert again.memory == made.memory
 
