@@ -106,6 +106,7 @@ class Comparison:
             else None,
             "wall_tokens_per_second": self._median(lambda r: self.tokens / side(r).wall),
             "peak_memory_mb": self._median(lambda r: side(r).peak / 1e6),
+            "start_peak_memory_mb": self._median(lambda r: side(r).start_peak / 1e6),
             "padding": 1 - self.tokens / side(self.rounds[0]).padded,
             "ceiling_share": self._median(lambda r: self.work / side(r).epochs[0] / r.ceiling),
             "start_seconds": self._median(lambda r: side(r).start),
