@@ -132,7 +132,8 @@ def rectified(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]
     """
     x = done
     # Below 1/2 the difference cancels: there the series stands in for it, with an error below 1e-10.
-    small = x * (0.5 - x * (1 / 12 - x * x * (1 / 720 - x * x / 30240)))
+    square = x * x
+    small = x * (0.5 - x * (1 / 12 - square * (1 / 720 - square * (1 / 30240 - square / 1209600))))
     safe = ops.maximum(x, 0.5)
     share = ops.where(x < 0.5, small, 1.0 - safe / ops.expm1(safe))
     rise = ops.sqrt(share) / math.sqrt(1 - RADAM_SPAN / math.expm1(RADAM_SPAN))
