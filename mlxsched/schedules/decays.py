@@ -13,7 +13,7 @@ from mlxsched.schedules.base import Endless
 from mlxsched.schedules.checks import Above0, Rate, Real, Steps
 from mlxsched.schedules.numeric import Backend, Number
 from mlxsched.schedules.segments import Segment, Segmented
-from mlxsched.schedules.shapes import TAILS, Blend, Curve, geometric, to_the_power
+from mlxsched.schedules.shapes import TAILS, Blend, Curve, geometric, one_minus_power, to_the_power
 from mlxsched.schedules.shapes import cosine as cosine_shares
 
 
@@ -137,12 +137,7 @@ class polynomial(_Decay):
     def _weights(self, done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
         if self.k == 1:
             return to_the_power(self.power, left, done, ops)
-        return to_the_power(self.power, self._k_rest(done, left, ops), ops.pow(done, self.k), ops)
-
-    def _k_rest(self, done: Number, left: Number, ops: Backend) -> Number:
-        """1 - p^k; in the second half from log(1 - left), where the plain difference would cancel."""
-        late = -ops.expm1(self.k * ops.log1p(-ops.minimum(left, 0.5)))
-        return ops.where(done < left, 1.0 - ops.pow(done, self.k), late)
+        return to_the_power(self.power, one_minus_power(done, left, self.k, ops), ops.pow(done, self.k), ops)
 
 
 @dataclass(frozen=True)

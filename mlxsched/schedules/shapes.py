@@ -91,6 +91,12 @@ def to_the_power(exponent: float, first: Number, second: Number, ops: Backend) -
     return share, ops.where(second < 0.5, early, 1.0 - share)
 
 
+def one_minus_power(done: Number, left: Number, exponent: float, ops: Backend) -> Number:
+    """1 - done^exponent; in the second half from log(1 - left), where the plain difference would cancel."""
+    late = -ops.expm1(exponent * ops.log1p(-ops.minimum(left, 0.5)))
+    return ops.where(done < left, 1.0 - ops.pow(done, exponent), late)
+
+
 def mirror_cosine(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
     """The cosine mirrored at the straight line: 2 * linear - cosine."""
     first, second = cosine(done, left, ops)

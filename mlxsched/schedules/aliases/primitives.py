@@ -13,7 +13,7 @@ from mlxsched.schedules.base import Endless, Phase, Schedule
 from mlxsched.schedules.checks import Above0, Count, Rate, Real, Steps, one_of, rate, real
 from mlxsched.schedules.numeric import PYTHON, Backend, Number
 from mlxsched.schedules.segments import Segment, Segmented, hold
-from mlxsched.schedules.shapes import TAILS, cosine, linear, one_minus_sqrt
+from mlxsched.schedules.shapes import TAILS, cosine, linear, one_minus_power, one_minus_sqrt
 
 HORIZON = 2**40
 """Steps for which growing cycles are laid out, a trillion."""
@@ -239,7 +239,6 @@ class restarts(Schedule):
             (*_ends(start, end), self._high(float(index), PYTHON))
             for index, (start, end) in enumerate(itertools.pairwise(starts))
         ]
-
         fractions = any(start % 1 for start in starts)
 
         def rate(
@@ -281,12 +280,6 @@ def _ends(start: float, end: float) -> tuple[float, ...]:
     """Whole steps at or around a cycle's two ends, each with how far the end is from it, and the length."""
     first, last = math.floor(start), math.ceil(end)
     return first, start - first, last, last - end, end - start
-
-
-def one_minus_power(done: Number, left: Number, k: float, ops: Backend) -> Number:
-    """1 - done^k, without cancellation near done = 1."""
-    late = -ops.expm1(k * ops.log1p(-ops.minimum(left, 0.5)))
-    return ops.where(done < left, 1.0 - ops.pow(done, k), late)
 
 
 @dataclass(frozen=True)
