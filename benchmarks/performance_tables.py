@@ -71,8 +71,8 @@ CASES = {
     "small-lean": Case("the same, leanest", "llama-135m", changes=SMALL, rows=16, rounds=3, flags=LEAN),
     "llama-135m": Case("Llama 135M", "llama-135m", **FEW),
     "llama-135m-lean": Case("Llama 135M, leanest", "llama-135m", flags=LEAN, **FEW),
-    "granite-350m": Case("Granite 350M", "granite-350m", **{**FEW, "trained": 14}),
-    "qwen3-0.6b": Case("Qwen3 0.6B", "qwen3-0.6b", **{**FEW, "trained": 14}),
+    "granite-350m": Case("Granite 350M", "granite-350m", **{**FEW, "trained": 14, "longest": 256}),
+    "qwen3-0.6b": Case("Qwen3 0.6B", "qwen3-0.6b", **{**FEW, "trained": 14, "longest": 256}),
     "bf16": Case(
         "Llama 135M, 2 of its layers, bf16", "llama-135m", kind="bfloat16", changes={"num_hidden_layers": 2},
         **{**FEW, "trained": 1, "rows": 4, "longest": 128},
