@@ -65,10 +65,10 @@ CASES = {
     "tiny-all": Case("bundled, all layers trained", trained=-1),
     "wikisql": Case("4 layers of 128, GPT-2 vocabulary", "llama-135m", "WikiSQL", changes=SMALL, rows=20),
     "wikisql-lean": Case(
-        "the same, leanest", "llama-135m", "WikiSQL", changes=SMALL, rows=20, rounds=3, flags=LEAN
+        "4 layers of 128, GPT-2 vocabulary, leanest", "llama-135m", "WikiSQL", changes=SMALL, rows=20, rounds=3, flags=LEAN
     ),
     "small": Case("4 layers of 128, GPT-2 vocabulary", "llama-135m", changes=SMALL, rows=16, rounds=3),
-    "small-lean": Case("the same, leanest", "llama-135m", changes=SMALL, rows=16, rounds=3, flags=LEAN),
+    "small-lean": Case("4 layers of 128, GPT-2 vocabulary, leanest", "llama-135m", changes=SMALL, rows=16, rounds=3, flags=LEAN),
     "llama-135m": Case("Llama 135M", "llama-135m", **FEW),
     "llama-135m-lean": Case("Llama 135M, leanest", "llama-135m", flags=LEAN, **FEW),
     "granite-350m": Case("Granite 350M", "granite-350m", **{**FEW, "trained": 14, "longest": 256}),
