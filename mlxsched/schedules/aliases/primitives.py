@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from mlxsched.errors import ScheduleError
+from mlxsched.schedules import shapes
 from mlxsched.schedules.base import Endless, Phase, Schedule
 from mlxsched.schedules.checks import Above0, Count, Rate, Real, Steps, one_of, rate, real
 from mlxsched.schedules.numeric import PYTHON, Backend, Number
 from mlxsched.schedules.segments import Segment, Segmented, hold
-from mlxsched.schedules.shapes import TAILS, cosine, linear, one_minus_power, one_minus_sqrt
+from mlxsched.schedules.shapes import HALF_PI, TAILS, cosine, one_minus_power
 
 HORIZON = 2**40
 """Steps for which growing cycles are laid out, a trillion."""
@@ -68,13 +69,11 @@ class through(Segmented):
 
     def _segments(self) -> tuple[Segment, ...]:
         """The pieces between whole steps."""
-        marks = [int(step) for step in self.at]
-        ways = zip(marks, marks[1:], self.values, self.values[1:], strict=False)
         pieces = [
-            Segment(_way(low, high), stop - start, low, high, TAILS[self.shape])
-            for start, stop, low, high in ways
+            Segment(_way(low, high), int(stop) - int(start), low, high, TAILS[self.shape])
+            for start, stop, low, high in self._pieces()
         ]
-        return hold("before", marks[0], self.values[0]), *pieces, hold("end", 1, self.values[-1])
+        return hold("before", int(self.at[0]), self.values[0]), *pieces, hold("end", 1, self.values[-1])
 
     def _value(self, step: Number, ops: Backend) -> Number:
         if all(step >= 0 and step.is_integer() for step in self.at):
@@ -104,11 +103,11 @@ class through(Segmented):
     @property
     def phases(self) -> tuple[Phase, ...]:
         parts = [
-            Phase(_way(first, last), max(math.ceil(start), 0), max(math.ceil(end), 0))
+            Phase(_way(first, last), max(math.ceil(start), 0), math.ceil(end))
             for start, end, first, last in self._pieces()
+            if end > 0
         ]
-        shown = [part for part in parts if part.end is not None and part.start < part.end]
-        return (*shown, Phase("end", max(math.ceil(self.at[-1]), 0), None))
+        return (*parts, Phase("end", max(math.ceil(self.at[-1]), 0), None))
 
 
 def _way(first: float, last: float) -> str:
@@ -211,9 +210,9 @@ class restarts(Schedule):
         value = self._even(step, ops) if self.multiplier == 1 else self._growing(step, ops)
         return value if self.until is None else ops.where(step < self.until, value, self.end)
 
-    def _cycle(self, high: Number, done: Number, left: Number, ops: Backend) -> Number:
-        """The rate at these shares of a cycle that starts at `high`."""
-        down = self._down(done, left, ops)
+    def _cycle(self, high: Number, done: Number, left: Number, length: Number, ops: Backend) -> Number:
+        """The rate when so much of a cycle that starts at `high` is done and left."""
+        down = self._down(done, left, length, ops)
         return high * down + self.end * (1.0 - down) if self.end else high * down
 
     def _high(self, index: Number, ops: Backend) -> Number:
@@ -228,9 +227,9 @@ class restarts(Schedule):
         length = Fraction(self.first).limit_denominator(10**4)
         parts = step * length.denominator if length.denominator > 1 else step
         inside = parts % length.numerator
-        done = ops.real(inside) / float(length.numerator)
-        left = ops.real(length.numerator - inside) / float(length.numerator)
-        return self._cycle(self._high(ops.real(parts // length.numerator), ops), done, left, ops)
+        high = self._high(ops.real(parts // length.numerator), ops)
+        left = ops.real(length.numerator - inside)
+        return self._cycle(high, ops.real(inside), left, float(length.numerator), ops)
 
     def _growing(self, step: Number, ops: Backend) -> Number:
         """The rate in cycles that each have their own length."""
@@ -247,7 +246,7 @@ class restarts(Schedule):
             done, left = ops.real(step - first), ops.real(last - step)
             if fractions:
                 done, left = done - late, left - early
-            return self._cycle(high, ops.minimum(done / size, 1.0), ops.maximum(left / size, 0.0), ops)
+            return self._cycle(high, ops.minimum(done, size), ops.maximum(left, 0.0), size, ops)
 
         bounds = tuple(math.ceil(start) for start in starts[1:-1])
         return ops.choose(bounds, list(zip(*rows, strict=True)), rate, step)
@@ -263,8 +262,11 @@ class restarts(Schedule):
             starts.append(float(round(start)) if abs(start - round(start)) < 1e-9 * start else start)
         return starts
 
-    def _down(self, done: Number, left: Number, ops: Backend) -> Number:
+    def _down(self, done: Number, left: Number, length: Number, ops: Backend) -> Number:
         """The shape, from 1 to 0."""
+        if self.shape == "cosine" and self.k == 1:
+            return shapes.squared_sines(done * (HALF_PI / length), left * (HALF_PI / length), ops)[0]
+        done, left = done / length, left / length
         if self.shape == "tanh":
             return 1.0 / (1.0 + ops.exp(2.0 * (self.lower * left + self.upper * done)))
         if self.k != 1:
@@ -367,14 +369,16 @@ class falling_plateau(Schedule):
         done = ops.real(passed) / float(self.decay_steps)
         left = ops.real(self.decay_steps - passed) / float(self.decay_steps)
         down = self._down(done, left, ops)
-        value = self._held(step, ops) * down + self.end * (1.0 - down)
+        value = self._held(step, ops) * down
+        if self.end:
+            value = value + self.end * (1.0 - down)
         return ops.where(step < self.stable_steps + self.decay_steps, value, self.end)
 
     def _held(self, step: Number, ops: Backend) -> Number:
         if self.timescale is None:
             return self.peak
         fallen = ops.pow(1.0 + ops.real(step) / self.timescale, -self.stable_power)
-        return ops.maximum(self.peak * fallen, self.end)
+        return ops.maximum(self.peak * fallen, self.end) if self.end else self.peak * fallen
 
     def _down(self, done: Number, left: Number, ops: Backend) -> Number:
         """The tail, from 1 to 0."""
@@ -383,7 +387,7 @@ class falling_plateau(Schedule):
         if self.tail == "exp":
             ratio = self.tail_ratio
             return ops.expm1(-math.log(ratio) * left) * (ratio / (1.0 - ratio))
-        weights = {"linear": linear, "1-sqrt": one_minus_sqrt, "cosine": cosine}[self.tail]
+        weights = {"linear": shapes.linear, "1-sqrt": shapes.one_minus_sqrt, "cosine": cosine}[self.tail]
         return weights(done, left, ops)[0]
 
     @property
