@@ -11,10 +11,22 @@ from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
-from .parts import WORDS, cell, date, number, table, word
+from .parts import PLAIN_SHEETS, QUOTED_SHEETS, WORDS, cell, date, number, table, word
 from .requests import request
 
-CELL = re.compile(r"\$?[A-P]\$?\d+|\b[A-P]:[A-P]\b")
+CELL = re.compile(r"\b[A-P]\d+|\b[A-P]:[A-P]\b|\b(?!I (?:need|want)|I'd)[A-P]\b")
+NAME = re.compile("|".join(sorted(WORDS + PLAIN_SHEETS + QUOTED_SHEETS, key=len, reverse=True)))
+NUMBER = re.compile(r"\b\d+(?:\.\d+)?\b")
+HOW_MANY = (
+    1,
+    1,
+    1,
+    2,
+    2,
+    3,
+    4,
+    6,
+)  # things to copy: with one there is no wrong place to look, so copying starts there
 
 
 class Document(NamedTuple):
@@ -44,11 +56,11 @@ def block_sheet(rng: Random) -> str:
 
 
 def listing(rng: Random) -> Document:
-    """Name the cells of a text, as they stand there."""
-    text = " ".join(note(rng) for _ in range(rng.randint(1, 2)))
-    found = CELL.findall(text)
-    ask = rng.choice(("Which cells are named here? {}", "List the cells: {}", "{} Name all cells of that."))
-    return Document(ask.format(text), " ".join(found) if found else "none")
+    """Name the cells, or the names, of a text in the order in which they stand there."""
+    text = note(rng) if rng.random() < 0.4 else request(rng).text
+    what, pattern = rng.choice((("cells", CELL), ("names", NAME), ("numbers", NUMBER)))
+    ask = rng.choice(("Which {} are here? {}", "List the {}: {}")).format(what, text)
+    return Document(ask, " ".join(pattern.findall(text)) or "none")
 
 
 def item(rng: Random) -> str:
@@ -65,14 +77,14 @@ def item(rng: Random) -> str:
     return date(rng).text if kind < 0.85 else table(rng, 1, sheet=0.0).range(0).formula
 
 
-def items(rng: Random, most: int) -> list[str]:
-    """Two or more different things to copy."""
-    return list(dict.fromkeys(item(rng) for _ in range(rng.randint(2, most))))
+def items(rng: Random) -> list[str]:
+    """Different things to copy, often a single one."""
+    return list(dict.fromkeys(item(rng) for _ in range(rng.choice(HOW_MANY))))
 
 
 def echo(rng: Random) -> Document:
     """Repeat a text or a list, forwards or backwards, with commas or without."""
-    listed, sign = items(rng, 8), rng.choice((" ", ", ", ",", ":", ";"))
+    listed, sign = items(rng), rng.choice((" ", ", ", ",", ":", ";"))
     text = rng.choice((sign.join(listed), sign.join(listed), note(rng), request(rng).formula))
     if rng.random() < 0.3:
         return Document(f"Backwards: {', '.join(listed)}", ", ".join(reversed(listed)))
@@ -81,7 +93,7 @@ def echo(rng: Random) -> Document:
 
 def pick(rng: Random) -> Document:
     """Name the thing that stands behind, or before, another one, or at a place."""
-    listed = items(rng, 8)
+    listed = items(rng)
     at = rng.randrange(1, len(listed)) if len(listed) > 1 else 0
     before = listed[at - 1]
     ask, answer = rng.choice((
@@ -93,19 +105,48 @@ def pick(rng: Random) -> Document:
 
 def fill(rng: Random) -> Document:
     """Put things in the place of small letters: `x is B2, y is Paid. y-x-y` gives `Paid-B2-Paid`."""
-    listed = items(rng, 5)
+    listed = items(rng)
     names = rng.sample("qrstuvwxyz", len(listed))
-    link, sign = rng.choice((" is ", "=", " stands for ", " as ")), rng.choice(("-", "/", ";", " ", ", ", "(", "+", '"'))
-    order = [rng.randrange(len(listed)) for _ in range(rng.randint(2, 6))]
+    link, sign = (
+        rng.choice((" is ", "=", " stands for ", " as ")),
+        rng.choice(("-", "/", ";", " ", ", ", "(", "+", '"')),
+    )
+    order = [rng.randrange(len(listed)) for _ in range(rng.randint(1, 5))]
     known = ", ".join(f"{name}{link}{value}" for name, value in zip(names, listed, strict=True))
     asked, answer = (sign.join(values[at] for at in order) for values in (names, listed))
     return Document(rng.choice((f"{known}. Write {asked}", f"Write {asked} with {known}")), answer)
 
 
-PLAIN = (
-    (lambda rng: request(rng).formula, 4, 0.25), (lambda rng: request(rng).text, 3, 0.2), (note, 3, 0.03),
+THINGS = (
+    "prices", "names", "hours", "key", "limit", "rate", "dates", "scores", "codes", "cities", "stock", "plan", "total",
+    "owner", "team", "costs", "budget", "label", "status", "start", "end", "target", "result", "backup",
 )  # fmt: skip
-CHATS = ((listing, 0.1), (echo, 0.14), (pick, 0.1), (fill, 0.18))
+PLACES = ("the {} {} in {}", "{1} in {2} for the {0}", "in {2} {1} the {0}", "the {} {} at {}", "{2} holds the {0}",
+          "use {2} for the {0}", "take the {0} from {2}", "with {2} as the {0}", "{0}: {2}")  # fmt: skip
+
+
+def roles(rng: Random) -> Document:
+    """Say where things are, then give the places of some of them, written as a sheet writes them."""
+    block = table(rng, 3)
+    told = [block.range(0), block.range(1), block.range(2), cell(rng), word(rng), cell(rng)]
+    rng.shuffle(told)
+    told = told[: rng.choice((1, 2, 3, 3, 4))]
+    names = rng.sample(THINGS, len(told))
+    parts = [rng.choice(PLACES).format(name, "are" if name.endswith("s") else "is", place.text)
+             for name, place in zip(names, told, strict=True)]  # fmt: skip
+    order = [rng.randrange(len(told)) for _ in range(rng.randint(1, 3))]
+    sign = rng.choice((",", " ", ";", "-", ", "))
+    text = rng.choice((", ", " and ", "; ")).join(parts) + block.where(rng)
+    ask = rng.choice(("{}. Where: {}", "{}. Give {}", "{1}? {0}")).format(
+        text, sign.join(names[at] for at in order)
+    )
+    return Document(ask, sign.join(told[at].formula for at in order))
+
+
+PLAIN = (
+    (lambda rng: request(rng).formula, 2, 0.15), (lambda rng: request(rng).text, 1, 0.08), (note, 1, 0.02),
+)  # fmt: skip
+CHATS = ((listing, 0.15), (echo, 0.15), (pick, 0.04), (fill, 0.14), (roles, 0.27))
 
 
 def documents(seed: int, avoid: frozenset[str]) -> Iterator[Document]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from .numeric import aggregate, threshold
+from .numeric import threshold
 from .parts import Said, Table, cell, cells, comparison, number, table, word, words
 
 
@@ -35,12 +35,12 @@ def tests(rng: Random) -> Said:
     """One test, or two under AND, OR or NOT."""
     kind = rng.random()
     first = test(rng)
-    if kind < 0.45:
+    if kind < 0.65:
         return first
-    if kind < 0.55:
+    if kind < 0.7:
         return Said(f"it is not true that {first.text}", f"NOT({first.formula})")
     second = test(rng)
-    if kind < 0.8:
+    if kind < 0.87:
         says = rng.choice(("{} and {}", "both {} and {}"))
         return Said(says.format(first.text, second.text), f"AND({first.formula},{second.formula})")
     says = rng.choice(("{} or {}", "either {} or {}"))
@@ -55,12 +55,12 @@ def result(rng: Random) -> Said:
     if kind < 0.7:
         value = str(rng.randint(0, 100))
         return Said(value, value)
-    return cell(rng) if kind < 0.85 else rng.choice((Said("nothing", '""'), aggregate(rng)))
+    return cell(rng) if kind < 0.85 else Said("nothing", '""')
 
 
 def if_else(rng: Random) -> Said:
     """IF, as an imperative."""
-    check = tests(rng) if rng.random() < 0.8 else threshold(rng)
+    check = tests(rng) if rng.random() < 0.9 else threshold(rng)
     yes, no = result(rng), result(rng)
     text = rng.choice((
         f"show {yes.text} if {check.text}, otherwise {no.text}",

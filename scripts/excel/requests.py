@@ -9,12 +9,12 @@ from .parts import Said
 
 # Intents worded as a thing ("the total of ...") and as a deed ("look up ..."), with their odds.
 THINGS = (
-    (numeric.simple, 26), (numeric.rounded, 5), (numeric.combined, 3), (numeric.share, 2.5), (numeric.labelled, 2),
+    (numeric.simple, 26), (numeric.rounded, 5), (numeric.combined, 2), (numeric.share, 2.5), (numeric.labelled, 2),
     *((make, odds * 0.9) for make, odds in texts.TEXTS), *((make, odds * 0.9) for make, odds in texts.DATES),
     (logic.vlookup, 3), (logic.position, 2.5),
 )  # fmt: skip
 DEEDS = (
-    (logic.if_else, 11), (logic.grades, 2), (logic.switch, 1.2), (logic.xlookup, 5), (logic.index_match, 3),
+    (logic.if_else, 9), (logic.grades, 2), (logic.switch, 1.2), (logic.xlookup, 5), (logic.index_match, 3),
     (logic.exists, 2), (logic.safe_ratio, 2),
 )  # fmt: skip
 
@@ -31,7 +31,7 @@ DEED_FRAMES = (
 
 def request(rng: Random) -> Said:
     """One request and its formula, `=` included."""
-    pool, frames = (THINGS, THING_FRAMES) if rng.random() < 0.68 else (DEEDS, DEED_FRAMES)
+    pool, frames = (THINGS, THING_FRAMES) if rng.random() < 0.7 else (DEEDS, DEED_FRAMES)
     makers, odds = zip(*pool, strict=True)
     made: Said = rng.choices(makers, odds)[0](rng)
     if made.text.startswith("if "):  # reads wrong behind "I need to"
