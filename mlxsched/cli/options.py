@@ -25,7 +25,7 @@ GROUPS = {
     "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience test test_batches "
     "report_to project_name",
     "Run directory": "run_dir name adapter_path save_every save_minutes keep_last",
-    "Machine": "fast grad_checkpoint checkpoint_every prefix_cache memory cache_limit wired_limit "
+    "Machine": "fast packing grad_checkpoint checkpoint_every prefix_cache memory cache_limit wired_limit "
     "clear_cache_threshold keep_awake pause_below",
 }
 
@@ -83,7 +83,7 @@ def _flag(key: str, group: str) -> Decorator:
     outer, _, inner = key.partition(".")
     field = LoraParameters.model_fields[inner] if inner else RunConfig.model_fields[outer]
     name = (inner or outer).replace("_", "-")
-    if field.annotation is bool:
+    if field.annotation in (bool, bool | None):
         return _option(f"--{name}/--no-{name}", group=group, key=key, default=None, help=field.description)
     return _option(f"--{name}", group=group, key=key, metavar=_metavar(field), help=_help(field))
 

@@ -71,7 +71,10 @@ class _Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: object, info: ValidationInfo) -> object:
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation not in (
+            bool,
+            bool | None,
+        ):
             raise ValueError("must not be true or false")
         return value
 
@@ -199,6 +202,10 @@ class RunConfig(_Strict):
 
     # the machine
     fast: bool = Field(default=True, description="Use the exact short cuts; --no-fast for the plain path.")
+    packing: bool | None = Field(
+        default=None,
+        description="Several short rows in a line; by default where that is predicted to be faster.",
+    )
     grad_checkpoint: bool = Field(default=False, description="Trade time for memory.")
     checkpoint_every: int = Field(
         default=1, gt=0, description="With grad_checkpoint: only every so many-th layer."

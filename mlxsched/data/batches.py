@@ -19,6 +19,7 @@ from mlxsched.data.order import rows_of_update, updates_per_epoch
 from mlxsched.data.rows import Rows
 
 Indices = NDArray[np.int64]
+Places = NDArray[np.int64]  # line and first position of each row
 Shape = tuple[int, int]
 
 GROWTH = 1.25
@@ -67,7 +68,11 @@ def _padded_rows(rows: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A micro-batch, padded at the right: ``inputs[:, :t+1]`` is what ``labels[:, t]`` is predicted from."""
+    """A micro-batch, padded at the right: ``inputs[:, :t+1]`` is what ``labels[:, t]`` is predicted from.
+
+    Where a line holds several rows, ``segments`` numbers them, padding last, and only inputs of the same segment
+    count; ``places`` has line and first position of each row. Without them each row has a line of its own.
+    """
 
     inputs: NDArray[np.int32]
     labels: NDArray[np.int32]
@@ -75,6 +80,8 @@ class Batch:
     indices: Indices
     n_tokens: int
     n_targets: int
+    places: Places | None = None
+    segments: NDArray[np.int32] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -217,14 +224,32 @@ def _allowed(shape: Shape, max_tokens: int | None, max_rows: int | None, grid: G
 def collate(rows: Rows, indices: Indices, grid: Grid) -> Batch:
     """Lay out the rows ``indices`` as one padded batch; padding (also whole padding rows) has weight 0."""
     shape = grid.shape(len(indices), max(_inputs(rows.lengths, index) for index in indices))
+    return lay_out(rows, indices, None, shape)
+
+
+def lay_out(
+    rows: Rows,
+    indices: Indices,
+    places: Places | None,
+    shape: Shape,
+    segments: NDArray[np.int32] | None = None,
+) -> Batch:
+    """A batch of ``shape`` with each of the rows ``indices`` at its place, or in a line of its own."""
     inputs, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     weights = np.zeros(shape, np.float32)
     n_tokens = 0
-    for line, index in enumerate(indices):
+    for (line, start), index in zip(places_of(indices, places), indices, strict=True):
         tokens, targets = rows[int(index)]
-        end = len(tokens) - 1
-        inputs[line, :end], labels[line, :end], weights[line, :end] = tokens[:-1], tokens[1:], targets[1:]
-        n_tokens += end
-    return Batch(
-        inputs, labels, weights, np.asarray(indices, np.int64), n_tokens, int(weights.sum(dtype=np.int64))
-    )
+        here = line, slice(start, start + len(tokens) - 1)
+        inputs[here], labels[here], weights[here] = tokens[:-1], tokens[1:], targets[1:]
+        n_tokens += len(tokens) - 1
+    n_targets = int(weights.sum(dtype=np.int64))
+    kept = np.asarray(indices, np.int64)
+    return Batch(inputs, labels, weights, kept, n_tokens, n_targets, places, segments)
+
+
+def places_of(indices: Indices, places: Places | None) -> list[tuple[int, int]]:
+    """Line and first position of each row; a line of its own for each where ``places`` is None."""
+    if places is None:
+        return [(line, 0) for line in range(len(indices))]
+    return [(int(line), int(start)) for line, start in places]

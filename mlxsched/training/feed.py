@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.batches import Grid, collate, micro_batches, shape_grid
+from ..data.batches import Batch, Grid, collate, micro_batches, shape_grid
 from ..data.order import rows_of_update
 from ..data.rows import Rows
 from .fast.for_run import PLAIN_WAY
@@ -30,7 +30,7 @@ class UpdateRows:
 class Feed:
     """Cuts ``rows`` into updates of ``rows_per_update`` rows and those into micro-batches.
 
-    ``layout`` makes a batch into arrays. ``last`` is the index of the update that has only ``last_rows`` rows, if there is one.
+    ``layout`` makes a batch into arrays, and says whether lines hold several rows. ``last`` is the index of the update that has only ``last_rows`` rows, if there is one.
     """
 
     def __init__(
@@ -59,8 +59,14 @@ class Feed:
 
     def __call__(self, update: int) -> UpdateRows:
         indices = self.indices(update)
-        parts = micro_batches(indices, self._rows.lengths, max_tokens=self._max_tokens, grid=self._grid)
-        batches = [collate(self._rows, part, self._grid) for part in parts]
+        batches = self._batches(indices)
         n_targets = sum(batch.n_targets for batch in batches)
         arrays = [self._layout(batch, n_targets) for batch in batches]
         return UpdateRows(indices, arrays, sum(batch.n_tokens for batch in batches), n_targets)
+
+    def _batches(self, indices: NDArray[np.int64]) -> list[Batch]:
+        lengths, packing = self._rows.lengths, self._layout.packing
+        if packing is not None:
+            return [packing.collate(self._rows, part) for part in packing.micro_batches(indices, lengths)]
+        parts = micro_batches(indices, lengths, max_tokens=self._max_tokens, grid=self._grid)
+        return [collate(self._rows, part, self._grid) for part in parts]

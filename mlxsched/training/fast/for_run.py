@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from ...data.packing import WIDEST, plan_packing
 from ...data.rows import Rows
 from ..loss import PLAIN_LOSS, LossOptions
 from .route import PLAIN, Layout, Route
-from .self_check import Note, SelfCheck, Wanted, choose_route
+from .self_check import Note, SelfCheck, Wanted, choose_route, packed_if_right
 from .states import PrefixStates, Store, make_states
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def ways_of_run(session: Session, directory: Path, note: Note) -> Ways:
         check = SelfCheck(model, session.train_rows, options)
         wanted = Wanted(prefix=config.prefix_cache > 0, checkpoint=checkpoint)
         route = choose_route(check, model, wanted, note)
+        route = _packed(session, route, options, note)
     store = Store(config.prefix_cache, directory)
     make = partial(_way, model, route, session.micro_batch_tokens, store, note)
     again = plan.updates > plan.updates_per_epoch
@@ -61,8 +63,25 @@ def ways_of_run(session: Session, directory: Path, note: Note) -> Ways:
     if config.val_batches >= 0:
         limit = config.val_batches * config.batch_size
     again = plan.updates >= plan.steps_per_eval
+    # Validation rows are sorted by length all at once, which leaves packing nothing to gain.
+    make = partial(_way, model, replace(route, packing=None), session.micro_batch_tokens, store, note)
     validation = make(valid, again=again, limit=limit, differentiable=False) if valid else training
     return Ways(training, validation)
+
+
+def _packed(session: Session, route: Route, options: LossOptions, note: Note) -> Route:
+    """``route`` with several rows in a line, where that is asked for or predicted to gain, and right."""
+    config, rows = session.config, session.train_rows
+    if config.packing is False:
+        return route
+    sizes: dict[str, int] = {"max_tokens": session.micro_batch_tokens}
+    packing = plan_packing(rows.lengths, session.plan.batch_size, **sizes, always=config.packing is True)
+    if packing is None:
+        if config.packing:
+            note(f"several rows in a line: not used, there are rows of more than {WIDEST} tokens")
+        return route
+    check = SelfCheck(session.loaded.model, rows, options, packing=packing)
+    return packed_if_right(check, route, packing, note)
 
 
 def _way(

@@ -13,15 +13,16 @@ from mlx.nn.layers.base import Module
 from numpy.typing import NDArray
 
 from ...data.batches import Batch
+from ...data.packing import Packing
 from ..loss import PLAIN_LOSS, LossOptions, weighted_loss
 from .checkpointing import checkpointed
 from .cross_entropy import chunked_loss, summed_loss
 from .head import Head, gathered_logits, gathered_states, logits_of_states
+from .packed import kept_apart
 from .prefix import Tap, prefix_replaced
 from .states import PrefixStates
 
 Arrays = tuple[mx.array, ...]
-Layout = Callable[[Batch, float], Arrays]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Route:
 
     ``head``: loss only at targets. ``chunk``: that many targets' logits at a time (None: all). ``tap``: start from
     stored states. ``checkpoint``: recompute every so many-th layer in the backward pass (0: none). ``compiled``: one
-    graph for each shape.
+    graph for each shape. ``packing``: several rows in a line.
     """
 
     head: Head | None = None
@@ -38,6 +39,7 @@ class Route:
     tap: Tap | None = None
     checkpoint: int = 0
     compiled: bool = False
+    packing: Packing | None = None
 
     def loss(
         self, options: LossOptions = PLAIN_LOSS, *, differentiable: bool = True
@@ -45,9 +47,12 @@ class Route:
         """The loss function of ``(model, *arrays)`` for arrays of `layout`."""
 
         def loss(model: Module, *arrays: mx.array) -> mx.array:
+            rest = list(arrays)
             with ExitStack() as stack:
                 if self.tap is not None:
-                    stack.enter_context(prefix_replaced(self.tap, arrays[-1]))
+                    stack.enter_context(prefix_replaced(self.tap, rest.pop()))
+                if self.packing is not None:
+                    stack.enter_context(kept_apart(model, rest.pop()))
                 stack.enter_context(checkpointed(model, self.checkpoint if differentiable else 0))
                 if self.head is None:
                     return weighted_loss(model, arrays[0], arrays[1], arrays[2], options)
@@ -63,19 +68,30 @@ class Route:
         return loss
 
     def layout(self, states: PrefixStates | None = None) -> Layout:
-        """How a batch becomes arrays; weights are divided by the given number of targets."""
+        """How rows become arrays on this route."""
+        return Layout(self.head is not None, self.packing, states)
 
-        def lay_out(batch: Batch, n_targets: float) -> Arrays:
-            weights = batch.weights / np.float32(n_targets)
-            columns: tuple[NDArray[Any], ...] = (batch.labels, weights)
-            if self.head is not None:
-                columns = at_targets(batch.labels, weights)
-            arrays = [mx.array(batch.inputs), *map(mx.array, columns)]
-            if states is not None:
-                arrays.append(states.batch(batch.indices, batch.shape))
-            return tuple(arrays)
 
-        return lay_out
+@dataclass(frozen=True)
+class Layout:
+    """Makes arrays of a batch: inputs, what is to be predicted, and, if there are any, segments and states."""
+
+    at_targets: bool
+    packing: Packing | None
+    states: PrefixStates | None
+
+    def __call__(self, batch: Batch, n_targets: float) -> Arrays:
+        """The arrays of ``batch``, its weights divided by ``n_targets``."""
+        weights = batch.weights / np.float32(n_targets)
+        columns: tuple[NDArray[Any], ...] = (batch.labels, weights)
+        if self.at_targets:
+            columns = at_targets(batch.labels, weights)
+        arrays = [mx.array(batch.inputs), *map(mx.array, columns)]
+        if self.packing is not None and batch.segments is not None:
+            arrays.append(mx.array(batch.segments))
+        if self.states is not None:
+            arrays.append(self.states.batch(batch.indices, batch.shape, batch.places))
+        return tuple(arrays)
 
 
 PLAIN = Route()

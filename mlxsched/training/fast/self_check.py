@@ -12,7 +12,8 @@ import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
 
-from ...data.batches import Batch
+from ...data.batches import Batch, collate, length_grid, places_of
+from ...data.packing import Packing
 from ...data.rows import Rows
 from ..loss import LossOptions, weighted_loss
 from ..step import global_norm
@@ -21,7 +22,8 @@ from .cross_entropy import chunk_rows
 from .head import find_head
 from .hooks import NotApplicable, dropout_off
 from .prefix import NothingFrozen, Tap, find_tap, prefix_states
-from .route import PLAIN, Route
+from .route import PLAIN, Arrays, Route
+from .states import put
 
 _ROWS, _POSITIONS = 3, 128  # of the checked batch
 Note = Callable[[str], None]
@@ -49,11 +51,24 @@ class Wanted:
 
 
 class SelfCheck:
-    """Compares routes through ``model`` with the plain path on the first rows of ``rows``."""
+    """Compares routes through ``model`` with the plain path on a few of ``rows``.
 
-    def __init__(self, model: Module, rows: Rows, options: LossOptions, *, gradients: bool = True) -> None:
+    With ``packing`` they are enough to fill two of its lines, and the routes that are compared have them packed.
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        rows: Rows,
+        options: LossOptions,
+        *,
+        gradients: bool = True,
+        packing: Packing | None = None,
+    ) -> None:
         self._model, self._options, self._gradients = model, options, gradients
-        self.batch = sample_batch(rows)
+        self.batch = self._as_taken = sample_batch(rows)
+        if packing is not None:
+            self.batch, self._as_taken = packed_sample(rows, packing)
         self.inputs = mx.array(self.batch.inputs)
         self._kept = flatten(model.trainable_parameters())
         self._tree = unflatten(_stirred(self._kept))
@@ -71,12 +86,10 @@ class SelfCheck:
     def complaint(self, route: Route) -> str | None:
         """Why ``route`` can't be taken; None if it agrees with the plain path."""
         try:
-            arrays = replace(route, tap=None).layout()(self.batch, self._n_targets)
+            arrays = self._arrays(route)
             if route.chunk:
                 # The few targets of the checked batch would all fit into one chunk.
                 route = replace(route, chunk=max(len(arrays[1]) // 2, 1))
-            if route.tap is not None:
-                arrays = (*arrays, self._states(route.tap))
             loss = route.loss(self._options, differentiable=self._gradients)
             got = self._run(loss, arrays, compiled=route.compiled)
         except NotApplicable as reason:
@@ -108,12 +121,21 @@ class SelfCheck:
         off = _relative_distance(gradients, wanted)
         return None if off <= self.tolerance.gradients else f"its gradients are off by {off:.1e}"
 
+    def _arrays(self, route: Route) -> Arrays:
+        arrays = replace(route, tap=None).layout()(self._as_taken, self._n_targets)
+        return arrays if route.tap is None else (*arrays, self._states(route.tap))
+
     def _states(self, tap: Tap) -> mx.array:
-        """What a store would hand out: padding repeats the last real position."""
+        """What a store would hand out for the targets' sake."""
         states = prefix_states(self._model, tap.layer, self.inputs)
-        ends = np.array([int(np.flatnonzero(line)[-1]) for line in self.batch.weights])
-        columns = np.minimum(np.arange(self.batch.shape[1])[None], ends[:, None])
-        return mx.take_along_axis(states, mx.array(columns)[..., None], axis=1)
+        values = np.array(states.astype(mx.float32))
+        of_row = {}
+        for line, index in enumerate(self.batch.indices):  # whole lines of padding come behind
+            end = int(np.flatnonzero(self.batch.weights[line])[-1]) + 1
+            of_row[int(index)] = values[line, :end]
+        taken = self._as_taken
+        rows = [of_row[int(index)] for index in taken.indices]
+        return mx.array(put(rows, taken.shape, places_of(taken.indices, taken.places))).astype(states.dtype)
 
     def _is_float32(self) -> bool:
         with dropout_off(self._model):
@@ -134,6 +156,16 @@ def sample_batch(rows: Rows) -> Batch:
         inputs[line, :end], labels[line, :end], weights[line, :end] = tokens[:-1], tokens[1:], targets[1:]
     used = sum(len(tokens) - 1 for tokens, _ in pieces)
     return Batch(inputs, labels, weights, picked, used, int(weights.sum()))
+
+
+def packed_sample(rows: Rows, packing: Packing) -> tuple[Batch, Batch]:
+    """Rows of all lengths that fill about two lines: padded, and packed."""
+    scored = np.flatnonzero(rows.target_counts)
+    order = scored[np.argsort(rows.lengths[scored], kind="stable")]
+    wanted = round(2 * packing.width / max(float(rows.lengths[scored].mean()) - 1, 1))
+    picked = np.unique(order[np.linspace(0, len(order) - 1, min(max(wanted, 2), len(order))).astype(int)])
+    lines = [line for part in packing.micro_batches(picked, rows.lengths) for line in part]
+    return collate(rows, picked, length_grid(rows.lengths[picked], 1)), packing.collate(rows, lines)
 
 
 def _piece(tokens: Any, targets: Any) -> tuple[Any, Any]:
@@ -173,6 +205,19 @@ def choose_route(check: SelfCheck, model: Module, wanted: Wanted, note: Note) ->
     if check.complaint(full) is None:
         return full
     return _one_by_one(check, full, note)
+
+
+def packed_if_right(check: SelfCheck, route: Route, packing: Packing, note: Note) -> Route:
+    """``route`` with several rows in a line, where that agrees with the plain path; ``check`` has such rows."""
+    attempt = replace(route, packing=packing)
+    # Kept states hide how the layers below them fare, and there may be no room for states.
+    complaint = check.complaint(replace(attempt, tap=None))
+    if complaint is None and attempt.tap is not None:
+        complaint = check.complaint(attempt)
+    if complaint is None:
+        return attempt
+    note(f"several rows in a line: switched off, {complaint}")
+    return route
 
 
 def _found(find: Callable[[], Found], what: str, note: Note) -> Found | None:

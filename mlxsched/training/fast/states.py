@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.batches import Grid, collate, length_grid
+from ...data.batches import Grid, Places, collate, length_grid, places_of
 from ...data.rows import Rows
 from .prefix import Tap, prefix_states
 
@@ -89,21 +89,13 @@ class PrefixStates:
 
         self._compute: Callable[[mx.array], mx.array] = mx.compile(compute) if compiled else compute
 
-    def batch(self, indices: Indices, shape: tuple[int, int]) -> mx.array:
-        """States ``[*shape, width]`` of the rows ``indices``, computed if need be.
-
-        Padding repeats states that there are, so that nothing odd comes of it.
-        """
+    def batch(self, indices: Indices, shape: tuple[int, int], places: Places | None = None) -> mx.array:
+        """States ``[*shape, width]`` of the rows ``indices``, each at its place, computed if need be."""
         for number in np.unique(self._group_of[indices]):
             if not self._filled[number]:
                 self._fill(int(number))
-        laid_out = np.empty((*shape, self._values.shape[1]), self._values.dtype)
-        for line, index in enumerate(indices):
-            states = self._values[self._starts[index] : self._starts[index + 1]]
-            laid_out[line, : len(states)] = states
-            laid_out[line, len(states) :] = states[-1]
-        laid_out[len(indices) :] = laid_out[0]
-        return _from_raw(laid_out, self._dtype)
+        states = [self._values[self._starts[index] : self._starts[index + 1]] for index in indices]
+        return _from_raw(put(states, shape, places_of(indices, places)), self._dtype)
 
     def _fill(self, number: int) -> None:
         group = self._groups[number]
@@ -112,6 +104,16 @@ class PrefixStates:
             start, stop = self._starts[index], self._starts[index + 1]
             self._values[start:stop] = states[line, : stop - start]
         self._filled[number] = True
+
+
+def put(states: list[NDArray[Any]], shape: tuple[int, int], places: list[tuple[int, int]]) -> NDArray[Any]:
+    """Each row's states at its place; padding repeats states that there are, so that nothing odd comes of it."""
+    laid_out = np.empty((*shape, states[0].shape[1]), states[0].dtype)
+    for (line, start), values in zip(places, states, strict=True):
+        laid_out[line, start : start + len(values)] = values
+        laid_out[line, start + len(values) :] = values[-1]  # up to the next row of the line
+    laid_out[places[-1][0] + 1 :] = laid_out[0]
+    return laid_out
 
 
 def make_states(

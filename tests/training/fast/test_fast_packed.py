@@ -1,0 +1,180 @@
+"""Several rows in a line: the loss and gradients of each row alone, or switched off."""
+
+from __future__ import annotations
+
+import json
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxsched.data.packing import Packing
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.training.events import Happened
+from mlxsched.training.fast.self_check import SelfCheck, Wanted, choose_route, packed_if_right
+from mlxsched.training.fast.states import Store, make_states
+from mlxsched.training.loop import Trainer
+from mlxsched.training.loss import PLAIN_LOSS
+from mlxsched.training.session import prepare
+
+PACKING = Packing(48, 4)
+GPT2 = {"n_embd": 64, "n_head": 4, "n_layer": 4, "n_positions": 128, "n_ctx": 128, "layer_norm_epsilon": 1e-5}
+STATES = Wanted(prefix=True)
+WINDOWED = {"sliding_window": 8, "sliding_window_pattern": 2}
+
+
+def packed_route(model, rows, wanted=STATES):
+    notes = []
+    route = choose_route(SelfCheck(model, rows, PLAIN_LOSS), model, wanted, notes.append)
+    check = SelfCheck(model, rows, PLAIN_LOSS, packing=PACKING)
+    return packed_if_right(check, route, PACKING, notes.append), notes
+
+
+def row_by_row(model, rows, indices, n_targets):
+    def loss_of(model):
+        total = mx.array(0.0)
+        for index in indices:
+            tokens, targets = rows[index]
+            logits = model(mx.array(tokens[None, :-1]))[0]
+            losses = nn.losses.cross_entropy(logits, mx.array(tokens[1:]))
+            total = total + (losses * mx.array(targets[1:].astype(np.float32))).sum()
+        return total / n_targets
+
+    loss, gradients = nn.value_and_grad(model, loss_of)(model)
+    return loss.item(), dict(tree_flatten(gradients))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("llama", {}), ("granite", {}), ("gemma3_text", WINDOWED)],
+)
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(prefix=True, checkpoint=1)])
+def test_packed_rows_equal_rows_alone(build, make_rows, kind, changes, wanted):
+    model, rows = build(kind, **changes), make_rows()
+    route, notes = packed_route(model, rows, wanted)
+    assert route.packing is PACKING, notes
+    assert (route.tap is not None) == wanted.prefix
+    (lines,) = PACKING.micro_batches(np.arange(4, 12), rows.lengths)
+    batch = PACKING.collate(rows, lines)
+    states = make_states(model, route.tap, rows, Store(10**9, None), max_tokens=100) if route.tap else None
+    arrays = route.layout(states)(batch, batch.n_targets)
+    tree = model.trainable_parameters()
+
+    def loss_of(tree, *arrays):
+        model.update(tree)
+        return route.loss()(model, *arrays)
+
+    loss, gradients = mx.compile(mx.value_and_grad(loss_of))(tree, *arrays)
+    mx.eval(loss, gradients)
+    model.update(tree)
+    expected_loss, expected = row_by_row(model, rows, range(4, 12), batch.n_targets)
+    assert loss.item() == pytest.approx(expected_loss, rel=1e-5)
+    got = dict(tree_flatten(gradients))
+    distance = np.sqrt(sum(float(mx.square(got[path] - g).sum()) for path, g in expected.items()))
+    norm = np.sqrt(sum(float(mx.square(g).sum()) for g in expected.values()))
+    assert norm > 0.01
+    assert distance < 1e-4 * norm
+
+
+def test_positions_counted_from_the_start_of_the_line_are_found_out(build, make_rows):
+    route, notes = packed_route(build("gpt2", **GPT2), make_rows())
+    assert route.packing is None
+    assert any(note.startswith("several rows in a line: switched off, its loss is off") for note in notes)
+
+
+def test_a_model_without_a_cache_argument_stays_as_it_is(build, make_rows):
+    class Bare(nn.Module):
+        def __init__(self, inside):
+            super().__init__()
+            self.inside = inside
+
+        @property
+        def layers(self):
+            return self.inside.layers
+
+        def __call__(self, inputs):
+            return self.inside(inputs)
+
+    route, notes = packed_route(Bare(build()), make_rows())
+    assert route.packing is None and route.head is not None
+    assert any("switched off, it raises TypeError" in note for note in notes)
+
+
+def test_layers_below_the_kept_states_are_checked_too(build, make_rows):
+    """A first layer that makes its own mask is hidden by kept states; without them it would be wrong."""
+    model = build()
+
+    class OwnMask(type(model.layers[0])):
+        def __call__(self, x, mask=None, cache=None):
+            return super().__call__(x, "causal", None)
+
+    model.layers[0].__class__ = OwnMask
+    route, _ = packed_route(model, make_rows())
+    assert route.tap is not None and route.packing is None
+
+
+# Whole runs
+
+
+@pytest.fixture
+def short_data(tmp_path):
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, count in (("train", 96), ("valid", 8)):
+        letters = generator.choice(list("abcdefgh12345"), (count, 12))
+        lines = ["".join(line[: generator.integers(3, 13)]) for line in letters]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    return str(folder)
+
+
+def losses(run, kind="train"):
+    records = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
+    return np.array([record["loss"] for record in records if record["kind"] == kind])
+
+
+FLAGS = {"batch_size": 32, "iters": 9, "num_layers": 2, "learning_rate": 1e-3, "save_every": 5}
+
+
+def test_short_rows_are_packed_unasked_and_train_the_same(train, open_trainer, short_data):
+    packed, _, events = train("packed", data=short_data, **FLAGS)
+    assert open_trainer("look", data=short_data, **FLAGS)._feed._layout.packing is not None
+    plain, _, _ = train("plain", data=short_data, fast=False, **FLAGS)
+    assert not [event for event in events if isinstance(event, Happened)]
+    np.testing.assert_allclose(losses(packed), losses(plain), rtol=1e-4)
+    np.testing.assert_allclose(losses(packed)[0], losses(plain)[0], rtol=1e-5)
+    np.testing.assert_allclose(losses(packed, "eval"), losses(plain, "eval"), rtol=1e-4)
+
+
+def test_resume_of_a_packed_run_is_bit_identical(train, open_trainer, short_data):
+    whole, _, _ = train("whole", data=short_data, **FLAGS)
+    trainer = open_trainer("parts", data=short_data, **FLAGS)
+    for _ in range(7):  # two updates beyond the checkpoint at 5
+        trainer._evaluate_if_due()
+        trainer._measure_before()
+        trainer._save_if_due()
+        trainer._one_update()
+    resumed = Trainer(
+        prepare(trainer.session.config, trainer.session.origins), trainer.run, lambda event: None
+    )
+    resumed.resume()
+    assert resumed.progress.update == 5 and resumed._feed._layout.packing is not None
+    resumed.train()
+    parts = RunDirectory.open(trainer.run.path)
+    assert (losses(parts) == losses(whole)).all()
+    name = "adapters/adapters.safetensors"
+    assert (parts.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_off_when_the_config_says_so(open_trainer, short_data):
+    assert open_trainer(data=short_data, packing=False, **FLAGS)._feed._layout.packing is None
+
+
+def test_asked_for_where_no_line_holds_the_rows(train, short_data, tmp_path):
+    path = tmp_path / "data" / "train.jsonl"
+    path.write_text(path.read_text() + json.dumps({"text": "1234 " * 200}) + "\n")
+    _, _, events = train(data=short_data, packing=True, iters=1)
+    notes = [event.message for event in events if isinstance(event, Happened)]
+    assert any(note.startswith("several rows in a line: not used, there are rows of more") for note in notes)
