@@ -13,6 +13,7 @@ from mlxsched.errors import UsageError
 @click.command()
 @click.argument("run", type=Path)
 @click.option("--force", is_flag=True, help="Go on although data, model or versions have changed.")
+@click.option("--adapter-path", help="Write the adapter here too; never read from the run's own files.")
 @click.option(
     "--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code."
 )

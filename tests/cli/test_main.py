@@ -99,7 +99,9 @@ def test_each_error_class_ends_with_its_exit_code_and_one_message(failing, capsy
     ]:
         failing(error)
         assert main(["failing"]) == code
-        assert capsys.readouterr().err == f"Error: {error}\n"
+        # A stop that was asked for is no error.
+        start = "" if isinstance(error, Stopped) else "Error: "
+        assert capsys.readouterr().err == f"{start}{error}\n"
 
 
 def test_what_an_error_quotes_cannot_command_the_terminal(failing, capsys):
