@@ -45,8 +45,8 @@ TEMPLATE = (
 )
 # A space is joined to the lower-case word behind it only: a name that is copied from a request into a formula (B12,
 # North) is then the same tokens in both. Digits are apart from letters: B12 is B and 12.
-PIECES = r"\d{1,4}| ?[a-z']+|[A-Z][a-z]+|[A-Z]{2,}|[A-Z]|\s|[^\sA-Za-z\d]"
-VOCABULARY = 1280
+PIECES = r"[A-Z]{1,2}\d{1,4}|\d{1,4}| ?[a-z']+|[A-Z][a-z]+|[A-Z]{2,}|[A-Z]|\s|[^\sA-Za-z\d]"
+VOCABULARY = 1400
 CONFIG: dict[str, Any] = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 128, "num_hidden_layers": 4,
     "intermediate_size": 352, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 32,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .parts import PLAIN_SHEETS, QUOTED_SHEETS, WORDS, cell, date, number, table, word
 from .requests import request
 
-CELL = re.compile(r"\b[A-P]\d+|\b[A-P]:[A-P]\b|\b(?!I (?:need|want)|I'd)[A-P]\b")
+CELL = re.compile(r"\b[A-H]\d+|\b[A-H]:[A-H]\b|\b(?!I (?:need|want)|I'd)[A-H]\b")
 NAME = re.compile("|".join(sorted(WORDS + PLAIN_SHEETS + QUOTED_SHEETS, key=len, reverse=True)))
 NUMBER = re.compile(r"\b\d+(?:\.\d+)?\b")
 HOW_MANY = (
