@@ -83,7 +83,7 @@ def test_nested_parameters_merge_key_by_key(write):
     path = write("lora_parameters: {scale: 5}\n")
     loaded = load_config(preset="laptop", file=path, flags={"lora_parameters.dropout": "0.1"})
     lora = loaded.config.lora_parameters
-    assert (lora.rank, lora.scale, lora.dropout, lora.keys) == (16, 5.0, 0.1, None)
+    assert (lora.rank, lora.scale, lora.dropout, lora.keys) == (32, 5.0, 0.1, None)
     assert [loaded.origins[f"lora_parameters.{key}"] for key in ("rank", "scale", "dropout", "keys")] == [
         "preset laptop",
         f"{path}:1",
