@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _BYTES = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -20,9 +21,10 @@ def parse_size(value: object) -> object:
     if not isinstance(value, str):
         return value
     found = re.fullmatch(rf"\s*{_NUMBER}\s*([a-zA-Z]*)\s*", value)
-    if not found or found[2].upper() not in _BYTES:
+    size = float(found[1]) * _BYTES.get(found[2].upper(), math.inf) if found else math.inf
+    if not math.isfinite(size):
         raise ValueError("must be a size such as 6GB, 512MB or 4GiB")
-    return int(float(found[1]) * _BYTES[found[2].upper()])
+    return int(size)
 
 
 def parse_duration(value: object) -> object:
