@@ -118,6 +118,11 @@ def schedule_warnings(
             f"the schedule is made for {schedule_steps} updates and the run has {updates}: it ends at "
             f"{share:.0%} of its highest rate. Give the schedule {updates} steps, or train longer"
         )
+    if schedule_steps is not None and schedule_steps < 0.9 * updates and schedule(updates - 1) == 0:
+        warnings.append(
+            f"the schedule ends after {schedule_steps} of {updates} updates and the rate is 0 from there on. "
+            f"Give the schedule {updates} steps, or train for less"
+        )
     if all(schedule(step) == 0 for step in probe(updates)):
         warnings.append("the learning rate is 0 in every update: nothing will be learned")
     return warnings

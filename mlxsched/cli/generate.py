@@ -46,7 +46,7 @@ def command(
     from mlxsched.training.use import answer, load_run_model
 
     text = sys.stdin.read().strip() if prompt == "-" else prompt
-    if not text:
+    if not text.strip():
         raise UsageError("the prompt is empty. Give a request with --prompt.")
     directory = RunDirectory.open(run)
     config = config_of(directory, trust_remote_code=trust_remote_code)

@@ -185,7 +185,9 @@ class RunConfig(_Strict):
     )
     test: bool = Field(default=False, description="Evaluate on the test set at the end.")
     test_batches: Batches = Field(default=-1, description="Test batches; -1 for the whole set.")
-    report_to: str | None = Field(default=None, description="Trackers, separated by commas.")
+    report_to: str | None = Field(
+        default=None, description="Accepted for mlx-lm's sake; trackers are not built yet."
+    )
     project_name: str | None = Field(default=None, description="Project name at the trackers.")
 
     # the run directory

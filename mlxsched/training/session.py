@@ -149,13 +149,18 @@ def plan_warmup(config: RunConfig, origins: Mapping[str, str], updates: int) -> 
 
 def _surprises(config: RunConfig, origins: Mapping[str, str]) -> list[str]:
     """What a user of mlx-lm might not expect of a file that runs in both."""
+    said = []
+    if config.report_to:
+        said.append(
+            f"nothing is sent to {config.report_to}: trackers are not built yet; metrics.jsonl has it all"
+        )
     from_file = any(":" in origin for origin in origins.values())
-    if not from_file or config.lr_schedule is not None or origins.get("schedule") != "default":
-        return []
-    return [
-        "the file names no schedule, so the rate falls in a line to 0, where mlx-lm would hold it; "
-        "`schedule: constant` does that"
-    ]
+    if from_file and config.lr_schedule is None and origins.get("schedule") == "default":
+        said.append(
+            "the file names no schedule, so the rate falls in a line to 0, where mlx-lm would hold it; "
+            "`schedule: constant` does that"
+        )
+    return said
 
 
 def make_schedule(config: RunConfig, updates: int, warmup: int | float) -> ScheduleLike:
