@@ -10,7 +10,6 @@ from typing import Any
 from ..errors import UsageError
 
 EVALUATIONS = 10  # over a run, unless they would cost more than a tenth of it
-CHECKPOINTS = 10
 
 
 @dataclass(frozen=True)
@@ -99,11 +98,6 @@ def evaluation_interval(updates: int, rows_per_update: int, valid_rows: int) -> 
     """
     affordable = math.ceil(valid_rows / (0.1 * 3 * rows_per_update))
     return min(max(math.ceil(updates / EVALUATIONS), affordable), updates)
-
-
-def checkpoint_interval(updates: int) -> int:
-    """Updates between checkpoints."""
-    return max(math.ceil(updates / CHECKPOINTS), 1)
 
 
 def schedule_warnings(

@@ -29,7 +29,12 @@ class LossResult:
     @property
     def perplexity(self) -> float:
         """``exp(loss)``; infinite where that overflows."""
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        return perplexity(self.loss)
+
+
+def perplexity(loss: float) -> float:
+    """``exp(loss)``; infinite where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf
 
 
 class Evaluator:

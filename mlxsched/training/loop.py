@@ -14,7 +14,7 @@ import mlx.core as mx
 from ..errors import DivergedError, Stopped
 from ..runs.directory import RunDirectory
 from . import adapters
-from .evaluate import Evaluator
+from .evaluate import Evaluator, perplexity
 from .events import Doing, Evaluated, Event, Happened, UpdateMade
 from .fast.for_run import PLAIN_WAY, Way, ways_of_run
 from .feed import Feed, UpdateRows
@@ -22,7 +22,7 @@ from .generate import answer_all, exact_match
 from .keeper import Keeper
 from .optimizers import GroupedOptimizer, group_tensors
 from .progress import Progress
-from .session import Session, perplexity
+from .session import Session
 from .step import UpdateStep
 from .trees import flatten, unflatten
 

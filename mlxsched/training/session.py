@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,8 +234,3 @@ def describe_schedule(schedule: ScheduleLike) -> dict[str, Any]:
     """The dictionary form of a schedule; of a user's own function, its name."""
     to_dict = getattr(schedule, "to_dict", None)
     return dict(to_dict()) if to_dict else {"name": getattr(schedule, "__name__", type(schedule).__name__)}
-
-
-def perplexity(loss: float) -> float:
-    """``exp(loss)``; infinite where that overflows."""
-    return math.exp(loss) if loss < 700 else math.inf
