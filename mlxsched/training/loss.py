@@ -27,7 +27,11 @@ PLAIN_LOSS = LossOptions()
 def target_losses(logits: mx.array, labels: mx.array, options: LossOptions = PLAIN_LOSS) -> mx.array:
     """Cross-entropy of each position in float32, ``logsumexp(z) - z[label]``; ``logits [..., V]``, ``labels [...]``."""
     logits = logits.astype(mx.float32)
-    normalizer = mx.logsumexp(logits, axis=-1)
+    return losses_given(mx.logsumexp(logits, axis=-1), logits, labels, options)
+
+
+def losses_given(normalizer: mx.array, logits: mx.array, labels: mx.array, options: LossOptions) -> mx.array:
+    """`target_losses` where ``normalizer``, the logsumexp of the float32 ``logits``, is known."""
     score = mx.take_along_axis(logits, labels[..., None], axis=-1).squeeze(-1)
     if options.label_smoothing:
         score = (1 - options.label_smoothing) * score + options.label_smoothing * logits.mean(axis=-1)

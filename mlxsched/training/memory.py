@@ -141,7 +141,7 @@ def _predict(
 
 def _self_check(shape: ModelShape, way: Way, rows: Rows) -> int:
     """Bytes that the plain path takes on the few rows that the short cuts are compared on at the start."""
-    count, length = sample_batch(rows).shape
+    count, length = sample_batch(rows, shape.vocabulary).shape
     plain = replace(way, gathered=False, chunk=None, checkpoint=0)
     return peak_above_weights(shape, plain, count, length, count * length)
 

@@ -14,15 +14,19 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.nn.layers.base import Module
 
+from .attention import Blocks, in_blocks
 from .hooks import replaced
 
 
 @contextmanager
-def checkpointed(model: Module, every: int) -> Iterator[None]:
-    """Inside, each ``every``-th layer of ``model`` keeps its inputs only; 0 for none."""
+def checkpointed(model: Module, every: int, blocks: Blocks | None = None) -> Iterator[None]:
+    """Inside, each ``every``-th layer of ``model`` keeps its inputs only; 0 for none.
+
+    ``blocks``: how the attention of these layers is cut.
+    """
     with ExitStack() as stack:
         for layer in distinct(model.layers)[::every] if every else []:
-            stack.enter_context(replaced(layer, "__call__", _Checkpoint(layer)))
+            stack.enter_context(replaced(layer, "__call__", _Checkpoint(layer, blocks)))
         yield
 
 
@@ -32,14 +36,16 @@ def distinct(layers: Any) -> list[Module]:
 
 
 class _Checkpoint:
-    def __init__(self, layer: Module) -> None:
-        self._layer = layer
+    def __init__(self, layer: Module, blocks: Blocks | None) -> None:
+        self._layer, self._blocks = layer, blocks
         self._dropouts = [m for m in layer.modules() if isinstance(m, nn.Dropout) and _draws(m)]
 
     def __call__(self, original: Any, *args: Any, **kwargs: Any) -> Any:
         def inner(parameters: Any, keys: list[mx.array], *args: Any, **kwargs: Any) -> Any:
             self._layer.update(parameters)
             with ExitStack() as stack:
+                # The second time is after the loss function has returned, and what it had replaced is back.
+                stack.enter_context(in_blocks(self._blocks))
                 for dropout, key in zip(self._dropouts, keys, strict=True):
                     stack.enter_context(replaced(dropout, "__call__", _KeyedDropout(dropout, key)))
                 return original(*args, **kwargs)

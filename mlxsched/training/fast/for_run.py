@@ -99,9 +99,9 @@ def _way(
 ) -> Way:
     """The way of ``rows``; states are kept only for rows that come ``again``."""
     states: PrefixStates | None = None
-    if route.tap is not None and again and limit != 0:
+    if route.source is not None and again and limit != 0:
         states = make_states(
-            model, route.tap, rows, store, max_tokens=max_tokens, limit=limit, compiled=route.compiled
+            model, route.source, rows, store, max_tokens=max_tokens, limit=limit, compiled=route.compiled
         )
         if states is None:
             note(f"states of frozen layers: not kept for {len(rows)} rows, there is no room for them")

@@ -12,6 +12,7 @@ import mlx.nn as nn
 from mlx.nn.layers.base import Module
 
 from ..trees import flatten
+from .attention import Blocks, in_blocks
 from .checkpointing import distinct, rate
 from .hooks import NotApplicable, replaced
 
@@ -29,12 +30,16 @@ class _Reached(Exception):
 
 @dataclass(frozen=True)
 class Tap:
-    """Where the frozen layers end: the first trained layer, the width and the type of what it gets."""
+    """Where the frozen layers end: the first trained layer, the width and the type of what it gets.
+
+    ``blocks``: how the frozen layers' attention is cut.
+    """
 
     layer: Module
     below: int
     width: int
     dtype: mx.Dtype
+    blocks: Blocks | None = None
 
 
 def find_tap(model: Module, inputs: mx.array) -> Tap:
@@ -49,7 +54,7 @@ def find_tap(model: Module, inputs: mx.array) -> Tap:
     if below == 0:
         raise NothingFrozen
     _refuse_what_varies(model, layers[below:])
-    states = prefix_states(model, layers[below], inputs)
+    states = _input_of(layers[below], model, inputs)
     if states.shape[:-1] != inputs.shape:
         raise NotApplicable(f"what its layers hand on has the shape {states.shape}")
     return Tap(layers[below], below, states.shape[-1], states.dtype)
@@ -68,8 +73,13 @@ def _n_trainable(module: Module) -> int:
     return len(flatten(module.trainable_parameters()))
 
 
-def prefix_states(model: Module, layer: Module, inputs: mx.array) -> mx.array:
-    """What ``layer`` gets when ``model`` reads ``inputs``; nothing behind that is run."""
+def prefix_states(model: Module, tap: Tap, inputs: mx.array) -> mx.array:
+    """What the tapped layer gets when ``model`` reads ``inputs``; nothing behind that is run."""
+    with in_blocks(tap.blocks):
+        return _input_of(tap.layer, model, inputs)
+
+
+def _input_of(layer: Module, model: Module, inputs: mx.array) -> mx.array:
 
     def reached(_original: Any, *args: Any, **kwargs: Any) -> Any:
         raise _Reached(args[0] if args else next(iter(kwargs.values()), None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...data.batches import Batch
 from ...data.packing import Packing
 from ..loss import PLAIN_LOSS, LossOptions, weighted_loss
+from .attention import Blocks, in_blocks
 from .checkpointing import checkpointed
 from .cross_entropy import chunked_loss, summed_loss
 from .head import Head, gathered_logits, gathered_states, logits_of_states
@@ -30,14 +31,15 @@ class Route:
     """Short cuts of a run; without any it is the plain path.
 
     ``head``: loss only at targets. ``chunk``: that many targets' logits at a time (None: all). ``tap``: start from
-    stored states. ``checkpoint``: recompute every so many-th layer in the backward pass (0: none). ``compiled``: one
-    graph for each shape. ``packing``: several rows in a line.
+    stored states. ``checkpoint``: recompute every so many-th layer in the backward pass (0: none). ``blocks``: attention
+    in blocks of queries (None: whole). ``compiled``: one graph for each shape. ``packing``: several rows in a line.
     """
 
     head: Head | None = None
     chunk: int | None = None
     tap: Tap | None = None
     checkpoint: int = 0
+    blocks: Blocks | None = None
     compiled: bool = False
     packing: Packing | None = None
 
@@ -53,19 +55,31 @@ class Route:
                     stack.enter_context(prefix_replaced(self.tap, rest.pop()))
                 if self.packing is not None:
                     stack.enter_context(kept_apart(model, rest.pop()))
-                stack.enter_context(checkpointed(model, self.checkpoint if differentiable else 0))
+                blocks = self.blocks if differentiable else self.forward_blocks
+                stack.enter_context(in_blocks(blocks))
+                stack.enter_context(checkpointed(model, self.checkpoint if differentiable else 0, blocks))
                 if self.head is None:
                     return weighted_loss(model, arrays[0], arrays[1], arrays[2], options)
                 inputs, positions, labels, weights = arrays[:4]
-                if self.chunk is None or len(positions) <= self.chunk:
+                if self.chunk is None:
                     logits = gathered_logits(model, self.head, inputs, positions)
-                    return summed_loss(options)(logits, labels, weights)
+                    return summed_loss(logits, labels, weights, options)
                 states = gathered_states(model, self.head, inputs, positions)
             logits_of = logits_of_states(model, self.head, inputs)
             chunks: dict[str, Any] = {"rows": self.chunk, "differentiable": differentiable}
             return chunked_loss(logits_of, states, labels, weights, options, **chunks)
 
         return loss
+
+    @property
+    def forward_blocks(self) -> Blocks | None:
+        """The blocks of a pass without gradients: none where MLX has a fused kernel for it."""
+        return self.blocks if self.blocks and mx.default_device().type == mx.DeviceType.cpu else None
+
+    @property
+    def source(self) -> Tap | None:
+        """The tap as its states are computed: without gradients."""
+        return replace(self.tap, blocks=self.forward_blocks) if self.tap else None
 
     def layout(self, states: PrefixStates | None = None) -> Layout:
         """How rows become arrays on this route."""

@@ -18,6 +18,7 @@ from ...data.rows import Rows
 from ..loss import LossOptions, weighted_loss
 from ..step import global_norm
 from ..trees import Tensors, flatten, unflatten
+from .attention import KEPT, LEAN
 from .cross_entropy import chunk_rows
 from .head import find_head
 from .hooks import NotApplicable, dropout_off
@@ -25,7 +26,11 @@ from .prefix import NothingFrozen, Tap, find_tap, prefix_states
 from .route import PLAIN, Arrays, Route
 from .states import put
 
-_ROWS, _POSITIONS = 3, 128  # of the checked batch
+_ROWS, _POSITIONS = 3, 64  # of the checked batch
+_LEAST_POSITIONS = 16
+_LOGITS = (
+    1 << 21
+)  # of the checked batch, as far as that leaves enough positions: the plain path holds all, several times
 Note = Callable[[str], None]
 Found = TypeVar("Found")
 
@@ -66,7 +71,7 @@ class SelfCheck:
         packing: Packing | None = None,
     ) -> None:
         self._model, self._options, self._gradients = model, options, gradients
-        self.batch = self._as_taken = sample_batch(rows)
+        self.batch = self._as_taken = sample_batch(rows, _vocabulary(model))
         if packing is not None:
             self.batch, self._as_taken = packed_sample(rows, packing)
         self.inputs = mx.array(self.batch.inputs)
@@ -86,10 +91,8 @@ class SelfCheck:
     def complaint(self, route: Route) -> str | None:
         """Why ``route`` can't be taken; None if it agrees with the plain path."""
         try:
+            route = self._in_small(route)
             arrays = self._arrays(route)
-            if route.chunk:
-                # The few targets of the checked batch would all fit into one chunk.
-                route = replace(route, chunk=max(len(arrays[1]) // 2, 1))
             loss = route.loss(self._options, differentiable=self._gradients)
             got = self._run(loss, arrays, compiled=route.compiled)
         except NotApplicable as reason:
@@ -97,6 +100,15 @@ class SelfCheck:
         except Exception as error:  # noqa: BLE001 whatever a strange model does with the hooks, the plain path is there
             return f"it raises {type(error).__name__}: {str(error)[:200]}"
         return self._difference(*got)
+
+    def _in_small(self, route: Route) -> Route:
+        """``route`` with chunks and blocks so small that the few tokens of the checked batch need several."""
+        if route.chunk:
+            route = replace(route, chunk=max(self.batch.n_targets // 2, 1))
+        if route.blocks:
+            least = max(self._as_taken.shape[1] // 3, 1)
+            route = replace(route, blocks=replace(route.blocks, least=least))
+        return route
 
     def _run(self, loss: Callable[..., mx.array], arrays: Any, *, compiled: bool) -> tuple[float, Tensors]:
         def of(tree: Any, *arrays: mx.array) -> mx.array:
@@ -123,11 +135,11 @@ class SelfCheck:
 
     def _arrays(self, route: Route) -> Arrays:
         arrays = replace(route, tap=None).layout()(self._as_taken, self._n_targets)
-        return arrays if route.tap is None else (*arrays, self._states(route.tap))
+        return arrays if route.source is None else (*arrays, self._states(route.source))
 
     def _states(self, tap: Tap) -> mx.array:
         """What a store would hand out for the targets' sake."""
-        states = prefix_states(self._model, tap.layer, self.inputs)
+        states = prefix_states(self._model, tap, self.inputs)
         values = np.array(states.astype(mx.float32))
         of_row = {}
         for line, index in enumerate(self.batch.indices):  # whole lines of padding come behind
@@ -142,12 +154,23 @@ class SelfCheck:
             return bool(self._model(self.inputs[:1, :2]).dtype == mx.float32)
 
 
-def sample_batch(rows: Rows) -> Batch:
-    """A few rows of different lengths, cut behind their last target, padded like any micro-batch."""
+def _vocabulary(model: Any) -> int:
+    with dropout_off(model):
+        return int(
+            model(mx.zeros((1, 2), mx.int32)).shape[-1]
+        )  # the shape is known before anything is computed
+
+
+def sample_batch(rows: Rows, vocabulary: int) -> Batch:
+    """A few rows of different lengths, cut behind their last target, padded like any micro-batch.
+
+    The larger the ``vocabulary``, the fewer positions, so that the check is not what takes the most memory of a run.
+    """
+    positions = min(max(_LOGITS // vocabulary // _ROWS, _LEAST_POSITIONS), _POSITIONS)
     scored = np.flatnonzero(rows.target_counts)
     order = scored[np.argsort(rows.lengths[scored], kind="stable")]
     picked = np.unique(order[np.linspace(0, len(order) // 2, min(_ROWS, len(order))).astype(int)])
-    pieces = [_piece(*rows[int(index)]) for index in picked]
+    pieces = [_piece(*rows[int(index)], positions) for index in picked]
     shape = (len(pieces), max(len(tokens) for tokens, _ in pieces) - 1)
     inputs, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     weights = np.zeros(shape, np.float32)
@@ -168,9 +191,9 @@ def packed_sample(rows: Rows, packing: Packing) -> tuple[Batch, Batch]:
     return collate(rows, picked, length_grid(rows.lengths[picked], 1)), packing.collate(rows, lines)
 
 
-def _piece(tokens: Any, targets: Any) -> tuple[Any, Any]:
+def _piece(tokens: Any, targets: Any, positions: int) -> tuple[Any, Any]:
     stop = int(np.flatnonzero(targets)[-1]) + 1
-    start = max(stop - _POSITIONS - 1, 0)
+    start = max(stop - positions - 1, 0)
     return tokens[start:stop], targets[start:stop]
 
 
@@ -201,7 +224,8 @@ def choose_route(check: SelfCheck, model: Module, wanted: Wanted, note: Note) ->
         tap = _found(lambda: find_tap(model, check.inputs), "states of frozen layers", note)
     # The chunks' own backward pass is for a head that is not trained.
     chunk = chunk_rows(head.vocabulary) if head and head.frozen else None
-    full = Route(head, chunk, tap, wanted.checkpoint, compiled=True)
+    blocks = LEAN if wanted.checkpoint else KEPT
+    full = Route(head, chunk, tap, wanted.checkpoint, blocks, compiled=True)
     if check.complaint(full) is None:
         return full
     return _one_by_one(check, full, note)
@@ -239,6 +263,7 @@ def _one_by_one(check: SelfCheck, full: Route, note: Note) -> Route:
         ("compiled step", {"compiled": True}),
         ("loss only at targets", {"head": full.head}),
         ("cross-entropy in chunks", {"chunk": full.chunk}),
+        ("attention in blocks", {"blocks": full.blocks}),
         ("states of frozen layers", {"tap": full.tap}),
         ("gradient checkpointing", {"checkpoint": full.checkpoint}),
     ]

@@ -85,7 +85,7 @@ class PrefixStates:
         self._filled = np.zeros(len(self._groups), bool)
 
         def compute(inputs: mx.array) -> mx.array:
-            return prefix_states(model, tap.layer, inputs)
+            return prefix_states(model, tap, inputs)
 
         self._compute: Callable[[mx.array], mx.array] = mx.compile(compute) if compiled else compute
 

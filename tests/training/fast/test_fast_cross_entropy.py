@@ -47,7 +47,7 @@ def test_loss_and_gradient_equal_the_definition(options, rows, compiled):
             return h @ matrix.T
 
         if rows is None:
-            return summed_loss(options)(logits_of(states), labels, weights)
+            return summed_loss(logits_of(states), labels, weights, options)
         return chunked_loss(logits_of, states, labels, weights, options, rows=rows)
 
     function = mx.value_and_grad(lambda states: 3 * loss(2 * states))
@@ -64,7 +64,7 @@ def test_half_precision_gradient_equals_autodiff():
     def plain(logits):
         return (target_losses(logits, labels) * weights).sum()
 
-    got = mx.grad(lambda z: summed_loss(LossOptions())(z, labels, weights))(logits)
+    got = mx.grad(lambda z: summed_loss(z, labels, weights, LossOptions()))(logits)
     assert got.dtype == mx.bfloat16
     expected = mx.grad(plain)(logits).astype(mx.float32)
     np.testing.assert_allclose(got.astype(mx.float32), expected, rtol=2e-2, atol=1e-6)
@@ -74,7 +74,7 @@ def test_padding_with_non_finite_logits_adds_nothing():
     states, matrix, labels, weights = (mx.array(a) for a in problem())
     logits = states @ matrix.T
     poisoned = mx.where(weights[:, None] > 0, logits, mx.nan)
-    loss = mx.value_and_grad(lambda z: summed_loss(LossOptions())(z, labels, weights))
+    loss = mx.value_and_grad(lambda z: summed_loss(z, labels, weights, LossOptions()))
     (value, gradient), (clean_value, clean) = loss(poisoned), loss(logits)
     assert value.item() == clean_value.item()
     assert mx.array_equal(gradient, clean).item()
@@ -117,4 +117,4 @@ def test_without_a_gradient_the_loss_is_the_same():
             differentiable=differentiable,
         )
 
-    assert loss(True).item() == loss(False).item()
+    assert loss(True).item() == pytest.approx(loss(False).item(), rel=1e-6)

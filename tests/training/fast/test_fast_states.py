@@ -30,7 +30,7 @@ def test_states_equal_the_layers_below_run_row_by_row(build, make_rows):
     got = stored(model, rows).batch(np.array([4, 9]), (3, 45))
     for line, index in enumerate((4, 9)):
         tokens = rows[index].tokens[:-1]
-        expected = prefix_states(model, tap.layer, mx.array(tokens[None]))[0]
+        expected = prefix_states(model, tap, mx.array(tokens[None]))[0]
         np.testing.assert_allclose(got[line, : len(tokens)], expected, rtol=1e-4, atol=1e-5)
         # padding repeats the last real state
         np.testing.assert_array_equal(
@@ -91,7 +91,7 @@ def test_half_precision_states_come_back_to_the_bit(build, make_rows, dtype):
     model.set_dtype(dtype)
     length = int(rows.lengths[0]) - 1
     got = stored(model, rows).batch(np.array([0]), (1, length))
-    expected = mx.compile(lambda x: prefix_states(model, find_tap(model, PROBE).layer, x))(
+    expected = mx.compile(lambda x: prefix_states(model, find_tap(model, PROBE), x))(
         mx.array(rows[0].tokens[None, :-1])
     )
     assert got.dtype == dtype
