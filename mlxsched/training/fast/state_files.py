@@ -64,7 +64,7 @@ class Kept:
         """Whether ``parts``, which are the group's states, are those that were once written."""
         return self.marks is not None and bool(self.marks[group]) and self.marks[group] == _mark(parts)
 
-    def close(self, group: int, parts: Iterable[Array]) -> None:
+    def mark(self, group: int, parts: Iterable[Array]) -> None:
         """Mark the group as filled with ``parts``."""
         if self.marks is not None:
             self.marks[group] = _mark(parts)

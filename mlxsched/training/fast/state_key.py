@@ -52,7 +52,7 @@ def _hash_of_weights(model: Module, tap: Tap) -> str:
     for path, value in sorted(flatten(model.parameters()).items()):
         if not path.startswith(above):
             digest.update(f"{path} {value.dtype} {value.shape} ".encode())
-            digest.update(np.asarray(value.reshape(-1).view(mx.uint8)).data)
+            digest.update(np.asarray(mx.flatten(value).view(mx.uint8)).data)
     return digest.hexdigest()
 
 

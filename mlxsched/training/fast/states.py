@@ -112,7 +112,7 @@ class PrefixStates:
             states = _to_raw(self._compute(mx.array(collate(self._rows, group, self._groups.grid).inputs)))
             for part, computed in zip(parts, states, strict=False):  # padding has lines, too
                 part[:] = computed[: len(part)]
-            self._kept.close(number, parts)
+            self._kept.mark(number, parts)
         self._ready[number] = True
 
 
