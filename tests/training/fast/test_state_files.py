@@ -153,7 +153,9 @@ def test_the_code_of_the_model_is_in_the_key(build, tmp_path):
     tap = find_tap(model, PROBE)
     keys = set()
     for factor in (1, 2):
-        file.write_text(f"class Own:\n    def __call__(self, x):\n        return {factor} * super().__call__(x)\n")
+        file.write_text(
+            f"class Own:\n    def __call__(self, x):\n        return {factor} * super().__call__(x)\n"
+        )
         spec = importlib.util.spec_from_file_location("own", file)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
