@@ -97,7 +97,7 @@ class SharedFolder:
 
     def open(self, key: str, form: Form) -> Kept | None:
         """The states ``key``, new or as earlier runs left them; None where they can't be kept for later runs."""
-        entry = self.path / key
+        entry = self.path.absolute() / key
         kept = _OPEN.get(entry)  # by this very process, whose lock would keep it out
         if kept is not None:
             return kept
@@ -138,7 +138,7 @@ class SharedFolder:
                 return None
             write_json(entry / caches.HEADER, self._header(entry, form))
             marks = np.memmap(file, np.uint64, "r+", shape=(form.groups,))
-            self._tell_of(marks)
+            self._tell_of(marks, form)
             return Kept(_mapped(file, form, form.marks_size), marks)
 
     def _is_whole(self, entry: Path, form: Form) -> bool:
@@ -158,10 +158,12 @@ class SharedFolder:
         facts = {**asdict(form), "dtype": form.dtype.name}
         return {"format": FORMAT, "key": entry.name, "model": self.model, **facts}
 
-    def _tell_of(self, marks: NDArray[np.uint64]) -> None:
+    def _tell_of(self, marks: NDArray[np.uint64], form: Form) -> None:
         share = np.count_nonzero(marks) / len(marks)
         if share:
-            self.note(f"states of frozen layers: {share:.0%} are there from an earlier run")
+            self.note(
+                f"states of frozen layers: {share:.0%} of {form.positions:,} are there from an earlier run"
+            )
 
     def _not_kept(self, reason: str) -> None:
         self.note(f"states of frozen layers: not kept for later runs, {reason}")

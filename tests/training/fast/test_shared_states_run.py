@@ -80,9 +80,7 @@ def test_a_run_on_the_states_of_another_is_the_same_to_the_last_bit(shared, data
     assert notes == []
     traced.clear()
     second, notes = run_to_the_end(shared(**flags), tmp_path / "second")
-    assert (
-        notes == ["states of frozen layers: 100% are there from an earlier run"] * 2
-    )  # training, validation
+    assert [note for note in notes if "100% of" in note] == notes and len(notes) == 2  # training, validation
     assert not traced
     assert losses(alone) == losses(first) == losses(second)
     assert adapter(alone) == adapter(first) == adapter(second)
@@ -133,7 +131,7 @@ def test_after_kill_9_in_the_middle_of_filling_the_next_run_is_right(shared, dat
     assert 0 < filled < len(marks)
     notes.clear()
     after = _first_losses(shared(**flags), tmp_path / "after", notes)
-    assert notes == [f"states of frozen layers: {filled / len(marks):.0%} are there from an earlier run"]
+    assert f"{filled / len(marks):.0%} of" in notes[0] and len(notes) == 1
     assert after == _first_losses(shared(None, **flags), tmp_path / "alone", [])
 
 

@@ -83,7 +83,8 @@ def test_a_later_run_computes_nothing_and_gets_the_same_bits(cache, build, make_
     assert cache.notes == []
     again = everything(cache.states(build(), rows), rows)
     assert cache.computed == 0
-    assert cache.notes == ["states of frozen layers: 100% are there from an earlier run"]
+    count = int(rows.lengths.sum()) - len(rows)
+    assert cache.notes == [f"states of frozen layers: 100% of {count} are there from an earlier run"]
     np.testing.assert_array_equal(again, from_memory(build(), rows))
 
 
@@ -94,7 +95,7 @@ def test_what_one_run_began_another_completes(cache, build, make_rows):
     assert cache.computed == 1
     np.testing.assert_array_equal(everything(cache.states(model, rows), rows), from_memory(model, rows))
     assert cache.computed == groups
-    assert cache.notes == [f"states of frozen layers: {1 / groups:.0%} are there from an earlier run"]
+    assert f"{1 / groups:.0%} of" in cache.notes[0]
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
