@@ -130,26 +130,25 @@ class SharedFolder:
         descriptor = os.open(entry / _FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             size = form.marks_size + form.size
-            made = self._is_whole(entry, form)
-            if not made:
+            if not self._is_whole(entry, size, form):
                 file.truncate(0)
-                made = caches.make_room(self.path, size)
-            if not made or not _reserved(file, size, entry):
+                if not caches.make_room(self.path, size):
+                    return None
+            write_json(entry / caches.HEADER, self._header(entry, form))  # the time of its last use, too
+            if not _reserved(file, size, entry):
                 return None
-            write_json(entry / caches.HEADER, self._header(entry, form))
             marks = np.memmap(file, np.uint64, "r+", shape=(form.groups,))
             self._tell_of(marks, form)
             return Kept(_mapped(file, form, form.marks_size), marks)
 
-    def _is_whole(self, entry: Path, form: Form) -> bool:
-        """Whether an earlier run left an entry that can be used; its header came last."""
+    def _is_whole(self, entry: Path, size: int, form: Form) -> bool:
+        """Whether an earlier run left an entry that can be used: the header fits, and the file has its size."""
         header = entry / caches.HEADER
         if not header.exists():
             return False
         with contextlib.suppress(MlxschedError):
-            size = (entry / _FILE).stat().st_size
             written = {**read_object(header), "model": self.model}
-            if written == self._header(entry, form) and size == form.marks_size + form.size:
+            if written == self._header(entry, form) and (entry / _FILE).stat().st_size == size:
                 return True
         self.note(f"states of frozen layers: {entry} is damaged, and made anew")
         return False

@@ -70,7 +70,7 @@ class Groups:
         return cls(groups, grid)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it in arrays."""
+        """What decides where each row is computed."""
         sizes = np.array([len(group) for group in self.members])
         return {"order": np.concatenate(self.members), "sizes": sizes, "grid": np.array(self.grid.lengths)}
 

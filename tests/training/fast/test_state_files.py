@@ -116,6 +116,15 @@ def test_it_is_for_the_owner_only(cache, build, make_rows):
     assert list(cache.private.iterdir()) == []
 
 
+def test_without_posix_fallocate_too(cache, build, make_rows, monkeypatch):
+    """As on macOS."""
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    rows = make_rows()
+    fill(cache, build(), rows)
+    np.testing.assert_array_equal(everything(cache.states(build(), rows), rows), from_memory(build(), rows))
+    assert cache.computed == 0
+
+
 # The key
 
 
