@@ -1,4 +1,4 @@
-"""What the states of frozen layers depend on to the last bit, as a name for them."""
+"""What the bits of frozen layers' states depend on, as a name for them."""
 
 from __future__ import annotations
 
