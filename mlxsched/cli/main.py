@@ -23,6 +23,7 @@ COMMANDS = {
     "schedules": "List the schedules, or show one.",
     "plot": "Draw schedules and recorded runs.",
     "bench": "Compare speed and memory with mlx-lm's loop.",
+    "cache": "Show or clear what is kept on disk between runs.",
     "env": "Show versions, device, memory and the BLAS in use.",
 }
 

@@ -68,7 +68,8 @@ def make_session(loaded: LoadedConfig) -> Session:
     from mlxsched.training.session import prepare
 
     note(f"Loading {loaded.config.model} ...")
-    return prepare(loaded.config, loaded.origins, cache_dir=cache_home() / "rows", on_progress=_tell_rows)
+    rows, states = cache_home() / "rows", cache_home() / "prefix"
+    return prepare(loaded.config, loaded.origins, cache_dir=rows, states_dir=states, on_progress=_tell_rows)
 
 
 def _tell_rows(done: int) -> None:

@@ -15,7 +15,7 @@ from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoded, Encoder
 from mlxsched.data.formats import Rendered, Renderer, format_of
 from mlxsched.data.options import SPLITS, DataOptions
-from mlxsched.data.problems import Problems, RowProblem
+from mlxsched.data.problems import Problems, RowProblem, harmless
 from mlxsched.data.rows import COLUMNS, NO_PROMPT, Rows, RowsWriter, from_buffers
 from mlxsched.data.sources import Record, Source
 
@@ -63,6 +63,7 @@ class Reading:
                 self._run(open_split)
             made = self._finish({split: cache.load_rows(aside, split) for split in self._writers})
             header = {
+                "source": harmless(self._source.name, 200),
                 "splits": list(made.splits),
                 "fingerprint": made.fingerprint,
                 "notes": made.notes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Session:
     plan: planning.Plan
     num_layers: int
     memory: MemoryPlan
+    states_dir: Path | None = None  # of outputs of frozen layers that later runs may use
 
     @property
     def micro_batch_tokens(self) -> int:
@@ -60,11 +61,13 @@ def prepare(
     loaded: LoadedModel | None = None,
     dataset: Dataset | None = None,
     cache_dir: Path | None = None,
+    states_dir: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Session:
     """Load model and data, attach what is trained, and plan the run.
 
     ``schedule`` (any callable of the update index), ``loaded`` and ``dataset`` go before the config's;
+    ``cache_dir`` keeps tokenized rows for later runs and ``states_dir`` outputs of frozen layers;
     ``on_progress`` is told how many rows have been tokenized. Raises a ``UserError`` for whatever
     the user has to mend.
     """
@@ -88,9 +91,10 @@ def prepare(
     fitted = memory.applied_to(config)
     changed = {key for key in RunConfig.model_fields if getattr(fitted, key) != getattr(config, key)}
     origins = {**origins, **dict.fromkeys(changed, "memory plan")}
-    return Session(
+    planned = Session(
         fitted, origins, loaded, dataset, dataset.train, schedule, length, plan, num_layers, memory
     )
+    return replace(planned, states_dir=states_dir)
 
 
 def _load_data(

@@ -16,6 +16,7 @@ from ...data.rows import Rows
 from ..loss import PLAIN_LOSS, LossOptions
 from .route import PLAIN, Layout, Route
 from .self_check import Note, SelfCheck, Wanted, choose_route, packed_if_right
+from .state_files import SharedFolder
 from .states import PrefixStates, Store, make_states
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Ways:
 
 
 def ways_of_run(session: Session, directory: Path, note: Note) -> Ways:
-    """The fastest ways that the self-check lets pass; ``directory`` is where states that memory can't hold go.
+    """The fastest ways that the self-check lets pass; states that memory can't hold go into the session's folder for
+    them, or else into ``directory``.
 
     The validation loss is the plain one: label smoothing and z-loss are means, not ends.
     """
@@ -55,7 +57,7 @@ def ways_of_run(session: Session, directory: Path, note: Note) -> Ways:
         wanted = Wanted(prefix=config.prefix_cache > 0, checkpoint=checkpoint)
         route = choose_route(check, model, wanted, note)
         route = _packed(session, route, options, note)
-    store = Store(config.prefix_cache, directory)
+    store = Store(config.prefix_cache, directory, _shared(session, note))
     make = partial(_way, model, route, session.micro_batch_tokens, store, note)
     again = plan.updates > plan.updates_per_epoch
     training = make(session.train_rows, again=again, options=options)
@@ -67,6 +69,12 @@ def ways_of_run(session: Session, directory: Path, note: Note) -> Ways:
     make = partial(_way, model, replace(route, packing=None), session.micro_batch_tokens, store, note)
     validation = make(valid, again=again, limit=limit, differentiable=False) if valid else training
     return Ways(training, validation)
+
+
+def _shared(session: Session, note: Note) -> SharedFolder | None:
+    if session.states_dir is None:
+        return None
+    return SharedFolder(session.states_dir, session.loaded.name, session.loaded.config, note)
 
 
 def _packed(session: Session, route: Route, options: LossOptions, note: Note) -> Route:

@@ -6,9 +6,6 @@ the same to the last bit in an uninterrupted run and in a resumed one.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,8 @@ from numpy.typing import NDArray
 from ...data.batches import Grid, Places, collate, length_grid, places_of
 from ...data.rows import Rows
 from .prefix import Tap, prefix_states
+from .state_files import FORMAT, Form, Kept, SharedFolder, private_file
+from .state_key import states_key
 
 Indices = NDArray[np.int64]
 _RAW: dict[mx.Dtype, np.dtype[Any]] = {
@@ -32,57 +31,62 @@ _RAW: dict[mx.Dtype, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class Store:
-    """Where states go: memory up to ``memory_bytes``, else a file in ``directory`` that vanishes with the process."""
+    """Where states go: memory up to ``memory_bytes``, else a file in ``shared`` or, for this process only, ``directory``."""
 
     memory_bytes: int
     directory: Path | None
+    shared: SharedFolder | None = None
 
-    def make(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any] | None:
-        """An array of ``shape``, its pages taken as they are written; None where there is no room."""
-        size = shape[0] * shape[1] * dtype.itemsize
-        if size <= self.memory_bytes:
-            return np.empty(shape, dtype)
-        if self.directory is None or 2 * size > shutil.disk_usage(self.directory).free:
-            return None
-        with tempfile.TemporaryFile(dir=self.directory, prefix=".prefix-states-") as file:
-            return np.memmap(file, dtype, "r+", shape=shape) if _reserved(file.fileno(), size) else None
+    def make(self, form: Form, key: Callable[[SharedFolder], str]) -> Kept | None:
+        """Room for states; None where there is none."""
+        if form.size <= self.memory_bytes:
+            return Kept(np.empty((form.positions, form.width), form.dtype))
+        kept = self.shared.open(key(self.shared), form) if self.shared else None
+        if kept is None and self.directory is not None:
+            kept = private_file(self.directory, form)
+        return kept
 
 
-def _reserved(file: int, size: int) -> bool:
-    """Take the blocks now where that can be done: a mapped file on a disk that fills up kills the process."""
-    if not hasattr(os, "posix_fallocate"):  # macOS
-        os.ftruncate(file, size)
-        return True
-    try:
-        os.posix_fallocate(file, 0, size)
-    except OSError:
-        return False
-    return True
+@dataclass(frozen=True)
+class Groups:
+    """Rows in the groups that their states are computed in, and the shapes that those are padded to."""
+
+    members: list[Indices]
+    grid: Grid
+
+    @classmethod
+    def of(cls, lengths: NDArray[Any], max_tokens: int) -> Groups:
+        """All rows in groups of like length, longest first, that fill ``max_tokens`` padded tokens but for the last."""
+        grid = length_grid(lengths)
+        order = np.argsort(-lengths.astype(np.int64), kind="stable")
+        groups, start = [], 0
+        while start < len(order):
+            width = grid.shape(1, max(int(lengths[order[start]]) - 1, 1))[1]
+            size = max(max_tokens // width, 1)
+            while grid.shape(size, width)[0] > size:
+                size -= 1  # to a number of rows that needs no padding
+            groups.append(order[start : start + size])
+            start += size
+        return cls(groups, grid)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What decides where each row is computed."""
+        sizes = np.array([len(group) for group in self.members])
+        return {"order": np.concatenate(self.members), "sizes": sizes, "grid": np.array(self.grid.lengths)}
 
 
 class PrefixStates:
     """The states of ``rows`` in front of ``tap``; ``batch(indices, shape)`` lays them out like the rows themselves."""
 
     def __init__(
-        self,
-        model: Any,
-        tap: Tap,
-        rows: Rows,
-        values: NDArray[Any],
-        *,
-        max_tokens: int,
-        count: int,
-        compiled: bool,
+        self, model: Any, tap: Tap, rows: Rows, groups: Groups, kept: Kept, *, compiled: bool
     ) -> None:
-        self._rows, self._values, self._dtype = rows, values, tap.dtype
-        lengths = rows.lengths[:count]
+        self._rows, self._groups, self._kept, self._dtype = rows, groups, kept, tap.dtype
         self._starts = rows.offsets - np.arange(len(rows.offsets))  # a row of n tokens has n - 1 inputs
-        self._grid: Grid = length_grid(lengths)
-        self._groups = _groups(lengths, max_tokens, self._grid)
-        self._group_of = np.empty(count, np.int64)
-        for number, group in enumerate(self._groups):
+        self._group_of = np.empty(sum(map(len, groups.members)), np.int64)
+        for number, group in enumerate(groups.members):
             self._group_of[group] = number
-        self._filled = np.zeros(len(self._groups), bool)
+        self._ready = np.zeros(len(groups.members), bool)
 
         def compute(inputs: mx.array) -> mx.array:
             return prefix_states(model, tap, inputs)
@@ -92,18 +96,24 @@ class PrefixStates:
     def batch(self, indices: Indices, shape: tuple[int, int], places: Places | None = None) -> mx.array:
         """States ``[*shape, width]`` of the rows ``indices``, each at its place, computed if need be."""
         for number in np.unique(self._group_of[indices]):
-            if not self._filled[number]:
-                self._fill(int(number))
-        states = [self._values[self._starts[index] : self._starts[index + 1]] for index in indices]
+            if not self._ready[number]:
+                self._make_ready(int(number))
+        states = [self._of(index) for index in indices]
         return _from_raw(put(states, shape, places_of(indices, places)), self._dtype)
 
-    def _fill(self, number: int) -> None:
-        group = self._groups[number]
-        states = _to_raw(self._compute(mx.array(collate(self._rows, group, self._grid).inputs)))
-        for line, index in enumerate(group):
-            start, stop = self._starts[index], self._starts[index + 1]
-            self._values[start:stop] = states[line, : stop - start]
-        self._filled[number] = True
+    def _of(self, index: int) -> NDArray[Any]:
+        return self._kept.values[self._starts[index] : self._starts[index + 1]]
+
+    def _make_ready(self, number: int) -> None:
+        """Compute a group, unless an earlier run has, and what it left is whole."""
+        group = self._groups.members[number]
+        parts = [self._of(index) for index in group]
+        if not self._kept.has(number, parts):
+            states = _to_raw(self._compute(mx.array(collate(self._rows, group, self._groups.grid).inputs)))
+            for part, computed in zip(parts, states, strict=False):  # padding has lines, too
+                part[:] = computed[: len(part)]
+            self._kept.mark(number, parts)
+        self._ready[number] = True
 
 
 def put(states: list[NDArray[Any]], shape: tuple[int, int], places: list[tuple[int, int]]) -> NDArray[Any]:
@@ -127,26 +137,20 @@ def make_states(
     compiled: bool = True,
 ) -> PrefixStates | None:
     """The states of the first ``limit`` of ``rows``, or None where there is no room for them."""
+    if tap.dtype not in _RAW:
+        return None
     count = len(rows) if limit is None else min(limit, len(rows))
     positions = int(rows.lengths[:count].sum()) - count
-    values = store.make((positions, tap.width), _RAW[tap.dtype]) if tap.dtype in _RAW else None
-    if values is None:
-        return None
-    return PrefixStates(model, tap, rows, values, max_tokens=max_tokens, count=count, compiled=compiled)
+    groups = Groups.of(rows.lengths[:count], max_tokens)
+    form = Form(positions, tap.width, _RAW[tap.dtype], len(groups.members))
 
+    def key(shared: SharedFolder) -> str:
+        ends = rows.offsets[: count + 1]
+        arrays = {"tokens": rows.columns["tokens"][: ends[-1]], "ends": ends, **groups.arrays()}
+        return states_key(model, shared.config, tap, arrays, compiled=compiled, format=FORMAT)
 
-def _groups(lengths: NDArray[Any], max_tokens: int, grid: Grid) -> list[Indices]:
-    """All rows in groups of like length, longest first, that fill ``max_tokens`` padded tokens but for the last."""
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    groups, start = [], 0
-    while start < len(order):
-        width = grid.shape(1, max(int(lengths[order[start]]) - 1, 1))[1]
-        size = max(max_tokens // width, 1)
-        while grid.shape(size, width)[0] > size:
-            size -= 1  # to a number of rows that needs no padding
-        groups.append(order[start : start + size])
-        start += size
-    return groups
+    kept = store.make(form, key)
+    return None if kept is None else PrefixStates(model, tap, rows, groups, kept, compiled=compiled)
 
 
 def _to_raw(states: mx.array) -> NDArray[Any]:
