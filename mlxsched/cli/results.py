@@ -65,5 +65,7 @@ def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
         "seconds": progress.seconds,
         "best": progress.best,
         "ended": progress.ended,
+        "short_cuts": run.info.short_cuts,
+        "notes": [record["message"] for record in run.read_metrics() if record.get("code") == "note"],
         **{key: progress.results.get(key, {}) for key in ("before", "after")},
     }

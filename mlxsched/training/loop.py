@@ -17,6 +17,7 @@ from . import adapters
 from .evaluate import Evaluator, perplexity
 from .events import Doing, Evaluated, Event, Happened, UpdateMade
 from .fast.for_run import PLAIN_WAY, Way, ways_of_run
+from .fast.taken import short_cuts
 from .feed import Feed, UpdateRows
 from .generate import answer_all, exact_match
 from .keeper import Keeper
@@ -47,11 +48,13 @@ class Trainer:
     ) -> None:
         self.session, self.run = session, run
         self.progress = Progress()
+        self._unrecorded: list[str] = []
         self._emit, self._stop_signal, self._between_updates = emit, stop_signal, between_updates
         self._model = session.loaded.model
         trainable = flatten(self._model.trainable_parameters())
         self._optimizer = _make_optimizer(session, trainable)
         ways = ways_of_run(session, run.path, self._note)
+        self.short_cuts = short_cuts(ways)
         self._step = _make_step(session, self._optimizer, ways.training)
         self._feed = _make_feed(session, ways.training)
         self._evaluator = _make_evaluator(session, ways.validation)
@@ -69,6 +72,7 @@ class Trainer:
         good adapter and a checkpoint are on disk.
         """
         self._model.train()
+        self._record_notes()
         while True:
             self._evaluate_if_due()
             self._measure_before()
@@ -86,6 +90,7 @@ class Trainer:
         if restored is not None:
             self._packed, self._state, self.progress = restored
             self._restore_schedule()
+        self._record_notes()
 
     @property
     def _done(self) -> bool:
@@ -318,6 +323,17 @@ class Trainer:
 
     def _note(self, text: str) -> None:
         self._emit(Happened(self.progress.update, "note", text))
+        self._unrecorded.append(text)  # a resume has yet to cut the records back
+
+    def _record_notes(self) -> None:
+        """Write the notes that the run has not had yet: one that goes on as it began has no more than at first."""
+        if not self._unrecorded:
+            return
+        known = {record.get("message") for record in self.run.read_metrics() if record.get("code") == "note"}
+        for text in dict.fromkeys(self._unrecorded):
+            if text not in known:
+                self.run.metrics.write(Happened(self.progress.update, "note", text).record())
+        self._unrecorded.clear()
 
     def _doing(self, what: str) -> Callable[[int, int], None]:
         def tell(done: int, total: int) -> None:

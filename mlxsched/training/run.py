@@ -103,7 +103,7 @@ def execute(session: Session, run: RunDirectory, emit: Emit, *, resume: bool = F
             stop_signal=lambda: stop.signal_number,
             between_updates=Laptop(session.config, lambda: trainer.progress.update, lambda: bool(stop)),
         )
-        run.update_info(status="running", message="")
+        run.update_info(status="running", message="", short_cuts=trainer.short_cuts)
         try:
             if resume:
                 trainer.resume()

@@ -44,6 +44,7 @@ def test_train_eval_generate_resume(capsys):
     result = json.loads(out)
     assert result["status"] == "finished" and result["updates"] == 6
     assert result["after"]["loss"] < result["before"]["loss"]
+    assert result["short_cuts"]["training"]["loss_at_targets"] and result["notes"] == []
     assert "update 6/6" in err and "Plan" in err
 
     assert main(["eval", "runs/a", "--json", "--limit", "8"]) == 0
