@@ -10,6 +10,7 @@ import click
 
 from mlxsched.cli.output import table
 from mlxsched.cli.progress import clock
+from mlxsched.words import counted
 
 if TYPE_CHECKING:
     from mlxsched.runs.directory import RunDirectory
@@ -29,7 +30,9 @@ def show_results(run: RunDirectory, progress: Progress, model_path: str) -> None
     if rows:
         table(rows, header=("", "before", "after"), title="What it was good for")
     best = f" (the best, after update {progress.best_update})" if progress.best_update is not None else ""
-    click.echo(f"{progress.update:,} updates, {progress.tokens:,} tokens in {clock(progress.seconds)}")
+    click.echo(
+        f"{counted(progress.update, 'update')}, {counted(progress.tokens, 'token')} in {clock(progress.seconds)}"
+    )
     if progress.ended:
         click.echo(f"Ended early: {progress.ended}.")
     click.echo(f"Adapter{best}: {run.adapters}\n\nNext:")

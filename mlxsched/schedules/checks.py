@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from mlxsched.errors import ScheduleError
+from mlxsched.words import did_you_mean
 
 Rate: TypeAlias = float
 """A learning rate: finite, not negative."""
@@ -128,14 +129,6 @@ def one_of(name: str, value: object, choices: tuple[str, ...] | list[str]) -> No
     raise ScheduleError(
         f"`{name}` must be one of {', '.join(choices)}; got {value!r}.{did_you_mean(value, choices)}"
     )
-
-
-def did_you_mean(word: object, choices: tuple[str, ...] | list[str]) -> str:
-    """' Did you mean ...?' for a misspelt name, or nothing."""
-    import difflib
-
-    near = difflib.get_close_matches(str(word)[:100], choices, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def span_steps(value: float, total: int) -> int:

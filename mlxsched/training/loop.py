@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from ..errors import DivergedError, Stopped
 from ..runs.directory import RunDirectory
+from ..words import counted
 from . import adapters
 from .evaluate import Evaluator, perplexity
 from .events import Doing, Evaluated, Event, Happened, UpdateMade
@@ -165,7 +166,9 @@ class Trainer:
         progress.targets += rows.n_targets
         progress.seconds += seconds
         if config.max_time and progress.seconds >= config.max_time and not self._done:
-            progress.ended = f"--max-time of {config.max_time:g} s was up after {update + 1} updates"
+            progress.ended = (
+                f"--max-time of {config.max_time:g} s was up after {counted(update + 1, 'update')}"
+            )
         if config.clear_cache_threshold and mx.get_cache_memory() > config.clear_cache_threshold:
             mx.clear_cache()
 
@@ -214,7 +217,7 @@ class Trainer:
         count, config = self.progress.bad_in_a_row, self.session.config
         if config.on_divergence != "halve" or self.progress.peak_factor < 1:
             raise DivergedError(
-                f"{count} updates in a row had a loss or gradient that is not finite; the last was update {update} at "
+                f"{counted(count, 'update')} in a row had a loss or gradient that is not finite; the last was update {update} at "
                 f"a rate of {self.session.rate(update) * self.progress.peak_factor:.3g}. None of them was applied, and "
                 f"{self.run.adapters} holds the last good adapter. Lower --learning-rate, lengthen --warmup, or let "
                 "the run help itself with --on-divergence halve; `mlxsched data check` looks for bad rows."
@@ -223,7 +226,7 @@ class Trainer:
         self.progress.peak_factor = 0.5
         self.progress.bad_in_a_row = 0
         self.progress.bad_updates += count
-        text = f"{count} non-finite updates up to update {update}: back to update {self.progress.update}, rate halved"
+        text = f"{counted(count, 'non-finite update')} up to update {update}: back to update {self.progress.update}, rate halved"
         self._report(Happened(self.progress.update, "rollback", text))
         self._save()
 
@@ -247,7 +250,7 @@ class Trainer:
     def _end_if_patience_is_out(self) -> None:
         patience, since = self.session.config.patience, self.progress.evaluations_since_best
         if patience and since >= patience and not self._done:
-            self.progress.ended = f"no better validation loss in {since} evaluations"
+            self.progress.ended = f"no better validation loss in {counted(since, 'evaluation')}"
 
     def _observe(self, loss: float) -> None:
         """Adaptive schedules (plateau, greedy) live on the validation loss."""
@@ -304,7 +307,7 @@ class Trainer:
             self._save()
         self.run.update_info(status="stopped", message=f"stopped by signal {number}")
         raise Stopped(
-            f"Stopped after {self.progress.update} of {self.session.plan.updates} updates; everything is saved. "
+            f"Stopped after {self.progress.update} of {counted(self.session.plan.updates, 'update')}; everything is saved. "
             f"Go on with: mlxsched resume {self.run.path}{self._given_anew()}",
             number,
         )

@@ -203,7 +203,7 @@ lr_schedule:
     out, err = capsys.readouterr()
     assert json.loads(out)["updates"] == 2
     # The decay ends at 1002 and the run has 2 updates: said, not silent.
-    assert "1002 updates and the run has 2" in err
+    assert "1,002 updates and the run has 2" in err
     assert Path("adapters/adapters.safetensors").is_file()
 
 
