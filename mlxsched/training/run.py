@@ -90,12 +90,19 @@ def refuse_changes(run: RunDirectory, session: Session, *, force: bool) -> list[
     return changes
 
 
-def execute(session: Session, run: RunDirectory, emit: Emit, *, resume: bool = False) -> Progress:
+def execute(
+    session: Session,
+    run: RunDirectory,
+    emit: Emit,
+    *,
+    resume: bool = False,
+    stop: StopRequest | None = None,
+) -> Progress:
     """Train to the end, or from the last checkpoint to the end; ``run.json`` tells how it went.
 
-    Raises ``Stopped`` after a signal, and a ``RunError`` when it could not go on.
+    ``stop`` watches for signals meanwhile. Raises ``Stopped`` after one, and a ``RunError`` when it could not go on.
     """
-    with run.lock(), StopRequest() as stop, limits(session.config):
+    with run.lock(), stop or StopRequest() as stop, limits(session.config):
         trainer = Trainer(
             session,
             run,
