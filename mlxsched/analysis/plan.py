@@ -114,12 +114,12 @@ def schedule_warnings(
         share = schedule(updates - 1) / top if top else 0.0
         warnings.append(
             f"the schedule is made for {counted(schedule_steps, 'update')} and the run has {updates:,}: it ends at "
-            f"{share:.0%} of its highest rate. Give the schedule steps={updates}, or train longer"
+            f"{share:.0%} of its highest rate. Give the schedule {counted(updates, 'step')}, or train longer"
         )
     if schedule_steps is not None and schedule_steps < 0.9 * updates and schedule(updates - 1) == 0:
         warnings.append(
             f"the schedule ends after {schedule_steps:,} of {counted(updates, 'update')} and the rate is 0 from there on. "
-            f"Give the schedule steps={updates}, or train for less"
+            f"Give the schedule {counted(updates, 'step')}, or train for less"
         )
     if all(schedule(step) == 0 for step in probe(updates)):
         warnings.append("the learning rate is 0 in every update: nothing will be learned")

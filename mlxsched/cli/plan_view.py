@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxsched.cli.output import note, table, warn
+from mlxsched.cli.output import console, note, table, warn
 from mlxsched.words import counted
 
 if TYPE_CHECKING:
     from mlxsched.training.session import Session
 
 Line = tuple[str, str]
+PICTURE_WIDTHS = (40, 60)  # fewer columns show no curve, and more of them nothing more
 
 
 def show_plan(session: Session, *, stderr: bool) -> None:
     """Print the plan; its notes and warnings always go to stderr."""
     table(list(plan_lines(session)), title="Plan", stderr=stderr)
-    picture = schedule_picture(session)
+    picture = schedule_picture(session, console(stderr=stderr).width)
     if picture:
         click.echo(picture + "\n", err=stderr)
     for text in session.plan.notes:
@@ -92,14 +93,16 @@ def _rates(session: Session) -> str:
     return f"{name}: {warmup}{plan.peak:.3g}, {last:.3g} in the last update"
 
 
-def schedule_picture(session: Session) -> str:
-    """A small plot of the schedule, or nothing for a function of the user's own."""
+def schedule_picture(session: Session, width: int) -> str:
+    """A small plot of the schedule in ``width`` columns; nothing where it doesn't fit, or for a user's own function."""
     from mlxsched.render.curves import small_picture
+    from mlxsched.render.terminal import look_of_stdout
     from mlxsched.schedules import Schedule
 
-    if not isinstance(session.schedule, Schedule):
+    if width < PICTURE_WIDTHS[0] or not isinstance(session.schedule, Schedule):
         return ""
-    return small_picture(session.schedule, steps=session.plan.updates)
+    look = replace(look_of_stdout(min(width, PICTURE_WIDTHS[1]), 10), color=False)
+    return small_picture(session.schedule, steps=session.plan.updates, look=look)
 
 
 def show_origins(session: Session, *, stderr: bool) -> None:
