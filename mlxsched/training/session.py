@@ -80,13 +80,9 @@ def prepare(
         adapters.load_weights(loaded.model, Path(config.resume_adapter_file).expanduser())
     length = plan_length(config, len(dataset.train))
     schedule, notes, warnings = _plan_schedule(config, origins, length.updates, schedule)
-    if config.num_layers > num_layers:
-        notes.append(
-            f"the model has {counted(num_layers, 'layer')}: num_layers {config.num_layers} means all"
-        )
     again = length.updates > length.updates_per_epoch
     memory = plan_memory(config, loaded, dataset.train, length.rows_per_update, again=again)
-    notes += memory.notes(config)
+    notes += [*_fewer_layers(config, num_layers), *memory.notes(config)]
     plan = _plan(config, loaded, dataset, dataset.train, length, schedule, memory, notes, warnings)
     fitted = memory.applied_to(config)
     changed = {key for key in RunConfig.model_fields if getattr(fitted, key) != getattr(config, key)}
@@ -202,6 +198,12 @@ def make_schedule(config: RunConfig, updates: int, warmup: int | float) -> Sched
         warmup=warmup,
         end=config.end_lr,
     )
+
+
+def _fewer_layers(config: RunConfig, num_layers: int) -> list[str]:
+    if config.num_layers <= num_layers:
+        return []
+    return [f"the model has {counted(num_layers, 'layer')}: num_layers {config.num_layers} means all"]
 
 
 def _without_effect(
