@@ -102,7 +102,8 @@ def execute(
 
     ``stop`` watches for signals meanwhile. Raises ``Stopped`` after one, and a ``RunError`` when it could not go on.
     """
-    with run.lock(), stop or StopRequest() as stop, limits(session.config):
+    stop = StopRequest() if stop is None else stop  # which is false as long as no signal has come
+    with run.lock(), stop, limits(session.config):
         trainer = Trainer(
             session,
             run,

@@ -32,24 +32,34 @@ def test_a_run_in_use_is_refused_before_anything_is_loaded(run, capsys):
     assert "Loading" not in err and "Going on" not in err
 
 
+LONG = ["--iters", "5000", "--val-batches", "1", "--no-test", "--plain", "--steps-per-report", "1"]
 TWICE = """
 import os, signal, sys
-from pathlib import Path
-from mlxsched.cli.train import _spoken_stop
-from mlxsched.runs.directory import RunDirectory
-with _spoken_stop(RunDirectory.open(Path(sys.argv[1]))):
-    os.kill(os.getpid(), signal.SIGINT)
-    os.kill(os.getpid(), signal.SIGINT)
+from mlxsched.cli.main import main
+from mlxsched.training.step import UpdateStep
+apply, made = UpdateStep.apply, []
+def signalled(self, *arguments):
+    made.append(1)
+    if len(made) == 4:  # in the middle of an update, whose end is not waited for
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    return apply(self, *arguments)
+UpdateStep.apply = signalled
+main(sys.argv[1:])
 """
 
 
-def test_both_signals_to_a_training_are_answered(run):
-    found = subprocess.run([sys.executable, "-c", TWICE, str(run)], capture_output=True, text=True)
+def test_both_signals_to_a_training_are_answered(tmp_path):
+    arguments = ["train", *LONG, "--run-dir", str(tmp_path / "run"), "--save-every", "2"]
+    found = subprocess.run([sys.executable, "-c", TWICE, *arguments], capture_output=True, text=True)
     assert found.returncode == -signal.SIGINT
-    first, second = found.stderr.split("\n\n")
-    assert "Stopping after this update" in first and "Once more stops at once" in first
-    assert f"The state after 2 updates is saved; go on with: mlxsched resume {run}" in second
-    assert "\x1b" not in second
+    _, first, second = found.stderr.rsplit("\n\n", 2)
+    assert first == "Stopping after this update, with everything saved. Once more stops at once."
+    assert (
+        second
+        == f"Stopped at once. The state after 2 updates is saved; go on with: mlxsched resume {tmp_path}/run\n"
+    )
+    assert RunDirectory.open(tmp_path / "run").checkpoints.updates() == [0, 2]
 
 
 @pytest.mark.parametrize("arguments", [["eval"], ["generate", "--prompt", "-"]])
