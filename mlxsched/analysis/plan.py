@@ -118,8 +118,8 @@ def schedule_warnings(
         )
     if schedule_steps is not None and schedule_steps < 0.9 * updates and schedule(updates - 1) == 0:
         warnings.append(
-            f"the schedule ends after {schedule_steps:,} of {counted(updates, 'update')} and the rate is 0 from there on. "
-            f"Give the schedule {counted(updates, 'step')}, or train for less"
+            f"the schedule ends after {schedule_steps:,} of {counted(updates, 'update')} and the rate is 0 from "
+            f"there on. Give the schedule {counted(updates, 'step')}, or train for less"
         )
     if all(schedule(step) == 0 for step in probe(updates)):
         warnings.append("the learning rate is 0 in every update: nothing will be learned")

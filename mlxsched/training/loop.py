@@ -217,8 +217,8 @@ class Trainer:
         count, config = self.progress.bad_in_a_row, self.session.config
         if config.on_divergence != "halve" or self.progress.peak_factor < 1:
             raise DivergedError(
-                f"{counted(count, 'update')} in a row had a loss or gradient that is not finite; the last was update {update} at "
-                f"a rate of {self.session.rate(update) * self.progress.peak_factor:.3g}. None of them was applied, and "
+                f"{counted(count, 'update')} in a row had a loss or gradient that is not finite; the last was update "
+                f"{update} at a rate of {self.session.rate(update) * self.progress.peak_factor:.3g}. None of them was applied, and "
                 f"{self.run.adapters} holds the last good adapter. Lower --learning-rate, lengthen --warmup, or let "
                 "the run help itself with --on-divergence halve; `mlxsched data check` looks for bad rows."
             )
@@ -226,7 +226,8 @@ class Trainer:
         self.progress.peak_factor = 0.5
         self.progress.bad_in_a_row = 0
         self.progress.bad_updates += count
-        text = f"{counted(count, 'non-finite update')} up to update {update}: back to update {self.progress.update}, rate halved"
+        bad = counted(count, "non-finite update")
+        text = f"{bad} up to update {update}: back to update {self.progress.update}, rate halved"
         self._report(Happened(self.progress.update, "rollback", text))
         self._save()
 
@@ -306,8 +307,9 @@ class Trainer:
         if not self._keeper.is_saved(self.progress.update):
             self._save()
         self.run.update_info(status="stopped", message=f"stopped by signal {number}")
+        planned = counted(self.session.plan.updates, "update")
         raise Stopped(
-            f"Stopped after {self.progress.update} of {counted(self.session.plan.updates, 'update')}; everything is saved. "
+            f"Stopped after {self.progress.update} of {planned}; everything is saved. "
             f"Go on with: mlxsched resume {self.run.path}{self._given_anew()}",
             number,
         )
