@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import UsageError
+from ..words import counted
 
 EVALUATIONS = 10  # over a run, unless they would cost more than a tenth of it
 
@@ -39,7 +40,8 @@ def length_from_epochs(rows: int, epochs: float, batch_size: int, accumulation: 
     updates = math.ceil(epochs * per_epoch - 1e-9)
     if updates < 1:
         raise UsageError(
-            f"{epochs} epochs of {rows} rows make no update of {per_update} rows. Raise --epochs."
+            f"{counted(epochs, 'epoch')} of {counted(rows, 'row')} make no update of {counted(per_update, 'row')}. "
+            "Raise --epochs."
         )
     return Length(updates, per_epoch, per_update, warnings=_few_rows(rows, per_update))
 
@@ -60,7 +62,7 @@ def length_from_iters(rows: int, iters: int, batch_size: int, accumulation: int 
     if left:
         warnings.append(
             f"--iters {iters} is not a multiple of --grad-accumulation-steps {accumulation}: "
-            f"the last update has {left * batch_size} rows instead of {per_update}"
+            f"the last update has {counted(left * batch_size, 'row')} instead of {per_update}"
         )
     return Length(
         math.ceil(iters / accumulation),
@@ -74,7 +76,9 @@ def length_from_iters(rows: int, iters: int, batch_size: int, accumulation: int 
 def _few_rows(rows: int, per_update: int) -> tuple[str, ...]:
     if rows >= per_update:
         return ()
-    return (f"an update asks for {per_update} rows and there are {rows}: each update is the whole data set",)
+    return (
+        f"an update asks for {counted(per_update, 'row')}, the data has {rows}: each update is the whole data set",
+    )
 
 
 def shorten_warmup(warmup: int | float, updates: int) -> tuple[int | float, str | None]:
@@ -88,7 +92,7 @@ def shorten_warmup(warmup: int | float, updates: int) -> tuple[int | float, str 
     limit = max(updates // 10, 1)
     if isinstance(warmup, float) or warmup <= limit:
         return warmup, None
-    return limit, f"warmup shortened from {warmup} to {limit} updates, a tenth of the run"
+    return limit, f"warmup shortened from {warmup} to {counted(limit, 'update')}, a tenth of the run"
 
 
 def evaluation_interval(updates: int, rows_per_update: int, valid_rows: int) -> int:
@@ -109,13 +113,13 @@ def schedule_warnings(
         top = max(schedule(step) for step in probe(updates))
         share = schedule(updates - 1) / top if top else 0.0
         warnings.append(
-            f"the schedule is made for {schedule_steps} updates and the run has {updates}: it ends at "
-            f"{share:.0%} of its highest rate. Give the schedule {updates} steps, or train longer"
+            f"the schedule is made for {counted(schedule_steps, 'update')} and the run has {updates:,}: it ends at "
+            f"{share:.0%} of its highest rate. Give the schedule {counted(updates, 'step')}, or train longer"
         )
     if schedule_steps is not None and schedule_steps < 0.9 * updates and schedule(updates - 1) == 0:
         warnings.append(
-            f"the schedule ends after {schedule_steps} of {updates} updates and the rate is 0 from there on. "
-            f"Give the schedule {updates} steps, or train for less"
+            f"the schedule ends after {schedule_steps:,} of {counted(updates, 'update')} and the rate is 0 from "
+            f"there on. Give the schedule {counted(updates, 'step')}, or train for less"
         )
     if all(schedule(step) == 0 for step in probe(updates)):
         warnings.append("the learning rate is 0 in every update: nothing will be learned")

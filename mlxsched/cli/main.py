@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 
 from mlxsched.errors import MlxschedError, Stopped
+
+# Who reads us has gone (`mlxsched ... | head`): the code that a shell gives for the signal SIGPIPE, as other commands
+# end with it. Nothing is said, and the output is known to be incomplete.
+CLOSED_PIPE = 128 + 13
 
 # Name -> what `mlxsched --help` says of it. A command lives in the module of its name, as `command`.
 COMMANDS = {
@@ -28,8 +34,43 @@ COMMANDS = {
 }
 
 
+class _ClosedPipe(Exception):
+    """Standard output or standard error has no reader any more."""
+
+
+@contextlib.contextmanager
+def _watching_pipes() -> Iterator[None]:
+    """Raise `_ClosedPipe` before click, or after rich, makes an exit with code 1 of it."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise _ClosedPipe from error
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            raise _ClosedPipe from end
+        raise
+
+
+def _forget_output() -> int:
+    """Send what is left in the buffers nowhere, or the interpreter complains of it at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return CLOSED_PIPE
+
+
 class LazyGroup(click.Group):
     """Lists its commands from a table, so that showing the help imports none of them."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with _watching_pipes():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _watching_pipes():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -44,10 +85,11 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, but an unknown name is answered with the nearest one."""
         name = args[0]
         if name in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        from mlxsched.schedules.checks import did_you_mean
+        from mlxsched.words import did_you_mean
 
         hint = did_you_mean(name, list(COMMANDS)) or f" The commands are {', '.join(COMMANDS)}."
         raise click.UsageError(f"No such command '{name}'.{hint}", ctx)
@@ -89,6 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = cli.main(args=arguments, prog_name="mlxsched", standalone_mode=False)
     except click.exceptions.Abort:
         return 130
+    except _ClosedPipe:
+        return _forget_output()
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxsched.cli.output import note, table, warn
+from mlxsched.cli.output import console, note, table, warn
+from mlxsched.words import counted
 
 if TYPE_CHECKING:
     from mlxsched.training.session import Session
 
 Line = tuple[str, str]
+PICTURE_WIDTHS = (40, 60)  # fewer columns show no curve, and more of them nothing more
 
 
 def show_plan(session: Session, *, stderr: bool) -> None:
     """Print the plan; its notes and warnings always go to stderr."""
     table(list(plan_lines(session)), title="Plan", stderr=stderr)
-    picture = schedule_picture(session)
+    picture = schedule_picture(session, console(stderr=stderr).width)
     if picture:
         click.echo(picture + "\n", err=stderr)
     for text in session.plan.notes:
@@ -40,7 +42,7 @@ def plan_lines(session: Session) -> Iterator[Line]:
     data = config.data if config.hf_dataset is None else "hf_dataset"
     yield (
         "data",
-        f"{data}: {plan.rows:,} rows to train on, {plan.valid_rows:,} to validate, {plan.test_rows:,} to test",
+        f"{data}: {counted(plan.rows, 'row')} to train on, {plan.valid_rows:,} to validate, {plan.test_rows:,} to test",
     )
     yield (
         "tokens",
@@ -48,10 +50,14 @@ def plan_lines(session: Session) -> Iterator[Line]:
     )
     yield (
         "length",
-        f"{plan.updates:,} updates of {plan.batch_size} rows: {plan.epochs:g} epochs of {plan.updates_per_epoch:,}",
+        f"{counted(plan.updates, 'update')} of {counted(plan.batch_size, 'row')}: "
+        f"{counted(plan.epochs, 'epoch')} of {plan.updates_per_epoch:,}",
     )
     yield "learning rate", _rates(session)
-    yield "evaluation", f"every {plan.steps_per_eval:,} updates; a checkpoint every {plan.save_every:,}"
+    yield (
+        "evaluation",
+        f"every {counted(plan.steps_per_eval, 'update')}; a checkpoint every {plan.save_every:,}",
+    )
     yield "memory", _memory(session)
 
 
@@ -67,9 +73,10 @@ def _memory(session: Session) -> str:
 
 def _training(session: Session) -> str:
     config, lora = session.config, session.config.lora_parameters
-    kind = f"full, the last {session.num_layers} layers"
+    layers = counted(session.num_layers, "layer")
+    kind = f"full, the last {layers}"
     if config.fine_tune_type != "full":
-        kind = f"{config.fine_tune_type}, rank {lora.rank}, scale {lora.scale:g}, {session.num_layers} layers"
+        kind = f"{config.fine_tune_type}, rank {lora.rank}, scale {lora.scale:g}, {layers}"
     plus = f", B at {config.lora_plus_ratio:g}x the rate" if config.lora_plus_ratio != 1 else ""
     clip = f", gradients clipped at {config.max_grad_norm:g}" if config.max_grad_norm else ""
     return f"{kind}; {config.optimizer}{plus}{clip}"
@@ -82,18 +89,20 @@ def _rates(session: Session) -> str:
         family if isinstance(config.schedule, str) or config.lr_schedule else str(plan.schedule.get("name"))
     )
     last = session.rate(plan.updates - 1)
-    warmup = f"warmup of {plan.warmup:,} updates to " if plan.warmup else ""
+    warmup = f"warmup of {counted(plan.warmup, 'update')} to " if plan.warmup else ""
     return f"{name}: {warmup}{plan.peak:.3g}, {last:.3g} in the last update"
 
 
-def schedule_picture(session: Session) -> str:
-    """A small plot of the schedule, or nothing for a function of the user's own."""
+def schedule_picture(session: Session, width: int) -> str:
+    """A small plot of the schedule in ``width`` columns; nothing where it doesn't fit, or for a user's own function."""
     from mlxsched.render.curves import small_picture
+    from mlxsched.render.terminal import look_of_stdout
     from mlxsched.schedules import Schedule
 
-    if not isinstance(session.schedule, Schedule):
+    if width < PICTURE_WIDTHS[0] or not isinstance(session.schedule, Schedule):
         return ""
-    return small_picture(session.schedule, steps=session.plan.updates)
+    look = replace(look_of_stdout(min(width, PICTURE_WIDTHS[1]), 10), color=False)
+    return small_picture(session.schedule, steps=session.plan.updates, look=look)
 
 
 def show_origins(session: Session, *, stderr: bool) -> None:

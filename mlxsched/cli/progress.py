@@ -11,6 +11,7 @@ import click
 
 from mlxsched.cli.output import console, safe
 from mlxsched.training.events import Doing, Evaluated, Event, Happened, UpdateMade
+from mlxsched.words import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -106,7 +107,8 @@ def update_line(event: UpdateMade, tokens_per_second: float, eta: float) -> str:
 def evaluation_line(event: Evaluated) -> str:
     """Validation loss and whether it is the best so far."""
     best = ", the best so far" if event.best else ""
-    return f"validation after {event.update} updates: loss {event.loss:.4f}, perplexity {event.perplexity:.4g}{best}"
+    after = counted(event.update, "update")
+    return f"validation after {after}: loss {event.loss:.4f}, perplexity {event.perplexity:.4g}{best}"
 
 
 def clock(seconds: float) -> str:

@@ -10,6 +10,7 @@ import click
 
 from mlxsched.cli.output import table
 from mlxsched.cli.progress import clock
+from mlxsched.words import counted
 
 if TYPE_CHECKING:
     from mlxsched.runs.directory import RunDirectory
@@ -29,7 +30,9 @@ def show_results(run: RunDirectory, progress: Progress, model_path: str) -> None
     if rows:
         table(rows, header=("", "before", "after"), title="What it was good for")
     best = f" (the best, after update {progress.best_update})" if progress.best_update is not None else ""
-    click.echo(f"{progress.update:,} updates, {progress.tokens:,} tokens in {clock(progress.seconds)}")
+    click.echo(
+        f"{counted(progress.update, 'update')}, {counted(progress.tokens, 'token')} in {clock(progress.seconds)}"
+    )
     if progress.ended:
         click.echo(f"Ended early: {progress.ended}.")
     click.echo(f"Adapter{best}: {run.adapters}\n\nNext:")
@@ -65,5 +68,7 @@ def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
         "seconds": progress.seconds,
         "best": progress.best,
         "ended": progress.ended,
+        "short_cuts": run.info.short_cuts,
+        "notes": [record["message"] for record in run.read_metrics() if record.get("code") == "note"],
         **{key: progress.results.get(key, {}) for key in ("before", "after")},
     }

@@ -38,6 +38,8 @@ def command(
         raise UsageError(
             f"{run} is finished: there is nothing to go on with. `mlxsched eval {run}` measures it."
         )
+    with directory.lock():
+        pass  # a run that is in use is refused before anything long is done
     config: RunConfig = config_of(directory, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
     origins = {key: str(value) for key, value in directory.info.origins.items()}
     session = make_session(LoadedConfig(config, origins))

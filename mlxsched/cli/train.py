@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ import click
 from mlxsched.cli.options import GroupedCommand, given_flags, run_options
 from mlxsched.cli.output import note, print_json
 from mlxsched.config import load_config
+from mlxsched.words import counted
 
 if TYPE_CHECKING:
     from mlxsched.config import LoadedConfig
+    from mlxsched.platform.signals import StopRequest
     from mlxsched.runs.directory import RunDirectory
     from mlxsched.training.session import Session
 
@@ -96,6 +99,23 @@ def _show_start(session: Session) -> None:
         note(f"Note: {ADVICE}")
 
 
+def _spoken_stop(run: RunDirectory) -> StopRequest:
+    """Signals that are answered: the first one waits for the update, the second one doesn't."""
+    from mlxsched.platform.signals import StopRequest, say
+
+    def first(_: int) -> None:
+        say("Stopping after this update, with everything saved. Once more stops at once.")
+
+    def second(_: int) -> None:
+        saved = counted(run.info.update, "update")
+        cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which the live display hides
+        say(
+            f"{cursor}Stopped at once. The state after {saved} is saved; go on with: mlxsched resume {run.path}"
+        )
+
+    return StopRequest(first, second)
+
+
 def train_and_tell(
     session: Session, run: RunDirectory, *, plain: bool, as_json: bool, resume: bool = False
 ) -> None:
@@ -108,7 +128,7 @@ def train_and_tell(
     config = session.config
     done = run.info.update if resume else 0
     with Display(session.plan.updates, config.steps_per_report, plain=plain, done=done) as display:
-        progress = execute(session, run, display, resume=resume)
+        progress = execute(session, run, display, resume=resume, stop=_spoken_stop(run))
     if as_json:
         print_json(results_json(run, progress))
     else:

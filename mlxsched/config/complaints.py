@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from mlxsched.config.schema import NESTED, LoraParameters, LrSchedule, RunConfig
 from mlxsched.config.yaml_file import KeyPath
-from mlxsched.schedules.checks import did_you_mean
+from mlxsched.words import did_you_mean
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -17,6 +17,7 @@ from mlxsched.data.reading import Progress, Reading
 from mlxsched.data.rows import Rows
 from mlxsched.data.sources import Source, open_source
 from mlxsched.errors import DataError, UsageError
+from mlxsched.words import counted
 
 
 def load_dataset(
@@ -85,7 +86,7 @@ def _require(made: Dataset, source: Source, options: DataOptions) -> None:
             raise made.problems.error(name)
         if counts.dropped:
             raise DataError(
-                f"All {counts.dropped} rows of {name} ({split}) have their targets beyond --max-seq-length "
-                f"{options.max_seq_length}; raise it, or shorten the prompts."
+                f"{name} has no rows for {split}: {counted(counts.dropped, 'row')} with all targets beyond "
+                f"--max-seq-length {options.max_seq_length}; raise it, or shorten the prompts."
             )
         raise DataError(f"{name} has no rows for {split}: the file is empty. Put one row on each line.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mlxsched.errors import DataError
+from mlxsched.words import counted
 
 SHOWN = 20
 EXCERPT = 80
@@ -49,8 +50,7 @@ class Problems:
 
     def error(self, source: str) -> DataError:
         """The one error that reports them all."""
-        rows = "1 row" if self.count == 1 else f"{self.count} rows"
-        lines = [f"{rows} of {harmless(source, 300)} cannot be used:"]
+        lines = [f"{counted(self.count, 'row')} of {harmless(source, 300)} cannot be used:"]
         lines += [f"  {line}" for line in self.shown]
         if self.count > len(self.shown):
             lines.append(f"  ... and {self.count - len(self.shown)} more")

@@ -18,6 +18,7 @@ from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.problems import Problems, RowProblem, harmless
 from mlxsched.data.rows import COLUMNS, NO_PROMPT, Rows, RowsWriter, from_buffers
 from mlxsched.data.sources import Record, Source
+from mlxsched.words import counted
 
 CHUNK = 512  # rows encoded together, or fewer when they are long
 CHUNK_CHARACTERS = 2**20
@@ -152,26 +153,24 @@ class Reading:
     def _notes(self) -> Iterator[str]:
         limit = self._options.max_seq_length
         if self._problems.count:
-            yield f"{self._problems.count} bad rows skipped; the first: {self._problems.shown[0]}"
+            yield f"{counted(self._problems.count, 'bad row')} skipped; the first: {self._problems.shown[0]}"
         templated = any(name != "text" for name, _ in self._formats.values())
         if templated and self._template is not None and self._template.writes_today:
             yield "the chat template writes today's date into each row: on another day the rows are others"
         for split, counts in self._counts.items():
             if counts.dropped:
-                yield (
-                    f"{counts.dropped} rows of {split} dropped: all their targets lie beyond "
-                    f"--max-seq-length {limit}"
-                )
+                rows = counted(counts.dropped, "row")
+                yield f"{rows} of {split} dropped, with all targets beyond --max-seq-length {limit}"
             if counts.truncated:
-                yield f"{counts.truncated} rows of {split} cut at {limit} tokens (--max-seq-length)"
+                yield f"{counted(counts.truncated, 'row')} of {split} cut at {limit} tokens (--max-seq-length)"
             if counts.lost_turns:
                 yield (
-                    f"{counts.lost_turns} assistant turns of {split} are not trained on: the chat template "
-                    "writes them differently once others follow"
+                    f"{counted(counts.lost_turns, 'assistant turn')} of {split} not trained on: the chat template "
+                    "writes such turns differently once others follow"
                 )
             if counts.open_ended:
                 yield (
-                    f"{counts.open_ended} rows of {split} do not end with one of the tokenizer's end tokens: "
+                    f"{counted(counts.open_ended, 'row')} of {split} without one of the tokenizer's end tokens at the end: "
                     "the model will not learn from them when to stop"
                 )
         if "train" in self._counts and "valid" not in self._counts:

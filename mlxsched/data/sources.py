@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from mlxsched.data import csv_file, jsonl
 from mlxsched.data.options import SPLITS, DataOptions, Features
 from mlxsched.data.problems import RowProblem, harmless
 from mlxsched.errors import DataError
+from mlxsched.words import closest
 
 BUNDLED = ("excel",)
 _SUFFIXES = (".jsonl", ".csv")
@@ -61,8 +62,8 @@ def open_source(
         return _directory(path, options, name=source)
     if path.is_file():
         return _single(path, options)
-    if _is_path(source):
-        raise DataError(f"There is no file or directory {harmless(source, 200)!r}.{_similar(path)}")
+    if _is_path(source) or (find_spec("datasets") is None and path.parent.is_dir()):
+        raise DataError(f"There is no file or directory {harmless(source, 200)!r}.{_advice(source, path)}")
     return HubSource.of_name(source, options)
 
 
@@ -74,13 +75,19 @@ def _is_path(source: str) -> bool:
     )
 
 
-def _similar(path: Path) -> str:
+def _advice(source: str, path: Path) -> str:
+    """What is there instead; and, for a name of the hub's kind, what loading from it takes."""
     try:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
-        return ""
-    close = get_close_matches(path.name, names, n=1)
-    return f" Did you mean {harmless(str(path.parent / close[0]), 200)!r}?" if close else ""
+        names = []
+    near = closest(path.name, names if "/" in source else [*BUNDLED, *names])
+    advice = f" Did you mean {harmless(str(path.parent / near), 200)!r}?" if near else ""
+    if "/" not in source:
+        advice += f" Bundled: {', '.join(BUNDLED)}."
+    elif not _is_path(source):
+        advice += ' If it is a data set of Hugging Face: pip install "datasets"'
+    return advice
 
 
 def _directory(path: Path, options: DataOptions, name: str) -> Source:

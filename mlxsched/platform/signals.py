@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -25,15 +26,19 @@ class StopRequest:
                 if stop:
                     raise Stopped("...", stop.signal_number)
 
-    `on_first` is called with the number of the first signal, from the handler: it should be quick. The second
-    signal gets its default effect, so a shell sees 130, 143 or 129 and a parent process the signal itself. A
-    SIGHUP that is ignored (``nohup``) stays ignored. Outside the main thread Python has no handlers: the object
-    is then never set.
+    `on_first` and `on_second` are called with the number of the signal, from the handler: they should be quick, and
+    print with `say` alone. The second signal then gets its default effect, so a shell sees 130, 143 or 129 and a
+    parent process the signal itself. A SIGHUP that is ignored (``nohup``) stays ignored. Outside the main thread
+    Python has no handlers: the object is then never set.
     """
 
-    def __init__(self, on_first: Callable[[int], None] = lambda number: None) -> None:
+    def __init__(
+        self,
+        on_first: Callable[[int], None] = lambda number: None,
+        on_second: Callable[[int], None] = lambda number: None,
+    ) -> None:
         self.signal_number = 0
-        self._on_first = on_first
+        self._on_first, self._on_second = on_first, on_second
         self._previous: dict[int, Handler] = {}
 
     def __bool__(self) -> bool:
@@ -56,7 +61,18 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self:
             signal.signal(number, signal.SIG_DFL)
+            self._on_second(number)
             os.kill(os.getpid(), number)
             return
         self.signal_number = number
         self._on_first(number)
+
+
+def say(text: str) -> None:
+    """Write a line to standard error in one system call.
+
+    For signal handlers: they may come in the middle of a `print`, whose buffer can't be entered twice. A terminal that
+    has gone is no error.
+    """
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())

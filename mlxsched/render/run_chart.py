@@ -20,6 +20,7 @@ class Column:
     values: list[float]
 
     def series(self, name: str, axis: Axis, style: Style = "line") -> Series:
+        """The column as a curve of a chart."""
         return Series(name, self.updates, self.values, axis, style)
 
 

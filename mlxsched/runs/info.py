@@ -25,7 +25,8 @@ class RunInfo:
     ``config`` and ``origins`` (the origin of each value) are those of the first start; ``plan`` and ``versions``
     too. ``data`` and ``model`` hold what a resume must find unchanged (fingerprints). ``update`` is the number of
     updates made when the file was written, ``best`` the evaluation of the best adapter, ``results`` what was
-    measured before and after the training, ``message`` why a run stopped or failed. Times are UTC, ISO 8601.
+    measured before and after the training, ``short_cuts`` what the last start did instead of the plain path, for
+    training and for validation rows, ``message`` why a run stopped or failed. Times are UTC, ISO 8601.
     """
 
     status: str = "running"
@@ -37,6 +38,7 @@ class RunInfo:
     model: Mapping[str, object] = field(default_factory=dict)
     best: Mapping[str, object] | None = None
     results: Mapping[str, object] = field(default_factory=dict)
+    short_cuts: Mapping[str, object] = field(default_factory=dict)
     update: int = 0
     message: str = ""
     created: str = ""
@@ -95,6 +97,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "model": dict,
     "best": (dict, type(None)),
     "results": dict,
+    "short_cuts": dict,
     "update": int,
     "message": str,
     "created": str,

@@ -195,6 +195,7 @@ class Endless(Schedule):
 
     @property
     def steps(self) -> int | None:
+        """None: there is no update from which on the rate no longer changes."""
         return None
 
 

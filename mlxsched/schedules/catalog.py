@@ -109,4 +109,5 @@ def home_of(name: str) -> str | None:
 
 
 def public_names() -> list[str]:
+    """All names that ``mlxsched`` takes from `mlxsched.schedules`."""
     return [name for table in (MODULES, HELPERS) for group in table.values() for name in group]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from mlxsched.errors import ScheduleError
+from mlxsched.words import did_you_mean
 
 Rate: TypeAlias = float
 """A learning rate: finite, not negative."""
@@ -44,6 +45,7 @@ def real(name: str, value: object) -> float:
 
 
 def rate(name: str, value: object) -> float:
+    """A `Rate`, or `ScheduleError` with the argument's `name`; so with the others here."""
     number = real(name, value)
     if number < 0:
         raise ScheduleError(f"`{name}` must not be negative; got {value!r}. Use 0 or more.")
@@ -51,6 +53,7 @@ def rate(name: str, value: object) -> float:
 
 
 def above_0(name: str, value: object) -> float:
+    """A finite number above 0."""
     number = real(name, value)
     if number <= 0:
         raise ScheduleError(f"`{name}` must be above 0; got {value!r}. Use a positive number.")
@@ -58,6 +61,7 @@ def above_0(name: str, value: object) -> float:
 
 
 def ratio(name: str, value: object) -> float:
+    """A share, above 0 and at most 1."""
     number = above_0(name, value)
     if number > 1:
         raise ScheduleError(f"`{name}` must be above 0 and at most 1; got {value!r}. Give it as a share.")
@@ -65,6 +69,7 @@ def ratio(name: str, value: object) -> float:
 
 
 def count(name: str, value: object) -> int:
+    """A whole number, 0 or more; a float that is whole will do."""
     if not isinstance(value, bool):
         try:
             whole = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)  # type: ignore[arg-type]
@@ -78,6 +83,7 @@ def count(name: str, value: object) -> int:
 
 
 def steps(name: str, value: object) -> int:
+    """A number of updates, 1 or more."""
     number = count(name, value)
     if number < 1:
         raise ScheduleError(f"`{name}` must be at least 1; got {value!r}. Give the number of updates.")
@@ -85,6 +91,7 @@ def steps(name: str, value: object) -> int:
 
 
 def span(name: str, value: object) -> int | float:
+    """Updates as an int, or a ratio below 1 as a float."""
     if not isinstance(value, float):
         return count(name, value)
     if not 0 <= value < 1:
@@ -128,14 +135,6 @@ def one_of(name: str, value: object, choices: tuple[str, ...] | list[str]) -> No
     raise ScheduleError(
         f"`{name}` must be one of {', '.join(choices)}; got {value!r}.{did_you_mean(value, choices)}"
     )
-
-
-def did_you_mean(word: object, choices: tuple[str, ...] | list[str]) -> str:
-    """' Did you mean ...?' for a misspelt name, or nothing."""
-    import difflib
-
-    near = difflib.get_close_matches(str(word)[:100], choices, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def span_steps(value: float, total: int) -> int:

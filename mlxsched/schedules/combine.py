@@ -37,6 +37,7 @@ class _Wrapped(Schedule):
 
     @property
     def steps(self) -> int | None:
+        """The update from which on the rate no longer changes; None without an end."""
         return steps_of(self.schedule)
 
     @property
@@ -91,6 +92,7 @@ class with_warmup(_Wrapped):
 
     @property
     def steps(self) -> int | None:
+        """The update from which on the rate no longer changes; None without an end."""
         own = steps_of(self.schedule)
         return None if own is None else self.warmup + own
 
@@ -153,6 +155,7 @@ class cooldown(_Wrapped):
 
     @property
     def steps(self) -> int:
+        """The update from which on the rate no longer changes."""
         return self.start + self.decay_steps
 
     @property
@@ -265,6 +268,7 @@ class shift(_Wrapped):
 
     @property
     def steps(self) -> int | None:
+        """The update from which on the rate no longer changes; None without an end."""
         own = steps_of(self.schedule)
         return None if own is None else max(own + self.updates, 0)
 
@@ -319,6 +323,7 @@ class repeat(_Wrapped):
 
     @property
     def steps(self) -> int | None:
+        """The update from which on the rate no longer changes; None without an end."""
         return None if self.times is None else self.times * self.period
 
     @property
@@ -369,6 +374,7 @@ class product(Schedule):
 
     @property
     def steps(self) -> int | None:
+        """The update from which on the rate no longer changes; None without an end."""
         own = [steps_of(part) for part in self.schedules]
         known = [steps for steps in own if steps is not None]
         return max(known) if len(known) == len(own) else None

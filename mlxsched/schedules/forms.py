@@ -13,8 +13,8 @@ from typing import Any
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
-from mlxsched.schedules.checks import did_you_mean
 from mlxsched.schedules.registry import entry
+from mlxsched.words import did_you_mean
 
 MAX_LENGTH = 1_000_000
 """Characters of a string form: a table of 40,000 rates fits."""

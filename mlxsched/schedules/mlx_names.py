@@ -130,6 +130,7 @@ class cosine_decay(Segmented):
 
     @property
     def steps(self) -> int:
+        """The update from which on the rate no longer changes."""
         return self.decay_steps
 
 
@@ -231,6 +232,7 @@ class join_schedules(Schedule):
 
     @property
     def steps(self) -> int | None:
+        """The update from which on the rate no longer changes; None without an end."""
         last, start, _ = self._spans()[-1]
         own = steps_of(last)
         return None if own is None else start + own

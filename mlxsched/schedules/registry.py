@@ -26,7 +26,7 @@ from functools import cache
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.catalog import ALIASES, MODULES
-from mlxsched.schedules.checks import did_you_mean
+from mlxsched.words import did_you_mean
 
 _FIELD = re.compile(r"^(Formula|When|Source|Spec):[ \n]+(.*(?:\n[ ]+.*)*)", re.MULTILINE)
 

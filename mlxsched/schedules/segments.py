@@ -27,6 +27,7 @@ class Segment(NamedTuple):
 
 
 def hold(name: str, steps: int, value: float) -> Segment:
+    """A flat segment."""
     return Segment(name, steps, value, value)
 
 

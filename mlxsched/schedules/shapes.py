@@ -69,6 +69,7 @@ def between(low: float, high: float, share: Number, ops: Backend) -> Number:
 
 
 def linear(done: Number, left: Number, ops: Backend) -> tuple[Number, Number]:
+    """A straight line."""
     return left, done
 
 

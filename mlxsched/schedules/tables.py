@@ -60,6 +60,7 @@ class table(Schedule):
 
     @property
     def steps(self) -> int:
+        """The update from which on the rate no longer changes."""
         return len(self.values) - 1
 
 
@@ -101,6 +102,7 @@ class multistep(Schedule):
 
     @property
     def steps(self) -> int:
+        """The update from which on the rate no longer changes."""
         return max(self.milestones, default=0)
 
     @property
@@ -159,4 +161,5 @@ class piecewise(Segmented):
 
     @property
     def steps(self) -> int:
+        """The update from which on the rate no longer changes."""
         return self.boundaries[-1]

@@ -91,6 +91,7 @@ class warmup_constant(Segmented):
 
     @property
     def steps(self) -> int | None:
+        """The update from which on the rate no longer changes; None without an end."""
         return None
 
     @property

@@ -15,6 +15,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from ..errors import ModelError, UsageError
+from ..words import counted
 from .trees import flatten
 
 WEIGHTS = "adapters.safetensors"
@@ -40,7 +41,7 @@ def attach(model: Module, kind: str, num_layers: int, lora: Mapping[str, Any], s
         _attach_lora(linear_to_lora_layers, model, count, lora, kind)
     if not flatten(model.trainable_parameters()):
         raise UsageError(
-            f"nothing to train: no module of the last {count} layers matches lora_parameters.keys = "
+            f"nothing to train: no module of the last {counted(count, 'layer')} matches lora_parameters.keys = "
             f"{lora.get('keys')}. Name modules of this model, for example self_attn.q_proj, or leave keys out."
         )
     return count

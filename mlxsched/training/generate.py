@@ -51,7 +51,10 @@ def answer_all(
         generator.close()
         model.train()
     texts = [tokenizer.decode(tokens[identifier]) for identifier in identifiers]
-    return [Answer(e.answer, text) for e, text in zip(examples, texts, strict=True)]
+    return [
+        Answer(without_thinking(e.answer, tokenizer), without_thinking(text, tokenizer))
+        for e, text in zip(examples, texts, strict=True)
+    ]
 
 
 def _generated(generator: Any) -> Iterator[tuple[int, int | None]]:
@@ -60,6 +63,19 @@ def _generated(generator: Any) -> Iterator[tuple[int, int | None]]:
         while responses := generator.next_generated():
             for response in responses:
                 yield response.uid, None if response.finish_reason == "stop" else response.token
+
+
+def without_thinking(text: str, tokenizer: Any) -> str:
+    """``text`` without the thinking that it begins with, where ``tokenizer`` marks thinking.
+
+    Templates write an empty block in front of an answer, or open one in the prompt, so that only its end is in the
+    answer. A block that is not closed is left: the answer never came.
+    """
+    if not tokenizer.has_thinking:
+        return text
+    thought, closed, rest = text.partition(tokenizer.think_end)
+    leads = tokenizer.think_start not in thought or thought.lstrip().startswith(tokenizer.think_start)
+    return rest if closed and leads else text
 
 
 def exact_match(answers: list[Answer]) -> float:

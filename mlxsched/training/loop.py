@@ -13,10 +13,12 @@ import mlx.core as mx
 
 from ..errors import DivergedError, Stopped
 from ..runs.directory import RunDirectory
+from ..words import counted
 from . import adapters
 from .evaluate import Evaluator, perplexity
 from .events import Doing, Evaluated, Event, Happened, UpdateMade
 from .fast.for_run import PLAIN_WAY, Way, ways_of_run
+from .fast.taken import short_cuts
 from .feed import Feed, UpdateRows
 from .generate import answer_all, exact_match
 from .keeper import Keeper
@@ -47,11 +49,13 @@ class Trainer:
     ) -> None:
         self.session, self.run = session, run
         self.progress = Progress()
+        self._unrecorded: list[str] = []
         self._emit, self._stop_signal, self._between_updates = emit, stop_signal, between_updates
         self._model = session.loaded.model
         trainable = flatten(self._model.trainable_parameters())
         self._optimizer = _make_optimizer(session, trainable)
         ways = ways_of_run(session, run.path, self._note)
+        self.short_cuts = short_cuts(ways)
         self._step = _make_step(session, self._optimizer, ways.training)
         self._feed = _make_feed(session, ways.training)
         self._evaluator = _make_evaluator(session, ways.validation)
@@ -69,6 +73,7 @@ class Trainer:
         good adapter and a checkpoint are on disk.
         """
         self._model.train()
+        self._record_notes()
         while True:
             self._evaluate_if_due()
             self._measure_before()
@@ -86,6 +91,7 @@ class Trainer:
         if restored is not None:
             self._packed, self._state, self.progress = restored
             self._restore_schedule()
+        self._record_notes()
 
     @property
     def _done(self) -> bool:
@@ -160,7 +166,9 @@ class Trainer:
         progress.targets += rows.n_targets
         progress.seconds += seconds
         if config.max_time and progress.seconds >= config.max_time and not self._done:
-            progress.ended = f"--max-time of {config.max_time:g} s was up after {update + 1} updates"
+            progress.ended = (
+                f"--max-time of {config.max_time:g} s was up after {counted(update + 1, 'update')}"
+            )
         if config.clear_cache_threshold and mx.get_cache_memory() > config.clear_cache_threshold:
             mx.clear_cache()
 
@@ -209,8 +217,8 @@ class Trainer:
         count, config = self.progress.bad_in_a_row, self.session.config
         if config.on_divergence != "halve" or self.progress.peak_factor < 1:
             raise DivergedError(
-                f"{count} updates in a row had a loss or gradient that is not finite; the last was update {update} at "
-                f"a rate of {self.session.rate(update) * self.progress.peak_factor:.3g}. None of them was applied, and "
+                f"{counted(count, 'update')} in a row had a loss or gradient that is not finite; the last was update "
+                f"{update} at a rate of {self.session.rate(update) * self.progress.peak_factor:.3g}. None of them was applied, and "
                 f"{self.run.adapters} holds the last good adapter. Lower --learning-rate, lengthen --warmup, or let "
                 "the run help itself with --on-divergence halve; `mlxsched data check` looks for bad rows."
             )
@@ -218,7 +226,8 @@ class Trainer:
         self.progress.peak_factor = 0.5
         self.progress.bad_in_a_row = 0
         self.progress.bad_updates += count
-        text = f"{count} non-finite updates up to update {update}: back to update {self.progress.update}, rate halved"
+        bad = counted(count, "non-finite update")
+        text = f"{bad} up to update {update}: back to update {self.progress.update}, rate halved"
         self._report(Happened(self.progress.update, "rollback", text))
         self._save()
 
@@ -242,7 +251,7 @@ class Trainer:
     def _end_if_patience_is_out(self) -> None:
         patience, since = self.session.config.patience, self.progress.evaluations_since_best
         if patience and since >= patience and not self._done:
-            self.progress.ended = f"no better validation loss in {since} evaluations"
+            self.progress.ended = f"no better validation loss in {counted(since, 'evaluation')}"
 
     def _observe(self, loss: float) -> None:
         """Adaptive schedules (plateau, greedy) live on the validation loss."""
@@ -298,8 +307,9 @@ class Trainer:
         if not self._keeper.is_saved(self.progress.update):
             self._save()
         self.run.update_info(status="stopped", message=f"stopped by signal {number}")
+        planned = counted(self.session.plan.updates, "update")
         raise Stopped(
-            f"Stopped after {self.progress.update} of {self.session.plan.updates} updates; everything is saved. "
+            f"Stopped after {self.progress.update} of {planned}; everything is saved. "
             f"Go on with: mlxsched resume {self.run.path}{self._given_anew()}",
             number,
         )
@@ -318,6 +328,17 @@ class Trainer:
 
     def _note(self, text: str) -> None:
         self._emit(Happened(self.progress.update, "note", text))
+        self._unrecorded.append(text)  # a resume has yet to cut the records back
+
+    def _record_notes(self) -> None:
+        """Write the notes that the run has not had yet: one that goes on as it began has no more than at first."""
+        if not self._unrecorded:
+            return
+        known = {record.get("message") for record in self.run.read_metrics() if record.get("code") == "note"}
+        for text in dict.fromkeys(self._unrecorded):
+            if text not in known:
+                self.run.metrics.write(Happened(self.progress.update, "note", text).record())
+        self._unrecorded.clear()
 
     def _doing(self, what: str) -> Callable[[int, int], None]:
         def tell(done: int, total: int) -> None:

@@ -90,12 +90,20 @@ def refuse_changes(run: RunDirectory, session: Session, *, force: bool) -> list[
     return changes
 
 
-def execute(session: Session, run: RunDirectory, emit: Emit, *, resume: bool = False) -> Progress:
+def execute(
+    session: Session,
+    run: RunDirectory,
+    emit: Emit,
+    *,
+    resume: bool = False,
+    stop: StopRequest | None = None,
+) -> Progress:
     """Train to the end, or from the last checkpoint to the end; ``run.json`` tells how it went.
 
-    Raises ``Stopped`` after a signal, and a ``RunError`` when it could not go on.
+    ``stop`` watches for signals meanwhile. Raises ``Stopped`` after one, and a ``RunError`` when it could not go on.
     """
-    with run.lock(), StopRequest() as stop, limits(session.config):
+    stop = StopRequest() if stop is None else stop  # which is false as long as no signal has come
+    with run.lock(), stop, limits(session.config):
         trainer = Trainer(
             session,
             run,
@@ -103,7 +111,7 @@ def execute(session: Session, run: RunDirectory, emit: Emit, *, resume: bool = F
             stop_signal=lambda: stop.signal_number,
             between_updates=Laptop(session.config, lambda: trainer.progress.update, lambda: bool(stop)),
         )
-        run.update_info(status="running", message="")
+        run.update_info(status="running", message="", short_cuts=trainer.short_cuts)
         try:
             if resume:
                 trainer.resume()

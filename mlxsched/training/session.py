@@ -12,6 +12,7 @@ from ..config.schema import RunConfig
 from ..data import DataOptions, Dataset, Features, load_dataset
 from ..data.rows import Rows
 from ..errors import ConfigError, DataError
+from ..words import counted
 from . import adapters
 from .memory import MemoryPlan, plan_memory
 from .model import LoadedModel, count_parameters, load_model
@@ -81,13 +82,11 @@ def prepare(
     if config.resume_adapter_file:
         adapters.load_weights(loaded.model, Path(config.resume_adapter_file).expanduser())
     length = plan_length(config, len(dataset.train))
-    warmup, notes = plan_warmup(config, origins, length.updates)
-    notes += _surprises(config, origins)
-    schedule = schedule or make_schedule(config, length.updates, warmup)
+    schedule, notes, warnings = _plan_schedule(config, origins, length.updates, schedule)
     again = length.updates > length.updates_per_epoch
     memory = plan_memory(config, loaded, dataset.train, length.rows_per_update, again=again)
-    notes += memory.notes(config)
-    plan = _plan(config, loaded, dataset, dataset.train, length, schedule, memory, notes)
+    notes += [*_fewer_layers(config, num_layers), *memory.notes(config)]
+    plan = _plan(config, loaded, dataset, dataset.train, length, schedule, memory, notes, warnings)
     fitted = memory.applied_to(config)
     changed = {key for key in RunConfig.model_fields if getattr(fitted, key) != getattr(config, key)}
     origins = {**origins, **dict.fromkeys(changed, "memory plan")}
@@ -130,6 +129,20 @@ def plan_length(config: RunConfig, rows: int) -> planning.Length:
     return planning.length_from_epochs(rows, config.epochs or 1.0, *sizes)
 
 
+def _plan_schedule(
+    config: RunConfig, origins: Mapping[str, str], updates: int, given: ScheduleLike | None
+) -> tuple[ScheduleLike, list[str], list[str]]:
+    """The schedule of the run, ``given`` or the config's, with notes and warnings about it."""
+    warmup, notes = plan_warmup(config, origins, updates)
+    notes += _surprises(config, origins)
+    schedule = given or make_schedule(config, updates, warmup)
+    warnings = _schedule_warnings(schedule, updates)
+    if given is None and config.lr_schedule is None:
+        notes += _without_effect(config, origins, updates, warmup)
+        warnings += _end_above_peak(config, schedule, updates)
+    return schedule, notes, warnings
+
+
 def plan_warmup(config: RunConfig, origins: Mapping[str, str], updates: int) -> tuple[int | float, list[str]]:
     """The warmup that fits, and what to say of it.
 
@@ -144,10 +157,18 @@ def plan_warmup(config: RunConfig, origins: Mapping[str, str], updates: int) -> 
         warmup, shortened = planning.shorten_warmup(config.warmup, updates)
         return warmup, [shortened] if shortened else []
     if config.warmup >= updates:
-        raise ConfigError(
-            f"`warmup` must be below `steps`; got {config.warmup} and {updates}. Lower --warmup or raise --epochs."
-        )
+        raise ConfigError(_warmup_too_long(config.warmup, updates, origins["warmup"]))
     return config.warmup, []
+
+
+def _warmup_too_long(warmup: int | float, updates: int, origin: str) -> str:
+    told = f"`warmup` must be below `steps`; got {warmup} and {updates}. Lower --warmup or raise --epochs."
+    if origin.startswith("-"):
+        return told
+    return (
+        f"{origin}: {told} In a preset it is cut to a tenth of the run, in a file of your own it is taken at "
+        "its word: write the ratio `warmup: 0.1` for that."
+    )
 
 
 def _surprises(config: RunConfig, origins: Mapping[str, str]) -> list[str]:
@@ -183,6 +204,44 @@ def make_schedule(config: RunConfig, updates: int, warmup: int | float) -> Sched
     )
 
 
+def _fewer_layers(config: RunConfig, num_layers: int) -> list[str]:
+    if config.num_layers <= num_layers:
+        return []
+    return [f"the model has {counted(num_layers, 'layer')}: num_layers {config.num_layers} means all"]
+
+
+def _without_effect(
+    config: RunConfig, origins: Mapping[str, str], updates: int, warmup: int | float
+) -> list[str]:
+    """Notes on settings of the rate that were given, and that the schedule goes without."""
+    # A value that could be another one, with the same schedule coming of it, is not used.
+    others = {
+        "learning_rate": 2 * config.learning_rate,
+        "end_lr": (config.end_lr or config.learning_rate) / 2,
+    }
+    others |= {"warmup": 0} if warmup else {}
+    used = describe_schedule(make_schedule(config, updates, warmup))
+    notes = []
+    for key, value in others.items():
+        if origins.get(key, "default").startswith(("preset", "default")):
+            continue
+        other = config.model_copy(update={key: value})
+        if describe_schedule(make_schedule(other, updates, 0 if key == "warmup" else warmup)) == used:
+            notes.append(
+                f"{key} ({origins[key]}) has no effect: the schedule {config.schedule!r} has its own, or none"
+            )
+    return notes
+
+
+def _end_above_peak(config: RunConfig, schedule: ScheduleLike, updates: int) -> list[str]:
+    if float(schedule(updates)) <= config.learning_rate or config.end_lr <= config.learning_rate:
+        return []
+    return [
+        f"end_lr {config.end_lr:g} is above the peak of {config.learning_rate:g}: the rate rises up to the end "
+        "of the run. Lower --end-lr"
+    ]
+
+
 def warmup_updates(schedule: ScheduleLike) -> int:
     """Where the warmup of a schedule ends, 0 without one."""
     phases = getattr(schedule, "phases", ())
@@ -198,6 +257,7 @@ def _plan(
     schedule: ScheduleLike,
     memory: MemoryPlan,
     notes: list[str],
+    warnings: list[str],
 ) -> planning.Plan:
     valid, test = (0 if split is None else len(split) for split in (dataset.valid, dataset.test))
     evaluation_rows = valid if config.val_batches < 0 else min(valid, config.val_batches * config.batch_size)
@@ -225,7 +285,7 @@ def _plan(
         trainable=trainable,
         peak_memory_gb=round(memory.peak / 1e9, 3),
         notes=[*loaded.notes, *dataset.notes, *notes],
-        warnings=[*length.warnings, *_schedule_warnings(schedule, length.updates)],
+        warnings=[*length.warnings, *warnings],
     )
 
 

@@ -32,7 +32,7 @@ def test_a_ratio_and_a_warmup_that_fits_are_left_alone():
 
 def test_a_schedule_that_cannot_finish_is_warned_of():
     (text,) = schedule_warnings(warmup_cosine(1e-3, 1000), 1000, 80)
-    assert "1000 updates and the run has 80" in text and "98%" in text
+    assert "1,000 updates and the run has 80" in text and "98%" in text
 
 
 def test_a_schedule_that_ends_long_before_the_run_is_warned_of():

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -44,6 +50,7 @@ def test_train_eval_generate_resume(capsys):
     result = json.loads(out)
     assert result["status"] == "finished" and result["updates"] == 6
     assert result["after"]["loss"] < result["before"]["loss"]
+    assert result["short_cuts"]["training"]["loss_at_targets"] and result["notes"] == []
     assert "update 6/6" in err and "Plan" in err
 
     assert main(["eval", "runs/a", "--json", "--limit", "8"]) == 0
@@ -87,6 +94,49 @@ def test_a_presets_warmup_is_shortened_and_ones_own_is_not(capsys):
     assert any("shortened from 200" in note for note in plan["notes"])
     assert main(["plan", "--preset", "laptop", "--epochs", "1", "--warmup", "90", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["warmup"] == 90
+
+
+def test_a_copied_presets_warmup_is_ones_own_and_the_message_says_how_to_shorten_it(capsys):
+    assert main(["presets", "copy", "laptop", "mine.yaml"]) == 0
+    line = next(
+        i for i, text in enumerate(Path("mine.yaml").read_text().splitlines(), 1) if text.startswith("warmup")
+    )
+    assert main(["plan", "-c", "mine.yaml", "--epochs", "0.1"]) == 2
+    err = capsys.readouterr().err
+    assert f"mine.yaml:{line}: `warmup` must be below `steps`; got 200 and 50" in err
+    assert "`warmup: 0.1`" in err
+    text = Path("mine.yaml").read_text().replace("warmup: 200", "warmup: 0.1")
+    Path("mine.yaml").write_text(text)
+    assert main(["plan", "-c", "mine.yaml", "--epochs", "0.1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warmup"] == 5
+    assert main(["plan", "--warmup", "50", "--epochs", "0.1"]) == 2
+    assert "0.1`" not in capsys.readouterr().err  # who writes --warmup knows it
+
+
+def test_more_layers_than_there_are_means_all_and_is_told(capsys):
+    assert main(["plan", "--iters", "9", "--num-layers", "16", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == ["the model has 4 layers: num_layers 16 means all"]
+
+
+@pytest.mark.parametrize(("columns", "drawn"), [(100, 60), (50, 50), (30, 0)])
+def test_the_picture_in_a_plan_fits_the_terminal(columns, drawn):
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    command = [sys.executable, "-m", "mlxsched", "plan", "--iters", "9"]
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment)
+    os.close(theirs)
+    shown = "".join(iter(lambda: _read(ours), ""))
+    assert process.wait(timeout=30) == 0
+    frame = [line.rstrip("\r") for line in shown.split("\n") if "┌" in line]
+    assert [len(line) for line in frame] == ([drawn] if drawn else [])
+
+
+def _read(terminal: int) -> str:
+    try:
+        return os.read(terminal, 1 << 16).decode("utf-8", "replace")
+    except OSError:  # how Linux says that the other side is closed
+        return ""
 
 
 def test_dry_run_trains_nothing_and_shows_origins(capsys):
@@ -202,7 +252,7 @@ lr_schedule:
     out, err = capsys.readouterr()
     assert json.loads(out)["updates"] == 2
     # The decay ends at 1002 and the run has 2 updates: said, not silent.
-    assert "1002 updates and the run has 2" in err
+    assert "1,002 updates and the run has 2" in err
     assert Path("adapters/adapters.safetensors").is_file()
 
 

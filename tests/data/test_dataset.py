@@ -118,13 +118,13 @@ def test_long_rows_are_cut_and_rows_without_targets_dropped(write: Write, tokeni
     counts = dataset.counts["train"]
     assert (counts.read, counts.dropped, counts.truncated, counts.used) == (3, 1, 1, 2)
     notes = "\n".join(dataset.notes)
-    assert "1 rows of train dropped: all their targets lie beyond --max-seq-length 80" in notes
-    assert "1 rows of train cut at 80 tokens" in notes
+    assert "1 row of train dropped, with all targets beyond --max-seq-length 80" in notes
+    assert "1 row of train cut at 80 tokens" in notes
 
 
 def test_no_row_with_targets_is_an_error(write: Write, tokenizer: Any) -> None:
     path = write("train.jsonl", [chat("two? " * 60, "four")] * 3).parent
-    with pytest.raises(DataError, match="All 3 rows .* beyond --max-seq-length 40; raise it"):
+    with pytest.raises(DataError, match="no rows for train: 3 rows .* beyond --max-seq-length 40; raise it"):
         load_dataset(str(path), tokenizer, DataOptions(max_seq_length=40))
 
 

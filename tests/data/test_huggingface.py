@@ -17,10 +17,37 @@ needs_datasets = pytest.mark.skipif(not HAS_DATASETS, reason="datasets is not in
 
 
 @pytest.mark.skipif(HAS_DATASETS, reason="datasets is installed")
-@pytest.mark.parametrize("name", ["exel", "someone/something"])
-def test_without_the_library_the_command_to_get_it_is_told(name: str, tokenizer: Any) -> None:
+def test_without_the_library_the_command_to_get_it_is_told(tokenizer: Any) -> None:
     with pytest.raises(DataError, match="neither bundled.*nor a file.*pip install"):
+        load_dataset("someone/something", tokenizer)
+
+
+@pytest.mark.skipif(HAS_DATASETS, reason="datasets is installed")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("exel", " Did you mean 'excel'? Bundled: excel."),
+        ("my-dta", " Did you mean 'my-data'? Bundled: excel."),
+        ("qqqq", " Bundled: excel."),
+        (
+            "my-data/trian",
+            " Did you mean 'my-data/train.jsonl'? If it is a data set of Hugging Face: pip install",
+        ),
+        ("./my-data/train", " Did you mean 'my-data/train.jsonl'?"),
+        ("row.jsonl", " Did you mean 'rows.jsonl'? Bundled: excel."),
+    ],
+)
+def test_a_missing_path_is_said_to_be_missing(
+    name: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-data").mkdir()
+    (tmp_path / "my-data" / "train.jsonl").touch()
+    (tmp_path / "rows.jsonl").touch()
+    with pytest.raises(DataError) as error:
         load_dataset(name, tokenizer)
+    assert str(error.value).startswith(f"There is no file or directory {name!r}.{advice}")
+    assert ("pip" in str(error.value)) == ("pip" in advice)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,22 @@ def test_the_second_signal_ends_it_at_once(second):
     assert output == "" and errors == "" and process.returncode == -second
 
 
+SPEAKER = """
+import os, signal, sys
+from mlxsched.platform.signals import StopRequest, say
+with StopRequest(on_second=lambda number: say("last words")):
+    sys.stderr = None  # what says them needs no stream of Python's
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("never")
+"""
+
+
+def test_the_second_signal_leaves_time_for_last_words():
+    found = subprocess.run([sys.executable, "-c", SPEAKER], capture_output=True, text=True)
+    assert (found.stdout, found.stderr, found.returncode) == ("", "\nlast words\n", -signal.SIGINT)
+
+
 def test_a_shell_sees_130_after_the_second():
     process = start("stubborn", prefix=("sh", "-c", '"$@"; echo "status $?"', "sh"))
     worker = int(subprocess.check_output(["pgrep", "-P", str(process.pid)], text=True).split()[0])

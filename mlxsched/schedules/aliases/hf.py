@@ -18,11 +18,12 @@ from mlxsched.schedules.aliases import torch
 from mlxsched.schedules.aliases.pieces import after_warmup, called, chain
 from mlxsched.schedules.aliases.primitives import cosine_wave, restarts
 from mlxsched.schedules.base import Schedule
-from mlxsched.schedules.checks import above_0, did_you_mean, one_of, rate, steps
+from mlxsched.schedules.checks import above_0, one_of, rate, steps
 from mlxsched.schedules.combine import shift
 from mlxsched.schedules.powers import inverse_sqrt as core_inverse_sqrt
 from mlxsched.schedules.whole_run import constant as core_constant
 from mlxsched.schedules.whole_run import warmup_constant
+from mlxsched.words import did_you_mean
 
 
 def from_hf(

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
-from mlxsched.schedules.checks import count, did_you_mean, rate
+from mlxsched.schedules.checks import count, rate
 from mlxsched.schedules.mlx_names import (
     cosine_decay,
     exponential_decay,
@@ -15,6 +15,7 @@ from mlxsched.schedules.mlx_names import (
     linear_schedule,
     step_decay,
 )
+from mlxsched.words import did_you_mean
 
 NAMES: dict[str, Callable[..., Schedule]] = {
     made.__name__: made for made in (cosine_decay, linear_schedule, exponential_decay, step_decay)

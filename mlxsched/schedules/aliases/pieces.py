@@ -8,11 +8,11 @@ from typing import Any
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
-from mlxsched.schedules.checks import did_you_mean
 from mlxsched.schedules.decays import linear
 from mlxsched.schedules.mlx_names import join_schedules
 from mlxsched.schedules.tables import piecewise
 from mlxsched.schedules.whole_run import constant
+from mlxsched.words import did_you_mean
 
 
 def after_warmup(init: float, peak: float, warmup: int, rest: Schedule) -> Schedule:

@@ -98,6 +98,7 @@ class through(Segmented):
 
     @property
     def steps(self) -> int | None:
+        """The update from which on the rate no longer changes; None without an end."""
         return max(math.ceil(self.at[-1]), 1)
 
     @property
@@ -275,6 +276,7 @@ class restarts(Schedule):
 
     @property
     def steps(self) -> int | None:
+        """The update from which on the rate no longer changes; None without an end."""
         return self.until
 
 
@@ -392,6 +394,7 @@ class falling_plateau(Schedule):
 
     @property
     def steps(self) -> int:
+        """The update from which on the rate no longer changes."""
         return self.stable_steps + self.decay_steps
 
     @property

@@ -13,6 +13,7 @@ import mlx.core as mx
 from ...analysis import plan as planning
 from ...data.rows import Rows
 from ...errors import UsageError
+from ...words import counted
 from ..model import LoadedModel
 from ..session import Session
 from ..trees import flatten, n_bytes, unflatten
@@ -170,7 +171,8 @@ def shortened(session: Session, rows: Rows, *, later: bool = True) -> Session:
     per_update = session.plan.batch_size
     if len(rows) < per_update:
         raise UsageError(
-            f"an update of {per_update} rows needs as many; there are {len(rows)}. Lower --batch-size or raise --rows."
+            f"an update of {counted(per_update, 'row')} needs as many; there are {len(rows)}. "
+            "Lower --batch-size or raise --rows."
         )
     updates = len(rows) // per_update
     epochs = 2 if later else 1

@@ -10,7 +10,7 @@ import contextlib
 import io
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,40 +99,16 @@ def reported(session: Session) -> int:
 
 def train(session: Session, order: NDArray[np.int64], epochs: int) -> Measured:
     """Train with mlx-lm for ``epochs`` epochs, the first of them over ``order``."""
-    from mlx_lm.tuner import trainer
-    from mlx_lm.tuner.callbacks import TrainingCallback
+    per_epoch = len(order) // session.config.batch_size
+    batches, losses, ends = _Batches(session.train_rows), [], []
 
-    config, rows = session.config, session.train_rows
-    batches, losses, ends = _Batches(rows), [], []
+    def report(train_info: dict[str, Any]) -> None:
+        losses.append(train_info["train_loss"])
+        ends.append(Moment.now())
 
-    class Callback(TrainingCallback):
-        def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
-            losses.append(train_info["train_loss"])
-            ends.append(Moment.now())
-
-    per_epoch = len(order) // config.batch_size
-    model, started, peak = session.loaded.model, Moment.now(), PeakMemory()
-    optimizer = make_optimizer(config.optimizer, config.optimizer_config.get(config.optimizer) or {}, False)
-    optimizer.learning_rate = config.learning_rate
-    from mlx_lm.tuner.datasets import CacheDataset
-
-    with _numpy_state(), _quiet(), tempfile.TemporaryDirectory() as directory:
-        dataset = CacheDataset(_Records(rows, _arranged(order, config.batch_size)))
-        arguments = trainer.TrainingArgs(
-            batch_size=config.batch_size,
-            iters=epochs * per_epoch,
-            steps_per_report=reported(session) * config.grad_accumulation_steps,
-            steps_per_save=epochs * per_epoch + 1,
-            max_seq_length=config.max_seq_length,
-            adapter_file=str(Path(directory) / "adapters.safetensors"),
-            grad_accumulation_steps=config.grad_accumulation_steps,
-        )
-        trainer.train(
-            model, optimizer, dataset, args=arguments, loss=_masked_loss, iterate_batches=batches,
-            training_callback=Callback(),
-        )  # fmt: skip
-    moments = [*batches.moments[: epochs * per_epoch], ends[-1]]
-    edges = moments[::per_epoch]
+    started, peak = Moment.now(), PeakMemory()
+    _run(session, order, epochs * per_epoch, batches, report)
+    edges = [*batches.moments[: epochs * per_epoch], ends[-1]][::per_epoch]
     return Measured(
         epochs=[b.since(a) for a, b in itertools.pairwise(edges)],
         wall=edges[1].wall - edges[0].wall,
@@ -142,6 +118,40 @@ def train(session: Session, order: NDArray[np.int64], epochs: int) -> Measured:
         start_peak=0,
         padded=sum(batches.padded[:per_epoch]),
     )
+
+
+def _run(
+    session: Session,
+    order: NDArray[np.int64],
+    iterations: int,
+    batches: _Batches,
+    report: Callable[[dict[str, Any]], None],
+) -> None:
+    """mlx-lm's training, which calls ``report`` with the mean loss of some updates."""
+    from mlx_lm.tuner import trainer
+    from mlx_lm.tuner.callbacks import TrainingCallback
+    from mlx_lm.tuner.datasets import CacheDataset
+
+    config = session.config
+    optimizer = make_optimizer(config.optimizer, config.optimizer_config.get(config.optimizer) or {}, False)
+    optimizer.learning_rate = config.learning_rate
+    callback: Any = TrainingCallback()
+    callback.on_train_loss_report = report
+    with _numpy_state(), _quiet(), tempfile.TemporaryDirectory() as directory:
+        dataset = CacheDataset(_Records(session.train_rows, _arranged(order, config.batch_size)))
+        arguments = trainer.TrainingArgs(
+            batch_size=config.batch_size,
+            iters=iterations,
+            steps_per_report=reported(session) * config.grad_accumulation_steps,
+            steps_per_save=iterations + 1,
+            max_seq_length=config.max_seq_length,
+            adapter_file=str(Path(directory) / "adapters.safetensors"),
+            grad_accumulation_steps=config.grad_accumulation_steps,
+        )
+        trainer.train(
+            session.loaded.model, optimizer, dataset, args=arguments, loss=_masked_loss,
+            iterate_batches=batches, training_callback=callback,
+        )  # fmt: skip
 
 
 def evaluate(session: Session) -> tuple[float, float]:

@@ -27,11 +27,15 @@ LossFunction = Callable[..., mx.array]
 
 @dataclass(frozen=True)
 class Way:
-    """A loss function of ``(model, *arrays)``, the layout that makes those arrays from a batch, and whether to compile."""
+    """A loss function of ``(model, *arrays)``, the layout that makes those arrays from a batch, and whether to compile.
+
+    ``route`` is what they were made from.
+    """
 
     loss: LossFunction
     layout: Layout
     compiled: bool
+    route: Route
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,8 @@ def _way(
 def _made(
     route: Route, states: PrefixStates | None, options: LossOptions = PLAIN_LOSS, differentiable: bool = False
 ) -> Way:
-    return Way(route.loss(options, differentiable=differentiable), route.layout(states), route.compiled)
+    loss = route.loss(options, differentiable=differentiable)
+    return Way(loss, route.layout(states), route.compiled, route)
 
 
 def way_to_measure(model: Module, rows: Rows, note: Note = lambda text: None) -> Way:

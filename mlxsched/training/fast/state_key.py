@@ -36,7 +36,7 @@ def states_key(
         "weights": _hash_of_weights(model, tap),
         "config": config,
         "code": _hash_of_code(model),
-        "tap": [tap.below, tap.width, str(tap.dtype)],
+        "tap": [tap.below, tap.width, str(tap.dtype), str(tap.blocks)],
         "machine": _machine(),
         "arrays": {name: _sha256(array) for name, array in arrays.items()},
         **more,

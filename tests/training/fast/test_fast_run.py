@@ -81,3 +81,51 @@ def test_a_shortcut_that_is_not_taken_is_told_of(train, small_data, monkeypatch)
     notes = [event.message for event in events if isinstance(event, Happened) and event.code == "note"]
     assert any(note.startswith("loss only at targets: not used") for note in notes)
     assert np.isfinite(losses(run)).all()
+
+
+def recorded_notes(run):
+    return [record["message"] for record in records(run, "event") if record["code"] == "note"]
+
+
+def test_notes_are_recorded_once_also_after_a_resume(train, open_trainer, small_data, monkeypatch):
+    monkeypatch.setattr("mlxsched.training.fast.head._PROJECTIONS", ())
+    monkeypatch.setattr("mlxsched.training.fast.head._EMBEDDINGS", ())
+    flags = {"data": small_data, "iters": 6, "save_every": 3}
+    whole, _, events = train("whole", **flags)
+    told = [event.message for event in events if isinstance(event, Happened)]
+    assert told and recorded_notes(whole) == told
+
+    trainer = open_trainer("parts", **flags)
+    trainer._record_notes()
+    for _ in range(4):
+        trainer._save_if_due()
+        trainer._one_update()
+    resumed = Trainer(
+        prepare(trainer.session.config, trainer.session.origins), trainer.run, lambda event: None
+    )
+    resumed.resume()
+    resumed.train()
+    assert recorded_notes(resumed.run) == told
+
+
+def test_run_json_says_which_short_cuts_were_taken(train, small_data):
+    flags = {"data": small_data, "num_layers": 2, "iters": 9, "val_batches": 1}
+    fast, _, _ = train("fast", **flags)
+    taken = RunDirectory.open(fast.path).info.short_cuts
+    assert taken["training"].pop("chunk") >= 64
+    assert taken["training"] == {
+        "loss_at_targets": True,
+        "frozen_states": True,
+        "checkpoint": 0,
+        "compiled": True,
+        "packed": None,
+    }
+    once, _, _ = train("once", **{**flags, "iters": 1, "grad_checkpoint": True, "packing": True})
+    taken = RunDirectory.open(once.path).info.short_cuts
+    assert not taken["training"]["frozen_states"]  # no row comes again
+    assert taken["training"]["checkpoint"] == 1
+    assert taken["training"]["packed"] > 0
+    assert taken["validation"]["packed"] is None
+    plain, _, _ = train("plain", fast=False, **{**flags, "iters": 1})
+    taken = RunDirectory.open(plain.path).info.short_cuts
+    assert not any([*taken["training"].values(), *taken["validation"].values()])

@@ -1,0 +1,84 @@
+"""Signals to commands, and runs that are in use: what is said, and the exit code."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlxsched.cli.main import main
+from mlxsched.runs.directory import RunDirectory
+
+SHORT = ["--iters", "2", "--batch-size", "4", "--val-batches", "1", "--no-test", "--plain"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run that was stopped, so that it can be resumed, measured and asked."""
+    path = tmp_path_factory.mktemp("stopping") / "run"
+    assert main(["train", *SHORT, "--run-dir", str(path)]) == 0
+    RunDirectory.open(path).update_info(status="stopped")
+    return path
+
+
+def test_a_run_in_use_is_refused_before_anything_is_loaded(run, capsys):
+    with RunDirectory.open(run).lock():
+        assert main(["resume", str(run)]) == 2
+    err = capsys.readouterr().err
+    assert "in use by process" in err
+    assert "Loading" not in err and "Going on" not in err
+
+
+LONG = ["--iters", "5000", "--val-batches", "1", "--no-test", "--plain", "--steps-per-report", "1"]
+TWICE = """
+import os, signal, sys
+from mlxsched.cli.main import main
+from mlxsched.training.step import UpdateStep
+apply, made = UpdateStep.apply, []
+def signalled(self, *arguments):
+    made.append(1)
+    if len(made) == 4:  # in the middle of an update, whose end is not waited for
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    return apply(self, *arguments)
+UpdateStep.apply = signalled
+main(sys.argv[1:])
+"""
+
+
+def test_both_signals_to_a_training_are_answered(tmp_path):
+    arguments = ["train", *LONG, "--run-dir", str(tmp_path / "run"), "--save-every", "2"]
+    found = subprocess.run([sys.executable, "-c", TWICE, *arguments], capture_output=True, text=True)
+    assert found.returncode == -signal.SIGINT
+    _, first, second = found.stderr.rsplit("\n\n", 2)
+    assert first == "Stopping after this update, with everything saved. Once more stops at once."
+    assert (
+        second
+        == f"Stopped at once. The state after 2 updates is saved; go on with: mlxsched resume {tmp_path}/run\n"
+    )
+    assert RunDirectory.open(tmp_path / "run").checkpoints.updates() == [0, 2]
+
+
+@pytest.mark.parametrize("arguments", [["eval"], ["generate", "--prompt", "-"]])
+def test_an_interrupted_command_ends_with_130_and_no_traceback(run, arguments):
+    """The one in the middle of its measuring, the other while it waits for its prompt."""
+    name, *flags = arguments
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlxsched", name, str(run), *flags],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if name == "eval":
+        assert process.stderr.readline() == "loss ...\n"
+    else:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == "" and "Traceback" not in err

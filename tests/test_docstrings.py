@@ -1,0 +1,36 @@
+"""Everything public says what it is."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+
+import mlxsched
+
+
+def public_things() -> Iterator[tuple[str, object]]:
+    """Modules, functions, classes, methods and properties without a leading underscore, by their dotted names."""
+    for found in pkgutil.walk_packages(mlxsched.__path__, "mlxsched."):
+        module = importlib.import_module(found.name)
+        yield found.name, module
+        for name, thing in vars(module).items():
+            if name.startswith("_") or getattr(thing, "__module__", None) != found.name:
+                continue
+            if inspect.isfunction(thing):
+                yield f"{found.name}.{name}", thing
+            elif inspect.isclass(thing):
+                yield f"{found.name}.{name}", thing
+                yield from public_members(f"{found.name}.{name}", thing)
+
+
+def public_members(prefix: str, thing: type) -> Iterator[tuple[str, object]]:
+    for name, member in vars(thing).items():
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
+            yield f"{prefix}.{name}", getattr(thing, name)
+
+
+def test_everything_public_says_what_it_is():
+    """What overrides something that does may leave it out."""
+    assert [name for name, thing in public_things() if not inspect.getdoc(thing)] == []
