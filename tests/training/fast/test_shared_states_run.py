@@ -146,8 +146,10 @@ def _wait_for_marks(folder, child):
     until = time.monotonic() + 60
     while time.monotonic() < until and child.poll() is None:
         for header in folder.glob("*/header.json"):
-            groups = json.loads(header.read_text())["groups"]
-            marks = np.memmap(header.with_name("states"), np.uint64, "r", shape=(groups,))
+            groups, states = json.loads(header.read_text())["groups"], header.with_name("states")
+            if states.stat().st_size < 8 * groups:
+                continue  # the header comes first
+            marks = np.memmap(states, np.uint64, "r", shape=(groups,))
             if np.count_nonzero(marks) > 20:
                 return marks
         time.sleep(0.02)
