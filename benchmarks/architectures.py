@@ -21,12 +21,19 @@ blas.preload()
 import numpy as np  # noqa: E402  after the BLAS
 from tiny_models import KEYS, REASONS, VOCABULARY, build  # noqa: E402
 
+from mlxsched.data.packing import Packing  # noqa: E402
 from mlxsched.data.rows import COLUMNS, Rows, RowsWriter, from_buffers  # noqa: E402
-from mlxsched.training.fast.self_check import SelfCheck, Wanted, choose_route  # noqa: E402
+from mlxsched.training.fast.self_check import (  # noqa: E402
+    SelfCheck,
+    Wanted,
+    choose_route,
+    packed_if_right,
+)
 from mlxsched.training.loss import PLAIN_LOSS  # noqa: E402
 
 TOO_LONG = 120  # seconds
 NOT_TRIED = "not tried"
+LINES = Packing(48, 4)
 
 
 def random_rows(seed: int, count: int = 8) -> Rows:
@@ -50,9 +57,11 @@ class Line:
     prefix: str = ""
     checkpoint: str = ""
     remark: str = ""
+    packing: str = NOT_TRIED
 
     def __str__(self) -> str:
-        return f"| {self.kind} | {self.head} | {self.prefix} | {self.checkpoint} | {self.remark.replace('|', '/')} |"
+        short_cuts = f"{self.head} | {self.prefix} | {self.checkpoint} | {self.packing}"
+        return f"| {self.kind} | {short_cuts} | {self.remark.replace('|', '/')} |"
 
 
 def not_tried(kind: str, reason: str) -> Line:
@@ -75,10 +84,13 @@ def tried(kind: str) -> Line:
     if kind in KEYS:
         notes.append(f"LoRA on {', '.join(KEYS[kind])}, for mlx-lm's own choice breaks the model")
     route = choose_route(check, model, Wanted(prefix=True, checkpoint=1), notes.append)
-    wrong = SelfCheck(model, random_rows(1), PLAIN_LOSS).complaint(route)
+    packed = SelfCheck(model, random_rows(0), PLAIN_LOSS, packing=LINES)
+    route = packed_if_right(packed, route, LINES, notes.append)
+    wrong = SelfCheck(model, random_rows(1), PLAIN_LOSS, packing=route.packing).complaint(route)
     head = "no" if route.head is None else "in chunks" if route.chunk else "gathered"
-    prefix, checkpoint = ("yes" if taken else "no" for taken in (route.tap, route.checkpoint))
-    return Line(kind, head, prefix, checkpoint, f"WRONG: {wrong}" if wrong else "; ".join(notes))
+    taken = route.tap, route.checkpoint, route.packing
+    prefix, checkpoint, packing = ("yes" if short_cut else "no" for short_cut in taken)
+    return Line(kind, head, prefix, checkpoint, f"WRONG: {wrong}" if wrong else "; ".join(notes), packing)
 
 
 def in_a_process(kind: str) -> Line:
@@ -121,20 +133,22 @@ def main() -> None:
     counts = Counter(line.head for line in tried_lines)
     prefixes = sum(line.prefix == "yes" for line in tried_lines)
     checkpoints = sum(line.checkpoint == "yes" for line in tried_lines)
+    packings = sum(line.packing == "yes" for line in tried_lines)
     wrong = sum(line.remark.startswith("WRONG") for line in tried_lines)
     print(f"""# Short cuts by architecture
 
 Made by `python benchmarks/architectures.py` with mlx-lm {mlx_lm.__version__}: a tiny random model of each
 architecture, LoRA on the upper half of its layers, float32. **Head**: the loss only at targets, the logits in
 chunks or (where what is behind the projection forbids it) gathered. **Prefix**: outputs of the frozen layers kept.
-**Checkpointing**: every layer computed again in the backward pass.
+**Checkpointing**: every layer computed again in the backward pass. **Packing**: several rows in a line.
 A short cut that is not right is found by the self-check at the start of a run and not taken.
 
 Of {len(lines)} architectures {len(tried_lines)} could be built tiny; head in chunks in {counts["in chunks"]}, gathered
-in {counts["gathered"]}, plain in {counts["no"]}; prefix in {prefixes}; checkpointing in {checkpoints}. Taken and wrong: {wrong}.
+in {counts["gathered"]}, plain in {counts["no"]}; prefix in {prefixes}; checkpointing in {checkpoints}; packing in {packings}.
+Taken and wrong: {wrong}.
 
-| architecture | head | prefix | checkpointing | remark |
-| --- | --- | --- | --- | --- |""")
+| architecture | head | prefix | checkpointing | packing | remark |
+| --- | --- | --- | --- | --- | --- |""")
     print("\n".join(map(str, lines)))
 
 

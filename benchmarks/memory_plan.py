@@ -66,6 +66,7 @@ def _few(layers: int, vocabulary: int) -> dict[str, Any]:
 
 GRID = (
     Case("llama-135m", 3, ((4, 64, 0.4), (8, 128, 0.4), (1, 512, 0.4), (16, 64, 1.0)), TINY),
+    Case("llama-135m", 3, ((11, 32, 0.3), (11, 32, 0.5), (21, 32, 0.55)), {**TINY, "vocab_size": 49152}),
     Case("llama-135m", 2, ((1, 128, 0.4), (4, 128, 0.4), (1, 512, 0.4)), _few(4, 8192)),
     Case("llama-135m", 4, ((1, 128, 0.4), (4, 128, 0.4), (1, 512, 0.4), (8, 64, 1.0)), _few(4, 8192)),
     Case("llama-135m", 3, ((2, 128, 0.4), (1, 512, 0.4), (8, 32, 0.4)), _few(6, 49152)),
@@ -138,7 +139,7 @@ class _NoStates:
     def __init__(self, tap: Tap) -> None:
         self._tap = tap
 
-    def batch(self, _: Any, shape: tuple[int, int]) -> mx.array:
+    def batch(self, _: Any, shape: tuple[int, int], _places: Any = None) -> mx.array:
         return mx.zeros((*shape, self._tap.width), self._tap.dtype)
 
 

@@ -33,7 +33,8 @@ class Factors:
     again: float = 1.37  # a layer that is computed again in the backward pass, beside the one in flight
     logits_plain: float = 3.51
     logits_gathered: float = 2.26
-    logits_chunk: float = 3.86
+    logits_chunk: float = 10.5
+    logits_chunk_again: float = 8.4  # with layers that are computed again it runs less far ahead
     overlap: float = 1.97  # the p above: 1 would be a sum, infinity the larger one
     trained: float = 3.92  # moments, sums and gradients while a micro-batch is computed
     applied: float = 7.77  # and while the update is made
@@ -140,5 +141,6 @@ def _head(shape: ModelShape, way: Way, tokens: int, targets: int, factors: Facto
         return 4 * factors.logits_plain * tokens * shape.vocabulary
     gathered = factors.logits_gathered * targets
     if way.chunk and targets > way.chunk:
-        gathered = min(gathered, factors.logits_chunk * way.chunk)
+        most = factors.logits_chunk_again if way.checkpoint else factors.logits_chunk
+        gathered = min(gathered, most * way.chunk)
     return 4 * gathered * shape.vocabulary

@@ -142,6 +142,7 @@ class Plan:
     epochs: float
     updates_per_epoch: int
     batch_size: int  # rows of an update
+    length_window: int  # updates that share out their rows by length
     last_rows: int | None
     tokens: int
     targets: int

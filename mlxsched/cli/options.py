@@ -19,7 +19,7 @@ GROUPS = {
     "prompt_feature completion_feature chat_feature text_feature",
     "What to train": "fine_tune_type num_layers lora_parameters.rank lora_parameters.scale "
     "lora_parameters.dropout lora_plus_ratio resume_adapter_file",
-    "Length": "epochs iters max_time batch_size grad_accumulation_steps micro_batch_tokens seed",
+    "Length": "epochs iters max_time batch_size grad_accumulation_steps length_window micro_batch_tokens seed",
     "Learning rate": "learning_rate schedule warmup end_lr",
     "Update": "optimizer bias_correction max_grad_norm label_smoothing z_loss max_bad_updates on_divergence",
     "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience test test_batches "

@@ -51,13 +51,15 @@ def plan_lines(session: Session) -> Iterator[Line]:
     yield (
         "length",
         f"{counted(plan.updates, 'update')} of {counted(plan.batch_size, 'row')}: "
-        f"{counted(plan.epochs, 'epoch')} of {plan.updates_per_epoch:,}",
+        f"{counted(plan.epochs, 'epoch')} of {plan.updates_per_epoch:,}"
+        + (f"; every {plan.length_window} share out theirs by length" if plan.length_window > 1 else ""),
     )
     yield "learning rate", _rates(session)
     yield (
         "evaluation",
         f"every {counted(plan.steps_per_eval, 'update')}; a checkpoint every {plan.save_every:,}",
     )
+    yield "micro-batches", _micro_batches(session)
     yield "memory", _memory(session)
 
 
@@ -67,7 +69,18 @@ def _memory(session: Session) -> str:
     again = ", gradient checkpointing" if memory.checkpoint else ""
     return (
         f"about {memory.peak / 1e9:.2g} GB at the peak ({memory.weights / 1e9:.2g} GB weights){kept}, of "
-        f"{memory.limit / 1e9:.3g} GB; micro-batches of {memory.micro_batch_tokens:,} tokens{again}"
+        f"{memory.limit / 1e9:.3g} GB{again}"
+    )
+
+
+def _micro_batches(session: Session) -> str:
+    from mlxsched.data.cuts import sampled
+
+    cut, found = session.cut, sampled(session.cut, session.order)
+    lines = f"; rows of up to {cut.packing.width + 1} tokens several in a line" if cut.packing else ""
+    return (
+        f"{found.per_update:.2g} an update, at most {cut.max_tokens:,} tokens each, {len(set(found.shapes))} shapes; "
+        f"{found.padding:.0%} padding{lines}"
     )
 
 
@@ -126,9 +139,23 @@ def plan_json(session: Session) -> dict[str, Any]:
     return {
         **session.plan.to_dict(),
         "micro_batch_tokens": session.micro_batch_tokens,
+        "micro_batches": micro_batches_json(session),
         "memory": asdict(session.memory),
         "config": session.config.to_dict(),
         "origins": dict(session.origins),
+    }
+
+
+def micro_batches_json(session: Session) -> dict[str, Any]:
+    """Over the first hundred updates: micro-batches of each, their shapes, and how much of them is padding."""
+    from mlxsched.data.cuts import sampled
+
+    cut, found = session.cut, sampled(session.cut, session.order)
+    return {
+        "per_update": found.per_update,
+        "padding": found.padding,
+        "shapes": sorted(set(found.shapes)),
+        "line_width": cut.packing.width if cut.packing else None,
     }
 
 

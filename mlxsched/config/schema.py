@@ -142,6 +142,9 @@ class RunConfig(_Strict):
         default=8, gt=0, description="Rows of an iteration; of an update, without accumulation."
     )
     grad_accumulation_steps: int = Field(default=1, gt=0, description="Iterations that make one update.")
+    length_window: int = Field(
+        default=1, gt=0, description="Updates that share out their rows by length; 1 for none."
+    )
     micro_batch_tokens: int | None = Field(
         default=None, gt=0, description="Padded tokens that go through at once."
     )

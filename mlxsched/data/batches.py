@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlxsched.data.order import rows_of_update, updates_per_epoch
+from mlxsched.data.order import Order
 from mlxsched.data.rows import Rows
 
 Indices = NDArray[np.int64]
@@ -96,46 +96,41 @@ def length_grid(lengths: NDArray[Any], cap: int = 12) -> Grid:
     then lowered to the longest row that it holds. Where that gives more than ``cap`` values, those go whose
     removal adds the least padding over all rows.
     """
-    inputs = np.maximum(np.asarray(lengths, np.int64) - 1, 1)
-    values, counts = np.unique(inputs, return_counts=True)
+    values, counts = np.unique(n_inputs(lengths), return_counts=True)
     edges = [float(values[-1])]
     while edges[-1] > values[0] and edges[-1] > 8:
         edges.append(edges[-1] / GROWTH)
     slots = np.unique(np.searchsorted(values, np.ceil(edges), side="right") - 1)
-    chosen = [int(slot) for slot in slots if slot >= 0]
+    return Grid(thinned([int(slot) for slot in slots if slot >= 0], values, counts, cap))
+
+
+def thinned(
+    chosen: list[int], values: NDArray[np.int64], counts: NDArray[np.int64], cap: int
+) -> tuple[int, ...]:
+    """At most ``cap`` of the ascending ``values`` at the places ``chosen``, to which all are padded, the last among them.
+
+    ``counts`` tells how often each value comes: those go whose removal adds the least padding.
+    """
     cumulative = np.cumsum(counts)
     while len(chosen) > max(cap, 1):
-        chosen.pop(_cheapest(chosen, values, cumulative))
-    return Grid(tuple(int(values[slot]) for slot in chosen))
+        slots = np.asarray(chosen)
+        held = np.diff(cumulative[slots], prepend=0)[:-1]
+        chosen.pop(int(np.argmin(held * np.diff(values[slots]))))
+    return tuple(int(values[slot]) for slot in chosen)
 
 
-def _cheapest(chosen: list[int], values: NDArray[np.int64], cumulative: NDArray[np.int64]) -> int:
-    """Which of ``chosen`` (but the last) can go at the least padding."""
-    slots = np.asarray(chosen)
-    held = np.diff(cumulative[slots], prepend=0)[:-1]
-    added = held * np.diff(values[slots])
-    return int(np.argmin(added))
-
-
-def shape_grid(
-    lengths: NDArray[Any],
-    rows_per_update: int,
-    *,
-    max_tokens: int | None,
-    max_rows: int | None = None,
-    cap: int = 24,
-) -> Grid:
-    """A grid of at most ``cap`` shapes, for updates of ``rows_per_update`` rows cut by `micro_batches`.
+def shape_grid(order: Order, *, max_tokens: int | None, above: int = 0, cap: int = 24) -> Grid:
+    """A grid of at most ``cap`` shapes, for the updates of ``order`` cut by `micro_batches`.
 
     The shapes of a hundred sampled updates on a fine grid are counted; then, one by one, the shape goes whose
-    micro-batches take the least extra padding in another one.
+    micro-batches take the least extra padding in another one. Only rows of more than ``above`` inputs count.
     """
-    fine = length_grid(lengths, 2 * cap)
+    lengths, inputs = order.lengths, n_inputs(order.lengths)
+    fine = length_grid(lengths[inputs > above], 2 * cap)
     wanted: Counter[Shape] = Counter()
-    for update in range(min(_SAMPLED_UPDATES, updates_per_epoch(len(lengths), rows_per_update))):
-        rows = rows_of_update(update, len(lengths), rows_per_update, seed=0)
-        for part in micro_batches(rows, lengths, max_tokens=max_tokens, max_rows=max_rows, grid=fine):
-            wanted[fine.shape(len(part), _inputs(lengths, part[0]))] += 1
+    for rows in order.samples(_SAMPLED_UPDATES):
+        for part in micro_batches(rows[inputs[rows] > above], lengths, max_tokens=max_tokens, grid=fine):
+            wanted[fine.shape(len(part), int(inputs[part[0]]))] += 1
     wanted[fine.shape(1, fine.lengths[-1])] += 1  # the longest row, wherever it comes, finds a shape
     return replace(fine, shapes=_fewest(wanted, cap))
 
@@ -167,15 +162,13 @@ def micro_batches(
     lengths: NDArray[Any],
     *,
     max_tokens: int | None,
-    max_rows: int | None = None,
     grid: Grid,
 ) -> list[Indices]:
     """Partition ``indices`` into micro-batches of rows of like length, longest first.
 
     The cut minimises padded tokens (plus a little for each micro-batch), with at most ``max_tokens`` padded
-    tokens and ``max_rows`` rows in each, padding included; None is no limit. A row that is longer than
-    ``max_tokens`` goes alone. The longest come first, so that a run that is short of memory finds out at
-    once.
+    tokens in each; None is no limit. A row that is longer than that goes alone. The longest come first, so
+    that a run that is short of memory finds out at once.
 
     >>> parts = micro_batches(np.arange(4), np.array([9, 33, 9, 33]), max_tokens=64, grid=Grid((8, 32)))
     >>> [part.tolist() for part in parts]
@@ -183,17 +176,17 @@ def micro_batches(
     """
     indices = np.asarray(indices, np.int64)
     order = indices[np.argsort(-np.asarray(lengths)[indices].astype(np.int64), kind="stable")]
-    widths = [_inputs(lengths, index) for index in order]
-    cuts = _best_cuts(widths, max_tokens, max_rows, grid)
+    cuts = _best_cuts(n_inputs(np.asarray(lengths)[order]).tolist(), max_tokens, grid)
     return [order[start:stop] for start, stop in itertools.pairwise(cuts)]
 
 
-def _inputs(lengths: NDArray[Any], index: int) -> int:
-    # The last token of a row is predicted, never read.
-    return max(int(lengths[index]) - 1, 1)
+def n_inputs(lengths: NDArray[Any]) -> NDArray[np.int64]:
+    """Positions that rows of ``lengths`` tokens take: their last token is predicted, never read."""
+    inputs: NDArray[np.int64] = np.maximum(np.asarray(lengths, np.int64) - 1, 1)
+    return inputs
 
 
-def _best_cuts(widths: list[int], max_tokens: int | None, max_rows: int | None, grid: Grid) -> list[int]:
+def _best_cuts(widths: list[int], max_tokens: int | None, grid: Grid) -> list[int]:
     """Where to cut rows of descending ``widths``: the cheapest path from the first row to beyond the last."""
     count = len(widths)
     cost = [0] * (count + 1)
@@ -202,7 +195,7 @@ def _best_cuts(widths: list[int], max_tokens: int | None, max_rows: int | None, 
         best = None
         for size in range(1, count - start + 1):
             rows, length = grid.shape(size, widths[start])
-            if size > 1 and not _allowed((rows, length), max_tokens, max_rows, grid):
+            if size > 1 and not _allowed((rows, length), max_tokens, grid):
                 break
             here = rows * length + LAUNCH_TOKENS + cost[start + size]
             if best is None or here <= best:
@@ -213,17 +206,15 @@ def _best_cuts(widths: list[int], max_tokens: int | None, max_rows: int | None, 
     return cuts
 
 
-def _allowed(shape: Shape, max_tokens: int | None, max_rows: int | None, grid: Grid) -> bool:
-    return (
-        (max_tokens is None or shape[0] * shape[1] <= max_tokens)
-        and (max_rows is None or shape[0] <= max_rows)
-        and (not grid.shapes or shape in grid.shapes)
+def _allowed(shape: Shape, max_tokens: int | None, grid: Grid) -> bool:
+    return (max_tokens is None or shape[0] * shape[1] <= max_tokens) and (
+        not grid.shapes or shape in grid.shapes
     )
 
 
 def collate(rows: Rows, indices: Indices, grid: Grid) -> Batch:
     """Lay out the rows ``indices`` as one padded batch; padding (also whole padding rows) has weight 0."""
-    shape = grid.shape(len(indices), max(_inputs(rows.lengths, index) for index in indices))
+    shape = grid.shape(len(indices), int(n_inputs(rows.lengths[indices]).max()))
     return lay_out(rows, indices, None, shape)
 
 

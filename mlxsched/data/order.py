@@ -6,6 +6,7 @@ rows. Because nothing here has state, a run can be resumed at any update without
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,69 +18,59 @@ from mlxsched.errors import UsageError
 Indices = NDArray[np.int64]
 
 
-def updates_per_epoch(n_rows: int, rows_per_update: int) -> int:
-    """Number of updates that go through all rows once, the shorter last one included.
+@dataclass(frozen=True, eq=False)
+class Order:
+    """The order of rows of ``lengths`` tokens in updates of ``rows_per_update``; an epoch's is drawn from ``seed``.
 
-    >>> updates_per_epoch(10, 4)
-    3
-    """
-    if n_rows < 1 or rows_per_update < 1:
-        raise UsageError(
-            f"An epoch needs at least one row and one row per update; got {n_rows} and {rows_per_update}."
-        )
-    return -(-n_rows // rows_per_update)
+    With a ``window`` of more than 1, the rows of that many consecutive updates are shared out among them by length,
+    so that tiny updates waste less on padding. Raises ``UsageError`` without rows or for sizes below 1.
 
-
-def rows_of_update(
-    update: int,
-    n_rows: int,
-    rows_per_update: int,
-    seed: int,
-    *,
-    lengths: NDArray[Any] | None = None,
-    window: int = 1,
-) -> Indices:
-    """Rows of update number ``update`` (0 for the first), in random order, read-only.
-
-    ``update // updates_per_epoch`` is the epoch, whose order is a permutation drawn from ``(seed, epoch)``.
-    With ``lengths`` and ``window`` > 1 the rows of each ``window`` consecutive updates are shared out by
-    length, so that tiny updates waste less on padding; each row still comes once in an epoch.
-
-    >>> epoch = [rows_of_update(u, 5, 2, seed=0).tolist() for u in range(3)]
+    >>> order = Order(np.array([9, 3, 7, 5, 2]), rows_per_update=2)
+    >>> epoch = [order.rows(update).tolist() for update in range(order.updates_per_epoch)]
     >>> [len(rows) for rows in epoch], sorted(sum(epoch, []))
     ([2, 2, 1], [0, 1, 2, 3, 4])
     """
-    if update < 0:
-        raise UsageError(f"An update index is 0 or more; got {update}.")
-    per_epoch = updates_per_epoch(n_rows, rows_per_update)
-    epoch, position = divmod(update, per_epoch)
-    order = _permutation(n_rows, seed, epoch)
-    if lengths is not None and window > 1:
-        return _grouped(order, position, rows_per_update, window, lengths, seed, epoch)
-    start = position * rows_per_update
-    return order[start : start + rows_per_update]
 
+    lengths: NDArray[Any]
+    rows_per_update: int
+    seed: int = 0
+    window: int = 1
 
-def _grouped(
-    order: Indices,
-    position: int,
-    rows_per_update: int,
-    window: int,
-    lengths: NDArray[Any],
-    seed: int,
-    epoch: int,
-) -> Indices:
-    """Rows at ``position`` when each window of updates is sorted by length and its updates shuffled."""
-    first, inside = divmod(position, window)
-    start = first * window * rows_per_update
-    rows = order[start : start + window * rows_per_update]
-    whole = len(rows) // rows_per_update
-    if inside >= whole:  # the tail of the epoch stays last, as it comes
-        return rows[inside * rows_per_update :]
-    by_length = rows[: whole * rows_per_update]
-    by_length = by_length[np.argsort(lengths[by_length], kind="stable")]
-    turn = _draw(whole, seed, epoch, first)[inside]
-    return by_length[turn * rows_per_update : (turn + 1) * rows_per_update]
+    def __post_init__(self) -> None:
+        sizes = len(self.lengths), self.rows_per_update, self.window
+        if min(sizes) < 1:
+            raise UsageError(
+                "An epoch needs at least one row, one row per update and a length window of one update; got "
+                "{}, {} and {}.".format(*sizes)
+            )
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Number of updates that go through all rows once, the shorter last one included."""
+        return -(-len(self.lengths) // self.rows_per_update)
+
+    def rows(self, update: int) -> Indices:
+        """Rows of update number ``update`` (0 for the first), read-only."""
+        if update < 0:
+            raise UsageError(f"An update index is 0 or more; got {update}.")
+        epoch, position = divmod(update, self.updates_per_epoch)
+        first, inside = divmod(position, self.window)
+        size = self.window * self.rows_per_update
+        rows = _permutation(len(self.lengths), self.seed, epoch)[first * size : (first + 1) * size]
+        whole = len(rows) // self.rows_per_update
+        if inside < whole and self.window > 1:  # the tail of an epoch stays last, as it comes
+            rows = self._by_length(rows[: whole * self.rows_per_update])
+            inside = int(_draw(whole, self.seed, epoch, 1 + first)[inside])
+        return rows[inside * self.rows_per_update : (inside + 1) * self.rows_per_update]
+
+    def samples(self, count: int) -> list[Indices]:
+        """The rows of the first ``count`` updates, or of an epoch if that has fewer."""
+        return [self.rows(update) for update in range(min(count, self.updates_per_epoch))]
+
+    def _by_length(self, rows: Indices) -> Indices:
+        rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+        rows.setflags(write=False)
+        return rows
 
 
 @lru_cache(maxsize=4)

@@ -7,7 +7,8 @@ token, in memory or mapped from the cache's files.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, NamedTuple
@@ -144,3 +145,16 @@ def from_buffers(buffers: Mapping[str, Any]) -> Rows:
     for column in columns.values():
         column.setflags(write=False)
     return Rows(columns)
+
+
+def rows_in_memory(rows: Iterable[tuple[NDArray[np.int32], NDArray[np.bool_]]]) -> Rows:
+    """Rows of these tokens and targets, that can't be asked.
+
+    >>> rows_in_memory([(np.array([5, 6, 7], np.int32), np.array([False, True, True]))])[0].tokens
+    array([5, 6, 7], dtype=int32)
+    """
+    buffers = {name: io.BytesIO() for name in COLUMNS}
+    writer = RowsWriter(buffers)
+    for tokens, targets in rows:
+        writer.add(tokens, targets, NO_PROMPT, None)
+    return from_buffers({name: buffer.getvalue() for name, buffer in buffers.items()})

@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..data.cuts import padded_cut
 from ..errors import DivergedError, Stopped
 from ..runs.directory import RunDirectory
 from ..words import counted
@@ -372,16 +373,11 @@ def _make_step(session: Session, optimizer: GroupedOptimizer, way: Way) -> Updat
 
 
 def _make_feed(session: Session, way: Way = PLAIN_WAY) -> Feed:
-    plan = session.plan
-    return Feed(
-        session.train_rows,
-        rows_per_update=plan.batch_size,
-        seed=session.config.seed,
-        max_tokens=session.micro_batch_tokens,
-        layout=way.layout,
-        last=plan.updates - 1,
-        last_rows=plan.last_rows,
-    )
+    cut, plan = session.cut, session.plan
+    if cut.packing is not None and way.layout.packing is None:
+        cut = padded_cut(session.order, cut.max_tokens)
+    last = plan.updates - 1
+    return Feed(session.train_rows, session.order, cut, way.layout, last=last, last_rows=plan.last_rows)
 
 
 def _make_evaluator(session: Session, way: Way) -> Evaluator | None:

@@ -13,13 +13,14 @@ import mlx.core as mx
 
 from ..analysis.memory import ModelShape, Way, peak_above_weights
 from ..config.schema import RunConfig
-from ..data.batches import shape_grid
+from ..data.cuts import Cut, packed_cut, padded_cut
+from ..data.order import Order
 from ..data.rows import Rows
 from ..errors import UsageError
 from ..platform.machine import total_memory
 from .fast.cross_entropy import chunk_rows
 from .fast.route import padded_targets
-from .fast.self_check import sample_batch
+from .fast.self_check import packed_sample, sample_batch
 from .model import LoadedModel
 from .trees import flatten, n_bytes
 
@@ -84,8 +85,16 @@ def default_micro_batch_tokens() -> int:
     return 1024 if mx.default_device().type == mx.DeviceType.cpu else 2048
 
 
+def planned_cut(config: RunConfig, order: Order, max_tokens: int) -> Cut:
+    """The micro-batches of a run, with several rows in a line where that is asked for or predicted to gain."""
+    padded = padded_cut(order, max_tokens)
+    if not config.fast or config.packing is False:
+        return padded
+    return packed_cut(padded, order, always=config.packing is True) or padded
+
+
 def plan_memory(
-    config: RunConfig, loaded: LoadedModel, rows: Rows, per_update: int, *, again: bool
+    config: RunConfig, loaded: LoadedModel, rows: Rows, order: Order, *, again: bool
 ) -> MemoryPlan:
     """The fastest settings whose peak stays within ``config.memory``, or within what the machine has.
 
@@ -95,7 +104,7 @@ def plan_memory(
     limit = config.memory or usable_memory()
     plans: list[MemoryPlan] = []
     for tokens, checkpoint in _settings(config):
-        plans.append(_predict(config, loaded, rows, per_update, limit, tokens, checkpoint))
+        plans.append(_predict(config, loaded, rows, order, limit, tokens, checkpoint))
         if plans[-1].fits:
             return _with_cache(plans[-1], config, loaded, rows) if again else plans[-1]
     raise _too_much(min(plans, key=lambda plan: plan.peak), config, rows)
@@ -119,22 +128,25 @@ def _predict(
     config: RunConfig,
     loaded: LoadedModel,
     rows: Rows,
-    per_update: int,
+    order: Order,
     limit: int,
     tokens: int,
     checkpoint: int,
 ) -> MemoryPlan:
     shape, way = ModelShape.of(loaded.config), way_of(config, loaded, checkpoint)
     share = float(rows.target_counts.sum()) / max(int(rows.lengths.sum()), 1)
-    grid = shape_grid(rows.lengths, per_update, max_tokens=tokens)
+    cut = planned_cut(config, order, tokens)
     above = max(
         peak_above_weights(
             shape, way, count, length, padded_targets(round(share * count * length), count * length)
         )
-        for count, length in grid.shapes
+        for count, length in cut.shapes
     )
     if config.fast:
         above = max(above, _self_check(shape, way, rows))
+    if cut.packing is not None:
+        longest = max(batch.shape[1] for batch in packed_sample(rows, cut.packing, shape.vocabulary)[0])
+        above = max(above, peak_above_weights(shape, _plain(way), 1, longest, longest))
     weights = n_bytes(loaded.model.parameters())
     return MemoryPlan(weights, above, 0, limit, tokens, checkpoint)
 
@@ -142,8 +154,11 @@ def _predict(
 def _self_check(shape: ModelShape, way: Way, rows: Rows) -> int:
     """Bytes that the plain path takes on the few rows that the short cuts are compared on at the start."""
     count, length = sample_batch(rows, shape.vocabulary).shape
-    plain = replace(way, gathered=False, chunk=None, checkpoint=0)
-    return peak_above_weights(shape, plain, count, length, count * length)
+    return peak_above_weights(shape, _plain(way), count, length, count * length)
+
+
+def _plain(way: Way) -> Way:
+    return replace(way, gathered=False, chunk=None, checkpoint=0)
 
 
 def way_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Way:

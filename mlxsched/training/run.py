@@ -60,8 +60,12 @@ def _bytes_needed(session: Session) -> int:
     return checkpoint * (session.config.keep_last + 1) + 3 * weights
 
 
+# What decides which rows an update holds: keys of the plan, and what to call them.
+_ORDER = {"batch_size": "rows of an update", "length_window": "length_window"}
+
+
 def changes_since(run: RunDirectory, session: Session) -> list[str]:
-    """What is no longer as it was when ``run`` began: versions, data or model; going on would not be exact."""
+    """What is no longer as it was when ``run`` began: versions, data, model or order; going on would not be exact."""
     found = []
     for kind, now in _identity(session).items():
         before: Mapping[str, Any] = getattr(run.info, kind)
@@ -71,7 +75,12 @@ def changes_since(run: RunDirectory, session: Session) -> list[str]:
             for key, value in now.items()
             if before.get(key) != value
         ]
-    return found
+    plan, now_planned = run.info.plan, session.plan.to_dict()
+    return found + [
+        f"{name} ({plan[key]} then, {now_planned[key]} now)"
+        for key, name in _ORDER.items()
+        if key in plan and plan[key] != now_planned[key]
+    ]
 
 
 def _short(value: object) -> str:

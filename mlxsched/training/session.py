@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..analysis import plan as planning
 from ..config.schema import RunConfig
 from ..data import DataOptions, Dataset, Features, load_dataset
+from ..data.cuts import Cut
+from ..data.order import Order
 from ..data.rows import Rows
 from ..errors import ConfigError, DataError
 from ..words import counted
 from . import adapters
-from .memory import MemoryPlan, plan_memory
+from .memory import MemoryPlan, plan_memory, planned_cut
 from .model import LoadedModel, count_parameters, load_model
 
 ScheduleLike = Callable[[int], Any]
@@ -40,6 +43,16 @@ class Session:
     def micro_batch_tokens(self) -> int:
         """Padded tokens that go through the model at once, at most."""
         return self.memory.micro_batch_tokens
+
+    @cached_property
+    def order(self) -> Order:
+        """Which training rows each update holds."""
+        return _order(self.config, self.train_rows, self.length)
+
+    @cached_property
+    def cut(self) -> Cut:
+        """How those become micro-batches, unless the self-check finds packing wrong for the model."""
+        return planned_cut(self.config, self.order, self.micro_batch_tokens)
 
     def rate(self, update: int) -> float:
         """The learning rate of update number ``update`` (0 for the first) as a float."""
@@ -84,7 +97,8 @@ def prepare(
     length = plan_length(config, len(dataset.train))
     schedule, notes, warnings = _plan_schedule(config, origins, length.updates, schedule)
     again = length.updates > length.updates_per_epoch
-    memory = plan_memory(config, loaded, dataset.train, length.rows_per_update, again=again)
+    order = _order(config, dataset.train, length)
+    memory = plan_memory(config, loaded, dataset.train, order, again=again)
     notes += [*_fewer_layers(config, num_layers), *memory.notes(config)]
     plan = _plan(config, loaded, dataset, dataset.train, length, schedule, memory, notes, warnings)
     fitted = memory.applied_to(config)
@@ -119,6 +133,10 @@ def data_options(config: RunConfig, cache_dir: Path | None = None) -> DataOption
         cache_dir=cache_dir,
         trust_remote_code=config.trust_remote_code,
     )
+
+
+def _order(config: RunConfig, rows: Rows, length: planning.Length) -> Order:
+    return Order(rows.lengths, length.rows_per_update, config.seed, config.length_window)
 
 
 def plan_length(config: RunConfig, rows: int) -> planning.Length:
@@ -273,6 +291,7 @@ def _plan(
         epochs=round(length.epochs, 4),
         updates_per_epoch=length.updates_per_epoch,
         batch_size=length.rows_per_update,
+        length_window=config.length_window,
         last_rows=length.last_rows,
         tokens=int(rows.lengths.sum()),
         targets=int(rows.target_counts.sum()),

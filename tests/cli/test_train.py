@@ -87,6 +87,23 @@ def test_plan_counts_updates_as_mlx_lm_users_expect(capsys):
     assert {"rows", "epochs", "schedule", "peak_memory_gb", "warnings"} <= plan.keys()
 
 
+def test_plan_shows_micro_batches_and_what_a_length_window_saves(capsys):
+    found = {}
+    for window in ("1", "32"):
+        assert main(["plan", "--batch-size", "4", "--length-window", window, "--json"]) == 0
+        plan = json.loads(capsys.readouterr().out)
+        assert plan["length_window"] == int(window)
+        found[window] = plan["micro_batches"]
+        assert found[window]["line_width"] is None
+    assert found["32"]["padding"] < found["1"]["padding"]
+    assert main(["plan", "--batch-size", "4", "--length-window", "32", "--packing"]) == 0
+    out = capsys.readouterr().out
+    assert "every 32 share out theirs by length" in out
+    assert "% padding; rows of up to" in out
+    assert main(["plan", "--length-window", "0"]) == 2
+    assert "--length-window" in capsys.readouterr().err
+
+
 def test_a_presets_warmup_is_shortened_and_ones_own_is_not(capsys):
     assert main(["plan", "--preset", "laptop", "--epochs", "1", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxsched.data.batches import LAUNCH_TOKENS, Grid, collate, length_grid, micro_batches, shape_grid
-from mlxsched.data.order import rows_of_update
+from mlxsched.data.order import Order
 from mlxsched.data.rows import COLUMNS, Rows
 
 lengths_lists = st.lists(st.integers(1, 400), min_size=1, max_size=40)
@@ -32,19 +33,18 @@ def padded(part: np.ndarray, lengths: np.ndarray, grid: Grid) -> tuple[int, int]
 @given(
     lengths_lists,
     st.one_of(st.none(), st.integers(1, 2000)),
-    st.one_of(st.none(), st.integers(1, 9)),
     st.integers(1, 12),
     st.booleans(),
 )
 def test_a_partition_within_the_budget(
-    lengths_list: list[int], max_tokens: int | None, max_rows: int | None, cap: int, few: bool
+    lengths_list: list[int], max_tokens: int | None, cap: int, few: bool
 ) -> None:
     lengths = np.asarray(lengths_list, np.int32)
     grid = length_grid(lengths, cap)
     if few:
-        grid = shape_grid(lengths, 7, max_tokens=max_tokens, max_rows=max_rows, cap=cap)
+        grid = shape_grid(Order(lengths, 7), max_tokens=max_tokens, cap=cap)
     indices = np.arange(len(lengths))
-    parts = micro_batches(indices, lengths, max_tokens=max_tokens, max_rows=max_rows, grid=grid)
+    parts = micro_batches(indices, lengths, max_tokens=max_tokens, grid=grid)
     assert sorted(np.concatenate(parts).tolist()) == indices.tolist()
     for part in parts:
         rows, length = padded(part, lengths, grid)
@@ -52,7 +52,6 @@ def test_a_partition_within_the_budget(
         assert length >= lengths[part].max() - 1
         if len(part) > 1:
             assert max_tokens is None or rows * length <= max_tokens
-            assert max_rows is None or rows <= max_rows
 
 
 @settings(max_examples=40, deadline=None)
@@ -119,11 +118,11 @@ def test_rows_are_padded_to_few_counts() -> None:
 def test_log_normal_lengths_fill_few_shapes(cap: int) -> None:
     random = np.random.default_rng(3)
     lengths = np.clip(random.lognormal(np.log(112), 0.94, 3000), 4, 1000).astype(int)
-    grid = shape_grid(lengths, 16, max_tokens=1024, cap=cap)
+    order = Order(lengths, 16, seed=11)
+    grid = shape_grid(replace(order, seed=0), max_tokens=1024, cap=cap)
     shapes, real = [], 0
     for update in range(150):
-        indices = rows_of_update(update, len(lengths), 16, seed=11)
-        for part in micro_batches(indices, lengths, max_tokens=1024, grid=grid):
+        for part in micro_batches(order.rows(update), lengths, max_tokens=1024, grid=grid):
             shapes.append(padded(part, lengths, grid))
             real += int((lengths[part] - 1).sum())
     assert len(set(shapes)) <= cap

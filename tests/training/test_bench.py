@@ -60,6 +60,17 @@ def test_mlx_lm_gets_the_rows_of_our_updates(small):
     assert np.array_equal(shuffled.reshape(-1), order)
 
 
+def test_both_sides_take_the_order_of_a_length_window(session):
+    made = session(batch_size=4, num_layers=2, length_window=4)
+    made = shortened(made, picked_rows(made.train_rows, 48), later=False)
+    lengths = made.train_rows.lengths[ours.order_of_epoch(made)].reshape(12, 4)
+    plain = made.train_rows.lengths[
+        ours.order_of_epoch(replace(made, config=made.config.model_copy(update={"length_window": 1})))
+    ]
+    assert np.ptp(lengths, axis=1).mean() < np.ptp(plain.reshape(12, 4), axis=1).mean() / 2
+    assert 0 <= compare(made, rounds=1, evaluation=False).loss_difference < 1e-4
+
+
 def test_accumulated_iterations_are_rows_of_the_same_update(session):
     made = session(batch_size=2, grad_accumulation_steps=3, num_layers=2)
     made = shortened(made, picked_rows(made.train_rows, 24), later=False)

@@ -53,6 +53,21 @@ def test_a_deleted_run_directory_stops_the_run_with_one_message(session, tmp_pat
         execute(made, run, delete)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"length_window": 4}, r"length_window \(1 then, 4 now\)"),
+        ({"batch_size": 2}, r"rows of an update \(4 then, 2 now\)"),
+    ],
+)
+def test_another_order_of_rows_is_named_and_refused_without_force(session, tmp_path, change, told):
+    run = create_run(session(), tmp_path / "run")
+    assert refuse_changes(run, session(), force=False) == []
+    with pytest.raises(UsageError, match=told):
+        refuse_changes(run, session(**change), force=False)
+    assert len(refuse_changes(run, session(**change), force=True)) == 1
+
+
 def test_changed_data_is_named_and_refused_without_force(session, tmp_path, excel_rows):
     folder = tmp_path / "data"
     folder.mkdir()

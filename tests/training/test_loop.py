@@ -7,6 +7,7 @@ import math
 import signal
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mlxsched.errors import DivergedError, Stopped
@@ -49,6 +50,16 @@ def test_every_row_is_trained_on_once_an_epoch(session, tmp_path, excel_rows):
         assert sorted(seen) == list(range(10))
 
 
+def test_a_length_window_trains_on_every_row_in_updates_of_like_rows(session):
+    feeds = [_make_feed(session(length_window=window, iters=1000)) for window in (1, 8)]
+    spread = []
+    for feed in feeds:
+        updates = [feed.indices(update) for update in range(1000)]
+        assert sorted(np.concatenate(updates)) == list(range(4000))
+        spread.append(np.mean([np.ptp(feed._rows.lengths[rows]) for rows in updates]))
+    assert spread[1] < spread[0] / 3
+
+
 def test_the_loss_falls(train):
     run, _, _ = train(iters=30, learning_rate=3e-3)
     losses = [r["loss"] for r in records(run, "eval")]
@@ -56,7 +67,14 @@ def test_the_loss_falls(train):
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"lora_plus_ratio": 4.0}, {"lora_parameters.dropout": 0.2}, {"optimizer": "muon"}]
+    "extra",
+    [
+        {},
+        {"lora_plus_ratio": 4.0},
+        {"lora_parameters.dropout": 0.2},
+        {"optimizer": "muon"},
+        {"length_window": 4},
+    ],
 )
 def test_resume_is_bit_identical(train, open_trainer, extra):
     whole, _, _ = train("whole", **extra)

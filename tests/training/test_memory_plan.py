@@ -7,11 +7,14 @@ from functools import partial
 
 import pytest
 
+from mlxsched.config import load_config
+from mlxsched.data import Dataset
 from mlxsched.errors import UsageError
 from mlxsched.training.bench import ours
 from mlxsched.training.bench.compare import shortened
-from mlxsched.training.bench.synthetic import picked_rows
+from mlxsched.training.bench.synthetic import LogNormal, lognormal_rows, picked_rows
 from mlxsched.training.memory import plan_memory
+from mlxsched.training.session import prepare
 
 
 def test_a_run_with_room_is_left_alone(session):
@@ -64,16 +67,29 @@ def test_what_cannot_fit_is_refused_with_the_least_it_needs(session):
 def test_the_prediction_is_what_mlx_measures(session, flags):
     made = session(batch_size=8, **flags)
     made = shortened(made, picked_rows(made.train_rows, 64), later=False)
-    planned = plan_memory(made.config, made.loaded, made.train_rows, made.plan.batch_size, again=False)
+    planned = plan_memory(made.config, made.loaded, made.train_rows, made.order, again=False)
     measured = ours.train(made, 1)
     # In a model of a million parameters, single buffers of a few megabytes are a fifth of the peak.
     assert planned.above_weights == pytest.approx(measured.peak, rel=0.2, abs=6e6)
 
 
+@pytest.mark.parametrize("flags", [{}, {"grad_checkpoint": True}, {"batch_size": 64}])
+def test_the_prediction_counts_lines_of_several_rows(flags):
+    """Short rows, and a few that go beside the lines."""
+    rows = lognormal_rows(128, LogNormal(median=12, p95=80, shortest=4, longest=600))
+    config = load_config(flags={"batch_size": 32, "packing": True, "test": False, **flags}).config
+    made = shortened(prepare(config, dataset=Dataset({"train": rows}, "synthetic")), rows, later=False)
+    assert made.cut.packing is not None and made.cut.grid.shapes
+    notes = []
+    measured = ours.train(made, 1, notes.append)
+    assert not notes
+    assert made.memory.above_weights == pytest.approx(measured.peak, rel=0.15)
+
+
 def test_the_outputs_of_frozen_layers_take_what_is_left_and_go_on_disk_beyond(session):
     made = session(num_layers=2)
     rows = made.train_rows
-    plan = partial(plan_memory, loaded=made.loaded, rows=rows, per_update=4, again=True)
+    plan = partial(plan_memory, loaded=made.loaded, rows=rows, order=made.order, again=True)
     roomy = plan(made.config)
     assert roomy.cache == 4 * 128 * (int(rows.lengths.sum()) - len(rows))
     tight = made.config.model_copy(update={"memory": roomy.peak + roomy.cache - 1})

@@ -11,11 +11,10 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.order import rows_of_update
+from ...data.cuts import sampled
 from ..evaluate import Evaluator
 from ..events import Event, Happened, UpdateMade
 from ..fast.for_run import way_to_measure
-from ..feed import Feed
 from ..loop import Trainer
 from ..run import create_run
 from ..session import Session
@@ -26,12 +25,7 @@ Note = Callable[[str], None]
 
 def order_of_epoch(session: Session) -> NDArray[np.int64]:
     """The rows of the first epoch, update after update."""
-    plan, rows = session.plan, len(session.train_rows)
-    updates = (
-        rows_of_update(update, rows, plan.batch_size, session.config.seed)
-        for update in range(plan.updates_per_epoch)
-    )
-    return np.concatenate(list(updates))
+    return np.concatenate(session.order.samples(session.plan.updates_per_epoch))
 
 
 class _Watch:
@@ -77,20 +71,8 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Me
         ],
         peak=max(peak(), start_peak),
         start_peak=start_peak,
-        padded=_padded(session),
+        padded=sampled(session.cut, session.order, per_epoch).positions,
     )
-
-
-def _padded(session: Session) -> int:
-    """Positions of the first epoch's micro-batches, padding included."""
-    plan = session.plan
-    feed = Feed(
-        session.train_rows,
-        rows_per_update=plan.batch_size,
-        seed=session.config.seed,
-        max_tokens=session.micro_batch_tokens,
-    )
-    return sum(arrays[0].size for update in range(plan.updates_per_epoch) for arrays in feed(update).arrays)
 
 
 def evaluate(session: Session, times: int = 2) -> tuple[list[float], float]:

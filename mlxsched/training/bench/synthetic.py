@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from ...data import Dataset
 from ...data.dataset import fingerprint_of
-from ...data.rows import COLUMNS, NO_PROMPT, Rows, RowsWriter, from_buffers
+from ...data.rows import Rows, rows_in_memory
 from ...errors import UsageError
 
 PREFIX = "synthetic:"
@@ -52,20 +51,15 @@ def lognormal_rows(count: int, mix: LogNormal = LogNormal(), *, seed: int = 0) -
     draw = np.random.default_rng(seed)
     sigma = math.log(mix.p95 / mix.median) / _NORMAL_P95
     lengths = np.exp(draw.normal(math.log(mix.median), sigma, count)).round().astype(int)
-    buffers = {name: io.BytesIO() for name in COLUMNS}
-    writer = RowsWriter(buffers)
-    for length in lengths.clip(mix.shortest, mix.longest):
-        tokens = draw.integers(0, _TOKENS, length, dtype=np.int32)
-        first = length - max(round(mix.targets * length), 1)
-        writer.add(tokens, np.arange(length) >= first, NO_PROMPT, None)
-    return from_buffers({name: buffer.getvalue() for name, buffer in buffers.items()})
+    lengths = lengths.clip(mix.shortest, mix.longest)
+    first = [length - max(round(mix.targets * length), 1) for length in lengths]
+    return rows_in_memory(
+        (draw.integers(0, _TOKENS, length, dtype=np.int32), np.arange(length) >= start)
+        for length, start in zip(lengths, first, strict=True)
+    )
 
 
 def picked_rows(rows: Rows, count: int, *, seed: int = 0) -> Rows:
     """``count`` of ``rows``, drawn at random, each at most once."""
     chosen = np.random.default_rng(seed).permutation(len(rows))[:count]
-    buffers = {name: io.BytesIO() for name in COLUMNS}
-    writer = RowsWriter(buffers)
-    for index in chosen:
-        writer.add(*rows[int(index)], NO_PROMPT, None)
-    return from_buffers({name: buffer.getvalue() for name, buffer in buffers.items()})
+    return rows_in_memory(rows[int(index)] for index in chosen)

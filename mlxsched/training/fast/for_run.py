@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from ...data.packing import WIDEST, plan_packing
+from ...data.cuts import WIDEST
 from ...data.rows import Rows
 from ..loss import PLAIN_LOSS, LossOptions
 from .route import PLAIN, Layout, Route
@@ -82,17 +82,13 @@ def _shared(session: Session, note: Note) -> SharedFolder | None:
 
 
 def _packed(session: Session, route: Route, options: LossOptions, note: Note) -> Route:
-    """``route`` with several rows in a line, where that is asked for or predicted to gain, and right."""
-    config, rows = session.config, session.train_rows
-    if config.packing is False:
-        return route
-    sizes: dict[str, int] = {"max_tokens": session.micro_batch_tokens}
-    packing = plan_packing(rows.lengths, session.plan.batch_size, **sizes, always=config.packing is True)
+    """``route`` with several rows in a line, where that is planned, and right."""
+    packing = session.cut.packing
     if packing is None:
-        if config.packing:
-            note(f"several rows in a line: not used, there are rows of more than {WIDEST} tokens")
+        if session.config.packing:
+            note(f"several rows in a line: not used, no row fits into one of {WIDEST} tokens")
         return route
-    check = SelfCheck(session.loaded.model, rows, options, packing=packing)
+    check = SelfCheck(session.loaded.model, session.train_rows, options, packing=packing)
     return packed_if_right(check, route, packing, note)
 
 

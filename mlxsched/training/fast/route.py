@@ -53,7 +53,7 @@ class Route:
             with ExitStack() as stack:
                 if self.tap is not None:
                     stack.enter_context(prefix_replaced(self.tap, rest.pop()))
-                if self.packing is not None:
+                if len(rest) > (3 if self.head is None else 4):  # lines of several rows
                     stack.enter_context(kept_apart(model, rest.pop()))
                 blocks = self.blocks if differentiable else self.forward_blocks
                 stack.enter_context(in_blocks(blocks))

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
+from mlx.utils import tree_map
 
 from ...data.batches import Batch, collate, length_grid, places_of
 from ...data.packing import Packing
-from ...data.rows import Rows
+from ...data.rows import Rows, rows_in_memory
 from ..loss import LossOptions, weighted_loss
 from ..step import global_norm
 from ..trees import Tensors, flatten, unflatten
@@ -31,6 +32,7 @@ _LEAST_POSITIONS = 16
 _LOGITS = (
     1 << 21
 )  # of the checked batch, as far as that leaves enough positions: the plain path holds all, several times
+_PACKED_ROWS = 6
 Note = Callable[[str], None]
 Found = TypeVar("Found")
 
@@ -58,7 +60,7 @@ class Wanted:
 class SelfCheck:
     """Compares routes through ``model`` with the plain path on a few of ``rows``.
 
-    With ``packing`` they are enough to fill two of its lines, and the routes that are compared have them packed.
+    With ``packing`` there is a second micro-batch, which the routes that are compared have in its lines.
     """
 
     def __init__(
@@ -71,15 +73,19 @@ class SelfCheck:
         packing: Packing | None = None,
     ) -> None:
         self._model, self._options, self._gradients = model, options, gradients
-        self.batch = self._as_taken = sample_batch(rows, _vocabulary(model))
+        vocabulary = _vocabulary(model)
+        self.batch = sample_batch(rows, vocabulary)
+        # Each micro-batch as the plain path takes it, maybe in parts, and as the routes do.
+        self._samples = [([self.batch], self.batch)]
         if packing is not None:
-            self.batch, self._as_taken = packed_sample(rows, packing)
+            self._samples.append(packed_sample(rows, packing, vocabulary))
         self.inputs = mx.array(self.batch.inputs)
         self._kept = flatten(model.trainable_parameters())
         self._tree = unflatten(_stirred(self._kept))
-        self._n_targets = float(self.batch.n_targets)
-        plain = partial(weighted_loss, options=options)
-        self._expected = self._run(plain, PLAIN.layout()(self.batch, self._n_targets), compiled=False)
+        self._n_targets = float(sum(taken.n_targets for _, taken in self._samples))
+        plain, layout = partial(weighted_loss, options=options), PLAIN.layout()
+        arrays = [layout(batch, self._n_targets) for batches, _ in self._samples for batch in batches]
+        self._expected = self._run(plain, arrays, compiled=False)
         self.tolerance = EXACT if self._is_float32() else HALF
 
     @property
@@ -102,15 +108,18 @@ class SelfCheck:
         return self._difference(*got)
 
     def _in_small(self, route: Route) -> Route:
-        """``route`` with chunks and blocks so small that the few tokens of the checked batch need several."""
+        """``route`` with chunks and blocks so small that the few tokens of a checked batch need several."""
         if route.chunk:
-            route = replace(route, chunk=max(self.batch.n_targets // 2, 1))
+            fewest = min(taken.n_targets for _, taken in self._samples)
+            route = replace(route, chunk=max(fewest // 2, 1))
         if route.blocks:
-            least = max(self._as_taken.shape[1] // 3, 1)
-            route = replace(route, blocks=replace(route.blocks, least=least))
+            least = min(taken.shape[1] for _, taken in self._samples) // 3
+            route = replace(route, blocks=replace(route.blocks, least=max(least, 1)))
         return route
 
-    def _run(self, loss: Callable[..., mx.array], arrays: Any, *, compiled: bool) -> tuple[float, Tensors]:
+    def _run(
+        self, loss: Callable[..., mx.array], batches: list[Arrays], *, compiled: bool
+    ) -> tuple[float, Tensors]:
         def of(tree: Any, *arrays: mx.array) -> mx.array:
             self._model.update(tree)
             return loss(self._model, *arrays)
@@ -119,7 +128,11 @@ class SelfCheck:
         function = mx.compile(function) if compiled else function
         with dropout_off(self._model):
             try:
-                value, gradients = function(self._tree, *arrays)
+                value, gradients = function(self._tree, *batches[0])
+                for arrays in batches[1:]:
+                    mx.eval(value, gradients)
+                    more = function(self._tree, *arrays)
+                    value, gradients = value + more[0], tree_map(mx.add, gradients, more[1])
                 mx.eval(value, gradients)
             finally:
                 self._model.update(unflatten(self._kept))  # tracing left placeholders
@@ -133,19 +146,24 @@ class SelfCheck:
         off = _relative_distance(gradients, wanted)
         return None if off <= self.tolerance.gradients else f"its gradients are off by {off:.1e}"
 
-    def _arrays(self, route: Route) -> Arrays:
-        arrays = replace(route, tap=None).layout()(self._as_taken, self._n_targets)
-        return arrays if route.source is None else (*arrays, self._states(route.source))
+    def _arrays(self, route: Route) -> list[Arrays]:
+        layout, found = replace(route, tap=None).layout(), []
+        for plain, taken in self._samples:
+            arrays = layout(taken, self._n_targets)
+            if route.source is not None:
+                arrays = (*arrays, self._states(route.source, plain, taken))
+            found.append(arrays)
+        return found
 
-    def _states(self, tap: Tap) -> mx.array:
-        """What a store would hand out for the targets' sake."""
-        states = prefix_states(self._model, tap, self.inputs)
-        values = np.array(states.astype(mx.float32))
+    def _states(self, tap: Tap, plain: list[Batch], taken: Batch) -> mx.array:
+        """What a store would hand out for the targets' sake, of the rows of ``plain`` as ``taken`` has them."""
         of_row = {}
-        for line, index in enumerate(self.batch.indices):  # whole lines of padding come behind
-            end = int(np.flatnonzero(self.batch.weights[line])[-1]) + 1
-            of_row[int(index)] = values[line, :end]
-        taken = self._as_taken
+        for batch in plain:
+            states = prefix_states(self._model, tap, mx.array(batch.inputs))
+            values = np.array(states.astype(mx.float32))
+            for line, index in enumerate(batch.indices):  # whole lines of padding come behind
+                end = int(np.flatnonzero(batch.weights[line])[-1]) + 1
+                of_row[int(index)] = values[line, :end]
         rows = [of_row[int(index)] for index in taken.indices]
         return mx.array(put(rows, taken.shape, places_of(taken.indices, taken.places))).astype(states.dtype)
 
@@ -166,7 +184,7 @@ def sample_batch(rows: Rows, vocabulary: int) -> Batch:
 
     The larger the ``vocabulary``, the fewer positions, so that the check is not what takes the most memory of a run.
     """
-    positions = min(max(_LOGITS // vocabulary // _ROWS, _LEAST_POSITIONS), _POSITIONS)
+    positions = _positions(vocabulary)
     scored = np.flatnonzero(rows.target_counts)
     order = scored[np.argsort(rows.lengths[scored], kind="stable")]
     picked = np.unique(order[np.linspace(0, len(order) // 2, min(_ROWS, len(order))).astype(int)])
@@ -181,14 +199,22 @@ def sample_batch(rows: Rows, vocabulary: int) -> Batch:
     return Batch(inputs, labels, weights, picked, used, int(weights.sum()))
 
 
-def packed_sample(rows: Rows, packing: Packing) -> tuple[Batch, Batch]:
-    """Rows of all lengths that fill about two lines: padded, and packed."""
-    scored = np.flatnonzero(rows.target_counts)
-    order = scored[np.argsort(rows.lengths[scored], kind="stable")]
-    wanted = round(2 * packing.width / max(float(rows.lengths[scored].mean()) - 1, 1))
-    picked = np.unique(order[np.linspace(0, len(order) - 1, min(max(wanted, 2), len(order))).astype(int)])
-    lines = [line for part in packing.micro_batches(picked, rows.lengths) for line in part]
-    return collate(rows, picked, length_grid(rows.lengths[picked], 1)), packing.collate(rows, lines)
+def packed_sample(rows: Rows, packing: Packing, vocabulary: int) -> tuple[list[Batch], Batch]:
+    """A few rows of all lengths, cut likewise: one by one, for the plain path's memory, and in two lines."""
+    positions = _positions(vocabulary)
+    fitting = np.flatnonzero((rows.target_counts > 0) & packing.holds(rows.lengths))
+    order = fitting[np.argsort(rows.lengths[fitting], kind="stable")]
+    picked = np.unique(order[np.linspace(0, len(order) - 1, min(_PACKED_ROWS, len(order))).astype(int)])
+    few = rows_in_memory(_piece(*rows[int(index)], positions) for index in picked)
+    places = np.arange(len(few))
+    halves = [packing.micro_batches(half, few.lengths) for half in (places[::2], places[1::2])]
+    lines = [line for parts in halves for part in parts for line in part][: packing.most]
+    alone = [np.array([index]) for line in lines for index in line]
+    return [collate(few, one, length_grid(few.lengths[one])) for one in alone], packing.collate(few, lines)
+
+
+def _positions(vocabulary: int) -> int:
+    return min(max(_LOGITS // vocabulary // _ROWS, _LEAST_POSITIONS), _POSITIONS)
 
 
 def _piece(tokens: Any, targets: Any, positions: int) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 from mlxsched.data.packing import Packing
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.training.events import Happened
-from mlxsched.training.fast.self_check import SelfCheck, Wanted, choose_route, packed_if_right
+from mlxsched.training.fast.self_check import SelfCheck, Wanted, choose_route, packed_if_right, packed_sample
 from mlxsched.training.fast.states import Store, make_states
 from mlxsched.training.loop import Trainer
 from mlxsched.training.loss import PLAIN_LOSS
@@ -76,6 +76,23 @@ def test_packed_rows_equal_rows_alone(build, make_rows, kind, changes, wanted):
     norm = np.sqrt(sum(float(mx.square(g).sum()) for g in expected.values()))
     assert norm > 0.01
     assert distance < 1e-4 * norm
+
+
+def test_the_check_has_both_kinds_of_micro_batch(build, make_rows):
+    check = SelfCheck(build(), make_rows(), PLAIN_LOSS, packing=PACKING)
+    padded, packed = (taken for _, taken in check._samples)
+    assert padded.segments is None
+    lines = [segments[places] for segments, places in zip(packed.segments, packed.weights > 0, strict=True)]
+    assert len(lines) > 1 and any(
+        len(set(line)) > 1 for line in lines
+    )  # rows that share a line, and several lines
+
+
+def test_the_check_takes_few_positions_of_long_rows(make_rows):
+    alone, packed = packed_sample(make_rows(), PACKING, vocabulary=10**9)
+    assert {batch.shape[0] for batch in alone} == {1}
+    assert max(batch.shape[1] for batch in alone) == 16
+    assert sum(batch.n_targets for batch in alone) == packed.n_targets > 6
 
 
 def test_positions_counted_from_the_start_of_the_line_are_found_out(build, make_rows):
@@ -172,9 +189,30 @@ def test_off_when_the_config_says_so(open_trainer, short_data):
     assert open_trainer(data=short_data, packing=False, **FLAGS)._feed._layout.packing is None
 
 
-def test_asked_for_where_no_line_holds_the_rows(train, short_data, tmp_path):
+def test_asked_for_where_no_line_holds_a_row(train, short_data, tmp_path):
     path = tmp_path / "data" / "train.jsonl"
-    path.write_text(path.read_text() + json.dumps({"text": "1234 " * 200}) + "\n")
+    path.write_text((json.dumps({"text": "1234 " * 200}) + "\n") * 8)
     _, _, events = train(data=short_data, packing=True, iters=1)
     notes = [event.message for event in events if isinstance(event, Happened)]
-    assert any(note.startswith("several rows in a line: not used, there are rows of more") for note in notes)
+    assert any(note.startswith("several rows in a line: not used, no row fits") for note in notes)
+
+
+@pytest.fixture
+def mixed_data(short_data, tmp_path):
+    """Many very short rows and a few that no line holds."""
+    path = tmp_path / "data" / "train.jsonl"
+    lines = path.read_text().splitlines()
+    lines[10:90:20] = [json.dumps({"text": f"{number} 1234 " * 60}) for number in range(4)]
+    path.write_text("\n".join(lines) + "\n")
+    return short_data
+
+
+def test_long_rows_go_beside_the_lines_and_train_the_same(train, open_trainer, mixed_data):
+    feed = open_trainer("look", data=mixed_data, **FLAGS)._feed
+    counts = {len(arrays) for update in range(3) for arrays in feed(update).arrays}
+    assert counts == {5, 6}  # without and with segments, besides the states
+    packed, _, events = train("packed", data=mixed_data, **FLAGS)
+    plain, _, _ = train("plain", data=mixed_data, fast=False, **FLAGS)
+    assert not [event for event in events if isinstance(event, Happened)]
+    np.testing.assert_allclose(losses(packed), losses(plain), rtol=1e-4)
+    np.testing.assert_allclose(losses(packed)[0], losses(plain)[0], rtol=1e-5)

@@ -1,0 +1,47 @@
+"""Updates of few rows with and without a length window (`--length-window 16`): padding, micro-batches and time.
+
+    python benchmarks/length_window.py
+
+The bundled model on log-normal rows, all layers trained, so that nothing but the order differs. Times are CPU time
+(user and system) on the CPU backend; each line is the median of three rounds in turn.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from mlxsched.platform.blas import preload
+
+preload()
+
+from in_turn import in_turn  # noqa: E402  after the BLAS
+
+from mlxsched.training.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
+
+ROWS, WINDOW, ROUNDS = 128, 16, 3
+
+
+def main() -> None:
+    """Print the table."""
+    print(
+        "| rows of an update | padding | with a window | micro-batches of an update | with a window | first epoch "
+        "| second epoch |\n| --- " + "| --- " * 6 + "|"
+    )
+    rows = lognormal_rows(ROWS, LogNormal(longest=1024))
+    for batch in (2, 4, 8):
+        settings = {"window": {"length_window": WINDOW}, "none": {"length_window": 1}}
+        sides = in_turn("bundled", rows, ROUNDS, {"batch_size": batch}, settings)
+        window, none = sides["window"], sides["none"]
+        first, later = window.over(none, 0), window.over(none, 1)
+        before, after = none.sampled, window.sampled
+        print(
+            f"| {batch} | {before.padding:.0%} | {after.padding:.0%} | {before.per_update:.1f} | {after.per_update:.1f} "
+            f"| {first[0]:.2f}x | **{later[0]:.2f}x** ({later[1]:.2f} to {later[2]:.2f}) |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
