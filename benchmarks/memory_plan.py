@@ -32,6 +32,7 @@ from shapes import config_of, random_model  # noqa: E402
 from mlxsched.analysis.memory import FACTORS, Factors, ModelShape, Way, peak_above_weights  # noqa: E402
 from mlxsched.data.batches import Batch  # noqa: E402
 from mlxsched.training import adapters  # noqa: E402
+from mlxsched.training.fast.attention import KEPT, LEAN  # noqa: E402
 from mlxsched.training.fast.cross_entropy import chunk_rows  # noqa: E402
 from mlxsched.training.fast.head import find_head  # noqa: E402
 from mlxsched.training.fast.hooks import NotApplicable  # noqa: E402
@@ -108,6 +109,8 @@ def points(case: Case) -> Iterator[Point]:
         way = Way(case.trained, trained_bytes, route.head is not None, route.chunk, route.checkpoint)
         for rows, length, share in case.batches:
             count = rows * length
+            if route.blocks:
+                way = dataclasses.replace(way, scores=route.blocks.shares(length))
             targets = int(share * count)
             label = f"{case.shape} {case.kind}{' full' if case.full else ''}, {case.trained} layers, {name}"
             batch = (rows, length, padded_targets(targets, count))
@@ -126,10 +129,11 @@ def ways(model: Any) -> dict[str, Route]:
         "plain, checkpointed": Route(checkpoint=1),
         "gathered": Route(head),
         "chunked": Route(head, chunk),
-        "chunked, checkpointed": Route(head, chunk, None, 1),
+        "chunked, in blocks": Route(head, chunk, blocks=KEPT),
+        "chunked, in blocks, checkpointed": Route(head, chunk, None, 1, LEAN),
     }
     with contextlib.suppress(NotApplicable):
-        found["prefix cached"] = Route(head, chunk, find_tap(model, ids))
+        found["prefix cached"] = Route(head, chunk, find_tap(model, ids), 0, KEPT)
     return found
 
 

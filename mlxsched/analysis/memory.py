@@ -84,7 +84,8 @@ class Way:
 
     ``trained``: layers from the first trained one on.  ``trained_bytes``: of what is trained.  ``gathered``: logits
     at targets only.  ``chunk``: at most so many at a time.  ``checkpoint``: every so many-th layer is computed again
-    in the backward pass, 0 for none.  ``width``: bytes of an activation.
+    in the backward pass, 0 for none.  ``width``: bytes of an activation.  ``scores``: shares of the attention scores
+    that are kept, and that are in memory at once, of micro-batches of one length.
     """
 
     trained: int
@@ -93,6 +94,7 @@ class Way:
     chunk: int | None = None
     checkpoint: int = 0
     width: int = 4
+    scores: tuple[float, float] = (1.0, 1.0)
 
 
 def peak_above_weights(
@@ -103,8 +105,8 @@ def peak_above_weights(
     ``targets`` are those of the micro-batch. Within 15% of `mx.get_peak_memory` on the grid of the module's script.
     """
     tokens = rows * length
-    layer = tokens * way.width * _kept(shape, length, factors)
-    working = tokens * way.width * _working(shape, length, factors)
+    layer = tokens * way.width * _kept(shape, length * way.scores[0], factors)
+    working = tokens * way.width * _working(shape, length * way.scores[1], factors)
     head = _head(shape, way, tokens, targets, factors)
     again = -(-way.trained // way.checkpoint) if way.checkpoint else 0
     kept = (way.trained - again) * layer + again * tokens * way.width * shape.hidden
@@ -114,24 +116,24 @@ def peak_above_weights(
     return round(max(kept + flying + factors.trained * trained, factors.applied * trained))
 
 
-def _kept(shape: ModelShape, length: int, factors: Factors) -> float:
-    """Numbers that a layer keeps for each token."""
+def _kept(shape: ModelShape, seen: float, factors: Factors) -> float:
+    """Numbers that a layer keeps for each token, which has ``seen`` scores in each head."""
     return (
         factors.kept_hidden * shape.hidden
         + factors.kept_intermediate * shape.intermediate
         + factors.kept_queries * shape.queries
         + factors.kept_keys * shape.keys
-        + factors.kept_scores * shape.heads * length
+        + factors.kept_scores * shape.heads * seen
     )
 
 
-def _working(shape: ModelShape, length: int, factors: Factors) -> float:
+def _working(shape: ModelShape, seen: float, factors: Factors) -> float:
     """Numbers for each token that are in flight inside a layer."""
     return (
         factors.working_hidden * shape.hidden
         + factors.working_intermediate * shape.intermediate
         + factors.working_queries * shape.queries
-        + factors.working_scores * shape.heads * length
+        + factors.working_scores * shape.heads * seen
     )
 
 

@@ -18,6 +18,7 @@ from ..data.order import Order
 from ..data.rows import Rows
 from ..errors import UsageError
 from ..platform.machine import total_memory
+from .fast.attention import blocks_for
 from .fast.cross_entropy import chunk_rows
 from .fast.route import padded_targets
 from .fast.self_check import packed_sample, sample_batch
@@ -136,9 +137,16 @@ def _predict(
     shape, way = ModelShape.of(loaded.config), way_of(config, loaded, checkpoint)
     share = float(rows.target_counts.sum()) / max(int(rows.lengths.sum()), 1)
     cut = planned_cut(config, order, tokens)
+    blocks = (
+        blocks_for(checkpoint) if config.fast and cut.packing is None else None
+    )  # packed lines have a mask
     above = max(
         peak_above_weights(
-            shape, way, count, length, padded_targets(round(share * count * length), count * length)
+            shape,
+            replace(way, scores=blocks.shares(length)) if blocks else way,
+            count,
+            length,
+            padded_targets(round(share * count * length), count * length),
         )
         for count, length in cut.shapes
     )

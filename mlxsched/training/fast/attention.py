@@ -40,6 +40,22 @@ class Blocks:
         size = max(self.least, -(-length // self.most))
         return list(itertools.pairwise([*range(0, length, size), length]))
 
+    def shares(self, length: int) -> tuple[float, float]:
+        """Of the ``length ** 2`` scores, those kept for the backward pass, and those in memory while it computes.
+
+        >>> Blocks(128).shares(256), Blocks(128, kept=False).shares(256)
+        ((0.75, 0.75), (0.0, 0.5))
+        """
+        scores = [(stop - first) * stop / length**2 for first, stop in self.edges(length)]
+        if self.kept or len(scores) == 1:
+            return sum(scores), sum(scores)
+        return 0.0, max(scores)
+
+
+def blocks_for(checkpoint: int) -> Blocks:
+    """The blocks of a run: those of little memory where it is so short that layers are computed again."""
+    return LEAN if checkpoint else KEPT
+
 
 KEPT = Blocks(128)
 LEAN = Blocks(64, most=16, kept=False)

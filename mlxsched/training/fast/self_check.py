@@ -19,7 +19,7 @@ from ...data.rows import Rows, rows_in_memory
 from ..loss import LossOptions, weighted_loss
 from ..step import global_norm
 from ..trees import Tensors, flatten, unflatten
-from .attention import KEPT, LEAN
+from .attention import blocks_for
 from .cross_entropy import chunk_rows
 from .head import find_head
 from .hooks import NotApplicable, dropout_off
@@ -250,7 +250,7 @@ def choose_route(check: SelfCheck, model: Module, wanted: Wanted, note: Note) ->
         tap = _found(lambda: find_tap(model, check.inputs), "states of frozen layers", note)
     # The chunks' own backward pass is for a head that is not trained.
     chunk = chunk_rows(head.vocabulary) if head and head.frozen else None
-    blocks = LEAN if wanted.checkpoint else KEPT
+    blocks = blocks_for(wanted.checkpoint)
     full = Route(head, chunk, tap, wanted.checkpoint, blocks, compiled=True)
     if check.complaint(full) is None:
         return full
