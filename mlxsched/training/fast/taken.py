@@ -18,7 +18,8 @@ def taken(route: Route) -> dict[str, Any]:
 
     ``loss_at_targets``: logits only where there are targets. ``chunk``: targets whose logits exist at once, None for
     all. ``frozen_states``: the outputs of the frozen layers are kept. ``checkpoint``: every so many-th layer is
-    computed again in the backward pass, 0 for none. ``compiled``: one graph for each shape. ``packed``: tokens of a
+    computed again in the backward pass, 0 for none. ``attention_blocks``: attention goes that many queries at a time,
+    or more of long rows, None for all at once. ``compiled``: one graph for each shape. ``packed``: tokens of a
     line that holds several rows, None for a line a row.
 
     >>> from mlxsched.training.fast.route import PLAIN
@@ -30,6 +31,7 @@ def taken(route: Route) -> dict[str, Any]:
         "chunk": route.chunk,
         "frozen_states": route.tap is not None,
         "checkpoint": route.checkpoint,
+        "attention_blocks": None if route.blocks is None else route.blocks.least,
         "compiled": route.compiled,
         "packed": None if route.packing is None else route.packing.width,
     }

@@ -117,6 +117,7 @@ def test_run_json_says_which_short_cuts_were_taken(train, small_data):
         "loss_at_targets": True,
         "frozen_states": True,
         "checkpoint": 0,
+        "attention_blocks": 128,
         "compiled": True,
         "packed": None,
     }
@@ -124,6 +125,7 @@ def test_run_json_says_which_short_cuts_were_taken(train, small_data):
     taken = RunDirectory.open(once.path).info.short_cuts
     assert not taken["training"]["frozen_states"]  # no row comes again
     assert taken["training"]["checkpoint"] == 1
+    assert taken["training"]["attention_blocks"] == 64
     assert taken["training"]["packed"] > 0
     assert taken["validation"]["packed"] is None
     plain, _, _ = train("plain", fast=False, **{**flags, "iters": 1})
