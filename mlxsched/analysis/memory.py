@@ -21,23 +21,23 @@ from typing import Any
 class Factors:
     """Numbers kept or in flight, as multiples of the widths of a layer, of the logits and of what is trained."""
 
-    kept_hidden: float = 6.3
-    kept_intermediate: float = 4.31
-    kept_queries: float = 4.18
-    kept_keys: float = 1.11
-    kept_scores: float = 1.24
-    working_hidden: float = 1.46
-    working_intermediate: float = 11.13
-    working_queries: float = 3.81
-    working_scores: float = 0.68
-    again: float = 1.37  # a layer that is computed again in the backward pass, beside the one in flight
-    logits_plain: float = 3.51
-    logits_gathered: float = 2.26
-    logits_chunk: float = 10.5
-    logits_chunk_again: float = 8.4  # with layers that are computed again it runs less far ahead
-    overlap: float = 1.97  # the p above: 1 would be a sum, infinity the larger one
-    trained: float = 3.92  # moments, sums and gradients while a micro-batch is computed
-    applied: float = 7.77  # and while the update is made
+    kept_hidden: float = 5.64
+    kept_intermediate: float = 5.81
+    kept_queries: float = 4.05
+    kept_keys: float = 5.19
+    kept_scores: float = 1.14
+    working_hidden: float = 2.03
+    working_intermediate: float = 7.7
+    working_queries: float = 5.7
+    working_scores: float = 0.55
+    again: float = 1.43  # a layer that is computed again in the backward pass, beside the one in flight
+    logits_plain: float = 3.62
+    logits_gathered: float = 3.22
+    logits_chunk: float = 9.5
+    logits_chunk_again: float = 8.95  # with layers that are computed again it runs less far ahead
+    overlap: float = 3.31  # the p above: 1 would be a sum, infinity the larger one
+    trained: float = 1.52  # moments, sums and gradients while a micro-batch is computed
+    applied: float = 7.2  # and while the update is made
 
 
 FACTORS = Factors()

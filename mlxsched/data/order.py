@@ -59,25 +59,28 @@ class Order:
         rows = _permutation(len(self.lengths), self.seed, epoch)[first * size : (first + 1) * size]
         whole = len(rows) // self.rows_per_update
         if inside < whole and self.window > 1:  # the tail of an epoch stays last, as it comes
-            rows = self._by_length(rows[: whole * self.rows_per_update])
-            inside = int(_draw(whole, self.seed, epoch, 1 + first)[inside])
-        return rows[inside * self.rows_per_update : (inside + 1) * self.rows_per_update]
+            by_length = np.argsort(self.lengths[rows[: whole * self.rows_per_update]], kind="stable")
+            share = int(_draw(whole, self.seed, epoch, 1 + first)[inside])
+            # As drawn, not by length: the last update of a run may have only the first few of them.
+            return _read_only(rows[np.sort(by_length[self._slice(share)])])
+        return rows[self._slice(inside)]
+
+    def _slice(self, update: int) -> slice:
+        return slice(update * self.rows_per_update, (update + 1) * self.rows_per_update)
 
     def samples(self, count: int) -> list[Indices]:
         """The rows of the first ``count`` updates, or of an epoch if that has fewer."""
         return [self.rows(update) for update in range(min(count, self.updates_per_epoch))]
 
-    def _by_length(self, rows: Indices) -> Indices:
-        rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-        rows.setflags(write=False)
-        return rows
-
 
 @lru_cache(maxsize=4)
 def _permutation(n_rows: int, seed: int, epoch: int) -> Indices:
-    order = _draw(n_rows, seed, epoch)
-    order.setflags(write=False)
-    return order
+    return _read_only(_draw(n_rows, seed, epoch))
+
+
+def _read_only(indices: Indices) -> Indices:
+    indices.setflags(write=False)
+    return indices
 
 
 def _draw(count: int, *key: int) -> Indices:

@@ -18,7 +18,7 @@ from ..data.order import Order
 from ..data.rows import Rows
 from ..errors import UsageError
 from ..platform.machine import total_memory
-from .fast.attention import blocks_for
+from .fast.attention import WHOLE, blocks_for, cuts_all
 from .fast.cross_entropy import chunk_rows
 from .fast.route import padded_targets
 from .fast.self_check import packed_sample, sample_batch
@@ -137,13 +137,14 @@ def _predict(
     shape, way = ModelShape.of(loaded.config), way_of(config, loaded, checkpoint)
     share = float(rows.target_counts.sum()) / max(int(rows.lengths.sum()), 1)
     cut = planned_cut(config, order, tokens)
-    blocks = (
-        blocks_for(checkpoint) if config.fast and cut.packing is None else None
-    )  # packed lines have a mask
+    blocks = blocks_for(checkpoint)
+    if not config.fast or not cuts_all(loaded.model, max(length for _, length in cut.shapes), blocks):
+        blocks = WHOLE
+    packed = {cut.packing.width} if cut.packing else set()  # lines that have a mask of their own
     above = max(
         peak_above_weights(
             shape,
-            replace(way, scores=blocks.shares(length)) if blocks else way,
+            way if length in packed else replace(way, scores=blocks.shares(length)),
             count,
             length,
             padded_targets(round(share * count * length), count * length),

@@ -1,19 +1,23 @@
 """Causal attention in blocks of queries, each with the keys that it may see and no others.
 
-Where MLX has no fused kernel (in training, and on the CPU) it computes all scores and masks half of them away. A block
-of queries needs only the keys up to its own end, so that nearly half of the scores are never computed nor kept.
+Where MLX has no fused kernel (on the CPU, and in training on Metal) it computes all scores and masks half of them away.
+A block of queries needs only the keys up to its own end: nearly half of the scores are never computed nor kept.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from typing import Any, cast
 
 import mlx.core as mx
+
+from .hooks import dropout_off
 
 Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
 Edges = list[tuple[int, int]]
@@ -52,41 +56,74 @@ class Blocks:
         return 0.0, max(scores)
 
 
+WHOLE = Blocks(1, most=1)
+KEPT = Blocks(128)
+LEAN = Blocks(64, most=16, kept=False)
+
+
 def blocks_for(checkpoint: int) -> Blocks:
     """The blocks of a run: those of little memory where it is so short that layers are computed again."""
     return LEAN if checkpoint else KEPT
-
-
-KEPT = Blocks(128)
-LEAN = Blocks(64, most=16, kept=False)
 
 
 @contextmanager
 def in_blocks(blocks: Blocks | None) -> Iterator[None]:
     """Inside, `mx.fast.scaled_dot_product_attention` goes ``blocks`` by block (None: all at once, as ever).
 
-    Only whole causal attention without sinks is cut, where a model asks for the mask by its name. For the length of
-    a trace: ``mx.fast`` is where all models find the function.
+    Only whole causal attention without sinks is cut, where a model asks for the mask by its name. ``mx.fast`` is where
+    all models find the function, so it is replaced there while any thread is inside; in the others it does as ever.
     """
-    if blocks is None:
-        yield
-        return
-    fast: Any = mx.fast
-    original = fast.scaled_dot_product_attention
-
-    def attention(queries: mx.array, keys: mx.array, values: mx.array, **options: Any) -> mx.array:
-        edges = blocks.edges(queries.shape[2])
-        whole = queries.shape[2] == keys.shape[2] and options.get("sinks") is None
-        if options.get("mask") != "causal" or not whole or len(edges) == 1:
-            return cast(mx.array, original(queries, keys, values, **options))
-        way = _kept if blocks.kept else _lean
-        return way(partial(original, **options), edges, queries, keys, values)
-
-    fast.scaled_dot_product_attention = attention
+    token = _BLOCKS.set(blocks)
+    _install(1)
     try:
         yield
     finally:
-        fast.scaled_dot_product_attention = original
+        _install(-1)
+        _BLOCKS.reset(token)
+
+
+def cuts_all(model: Any, length: int, blocks: Blocks) -> bool:
+    """Whether the attention of every layer of ``model`` can be cut for rows of ``length`` tokens.
+
+    It can't where a layer has a window, sinks or attention of its own. Nothing is computed, only traced.
+    """
+    cut: list[bool] = []
+    seen = _SEEN.set(cut)
+    try:
+        with in_blocks(blocks), dropout_off(model):
+            model(mx.zeros((1, length), mx.int32))
+    except Exception:  # noqa: BLE001 a model that is too strange to try
+        return False
+    finally:
+        _SEEN.reset(seen)
+    return len(cut) >= len(model.layers) and all(cut)
+
+
+_BLOCKS: ContextVar[Blocks | None] = ContextVar("blocks", default=None)
+_SEEN: ContextVar[list[bool] | None] = ContextVar("seen", default=None)
+_WHOLE: Any = mx.fast.scaled_dot_product_attention
+_LOCK = threading.Lock()
+_inside = 0
+
+
+def _install(entered: int) -> None:
+    global _inside
+    fast: Any = mx.fast
+    with _LOCK:
+        _inside += entered
+        fast.scaled_dot_product_attention = _attention if _inside else _WHOLE
+
+
+@wraps(_WHOLE)
+def _attention(queries: mx.array, keys: mx.array, values: mx.array, **options: Any) -> mx.array:
+    blocks, length, seen = _BLOCKS.get(), queries.shape[2], _SEEN.get()
+    can = options.get("mask") == "causal" and options.get("sinks") is None and length == keys.shape[2]
+    if seen is not None:
+        seen.append(can)
+    if blocks is None or not can or len(blocks.edges(length)) == 1:
+        return cast(mx.array, _WHOLE(queries, keys, values, **options))
+    way = _kept if blocks.kept else _lean
+    return way(partial(_WHOLE, **options), blocks.edges(length), queries, keys, values)
 
 
 def _kept(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
@@ -112,7 +149,8 @@ def _lean(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, va
     ) -> tuple[mx.array, mx.array, mx.array]:
         queries, keys, values = primals
         to_queries: list[mx.array] = []
-        to_keys, to_values = mx.zeros_like(keys), mx.zeros_like(values)
+        # In float32, or sixteen sums of half precision would lose digits.
+        to_keys, to_values = mx.zeros(keys.shape), mx.zeros(values.shape)
         for a, b in edges:
             block = [queries[:, :, a:b], keys[:, :, :b], values[:, :, :b], cotangent[:, :, a:b]]
             if to_queries:
@@ -120,6 +158,7 @@ def _lean(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, va
             found = mx.vjp(attend, block[:3], block[3:])[1]
             to_queries.append(found[0])
             to_keys, to_values = to_keys.at[:, :, :b].add(found[1]), to_values.at[:, :, :b].add(found[2])
+        to_keys, to_values = to_keys.astype(keys.dtype), to_values.astype(values.dtype)
         return mx.concatenate(to_queries, axis=2), to_keys, to_values
 
     return cast(mx.array, attention(queries, keys, values))

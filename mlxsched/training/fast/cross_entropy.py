@@ -26,9 +26,18 @@ def chunk_rows(vocabulary: int) -> int:
     return max(least * (_CHUNK_NUMBERS // vocabulary // 32), least)
 
 
-def summed_loss(logits: mx.array, labels: mx.array, weights: mx.array, options: LossOptions) -> mx.array:
+def summed_loss(
+    logits: mx.array,
+    labels: mx.array,
+    weights: mx.array,
+    options: LossOptions,
+    *,
+    differentiable: bool = True,
+) -> mx.array:
     """The weighted sum of `target_losses` over ``logits`` ``[N, V]``, ``labels`` and ``weights`` ``[N]``."""
     loss, gradient = loss_and_gradient(mx.stop_gradient(logits), labels, weights, options)
+    if not differentiable:
+        return loss  # and the gradient is dead code
     return cast(mx.array, _with_gradient(loss, logits, gradient))
 
 

@@ -122,7 +122,8 @@ def _made(
     route: Route, states: PrefixStates | None, options: LossOptions = PLAIN_LOSS, differentiable: bool = False
 ) -> Way:
     loss = route.loss(options, differentiable=differentiable)
-    return Way(loss, route.layout(states), route.compiled, route)
+    taken = route if differentiable else replace(route, checkpoint=0, blocks=route.forward_blocks)
+    return Way(loss, route.layout(states), route.compiled, taken)
 
 
 def way_to_measure(model: Module, rows: Rows, note: Note = lambda text: None) -> Way:

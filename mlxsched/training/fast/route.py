@@ -63,7 +63,7 @@ class Route:
                 inputs, positions, labels, weights = arrays[:4]
                 if self.chunk is None:
                     logits = gathered_logits(model, self.head, inputs, positions)
-                    return summed_loss(logits, labels, weights, options)
+                    return summed_loss(logits, labels, weights, options, differentiable=differentiable)
                 states = gathered_states(model, self.head, inputs, positions)
             logits_of = logits_of_states(model, self.head, inputs)
             chunks: dict[str, Any] = {"rows": self.chunk, "differentiable": differentiable}
@@ -73,8 +73,9 @@ class Route:
 
     @property
     def forward_blocks(self) -> Blocks | None:
-        """The blocks of a pass without gradients: none where MLX has a fused kernel for it."""
-        return self.blocks if self.blocks and mx.default_device().type == mx.DeviceType.cpu else None
+        """The blocks of a pass without gradients: none where MLX has a fused kernel for it and memory is not short."""
+        fused = mx.default_device().type != mx.DeviceType.cpu
+        return None if self.blocks and self.blocks.kept and fused else self.blocks
 
     @property
     def source(self) -> Tap | None:

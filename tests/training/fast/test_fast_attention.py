@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 
-from mlxsched.training.fast.attention import KEPT, LEAN, Blocks, in_blocks
+from mlxsched.training.fast.attention import KEPT, LEAN, Blocks, cuts_all, in_blocks
 from mlxsched.training.fast.checkpointing import checkpointed
 
 SMALL = [Blocks(7), Blocks(7, kept=False), Blocks(16, most=3, kept=False), Blocks(1, most=100)]
@@ -141,3 +143,58 @@ def test_blocks_save_memory_in_checkpointed_layers_too(every):
     assert kept < 0.8 * whole
     assert lean < 0.45 * whole
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3 * float(mx.abs(expected).max()))
+
+
+def test_blocks_inside_blocks_cut_once():
+    arrays = [mx.array(a) for a in heads(64)]
+    with in_blocks(Blocks(8, most=4)):
+        single = attend(*arrays)
+        with in_blocks(Blocks(8, most=4)):
+            nested = attend(*arrays)
+    assert mx.array_equal(single, nested).item()
+
+
+def test_threads_do_not_see_each_others_blocks():
+    original, results = mx.fast.scaled_dot_product_attention, []
+    arrays = [mx.array(a) for a in heads(64)]
+    mx.eval(arrays)
+    inside, go = threading.Event(), threading.Event()
+
+    def other():
+        with in_blocks(Blocks(8)):
+            inside.set()
+            go.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(10)
+    with in_blocks(None):
+        results.append(attend(*arrays))
+    go.set()
+    thread.join()
+    assert mx.array_equal(results[0], original(*arrays, scale=SCALE, mask="causal")).item()
+    assert mx.fast.scaled_dot_product_attention is original
+
+
+def test_half_precision_gradients_are_summed_in_float32():
+    arrays = [mx.array(a) for a in heads(512)]
+
+    def gradients(*arrays):
+        return mx.grad(lambda *a: attend(*a).square().sum().astype(mx.float32), argnums=(1, 2))(*arrays)
+
+    expected = gradients(*arrays)
+    half = [a.astype(mx.bfloat16) for a in arrays]
+    whole = gradients(*half)
+    with in_blocks(Blocks(32, most=16, kept=False)):
+        lean = gradients(*half)
+    for exact, plain, mine in zip(expected, whole, lean, strict=True):
+        assert mine.dtype == mx.bfloat16
+        errors = [float(mx.linalg.norm(g.astype(mx.float32) - exact)) for g in (plain, mine)]
+        assert errors[1] < 1.5 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "expected"), [("llama", {}, True), ("gemma3_text", {"sliding_window": 16}, False)]
+)
+def test_layers_with_a_window_are_not_cut(build, kind, changes, expected):
+    assert cuts_all(build(kind, **changes), 200, KEPT) is expected
