@@ -11,6 +11,7 @@ from mlx.nn.layers.base import Module
 from ..data.rows import Example
 
 OnProgress = Callable[[int, int], None]
+_MOST_AT_ONCE = 32
 MARGIN = 8  # tokens beyond the reference: an answer that is longer is wrong anyway
 
 
@@ -28,15 +29,29 @@ class Answer:
 
 
 def answer_all(
-    model: Module, tokenizer: Any, examples: list[Example], on_progress: OnProgress | None = None
+    model: Module,
+    tokenizer: Any,
+    examples: list[Example],
+    on_progress: OnProgress | None = None,
+    *,
+    max_tokens: int | None = None,
 ) -> list[Answer]:
-    """The greedy answer to each prompt, in order; stops at the end of a turn."""
+    """The greedy answer to each prompt, in order; stops at the end of a turn.
+
+    At most 32 at once, and so few that prompts and answers have no more than ``max_tokens`` tokens together.
+    """
     from mlx_lm.generate import BatchGenerator
 
     model.eval()
     limits = [len(tokenizer.encode(e.answer, add_special_tokens=False)) + MARGIN for e in examples]
     budget = sum(limits)
-    generator: Any = BatchGenerator(model, stop_tokens=[[token] for token in tokenizer.eos_token_ids])
+    at_once = _at_once([len(e.prompt) + limit for e, limit in zip(examples, limits, strict=True)], max_tokens)
+    generator: Any = BatchGenerator(
+        model,
+        stop_tokens=[[token] for token in tokenizer.eos_token_ids],
+        completion_batch_size=at_once,
+        prefill_batch_size=min(at_once, 8),
+    )
     try:
         identifiers = generator.insert([list(e.prompt) for e in examples], limits)
         tokens: dict[int, list[int]] = {identifier: [] for identifier in identifiers}
@@ -55,6 +70,15 @@ def answer_all(
         Answer(without_thinking(e.answer, tokenizer), without_thinking(text, tokenizer))
         for e, text in zip(examples, texts, strict=True)
     ]
+
+
+def _at_once(lengths: list[int], max_tokens: int | None) -> int:
+    """How many sequences of up to the longest of ``lengths`` fit; one always does.
+
+    >>> _at_once([50, 100], 1024), _at_once([50, 100], 64), _at_once([50, 100], None)
+    (10, 1, 32)
+    """
+    return _MOST_AT_ONCE if max_tokens is None else min(max(max_tokens // max(lengths), 1), _MOST_AT_ONCE)
 
 
 def _generated(generator: Any) -> Iterator[tuple[int, int | None]]:

@@ -277,9 +277,9 @@ class Trainer:
             asked = (
                 examples if config.test_batches < 0 else examples[: config.test_batches * config.batch_size]
             )
-            answers = answer_all(
-                self._model, self.session.loaded.tokenizer, asked, self._doing("test answers")
-            )
+            tokenizer, tell = self.session.loaded.tokenizer, self._doing("test answers")
+            limit = self.session.micro_batch_tokens // 2  # MLX takes room for 256 more tokens of each answer
+            answers = answer_all(self._model, tokenizer, asked, tell, max_tokens=limit)
             measured |= {"exact_match": exact_match(answers), "asked": len(answers)}
         return measured
 
