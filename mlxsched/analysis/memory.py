@@ -21,23 +21,26 @@ from typing import Any
 class Factors:
     """Numbers kept or in flight, as multiples of the widths of a layer, of the logits and of what is trained."""
 
-    kept_hidden: float = 5.64
-    kept_intermediate: float = 5.81
-    kept_queries: float = 4.05
-    kept_keys: float = 5.19
-    kept_scores: float = 1.14
-    working_hidden: float = 2.03
-    working_intermediate: float = 7.7
-    working_queries: float = 5.7
-    working_scores: float = 0.55
-    again: float = 1.43  # a layer that is computed again in the backward pass, beside the one in flight
-    logits_plain: float = 3.62
-    logits_gathered: float = 3.22
-    logits_chunk: float = 9.5
-    logits_chunk_again: float = 8.95  # with layers that are computed again it runs less far ahead
-    overlap: float = 3.31  # the p above: 1 would be a sum, infinity the larger one
-    trained: float = 1.52  # moments, sums and gradients while a micro-batch is computed
-    applied: float = 7.2  # and while the update is made
+    kept_hidden: float = 4.47
+    kept_intermediate: float = 5.01
+    kept_queries: float = 3.55
+    kept_keys: float = 5.34
+    kept_scores: float = 1.05
+    working_hidden: float = 2.93
+    working_intermediate: float = 6.71
+    working_queries: float = 6.37
+    working_scores: float = 1.15
+    again: float = 1.39  # a layer that is computed again in the backward pass, beside the one in flight
+    logits_plain: float = 3.19
+    logits_gathered: float = 4.17
+    logits_chunked: float = 3.27  # each target of several chunks, up to so many chunks' targets:
+    most_chunks: float = 10.15
+    logits_chunked_again: float = 1.9  # and with layers that are computed again
+    most_chunks_again: float = 11.04
+    overlap: float = 1.39  # the p above: 1 would be a sum, infinity the larger one
+    overlap_chunked: float = 2.92
+    trained: float = 1.78  # moments, sums and gradients while a micro-batch is computed
+    applied: float = 7.23  # and while the update is made
 
 
 FACTORS = Factors()
@@ -111,7 +114,8 @@ def peak_above_weights(
     again = -(-way.trained // way.checkpoint) if way.checkpoint else 0
     kept = (way.trained - again) * layer + again * tokens * way.width * shape.hidden
     working += factors.again * layer if again else 0.0
-    flying: float = (head**factors.overlap + working**factors.overlap) ** (1 / factors.overlap)
+    power = factors.overlap_chunked if way.chunk else factors.overlap
+    flying: float = (head**power + working**power) ** (1 / power)
     trained = way.trained_bytes
     return round(max(kept + flying + factors.trained * trained, factors.applied * trained))
 
@@ -141,8 +145,9 @@ def _head(shape: ModelShape, way: Way, tokens: int, targets: int, factors: Facto
     """Bytes of the logits and their gradient, which are float32."""
     if not way.gathered:
         return 4 * factors.logits_plain * tokens * shape.vocabulary
-    gathered = factors.logits_gathered * targets
-    if way.chunk and targets > way.chunk:
-        most = factors.logits_chunk_again if way.checkpoint else factors.logits_chunk
-        gathered = min(gathered, most * way.chunk)
-    return 4 * gathered * shape.vocabulary
+    if not way.chunk or targets <= way.chunk:
+        return 4 * factors.logits_gathered * targets * shape.vocabulary
+    each, most = factors.logits_chunked, factors.most_chunks
+    if way.checkpoint:
+        each, most = factors.logits_chunked_again, factors.most_chunks_again
+    return 4 * min(each * targets, most * way.chunk) * shape.vocabulary
