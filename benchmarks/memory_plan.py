@@ -130,7 +130,7 @@ def ways(model: Any) -> dict[str, Route]:
         "gathered": Route(head),
         "chunked": Route(head, chunk),
         "chunked, in blocks": Route(head, chunk, blocks=KEPT),
-        "chunked, in blocks, checkpointed": Route(head, chunk, None, 1, LEAN),
+        "chunked, in blocks, checkpointed": Route(head, chunk_rows(head.vocabulary, 1), None, 1, LEAN),
     }
     with contextlib.suppress(NotApplicable):
         found["prefix cached"] = Route(head, chunk, find_tap(model, ids), 0, KEPT)

@@ -183,7 +183,7 @@ def way_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Way:
         trained=len(layers) - first,
         trained_bytes=n_bytes(model.trainable_parameters()),
         gathered=config.fast,
-        chunk=chunk_rows(vocabulary) if config.fast else None,
+        chunk=chunk_rows(vocabulary, checkpoint) if config.fast else None,
         checkpoint=checkpoint,
         width=max(widths) if full and widths else 4,
     )

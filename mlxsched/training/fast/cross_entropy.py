@@ -16,14 +16,17 @@ _CHUNK_NUMBERS = 1 << 21  # logits in a chunk: 8 MB of float32
 _LOG2_E = math.log2(math.e)
 
 
-def chunk_rows(vocabulary: int) -> int:
+def chunk_rows(vocabulary: int, checkpoint: int = 0) -> int:
     """Rows of a chunk: at most two million logits (four on a GPU), but 32 rows (64) for the matrix products' sake.
 
-    >>> chunk_rows(49152) in (32, 64)
-    True
+    Where memory is so short that layers are computed again (``checkpoint``), at most 64.
+
+    >>> chunk_rows(49152) in (32, 64), chunk_rows(488, checkpoint=1)
+    (True, 64)
     """
     least = 32 if mx.default_device().type == mx.DeviceType.cpu else 64
-    return max(least * (_CHUNK_NUMBERS // vocabulary // 32), least)
+    rows = max(least * (_CHUNK_NUMBERS // vocabulary // 32), least)
+    return min(rows, 64) if checkpoint else rows
 
 
 def summed_loss(

@@ -249,7 +249,7 @@ def choose_route(check: SelfCheck, model: Module, wanted: Wanted, note: Note) ->
     if wanted.prefix:
         tap = _found(lambda: find_tap(model, check.inputs), "states of frozen layers", note)
     # The chunks' own backward pass is for a head that is not trained.
-    chunk = chunk_rows(head.vocabulary) if head and head.frozen else None
+    chunk = chunk_rows(head.vocabulary, wanted.checkpoint) if head and head.frozen else None
     blocks = blocks_for(wanted.checkpoint)
     full = Route(head, chunk, tap, wanted.checkpoint, blocks, compiled=True)
     if check.complaint(full) is None:
