@@ -79,8 +79,8 @@ CASES = {
         **{**FEW, "trained": 1, "rows": 4, "longest": 128},
     ),
     "4-bit": Case(
-        "Llama 135M, 2 of its layers, vocabulary of 8,192", "llama-135m", kind="4-bit", changes=FEW_LAYERS,
-        **{**FEW, "trained": 1, "rows": 4, "longest": 128},
+        "Llama 135M, 2 of its layers, vocabulary of 2,048", "llama-135m", kind="4-bit",
+        changes={**FEW_LAYERS, "vocab_size": 2048}, **{**FEW, "trained": 1, "rows": 4, "longest": 48},
     ),
 }  # fmt: skip
 
