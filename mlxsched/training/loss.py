@@ -47,6 +47,10 @@ def weighted_loss(
     options: LossOptions = PLAIN_LOSS,
 ) -> mx.array:
     """``sum(weights * loss)`` over a micro-batch; all three arrays are ``[rows, length]``."""
-    losses = target_losses(model(inputs), labels, options)
+    return masked_sum(target_losses(model(inputs), labels, options), weights)
+
+
+def masked_sum(losses: mx.array, weights: mx.array) -> mx.array:
+    """``sum(weights * losses)`` over the positions of weight above 0."""
     # A padded position can hold a non-finite loss in exotic models; 0 * inf would poison the sum.
     return mx.where(weights > 0, losses * weights, 0.0).sum()

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 from mlxsched.data.rows import COLUMNS, RowsWriter, from_buffers
 from mlxsched.training import adapters
@@ -80,3 +80,22 @@ def make_rows():
         return from_buffers({name: file.getvalue() for name, file in files.items()})
 
     return make
+
+
+@pytest.fixture
+def compiled_gradients():
+    """The loss of a route on arrays of its layout, and its gradients by path, in one compiled step."""
+
+    def compute(model, route, arrays):
+        tree = model.trainable_parameters()
+
+        def loss_of(tree, *arrays):
+            model.update(tree)
+            return route.loss()(model, *arrays)
+
+        loss, gradients = mx.compile(mx.value_and_grad(loss_of))(tree, *arrays)
+        mx.eval(loss, gradients)
+        model.update(tree)
+        return loss.item(), dict(tree_flatten(gradients))
+
+    return compute

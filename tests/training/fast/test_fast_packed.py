@@ -51,7 +51,7 @@ def row_by_row(model, rows, indices, n_targets):
     [("llama", {}), ("granite", {}), ("gemma3_text", WINDOWED)],
 )
 @pytest.mark.parametrize("wanted", [Wanted(), Wanted(prefix=True, checkpoint=1)])
-def test_packed_rows_equal_rows_alone(build, make_rows, kind, changes, wanted):
+def test_packed_rows_equal_rows_alone(build, make_rows, compiled_gradients, kind, changes, wanted):
     model, rows = build(kind, **changes), make_rows()
     route, notes = packed_route(model, rows, wanted)
     assert route.packing is PACKING, notes
@@ -60,18 +60,9 @@ def test_packed_rows_equal_rows_alone(build, make_rows, kind, changes, wanted):
     batch = PACKING.collate(rows, lines)
     states = make_states(model, route.tap, rows, Store(10**9, None), max_tokens=100) if route.tap else None
     arrays = route.layout(states)(batch, batch.n_targets)
-    tree = model.trainable_parameters()
-
-    def loss_of(tree, *arrays):
-        model.update(tree)
-        return route.loss()(model, *arrays)
-
-    loss, gradients = mx.compile(mx.value_and_grad(loss_of))(tree, *arrays)
-    mx.eval(loss, gradients)
-    model.update(tree)
+    loss, got = compiled_gradients(model, route, arrays)
     expected_loss, expected = row_by_row(model, rows, range(4, 12), batch.n_targets)
-    assert loss.item() == pytest.approx(expected_loss, rel=1e-5)
-    got = dict(tree_flatten(gradients))
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
     distance = np.sqrt(sum(float(mx.square(got[path] - g).sum()) for path, g in expected.items()))
     norm = np.sqrt(sum(float(mx.square(g).sum()) for g in expected.values()))
     assert norm > 0.01

@@ -37,19 +37,17 @@ def row_by_row(model, rows, indices):
     return loss.item(), dict(tree_flatten(gradients)), n_targets
 
 
-def on_route(model, route, rows, indices, n_targets):
-    states = make_states(model, route.tap, rows, Store(10**9, None), max_tokens=200) if route.tap else None
-    arrays = route.layout(states)(collate(rows, np.asarray(indices), GRID), n_targets)
-    tree = model.trainable_parameters()
+@pytest.fixture
+def on_route(compiled_gradients):
+    """The loss and the gradients of rows on a route."""
 
-    def loss_of(tree, *arrays):
-        model.update(tree)
-        return route.loss()(model, *arrays)
+    def compute(model, route, rows, indices, n_targets):
+        tap, store = route.tap, Store(10**9, None)
+        states = make_states(model, tap, rows, store, max_tokens=200) if tap else None
+        arrays = route.layout(states)(collate(rows, np.asarray(indices), GRID), n_targets)
+        return compiled_gradients(model, route, arrays)
 
-    loss, gradients = mx.compile(mx.value_and_grad(loss_of))(tree, *arrays)
-    mx.eval(loss, gradients)
-    model.update(tree)
-    return loss.item(), dict(tree_flatten(gradients))
+    return compute
 
 
 def make_route(model, name):
@@ -76,7 +74,7 @@ def assert_close(got, expected):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("name", ["gathered", "chunked", "tapped", "checkpointed", "everything"])
-def test_each_route_equals_the_row_by_row_definition(build, make_rows, kind, name):
+def test_each_route_equals_the_row_by_row_definition(on_route, build, make_rows, kind, name):
     model, rows, indices = build(kind), make_rows(), [3, 1, 8, 5, 2]
     expected = row_by_row(model, rows, indices)
     assert_close(on_route(model, make_route(model, name), rows, indices, expected[2]), expected)
@@ -84,7 +82,7 @@ def test_each_route_equals_the_row_by_row_definition(build, make_rows, kind, nam
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "granite"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_everything_at_four_bits(build, make_rows, kind, tied):
+def test_everything_at_four_bits(on_route, build, make_rows, kind, tied):
     model, rows, indices = build(kind, bits=4, tie_word_embeddings=tied), make_rows(), [3, 1, 8, 5]
     expected = row_by_row(model, rows, indices)
     assert_close(on_route(model, make_route(model, "everything"), rows, indices, expected[2]), expected)
@@ -97,7 +95,7 @@ def test_what_acts_behind_the_head_is_noticed(build):
     assert not find_head(build("granite"), probe).bare  # logit scaling
 
 
-def test_classes_are_as_before(build, make_rows):
+def test_classes_are_as_before(on_route, build, make_rows):
     model, rows = build(), make_rows()
     before = [type(module) for _, module in sorted(model.named_modules())]
     route = make_route(model, "everything")
