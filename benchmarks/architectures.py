@@ -21,15 +21,10 @@ blas.preload()
 import numpy as np  # noqa: E402  after the BLAS
 from tiny_models import KEYS, REASONS, VOCABULARY, build  # noqa: E402
 
-from mlxsched.data.packing import Packing  # noqa: E402
+from mlxsched.data.batching.packing import Packing  # noqa: E402
 from mlxsched.data.rows import COLUMNS, Rows, RowsWriter, from_buffers  # noqa: E402
-from mlxsched.training.fast.self_check import (  # noqa: E402
-    SelfCheck,
-    Wanted,
-    choose_route,
-    packed_if_right,
-)
-from mlxsched.training.loss import PLAIN_LOSS  # noqa: E402
+from mlxsched.model.fast.self_check import SelfCheck, Wanted, choose_path, packed_if_right  # noqa: E402
+from mlxsched.model.loss import PLAIN_LOSS  # noqa: E402
 
 TOO_LONG = 120  # seconds
 NOT_TRIED = "not tried"
@@ -83,7 +78,7 @@ def tried(kind: str) -> Line:
     notes = [REASONS[kind]] if kind in REASONS else []
     if kind in KEYS:
         notes.append(f"LoRA on {', '.join(KEYS[kind])}, for mlx-lm's own choice breaks the model")
-    route = choose_route(check, model, Wanted(prefix=True, checkpoint=1), notes.append)
+    route = choose_path(check, model, Wanted(prefix=True, checkpoint=1), notes.append)
     packed = SelfCheck(model, random_rows(0), PLAIN_LOSS, packing=LINES)
     route = packed_if_right(packed, route, LINES, notes.append)
     wrong = SelfCheck(model, random_rows(1), PLAIN_LOSS, packing=route.packing).complaint(route)

@@ -23,14 +23,14 @@ import numpy as np  # noqa: E402
 from mlx_lm.models import qwen2  # noqa: E402
 
 from mlxsched.config import RunConfig  # noqa: E402
+from mlxsched.model import adapters  # noqa: E402
+from mlxsched.model.loss import weighted_loss  # noqa: E402
+from mlxsched.model.trees import flatten, n_bytes  # noqa: E402
 from mlxsched.runs.directory import RunDirectory  # noqa: E402
-from mlxsched.training import adapters  # noqa: E402
-from mlxsched.training.keeper import Keeper  # noqa: E402
-from mlxsched.training.loss import weighted_loss  # noqa: E402
+from mlxsched.training.checkpointer import Checkpointer  # noqa: E402
 from mlxsched.training.optimizers import group_tensors  # noqa: E402
 from mlxsched.training.progress import Progress  # noqa: E402
 from mlxsched.training.step import UpdateStep  # noqa: E402
-from mlxsched.training.trees import flatten, n_bytes  # noqa: E402
 
 ROWS, LENGTH = 8, 128
 
@@ -76,7 +76,7 @@ def main() -> None:
             Path(directory) / "run", config=RunConfig().to_dict(), origins={}, plan={}, versions={}
         )
         with run.lock():
-            keeper = Keeper(run, optimizer, {}, keep_last=3)
+            keeper = Checkpointer(run, optimizer, {}, keep_last=3)
             for count in range(max(arguments.updates, arguments.saves)):
                 if count < arguments.updates:
                     started = time.perf_counter()

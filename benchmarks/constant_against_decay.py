@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from mlxsched.config import load_config
-from mlxsched.training.events import Evaluated
+from mlxsched.runs.events import Evaluated
 from mlxsched.training.run import create_run, execute
 from mlxsched.training.session import prepare
 

@@ -24,8 +24,8 @@ import mlx.core as mx  # noqa: E402
 from shapes import config_of, random_model  # noqa: E402
 
 from mlxsched.config import load_config  # noqa: E402
+from mlxsched.model.load import LoadedModel, load_model  # noqa: E402
 from mlxsched.training.loop import Trainer  # noqa: E402
-from mlxsched.training.model import LoadedModel, load_model  # noqa: E402
 from mlxsched.training.run import create_run  # noqa: E402
 from mlxsched.training.session import Session, prepare  # noqa: E402
 

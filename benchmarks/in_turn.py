@@ -10,16 +10,16 @@ from typing import Any
 
 from shapes import config_of, random_model
 
+from mlxsched.bench import ours
+from mlxsched.bench.compare import shortened
+from mlxsched.bench.measured import Measured
 from mlxsched.config import load_config
 from mlxsched.data import Dataset
-from mlxsched.data.cuts import Sampled, sampled
+from mlxsched.data.batching.plan import Sampled, sampled
 from mlxsched.data.rows import Rows
-from mlxsched.training.bench import ours
-from mlxsched.training.bench.compare import shortened
-from mlxsched.training.bench.measured import Measured
-from mlxsched.training.model import LoadedModel, load_model
+from mlxsched.model.load import LoadedModel, load_model
+from mlxsched.model.trees import flatten, unflatten
 from mlxsched.training.session import Session, prepare
-from mlxsched.training.trees import flatten, unflatten
 
 LLAMA = {
     "hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 704, "num_attention_heads": 4,

@@ -21,7 +21,7 @@ from mlxsched.platform.blas import preload
 preload()
 
 from mlxsched.config import RunConfig  # noqa: E402  after the BLAS
-from mlxsched.training.events import Event, UpdateMade  # noqa: E402
+from mlxsched.runs.events import Event, UpdateMade  # noqa: E402
 from mlxsched.training.loop import Trainer  # noqa: E402
 from mlxsched.training.run import create_run  # noqa: E402
 from mlxsched.training.session import prepare  # noqa: E402

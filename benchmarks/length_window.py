@@ -18,7 +18,7 @@ preload()
 
 from in_turn import in_turn  # noqa: E402  after the BLAS
 
-from mlxsched.training.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
+from mlxsched.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
 
 ROWS, WINDOW, ROUNDS = 128, 16, 3
 

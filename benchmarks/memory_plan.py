@@ -29,18 +29,18 @@ import mlx.core as mx  # noqa: E402  after the BLAS
 import numpy as np  # noqa: E402
 from shapes import config_of, random_model  # noqa: E402
 
-from mlxsched.analysis.memory import FACTORS, Factors, ModelShape, Way, peak_above_weights  # noqa: E402
-from mlxsched.data.batches import Batch  # noqa: E402
-from mlxsched.training import adapters  # noqa: E402
-from mlxsched.training.fast.attention import KEPT, LEAN  # noqa: E402
-from mlxsched.training.fast.cross_entropy import chunk_rows  # noqa: E402
-from mlxsched.training.fast.head import find_head  # noqa: E402
-from mlxsched.training.fast.hooks import NotApplicable  # noqa: E402
-from mlxsched.training.fast.prefix import Tap, find_tap  # noqa: E402
-from mlxsched.training.fast.route import Route, padded_targets  # noqa: E402
+from mlxsched.data.batching.batches import Batch  # noqa: E402
+from mlxsched.model import adapters  # noqa: E402
+from mlxsched.model.fast.attention import KEPT, LEAN  # noqa: E402
+from mlxsched.model.fast.cross_entropy import chunk_rows  # noqa: E402
+from mlxsched.model.fast.forward_path import ForwardPath, padded_targets  # noqa: E402
+from mlxsched.model.fast.frozen_prefix import PrefixBoundary, find_boundary  # noqa: E402
+from mlxsched.model.fast.head import find_head  # noqa: E402
+from mlxsched.model.fast.patching import NotApplicable  # noqa: E402
+from mlxsched.model.trees import flatten, n_bytes  # noqa: E402
+from mlxsched.planning.memory_model import FACTORS, Factors, ModelShape, Way, peak_above_weights  # noqa: E402
 from mlxsched.training.optimizers import group_tensors  # noqa: E402
 from mlxsched.training.step import UpdateStep  # noqa: E402
-from mlxsched.training.trees import flatten, n_bytes  # noqa: E402
 
 LORA = {"rank": 8, "scale": 20.0, "dropout": 0.0}
 TINY = {
@@ -119,35 +119,35 @@ def points(case: Case) -> Iterator[Point]:
             )
 
 
-def ways(model: Any) -> dict[str, Route]:
+def ways(model: Any) -> dict[str, ForwardPath]:
     """The ways through ``model`` that a run can take."""
     ids = mx.array(np.arange(12).reshape(2, 6))
     head = find_head(model, ids)
     chunk = chunk_rows(head.vocabulary)
     found = {
-        "plain": Route(),
-        "plain, checkpointed": Route(checkpoint=1),
-        "gathered": Route(head),
-        "chunked": Route(head, chunk),
-        "chunked, in blocks": Route(head, chunk, blocks=KEPT),
-        "chunked, in blocks, checkpointed": Route(head, chunk_rows(head.vocabulary, 1), None, 1, LEAN),
+        "plain": ForwardPath(),
+        "plain, checkpointed": ForwardPath(checkpoint=1),
+        "gathered": ForwardPath(head),
+        "chunked": ForwardPath(head, chunk),
+        "chunked, in blocks": ForwardPath(head, chunk, blocks=KEPT),
+        "chunked, in blocks, checkpointed": ForwardPath(head, chunk_rows(head.vocabulary, 1), None, 1, LEAN),
     }
     with contextlib.suppress(NotApplicable):
-        found["prefix cached"] = Route(head, chunk, find_tap(model, ids), 0, KEPT)
+        found["prefix cached"] = ForwardPath(head, chunk, find_boundary(model, ids), 0, KEPT)
     return found
 
 
 class _NoStates:
     """Stands for the stored outputs of frozen layers in front of ``tap``."""
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: PrefixBoundary) -> None:
         self._tap = tap
 
     def batch(self, _: Any, shape: tuple[int, int], _places: Any = None) -> mx.array:
         return mx.zeros((*shape, self._tap.width), self._tap.dtype)
 
 
-def measured(model: Any, route: Route, rows: int, length: int, targets: int) -> int:
+def measured(model: Any, route: ForwardPath, rows: int, length: int, targets: int) -> int:
     """The peak above the weights of an update of two micro-batches."""
     batch = random_batch(rows, length, targets)
     gc.collect()

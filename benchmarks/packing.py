@@ -18,7 +18,7 @@ preload()
 
 from in_turn import Side, in_turn  # noqa: E402  after the BLAS
 
-from mlxsched.training.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
+from mlxsched.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
 
 SHORT = LogNormal(median=10, p95=20, shortest=4, longest=64)
 HEAVY = LogNormal(median=12, p95=80, shortest=4, longest=600)  # one in 200 has more than any line holds

@@ -26,11 +26,11 @@ preload()
 from shapes import config_of, random_model  # noqa: E402
 from wikisql import VOCABULARY, missing, wikisql_rows  # noqa: E402
 
+from mlxsched.bench.compare import compare, shortened  # noqa: E402
+from mlxsched.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
 from mlxsched.config import load_config  # noqa: E402
 from mlxsched.data import Dataset  # noqa: E402
-from mlxsched.training.bench.compare import compare, shortened  # noqa: E402
-from mlxsched.training.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
-from mlxsched.training.model import LoadedModel, load_model  # noqa: E402
+from mlxsched.model.load import LoadedModel, load_model  # noqa: E402
 from mlxsched.training.session import prepare  # noqa: E402
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

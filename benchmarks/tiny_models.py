@@ -11,8 +11,8 @@ from typing import Any
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from mlxsched.training import adapters
-from mlxsched.training.trees import flatten, unflatten
+from mlxsched.model import adapters
+from mlxsched.model.trees import flatten, unflatten
 
 VOCABULARY, LAYERS, HIDDEN, HEADS, HEAD = 160, 4, 64, 4, 16
 TOO_BIG = 30_000_000  # parameters: a size that this script knows no field for

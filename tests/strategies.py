@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 import mlxsched as ms
-from mlxsched.schedules.shapes import TAILS, WARMUPS
+from mlxsched.schedules.curves import TAILS, WARMUPS
 
 peaks = st.floats(-7, 1).map(lambda power: 10.0**power)
 lengths = st.one_of(st.integers(2, 50), st.integers(2, 20_000), st.integers(2, 10**9))

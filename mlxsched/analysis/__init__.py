@@ -1,1 +1,1 @@
-"""Pure functions: the plan of a run, the memory that it takes."""
+"""Judgements on data, schedules and runs: what was found, why it matters, and the fix."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import UsageError
+from mlxsched.errors import UsageError
 
 MODELS = ("tiny",)
 DATA = ("excel",)

@@ -13,7 +13,7 @@ from mlxsched.cli.output import note, print_json, table
 from mlxsched.config import load_config
 
 if TYPE_CHECKING:
-    from mlxsched.training.bench.compare import Comparison
+    from mlxsched.bench.compare import Comparison
     from mlxsched.training.session import Session
 
 
@@ -40,7 +40,7 @@ def command(ctx: click.Context, /, preset: str | None, config: Path | None, **fl
       mlxsched bench --num-layers 2 --batch-size 4 --data synthetic:lognormal
       mlxsched bench --model Qwen/Qwen3-0.6B --data my/folder --rows 32 --rounds 3 --json
     """
-    from mlxsched.training.bench.compare import compare
+    from mlxsched.bench.compare import compare
 
     session = _session(load_config(preset=preset, file=config, flags=given_flags(ctx)), flags)
     result = compare(
@@ -58,9 +58,9 @@ def command(ctx: click.Context, /, preset: str | None, config: Path | None, **fl
 
 
 def _session(loaded: Any, flags: dict[str, Any]) -> Session:
+    from mlxsched.bench.compare import shortened
+    from mlxsched.bench.synthetic import is_synthetic, picked_rows, synthetic_dataset
     from mlxsched.platform.paths import cache_home
-    from mlxsched.training.bench.compare import shortened
-    from mlxsched.training.bench.synthetic import is_synthetic, picked_rows, synthetic_dataset
     from mlxsched.training.session import prepare
 
     config, rows = loaded.config, flags["rows"]

@@ -57,7 +57,7 @@ def check(
     from mlxsched.data import check as checking
     from mlxsched.data.tokenizer import load_tokenizer
     from mlxsched.errors import ChecksFailed
-    from mlxsched.training.model import resolve_model
+    from mlxsched.model.load import resolve_model
 
     options = DataOptions(
         mask_prompt=mask_prompt, max_seq_length=max_seq_length, skip_bad_rows=True, seed=seed, need=()

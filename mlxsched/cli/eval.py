@@ -10,7 +10,7 @@ import click
 from mlxsched.cli.output import note, print_json, safe, table
 
 if TYPE_CHECKING:
-    from mlxsched.training.use import Measured
+    from mlxsched.training.inference import Measured
 
 
 @click.command()
@@ -48,8 +48,8 @@ def command(
     """
     from mlxsched.platform.paths import cache_home
     from mlxsched.runs.directory import RunDirectory
+    from mlxsched.training.inference import load_run_model, measure
     from mlxsched.training.run import config_of
-    from mlxsched.training.use import load_run_model, measure
 
     directory = RunDirectory.open(run)
     config = config_of(directory, trust_remote_code=trust_remote_code)

@@ -42,8 +42,8 @@ def command(
       echo "Add up column B" | mlxsched generate runs/laptop-001 --prompt - --json
     """
     from mlxsched.runs.directory import RunDirectory
+    from mlxsched.training.inference import answer, load_run_model
     from mlxsched.training.run import config_of
-    from mlxsched.training.use import answer, load_run_model
 
     text = sys.stdin.read().strip() if prompt == "-" else prompt
     if not text.strip():

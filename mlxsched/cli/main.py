@@ -89,7 +89,7 @@ class LazyGroup(click.Group):
         name = args[0]
         if name in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
-        from mlxsched.words import did_you_mean
+        from mlxsched.text import did_you_mean
 
         hint = did_you_mean(name, list(COMMANDS)) or f" The commands are {', '.join(COMMANDS)}."
         raise click.UsageError(f"No such command '{name}'.{hint}", ctx)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlxsched.cli.output import console, note, table, warn
-from mlxsched.words import counted
+from mlxsched.text import counted
 
 if TYPE_CHECKING:
     from mlxsched.training.session import Session
@@ -74,7 +74,7 @@ def _memory(session: Session) -> str:
 
 
 def _micro_batches(session: Session) -> str:
-    from mlxsched.data.cuts import sampled
+    from mlxsched.data.batching.plan import sampled
 
     cut, found = session.cut, sampled(session.cut, session.order)
     lines = f"; rows of up to {cut.packing.width + 1} tokens several in a line" if cut.packing else ""
@@ -148,7 +148,7 @@ def plan_json(session: Session) -> dict[str, Any]:
 
 def micro_batches_json(session: Session) -> dict[str, Any]:
     """Over the first hundred updates: micro-batches of each, their shapes, and how much of them is padding."""
-    from mlxsched.data.cuts import sampled
+    from mlxsched.data.batching.plan import sampled
 
     cut, found = session.cut, sampled(session.cut, session.order)
     return {

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from mlxsched.cli.output import console, safe
-from mlxsched.training.events import Doing, Evaluated, Event, Happened, UpdateMade
-from mlxsched.words import counted
+from mlxsched.runs.events import Evaluated, Event, Notice, Tick, UpdateMade
+from mlxsched.text import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -45,9 +45,9 @@ class Display:
             self._update(event)
         elif isinstance(event, Evaluated):
             self._say(evaluation_line(event))
-        elif isinstance(event, Doing):
+        elif isinstance(event, Tick):
             self._doing(event)
-        elif isinstance(event, Happened):
+        elif isinstance(event, Notice):
             self._say(f"{event.code} at update {event.update}: {safe(event.message)}")
 
     def _update(self, event: UpdateMade) -> None:
@@ -59,7 +59,7 @@ class Display:
         elif (event.update + 1) % self._every == 0 or event.update + 1 == self._updates:
             click.echo(f"update {event.update + 1}/{self._updates}  {line}", err=True)
 
-    def _doing(self, event: Doing) -> None:
+    def _doing(self, event: Tick) -> None:
         if self._live:
             self._live.doing(event)
         elif time.monotonic() - self._told > DOING_EVERY and event.done < event.total:
@@ -157,7 +157,7 @@ class _Live:
         self._progress.update(self._training, completed=done)
         self._line.update(self._numbers, line=line)
 
-    def doing(self, event: Doing) -> None:
+    def doing(self, event: Tick) -> None:
         """A second bar for something long, which goes when it is done."""
         if self._other is None or self._other[0] != event.what:
             self._forget()

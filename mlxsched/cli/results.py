@@ -10,7 +10,7 @@ import click
 
 from mlxsched.cli.output import table
 from mlxsched.cli.progress import clock
-from mlxsched.words import counted
+from mlxsched.text import counted
 
 if TYPE_CHECKING:
     from mlxsched.runs.directory import RunDirectory

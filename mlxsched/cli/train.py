@@ -11,7 +11,7 @@ import click
 from mlxsched.cli.options import GroupedCommand, given_flags, run_options
 from mlxsched.cli.output import note, print_json
 from mlxsched.config import load_config
-from mlxsched.words import counted
+from mlxsched.text import counted
 
 if TYPE_CHECKING:
     from mlxsched.config import LoadedConfig

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mlxsched.config.complaints import complaints
+from mlxsched.config.messages import complaints
 from mlxsched.config.presets import find_preset
 from mlxsched.config.schema import NESTED, LoraParameters, RunConfig
 from mlxsched.config.yaml_file import KeyPath, YamlFile, read_yaml

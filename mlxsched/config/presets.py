@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlxsched.errors import UsageError
-from mlxsched.words import did_you_mean
+from mlxsched.text import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -5,31 +5,31 @@
 True
 """
 
-from mlxsched.data.batches import Batch, Grid, collate, length_grid, micro_batches, shape_grid
-from mlxsched.data.cuts import Cut, packed_cut, padded_cut
+from mlxsched.data.batching.batches import Batch, Grid, collate, length_grid, micro_batches, shape_grid
+from mlxsched.data.batching.plan import BatchingPlan, packed_plan, padded_plan
+from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.dataset import Counts, Dataset
 from mlxsched.data.load import load_dataset
 from mlxsched.data.options import DataOptions, Features
-from mlxsched.data.order import Order
 from mlxsched.data.rows import Example, Row, Rows
 
 __all__ = [
     "Batch",
+    "BatchingPlan",
     "Counts",
-    "Cut",
     "DataOptions",
     "Dataset",
     "Example",
     "Features",
     "Grid",
-    "Order",
     "Row",
     "Rows",
+    "Sampler",
     "collate",
     "length_grid",
     "load_dataset",
     "micro_batches",
-    "packed_cut",
-    "padded_cut",
+    "packed_plan",
+    "padded_plan",
     "shape_grid",
 ]

@@ -15,9 +15,9 @@ from mlxsched.data.options import DataOptions
 from mlxsched.data.problems import Problems, harmless
 from mlxsched.data.reading import Progress, Reading
 from mlxsched.data.rows import Rows
-from mlxsched.data.sources import Source, open_source
+from mlxsched.data.sources.files import Source, open_source
 from mlxsched.errors import DataError, UsageError
-from mlxsched.words import counted
+from mlxsched.text import counted
 
 
 def load_dataset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mlxsched.errors import DataError
-from mlxsched.words import counted
+from mlxsched.text import counted
 
 SHOWN = 20
 EXCERPT = 80

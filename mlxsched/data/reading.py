@@ -17,8 +17,8 @@ from mlxsched.data.formats import Rendered, Renderer, format_of
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.problems import Problems, RowProblem, harmless
 from mlxsched.data.rows import COLUMNS, NO_PROMPT, Rows, RowsWriter, from_buffers
-from mlxsched.data.sources import Record, Source
-from mlxsched.words import counted
+from mlxsched.data.sources.files import Record, Source
+from mlxsched.text import counted
 
 CHUNK = 512  # rows encoded together, or fewer when they are long
 CHUNK_CHARACTERS = 2**20

@@ -11,9 +11,9 @@ from mlxsched.render.alias_examples import alias_spec
 from mlxsched.render.curves import DEFAULT_STEPS
 from mlxsched.render.ticks import number
 from mlxsched.schedules.base import Schedule
-from mlxsched.schedules.forms import parse
+from mlxsched.schedules.defaults import FAMILIES
 from mlxsched.schedules.registry import Entry, alias_names, entry, names
-from mlxsched.schedules.run import FAMILIES
+from mlxsched.schedules.serialization import parse
 
 _ARGS = re.compile(r"^Args:\n((?:[ ]+.*\n?|\n)*)", re.MULTILINE)
 _ARGUMENT = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)", re.MULTILINE)

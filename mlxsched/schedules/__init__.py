@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from mlxsched.schedules.catalog import home_of, public_names
 
 if TYPE_CHECKING:
-    from mlxsched.schedules.adaptive import greedy as greedy, plateau as plateau
-    from mlxsched.schedules.aliases.hf import from_hf as from_hf
-    from mlxsched.schedules.aliases.mlx_lm import from_mlx_lm as from_mlx_lm
-    from mlxsched.schedules.aliases.primitives import (
+    from mlxsched.schedules.controllers import greedy as greedy, plateau as plateau
+    from mlxsched.schedules.compat.hf import from_hf as from_hf
+    from mlxsched.schedules.compat.mlx_lm import from_mlx_lm as from_mlx_lm
+    from mlxsched.schedules.compat.primitives import (
         cosine_wave as cosine_wave,
         falling_plateau as falling_plateau,
         restarts as restarts,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         through as through,
     )
     from mlxsched.schedules.base import Extrema as Extrema, Phase as Phase, Schedule as Schedule
-    from mlxsched.schedules.combine import (
+    from mlxsched.schedules.combinators import (
         clamp as clamp,
         cooldown as cooldown,
         product as product,
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
         shift as shift,
         with_warmup as with_warmup,
     )
-    from mlxsched.schedules.cycles import (
+    from mlxsched.schedules.families.cycles import (
         chebyshev as chebyshev,
         cosine_restarts as cosine_restarts,
         cyclic as cyclic,
         jagged as jagged,
         one_cycle as one_cycle,
     )
-    from mlxsched.schedules.decays import (
+    from mlxsched.schedules.families.decays import (
         cosine as cosine,
         exponential as exponential,
         inverse_time as inverse_time,
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
         rex as rex,
         tanh as tanh,
     )
-    from mlxsched.schedules.forms import from_dict as from_dict, parse as parse, to_dict as to_dict
-    from mlxsched.schedules.mlx_names import (
+    from mlxsched.schedules.serialization import from_dict as from_dict, parse as parse, to_dict as to_dict
+    from mlxsched.schedules.compat.mlx import (
         cosine_decay as cosine_decay,
         exponential_decay as exponential_decay,
         join_schedules as join_schedules,
         linear_schedule as linear_schedule,
         step_decay as step_decay,
     )
-    from mlxsched.schedules.plateaus import (
+    from mlxsched.schedules.families.plateaus import (
         flat_cosine as flat_cosine,
         infinite as infinite,
         knee as knee,
@@ -67,22 +67,26 @@ if TYPE_CHECKING:
         wsd as wsd,
         wsd_cycles as wsd_cycles,
     )
-    from mlxsched.schedules.powers import (
+    from mlxsched.schedules.families.powers import (
         inverse_sqrt as inverse_sqrt,
         noam as noam,
         power as power,
         power_law as power_law,
     )
     from mlxsched.schedules.registry import entry as entry, names as names
-    from mlxsched.schedules.run import for_run as for_run
+    from mlxsched.schedules.defaults import for_run as for_run
     from mlxsched.schedules.scaling import (
         LoraPlus as LoraPlus,
         lora_plus as lora_plus,
         scale_peak as scale_peak,
     )
     from mlxsched.schedules.scaling import bias_corrected as bias_corrected
-    from mlxsched.schedules.tables import multistep as multistep, piecewise as piecewise, table as table
-    from mlxsched.schedules.whole_run import (
+    from mlxsched.schedules.families.tables import (
+        multistep as multistep,
+        piecewise as piecewise,
+        table as table,
+    )
+    from mlxsched.schedules.families.whole_run import (
         budgeted as budgeted,
         constant as constant,
         warmup_constant as warmup_constant,

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, overload
 import mlx.core as mx
 
 from mlxsched.errors import ScheduleError
-from mlxsched.schedules.checks import checked
-from mlxsched.schedules.checks import steps as checked_steps
-from mlxsched.schedules.numeric import (
+from mlxsched.schedules.backends import (
     MLX,
     PYTHON,
     Backend,
@@ -26,6 +24,8 @@ from mlxsched.schedules.numeric import (
     numpy_backend,
     whole_step,
 )
+from mlxsched.schedules.fields import checked
+from mlxsched.schedules.fields import steps as checked_steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,7 +138,7 @@ class Schedule:
         Raises:
             ScheduleError: a user's own function is part of the schedule, which has no dictionary form.
         """
-        from mlxsched.schedules.forms import to_dict
+        from mlxsched.schedules.serialization import to_dict
 
         return to_dict(self)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "whole_run": ("constant", "warmup_constant", "warmup_linear", "warmup_cosine", "budgeted"),
-    "plateaus": ("wsd", "trapezoid", "knee", "flat_cosine", "tri_stage", "infinite", "wsd_cycles"),
-    "cycles": ("one_cycle", "cosine_restarts", "cyclic", "jagged", "chebyshev"),
-    "decays": (
+    "families.whole_run": ("constant", "warmup_constant", "warmup_linear", "warmup_cosine", "budgeted"),
+    "families.plateaus": ("wsd", "trapezoid", "knee", "flat_cosine", "tri_stage", "infinite", "wsd_cycles"),
+    "families.cycles": ("one_cycle", "cosine_restarts", "cyclic", "jagged", "chebyshev"),
+    "families.decays": (
         "linear",
         "cosine",
         "polynomial",
@@ -17,13 +17,13 @@ MODULES: dict[str, tuple[str, ...]] = {
         "exponential",
         "inverse_time",
     ),
-    "powers": ("inverse_sqrt", "noam", "power_law", "power"),
-    "tables": ("multistep", "piecewise", "table"),
-    "combine": ("with_warmup", "cooldown", "scale", "clamp", "shift", "repeat", "product"),
-    "adaptive": ("plateau", "greedy"),
+    "families.powers": ("inverse_sqrt", "noam", "power_law", "power"),
+    "families.tables": ("multistep", "piecewise", "table"),
+    "combinators": ("with_warmup", "cooldown", "scale", "clamp", "shift", "repeat", "product"),
+    "controllers": ("plateau", "greedy"),
     "scaling": ("bias_corrected",),
-    "mlx_names": ("exponential_decay", "step_decay", "cosine_decay", "linear_schedule", "join_schedules"),
-    "aliases.primitives": (
+    "compat.mlx": ("exponential_decay", "step_decay", "cosine_decay", "linear_schedule", "join_schedules"),
+    "compat.primitives": (
         "through",
         "cosine_wave",
         "restarts",
@@ -90,11 +90,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 HELPERS: dict[str, tuple[str, ...]] = {
     "scaling": ("scale_peak", "lora_plus", "LoraPlus"),
-    "aliases.hf": ("from_hf",),
-    "aliases.mlx_lm": ("from_mlx_lm",),
+    "compat.hf": ("from_hf",),
+    "compat.mlx_lm": ("from_mlx_lm",),
     "base": ("Schedule", "Phase", "Extrema"),
-    "forms": ("parse", "from_dict", "to_dict"),
-    "run": ("for_run",),
+    "serialization": ("parse", "from_dict", "to_dict"),
+    "defaults": ("for_run",),
     "registry": ("entry", "names"),
 }
 

@@ -26,7 +26,7 @@ from functools import cache
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.catalog import ALIASES, MODULES
-from mlxsched.words import did_you_mean
+from mlxsched.text import did_you_mean
 
 _FIELD = re.compile(r"^(Formula|When|Source|Spec):[ \n]+(.*(?:\n[ ]+.*)*)", re.MULTILINE)
 
@@ -95,6 +95,6 @@ def _module_of(name: str) -> str:
             return module
     library, _, alias = str(name).partition(".")
     if alias in ALIASES.get(library, ()):
-        return f"aliases.{library}"
+        return f"compat.{library}"
     near = did_you_mean(name, names() + alias_names())
     raise ScheduleError(f"no schedule is called {str(name)[:100]!r}.{near} `mlxsched schedules` lists all.")

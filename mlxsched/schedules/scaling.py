@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mlxsched.errors import ScheduleError
+from mlxsched.schedules.backends import Backend, Number
 from mlxsched.schedules.base import Part, check_part, value_of
-from mlxsched.schedules.checks import above_0, one_of, rate, real, steps
-from mlxsched.schedules.combine import _Wrapped, scale
-from mlxsched.schedules.numeric import Backend, Number
+from mlxsched.schedules.combinators import _Wrapped, scale
+from mlxsched.schedules.fields import above_0, one_of, rate, real, steps
 
 RULES: dict[str, float] = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}
 """The power of the batch size's ratio that the peak is multiplied with."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from mlxsched.schedules.backends import PYTHON, Backend, Number
 from mlxsched.schedules.base import Phase, Schedule
-from mlxsched.schedules.numeric import PYTHON, Backend, Number
-from mlxsched.schedules.shapes import Blend, Curve
+from mlxsched.schedules.curves import Blend, Curve
 
 CHAIN_LIMIT = 4
 """Segments after the first that are cheaper combined one by one than computed side by side."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_map_with_path
 
-from .adapters import WEIGHTS, check_tensors, read_tensors
-from .optimizers import GroupedOptimizer, Packed, State
-from .progress import Progress
-from .trees import flatten
+from mlxsched.model.adapters import WEIGHTS, check_tensors, read_tensors
+from mlxsched.model.trees import flatten
+from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
+from mlxsched.training.progress import Progress
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"

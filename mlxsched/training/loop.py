@@ -11,23 +11,24 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..data.cuts import padded_cut
-from ..errors import DivergedError, Stopped
-from ..runs.directory import RunDirectory
-from ..words import counted
-from . import adapters
-from .evaluate import Evaluator, perplexity
-from .events import Doing, Evaluated, Event, Happened, UpdateMade
-from .fast.for_run import PLAIN_WAY, Way, ways_of_run
-from .fast.taken import short_cuts
-from .feed import Feed, UpdateRows
-from .generate import answer_all, exact_match
-from .keeper import Keeper
-from .optimizers import GroupedOptimizer, group_tensors
-from .progress import Progress
-from .session import Session
-from .step import UpdateStep
-from .trees import flatten, unflatten
+from mlxsched.data.batching.plan import padded_plan
+from mlxsched.errors import DivergedError, Stopped
+from mlxsched.model import adapters
+from mlxsched.model.evaluate import Evaluator, perplexity
+from mlxsched.model.fast.forward_path import PLAIN_WAY, Way
+from mlxsched.model.generate import answer_all, exact_match
+from mlxsched.model.trees import flatten, unflatten
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.events import Evaluated, Event, Notice, Tick, UpdateMade
+from mlxsched.text import counted
+from mlxsched.training.acceleration import ways_of_run
+from mlxsched.training.batch_loader import BatchLoader, UpdateRows
+from mlxsched.training.checkpointer import Checkpointer
+from mlxsched.training.optimizations import short_cuts
+from mlxsched.training.optimizers import GroupedOptimizer, group_tensors
+from mlxsched.training.progress import Progress
+from mlxsched.training.session import Session
+from mlxsched.training.step import UpdateStep
 
 Emit = Callable[[Event], None]
 
@@ -60,7 +61,7 @@ class Trainer:
         self._step = _make_step(session, self._optimizer, ways.training)
         self._feed = _make_feed(session, ways.training)
         self._evaluator = _make_evaluator(session, ways.validation)
-        self._keeper = Keeper(run, self._optimizer, session.adapter_config, session.config.keep_last)
+        self._keeper = Checkpointer(run, self._optimizer, session.adapter_config, session.config.keep_last)
         self._packed = self._optimizer.pack(trainable)
         self._state = self._optimizer.init(self._packed)
         self._prepared: tuple[int, UpdateRows] | None = None
@@ -141,7 +142,7 @@ class Trainer:
         self._report(self._made(update, rows, rate, loss, norm, applied, seconds))
         if spike:
             text = f"loss {loss:.4g}, far above its running mean of {self.progress.smoothed:.4g}"
-            self._report(Happened(update, "spike", text))
+            self._report(Notice(update, "spike", text))
         self._judge(update, rows, loss, norm, applied)
 
     def _rows_of(self, update: int) -> UpdateRows:
@@ -209,7 +210,7 @@ class Trainer:
         shown = ", ".join(str(int(index) + 1) for index in rows.indices[:8])
         more = ", ..." if len(rows.indices) > 8 else ""
         text = f"loss {loss}, gradient norm {norm}: update not applied; training rows {shown}{more}"
-        self._report(Happened(update, "non_finite", text))
+        self._report(Notice(update, "non_finite", text))
         if progress.bad_in_a_row >= self.session.config.max_bad_updates:
             self._diverged(update)
 
@@ -229,7 +230,7 @@ class Trainer:
         self.progress.bad_updates += count
         bad = counted(count, "non-finite update")
         text = f"{bad} up to update {update}: back to update {self.progress.update}, rate halved"
-        self._report(Happened(self.progress.update, "rollback", text))
+        self._report(Notice(self.progress.update, "rollback", text))
         self._save()
 
     # Evaluation
@@ -328,7 +329,7 @@ class Trainer:
         self._emit(event)
 
     def _note(self, text: str) -> None:
-        self._emit(Happened(self.progress.update, "note", text))
+        self._emit(Notice(self.progress.update, "note", text))
         self._unrecorded.append(text)  # a resume has yet to cut the records back
 
     def _record_notes(self) -> None:
@@ -338,12 +339,12 @@ class Trainer:
         known = {record.get("message") for record in self.run.read_metrics() if record.get("code") == "note"}
         for text in dict.fromkeys(self._unrecorded):
             if text not in known:
-                self.run.metrics.write(Happened(self.progress.update, "note", text).record())
+                self.run.metrics.write(Notice(self.progress.update, "note", text).record())
         self._unrecorded.clear()
 
     def _doing(self, what: str) -> Callable[[int, int], None]:
         def tell(done: int, total: int) -> None:
-            self._emit(Doing(self.progress.update, what, done, total))
+            self._emit(Tick(self.progress.update, what, done, total))
             self._stop_if_asked()
 
         return tell
@@ -372,12 +373,14 @@ def _make_step(session: Session, optimizer: GroupedOptimizer, way: Way) -> Updat
     )
 
 
-def _make_feed(session: Session, way: Way = PLAIN_WAY) -> Feed:
+def _make_feed(session: Session, way: Way = PLAIN_WAY) -> BatchLoader:
     cut, plan = session.cut, session.plan
     if cut.packing is not None and way.layout.packing is None:
-        cut = padded_cut(session.order, cut.max_tokens)
+        cut = padded_plan(session.order, cut.max_tokens)
     last = plan.updates - 1
-    return Feed(session.train_rows, session.order, cut, way.layout, last=last, last_rows=plan.last_rows)
+    return BatchLoader(
+        session.train_rows, session.order, cut, way.layout, last=last, last_rows=plan.last_rows
+    )
 
 
 def _make_evaluator(session: Session, way: Way) -> Evaluator | None:

@@ -17,8 +17,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from ..errors import UsageError
-from .trees import Tensors
+from mlxsched.errors import UsageError
+from mlxsched.model.trees import Tensors
 
 Packed = dict[str, Tensors]
 State = dict[str, Any]

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..errors import RunError
+from mlxsched.errors import RunError
 
 SMOOTHING = 0.9  # share of the old value in the running averages
 SPIKE_DEVIATIONS = 6.0

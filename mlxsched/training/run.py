@@ -7,19 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..config.schema import RunConfig
-from ..errors import MlxschedError, RunError, UsageError
-from ..platform.machine import versions
-from ..platform.signals import StopRequest
-from ..runs.atomic import StorageError
-from ..runs.directory import DEFAULT_ROOT, RunDirectory, free_space_check, next_run_name
-from .events import Event
-from .laptop import Laptop, limits
-from .loop import Trainer
-from .model import model_fingerprint
-from .progress import Progress
-from .session import Session
-from .trees import n_bytes
+from mlxsched.config.schema import RunConfig
+from mlxsched.errors import MlxschedError, RunError, UsageError
+from mlxsched.model.load import model_fingerprint
+from mlxsched.model.trees import n_bytes
+from mlxsched.platform.machine import versions
+from mlxsched.platform.signals import StopRequest
+from mlxsched.runs.atomic import StorageError
+from mlxsched.runs.directory import DEFAULT_ROOT, RunDirectory, free_space_check, next_run_name
+from mlxsched.runs.events import Event
+from mlxsched.training.host import Host, limits
+from mlxsched.training.loop import Trainer
+from mlxsched.training.progress import Progress
+from mlxsched.training.session import Session
 
 Emit = Callable[[Event], None]
 
@@ -118,7 +118,7 @@ def execute(
             run,
             emit,
             stop_signal=lambda: stop.signal_number,
-            between_updates=Laptop(session.config, lambda: trainer.progress.update, lambda: bool(stop)),
+            between_updates=Host(session.config, lambda: trainer.progress.update, lambda: bool(stop)),
         )
         run.update_info(status="running", message="", short_cuts=trainer.short_cuts)
         try:

@@ -8,17 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..analysis import plan as planning
-from ..config.schema import RunConfig
-from ..data import DataOptions, Dataset, Features, load_dataset
-from ..data.cuts import Cut
-from ..data.order import Order
-from ..data.rows import Rows
-from ..errors import ConfigError, DataError
-from ..words import counted
-from . import adapters
-from .memory import MemoryPlan, plan_memory, planned_cut
-from .model import LoadedModel, count_parameters, load_model
+from mlxsched.config.schema import RunConfig
+from mlxsched.data import DataOptions, Dataset, Features, load_dataset
+from mlxsched.data.batching.plan import BatchingPlan
+from mlxsched.data.batching.sampler import Sampler
+from mlxsched.data.rows import Rows
+from mlxsched.errors import ConfigError, DataError
+from mlxsched.model import adapters
+from mlxsched.model.load import LoadedModel, count_parameters, load_model
+from mlxsched.planning import plan as planning
+from mlxsched.text import counted
+from mlxsched.training.memory_plan import MemoryPlan, batching_plan, plan_memory
 
 ScheduleLike = Callable[[int], Any]
 
@@ -45,14 +45,14 @@ class Session:
         return self.memory.micro_batch_tokens
 
     @cached_property
-    def order(self) -> Order:
+    def order(self) -> Sampler:
         """Which training rows each update holds."""
         return _order(self.config, self.train_rows, self.length)
 
     @cached_property
-    def cut(self) -> Cut:
+    def cut(self) -> BatchingPlan:
         """How those become micro-batches, unless the self-check finds packing wrong for the model."""
-        return planned_cut(self.config, self.order, self.micro_batch_tokens)
+        return batching_plan(self.config, self.order, self.micro_batch_tokens)
 
     def rate(self, update: int) -> float:
         """The learning rate of update number ``update`` (0 for the first) as a float."""
@@ -135,8 +135,8 @@ def data_options(config: RunConfig, cache_dir: Path | None = None) -> DataOption
     )
 
 
-def _order(config: RunConfig, rows: Rows, length: planning.Length) -> Order:
-    return Order(rows.lengths, length.rows_per_update, config.seed, config.length_window)
+def _order(config: RunConfig, rows: Rows, length: planning.Length) -> Sampler:
+    return Sampler(rows.lengths, length.rows_per_update, config.seed, config.length_window)
 
 
 def plan_length(config: RunConfig, rows: int) -> planning.Length:
@@ -167,7 +167,7 @@ def plan_warmup(config: RunConfig, origins: Mapping[str, str], updates: int) -> 
     A preset's is shortened to a tenth of the run, one's own is taken at its word. Where nobody chose one,
     a family with a warmup of its own, such as one_cycle, keeps that: 0 here.
     """
-    from ..schedules.run import has_own_warmup
+    from mlxsched.schedules.defaults import has_own_warmup
 
     if origins.get("warmup", "default") == "default" and has_own_warmup(config.schedule):
         return 0, []
@@ -207,10 +207,10 @@ def _surprises(config: RunConfig, origins: Mapping[str, str]) -> list[str]:
 
 def make_schedule(config: RunConfig, updates: int, warmup: int | float) -> ScheduleLike:
     """The schedule of a config over ``updates`` updates."""
-    from ..schedules import for_run
+    from mlxsched.schedules import for_run
 
     if config.lr_schedule is not None:
-        from ..schedules.aliases.mlx_lm import from_mlx_lm
+        from mlxsched.schedules.compat.mlx_lm import from_mlx_lm
 
         return from_mlx_lm(dict(config.lr_schedule))
     return for_run(

@@ -12,8 +12,8 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx.utils import tree_map
 
-from .optimizers import GroupedOptimizer, Packed, State
-from .trees import flatten, unflatten
+from mlxsched.model.trees import flatten, global_norm, unflatten
+from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
 
 LossFunction = Callable[..., mx.array]
 
@@ -99,12 +99,6 @@ class UpdateStep:
             return mx.where(applied, new, old)
 
         return tree_map(keep, new_packed, packed), tree_map(keep, new_state, state), norm, applied
-
-
-def global_norm(tree: Any) -> mx.array:
-    """The Euclidean norm over all arrays of ``tree``, in float32."""
-    squares = [value.astype(mx.float32).square().sum() for value in flatten(tree).values()]
-    return mx.sqrt(mx.stack(squares).sum())
 
 
 def clip(gradients: Any, norm: mx.array, max_norm: float | None) -> Any:

@@ -16,7 +16,7 @@ MEGABYTE = 1_000_000
 
 @pytest.fixture(scope="module")
 def loaded():
-    from mlxsched.training.model import load_model
+    from mlxsched.model.load import load_model
 
     return load_model("tiny")
 

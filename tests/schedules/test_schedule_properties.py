@@ -20,7 +20,7 @@ OWN = [
     name
     for module, group in ms.schedules.catalog.MODULES.items()
     for name in group
-    if module not in ("adaptive", "scaling", "mlx_names") and "." not in module
+    if module not in ("controllers", "scaling") and not module.startswith("compat.")
 ]
 
 

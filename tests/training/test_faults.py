@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from mlxsched.errors import RunError, UsageError
+from mlxsched.model.adapters import read_tensors
 from mlxsched.platform import power
 from mlxsched.runs.atomic import StorageError
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.training import laptop
-from mlxsched.training.adapters import read_tensors
-from mlxsched.training.events import UpdateMade
+from mlxsched.runs.events import UpdateMade
+from mlxsched.training import host as laptop
 from mlxsched.training.run import create_run, execute, refuse_changes
 from mlxsched.training.session import prepare
 
@@ -126,7 +126,7 @@ def test_a_low_battery_pauses_after_a_checkpoint(session, monkeypatch):
     )
     monkeypatch.setattr(laptop, "BATTERY_EVERY", 0.0)
     saved = []
-    guard = laptop.Laptop(session(pause_below="20%").config, lambda: 7, lambda: False)
+    guard = laptop.Host(session(pause_below="20%").config, lambda: 7, lambda: False)
     events = guard(lambda: saved.append(1))
     assert saved == [1]
     assert [(e.code, e.update) for e in events] == [("paused", 7)]

@@ -12,8 +12,8 @@ import pytest
 
 from mlxsched.errors import DivergedError, Stopped
 from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.events import Evaluated, UpdateMade
 from mlxsched.schedules import from_dict
-from mlxsched.training.events import Evaluated, UpdateMade
 from mlxsched.training.loop import Trainer, _make_feed
 from mlxsched.training.run import create_run, execute
 from mlxsched.training.session import prepare

@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 
+from mlxsched.bench import ours
+from mlxsched.bench.compare import shortened
+from mlxsched.bench.synthetic import LogNormal, lognormal_rows, picked_rows
 from mlxsched.config import load_config
 from mlxsched.data import Dataset
 from mlxsched.errors import UsageError
-from mlxsched.training.bench import ours
-from mlxsched.training.bench.compare import shortened
-from mlxsched.training.bench.synthetic import LogNormal, lognormal_rows, picked_rows
-from mlxsched.training.memory import plan_memory
+from mlxsched.training.memory_plan import plan_memory
 from mlxsched.training.session import prepare
 
 

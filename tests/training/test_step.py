@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
-from mlxsched.training import adapters
-from mlxsched.training.loss import weighted_loss
+from mlxsched.model import adapters
+from mlxsched.model.loss import weighted_loss
 from mlxsched.training.optimizers import group_tensors
 from mlxsched.training.step import UpdateStep
 

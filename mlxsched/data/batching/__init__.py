@@ -1,0 +1,1 @@
+"""How rows become the micro-batches of each update."""

@@ -1,0 +1,79 @@
+"""The loss on rows that are not trained on: every target counts once, whatever batch it is in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.nn.layers.base import Module
+
+from mlxsched.data.batching.batches import Grid, collate, length_grid, micro_batches
+from mlxsched.data.rows import Rows
+from mlxsched.model.fast.forward_path import PLAIN_WAY, Way
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LossResult:
+    """Mean negative log-likelihood over ``targets`` targets of ``rows`` rows (natural logarithm)."""
+
+    loss: float
+    targets: int
+    rows: int
+
+    @property
+    def perplexity(self) -> float:
+        """``exp(loss)``; infinite where that overflows."""
+        return perplexity(self.loss)
+
+
+def perplexity(loss: float) -> float:
+    """``exp(loss)``; infinite where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+class Evaluator:
+    """The loss of ``model`` on fixed rows, in micro-batches of at most ``max_tokens`` padded tokens.
+
+    ``way`` is how they go through the model; ``limit`` takes the first so many rows only.
+    """
+
+    def __init__(
+        self, model: Module, rows: Rows, way: Way = PLAIN_WAY, *, max_tokens: int, limit: int | None = None
+    ) -> None:
+        self._model, self._rows, self._way = model, rows, way
+        count = len(rows) if limit is None else min(limit, len(rows))
+        self._grid: Grid = length_grid(rows.lengths[:count])
+        self._batches = micro_batches(np.arange(count), rows.lengths, max_tokens=max_tokens, grid=self._grid)
+        self.n_rows = count
+        self._sum: Any = mx.compile(self._loss_sum) if way.compiled else self._loss_sum
+
+    def __call__(self, tree: Any, on_progress: OnProgress | None = None) -> LossResult:
+        """Evaluate with ``tree`` as the trainable parameters; the module holds them afterwards."""
+        self._model.eval()
+        sums: list[mx.array] = []
+        targets, done = 0, 0
+        try:
+            for indices in self._batches:
+                batch = collate(self._rows, indices, self._grid)
+                sums.append(self._sum(tree, *self._way.layout(batch, 1.0)))
+                mx.async_eval(sums[-1])
+                mx.eval(sums[-2:-1])  # one batch is laid out while the device works on the one before
+                targets += batch.n_targets
+                done += len(indices)
+                if on_progress:
+                    on_progress(done, self.n_rows)
+            total = math.fsum(np.array(value) for value in sums)
+        finally:
+            self._model.update(tree)  # tracing left placeholders
+            self._model.train()
+        return LossResult(total / targets, targets, self.n_rows)
+
+    def _loss_sum(self, tree: Any, *arrays: mx.array) -> mx.array:
+        self._model.update(tree)
+        return self._way.loss(self._model, *arrays)

@@ -1,0 +1,75 @@
+"""What the bits of frozen layers' states depend on, as a name for them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.nn.layers.base import Module
+from numpy.typing import NDArray
+
+from mlxsched.model.fast.checkpointing import distinct
+from mlxsched.model.fast.frozen_prefix import PrefixBoundary
+from mlxsched.model.trees import flatten
+from mlxsched.platform.machine import describe
+
+
+def activation_key(
+    model: Module,
+    config: Mapping[str, Any],
+    tap: PrefixBoundary,
+    arrays: Mapping[str, NDArray[Any]],
+    **more: object,
+) -> str:
+    """A hash over the frozen weights, the model's ``config`` and code, the machine, ``arrays`` and ``more``.
+
+    The weights are those in memory: whatever was quantized, widened, fused or edited is in it, and a repository's
+    name needs no files. Hashing them costs about a second a gigabyte, far less than the states.
+    """
+    facts = {
+        "weights": _hash_of_weights(model, tap),
+        "config": config,
+        "code": _hash_of_code(model),
+        "tap": [tap.below, tap.width, str(tap.dtype), str(tap.blocks)],
+        "machine": _machine(),
+        "arrays": {name: _sha256(array) for name, array in arrays.items()},
+        **more,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _hash_of_weights(model: Module, tap: PrefixBoundary) -> str:
+    """Of all but the layers from the tap on, which have no part in the states."""
+    upper = {id(layer) for layer in distinct(model.layers)[tap.below :]}
+    above = tuple(f"{name}." for name, module in model.named_modules() if id(module) in upper)
+    digest = hashlib.sha256()
+    for path, value in sorted(flatten(model.parameters()).items()):
+        if not path.startswith(above):
+            digest.update(f"{path} {value.dtype} {value.shape} ".encode())
+            digest.update(np.asarray(mx.flatten(value).view(mx.uint8)).data)
+    return digest.hexdigest()
+
+
+def _hash_of_code(model: Module) -> str:
+    """Of the file that the model's class is in: it may have come with the model."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(type(model).__call__)).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # made up in a session; nothing to read
+        return ""
+
+
+def _machine() -> list[object]:
+    """What else decides the last bits: versions, device and the library that multiplies."""
+    machine = describe()
+    versions = {name: version for name, version in machine.versions.items() if name.startswith("mlx")}
+    return [versions, machine.device, machine.chip, machine.blas]
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

@@ -1,0 +1,162 @@
+"""The outputs of the frozen layers for all rows of a split, computed once, in memory or on disk.
+
+A row's states come from a fixed group of rows of like length, whatever update asks for them first. So they are
+the same to the last bit in an uninterrupted run and in a resumed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from mlxsched.data.batching.batches import Grid, Places, collate, length_grid, places_of
+from mlxsched.data.rows import Rows
+from mlxsched.model.fast.activation_files import FORMAT, Form, Kept, SharedFolder, private_file
+from mlxsched.model.fast.activation_key import activation_key
+from mlxsched.model.fast.frozen_prefix import PrefixBoundary, prefix_states
+
+Indices = NDArray[np.int64]
+_RAW: dict[mx.Dtype, np.dtype[Any]] = {
+    mx.float32: np.dtype(np.float32),
+    mx.float16: np.dtype(np.uint16),
+    mx.bfloat16: np.dtype(np.uint16),
+}
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where states go: memory up to ``memory_bytes``, else a file in ``shared`` or, for this process only, ``directory``."""
+
+    memory_bytes: int
+    directory: Path | None
+    shared: SharedFolder | None = None
+
+    def make(self, form: Form, key: Callable[[SharedFolder], str]) -> Kept | None:
+        """Room for states; None where there is none."""
+        if form.size <= self.memory_bytes:
+            return Kept(np.empty((form.positions, form.width), form.dtype))
+        kept = self.shared.open(key(self.shared), form) if self.shared else None
+        if kept is None and self.directory is not None:
+            kept = private_file(self.directory, form)
+        return kept
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows in the groups that their states are computed in, and the shapes that those are padded to."""
+
+    members: list[Indices]
+    grid: Grid
+
+    @classmethod
+    def of(cls, lengths: NDArray[Any], max_tokens: int) -> Groups:
+        """All rows in groups of like length, longest first, that fill ``max_tokens`` padded tokens but for the last."""
+        grid = length_grid(lengths)
+        order = np.argsort(-lengths.astype(np.int64), kind="stable")
+        groups, start = [], 0
+        while start < len(order):
+            width = grid.shape(1, max(int(lengths[order[start]]) - 1, 1))[1]
+            size = max(max_tokens // width, 1)
+            while grid.shape(size, width)[0] > size:
+                size -= 1  # to a number of rows that needs no padding
+            groups.append(order[start : start + size])
+            start += size
+        return cls(groups, grid)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What decides where each row is computed."""
+        sizes = np.array([len(group) for group in self.members])
+        return {"order": np.concatenate(self.members), "sizes": sizes, "grid": np.array(self.grid.lengths)}
+
+
+class PrefixActivations:
+    """The states of ``rows`` in front of ``tap``; ``batch(indices, shape)`` lays them out like the rows themselves."""
+
+    def __init__(
+        self, model: Any, tap: PrefixBoundary, rows: Rows, groups: Groups, kept: Kept, *, compiled: bool
+    ) -> None:
+        self._rows, self._groups, self._kept, self._dtype = rows, groups, kept, tap.dtype
+        self._starts = rows.offsets - np.arange(len(rows.offsets))  # a row of n tokens has n - 1 inputs
+        self._group_of = np.empty(sum(map(len, groups.members)), np.int64)
+        for number, group in enumerate(groups.members):
+            self._group_of[group] = number
+        self._ready = np.zeros(len(groups.members), bool)
+
+        def compute(inputs: mx.array) -> mx.array:
+            return prefix_states(model, tap, inputs)
+
+        self._compute: Callable[[mx.array], mx.array] = mx.compile(compute) if compiled else compute
+
+    def batch(self, indices: Indices, shape: tuple[int, int], places: Places | None = None) -> mx.array:
+        """States ``[*shape, width]`` of the rows ``indices``, each at its place, computed if need be."""
+        for number in np.unique(self._group_of[indices]):
+            if not self._ready[number]:
+                self._make_ready(int(number))
+        states = [self._of(index) for index in indices]
+        return _from_raw(put(states, shape, places_of(indices, places)), self._dtype)
+
+    def _of(self, index: int) -> NDArray[Any]:
+        return self._kept.values[self._starts[index] : self._starts[index + 1]]
+
+    def _make_ready(self, number: int) -> None:
+        """Compute a group, unless an earlier run has, and what it left is whole."""
+        group = self._groups.members[number]
+        parts = [self._of(index) for index in group]
+        if not self._kept.has(number, parts):
+            states = _to_raw(self._compute(mx.array(collate(self._rows, group, self._groups.grid).inputs)))
+            for part, computed in zip(parts, states, strict=False):  # padding has lines, too
+                part[:] = computed[: len(part)]
+            self._kept.mark(number, parts)
+        self._ready[number] = True
+
+
+def put(states: list[NDArray[Any]], shape: tuple[int, int], places: list[tuple[int, int]]) -> NDArray[Any]:
+    """Each row's states at its place; padding repeats states that there are, so that nothing odd comes of it."""
+    laid_out = np.empty((*shape, states[0].shape[1]), states[0].dtype)
+    for (line, start), values in zip(places, states, strict=True):
+        laid_out[line, start : start + len(values)] = values
+        laid_out[line, start + len(values) :] = values[-1]  # up to the next row of the line
+    laid_out[places[-1][0] + 1 :] = laid_out[0]
+    return laid_out
+
+
+def make_activations(
+    model: Any,
+    tap: PrefixBoundary,
+    rows: Rows,
+    store: Store,
+    *,
+    max_tokens: int,
+    limit: int | None = None,
+    compiled: bool = True,
+) -> PrefixActivations | None:
+    """The states of the first ``limit`` of ``rows``, or None where there is no room for them."""
+    if tap.dtype not in _RAW:
+        return None
+    count = len(rows) if limit is None else min(limit, len(rows))
+    positions = int(rows.lengths[:count].sum()) - count
+    groups = Groups.of(rows.lengths[:count], max_tokens)
+    form = Form(positions, tap.width, _RAW[tap.dtype], len(groups.members))
+
+    def key(shared: SharedFolder) -> str:
+        ends = rows.offsets[: count + 1]
+        arrays = {"tokens": rows.columns["tokens"][: ends[-1]], "ends": ends, **groups.arrays()}
+        return activation_key(model, shared.config, tap, arrays, compiled=compiled, format=FORMAT)
+
+    kept = store.make(form, key)
+    return None if kept is None else PrefixActivations(model, tap, rows, groups, kept, compiled=compiled)
+
+
+def _to_raw(states: mx.array) -> NDArray[Any]:
+    return np.array(states if states.dtype == mx.float32 else states.view(mx.uint16))
+
+
+def _from_raw(values: NDArray[Any], dtype: mx.Dtype) -> mx.array:
+    array = mx.array(values)
+    return array if dtype == mx.float32 else array.view(dtype)

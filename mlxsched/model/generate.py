@@ -1,0 +1,107 @@
+"""Answers by greedy generation, and how many of them are exactly right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mlx.nn.layers.base import Module
+
+from mlxsched.data.rows import Example
+
+OnProgress = Callable[[int, int], None]
+_MOST_AT_ONCE = 32
+MARGIN = 8  # tokens beyond the reference: an answer that is longer is wrong anyway
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was expected and what came."""
+
+    expected: str
+    text: str
+
+    @property
+    def correct(self) -> bool:
+        """Equal but for white space at both ends."""
+        return self.text.strip() == self.expected.strip()
+
+
+def answer_all(
+    model: Module,
+    tokenizer: Any,
+    examples: list[Example],
+    on_progress: OnProgress | None = None,
+    *,
+    max_tokens: int | None = None,
+) -> list[Answer]:
+    """The greedy answer to each prompt, in order; stops at the end of a turn.
+
+    At most 32 at once, and so few that prompts and answers have no more than ``max_tokens`` tokens together.
+    """
+    from mlx_lm.generate import BatchGenerator
+
+    model.eval()
+    limits = [len(tokenizer.encode(e.answer, add_special_tokens=False)) + MARGIN for e in examples]
+    budget = sum(limits)
+    at_once = _at_once([len(e.prompt) + limit for e, limit in zip(examples, limits, strict=True)], max_tokens)
+    generator: Any = BatchGenerator(
+        model,
+        stop_tokens=[[token] for token in tokenizer.eos_token_ids],
+        completion_batch_size=at_once,
+        prefill_batch_size=min(at_once, 8),
+    )
+    try:
+        identifiers = generator.insert([list(e.prompt) for e in examples], limits)
+        tokens: dict[int, list[int]] = {identifier: [] for identifier in identifiers}
+        for done, (identifier, token) in enumerate(_generated(generator), 1):
+            if token is not None:
+                tokens[identifier].append(token)
+            if on_progress:
+                on_progress(min(done, budget - 1), budget)
+        if on_progress:
+            on_progress(budget, budget)  # most answers end before they have used up their tokens
+    finally:
+        generator.close()
+        model.train()
+    texts = [tokenizer.decode(tokens[identifier]) for identifier in identifiers]
+    return [
+        Answer(without_thinking(e.answer, tokenizer), without_thinking(text, tokenizer))
+        for e, text in zip(examples, texts, strict=True)
+    ]
+
+
+def _at_once(lengths: list[int], max_tokens: int | None) -> int:
+    """How many sequences of up to the longest of ``lengths`` fit; one always does.
+
+    >>> _at_once([50, 100], 1024), _at_once([50, 100], 64), _at_once([50, 100], None)
+    (10, 1, 32)
+    """
+    return _MOST_AT_ONCE if max_tokens is None else min(max(max_tokens // max(lengths), 1), _MOST_AT_ONCE)
+
+
+def _generated(generator: Any) -> Iterator[tuple[int, int | None]]:
+    """Each token with its sequence; the stop token comes as None."""
+    with generator.stats():
+        while responses := generator.next_generated():
+            for response in responses:
+                yield response.uid, None if response.finish_reason == "stop" else response.token
+
+
+def without_thinking(text: str, tokenizer: Any) -> str:
+    """``text`` without the thinking that it begins with, where ``tokenizer`` marks thinking.
+
+    Templates write an empty block in front of an answer, or open one in the prompt, so that only its end is in the
+    answer. A block that is not closed is left: the answer never came.
+    """
+    if not tokenizer.has_thinking:
+        return text
+    thought, closed, rest = text.partition(tokenizer.think_end)
+    leads = tokenizer.think_start not in thought or thought.lstrip().startswith(tokenizer.think_start)
+    return rest if closed and leads else text
+
+
+def exact_match(answers: list[Answer]) -> float:
+    """The share of correct answers, 0 to 1."""
+    return sum(answer.correct for answer in answers) / len(answers)

@@ -1,0 +1,128 @@
+"""Models and tokenizers: the bundled one, a local directory, or a Hugging Face repository, through mlx-lm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.nn.layers.base import Module
+from mlx.utils import tree_map
+
+from mlxsched.bundled import MODELS, model_path
+from mlxsched.errors import ModelError
+from mlxsched.model.trees import flatten
+
+_SAMPLES = 64  # of a weight file, for its fingerprint: reading gigabytes at each start would cost seconds
+_SAMPLE_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to train, its tokenizer, and where they came from."""
+
+    name: str
+    path: str  # what mlx-lm's own commands take
+    model: Module
+    tokenizer: Any
+    config: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+def resolve_model(name: str) -> str:
+    """The path or repository behind a model name; a path that is not there is refused at once."""
+    if name in MODELS:
+        return str(model_path(name))
+    path = Path(name).expanduser()
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name} holds no config.json. Give a model directory in mlx-lm's format.")
+        return str(path)
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
+    if looks_like_path:
+        raise ModelError(
+            f"no model '{name}': neither bundled ({', '.join(MODELS)}), nor a directory, "
+            "nor a Hugging Face repository like Qwen/Qwen3-0.6B."
+        )
+    return name
+
+
+def load_model(name: str, *, trust_remote_code: bool = False) -> LoadedModel:
+    """Load ``name`` for training; on the CPU half-precision weights become float32, which is faster there."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    path = resolve_model(name)
+    model, tokenizer, config = _load_through_mlx_lm(name, path, trust_remote_code)
+    notes = _widen_on_cpu(model)
+    return LoadedModel(name, path, model, tokenizer, config, notes)
+
+
+def _load_through_mlx_lm(name: str, path: str, trust: bool) -> tuple[Module, Any, dict[str, Any]]:
+    import mlx_lm.utils
+
+    try:
+        loaded: Any = mlx_lm.utils.load(
+            path, tokenizer_config={"trust_remote_code": trust}, return_config=True, trust_remote_code=trust
+        )
+    except Exception as error:  # mlx-lm, transformers and huggingface_hub raise dozens of kinds
+        if isinstance(error, MemoryError):
+            raise
+        raise ModelError(_explain(name, path, error)) from error
+    model, tokenizer, config = loaded
+    if not hasattr(model, "layers"):
+        raise ModelError(
+            f"{name} ({config.get('model_type')}) has no list of layers that LoRA could go into."
+        )
+    return model, tokenizer, config
+
+
+def _explain(name: str, path: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if Path(path).exists():
+        return f"cannot load the model {name}: {reason}"
+    return (
+        f"cannot fetch the model {name} from Hugging Face: {reason}\n"
+        "Check the spelling and the network, or give a local directory; `--model tiny` needs neither."
+    )
+
+
+def _widen_on_cpu(model: Module) -> tuple[str, ...]:
+    narrow = {mx.float16, mx.bfloat16}
+    parameters = flatten(model.parameters()).values()
+    if mx.default_device().type != mx.DeviceType.cpu or not any(p.dtype in narrow for p in parameters):
+        return ()
+    if any(p.dtype == mx.uint32 for p in parameters):
+        return ("quantized weights are slow on the CPU: an unquantized model trains faster here",)
+    model.update(tree_map(lambda p: p.astype(mx.float32) if p.dtype in narrow else p, model.parameters()))
+    mx.eval(model.parameters())
+    return ("half-precision weights were widened to float32: on the CPU that is faster",)
+
+
+def count_parameters(model: Module) -> tuple[int, int]:
+    """All parameters and the trainable ones (a quantized weight counts as the numbers that it stands for)."""
+    import mlx_lm.utils
+
+    total: Any = mlx_lm.utils.get_total_parameters
+    return int(total(model)), sum(p.size for p in flatten(model.trainable_parameters()).values())
+
+
+def model_fingerprint(path: str) -> str | None:
+    """A hash over config and weight files of a local model: size, header and evenly spread samples of each.
+
+    None for a repository name: its files may not be here.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted([*directory.glob("config.json"), *directory.glob("model*.safetensors")]):
+        size = file.stat().st_size
+        digest.update(json.dumps([file.name, size]).encode())
+        with file.open("rb") as stream:
+            for index in range(_SAMPLES):
+                stream.seek(index * max(size - _SAMPLE_BYTES, 0) // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE_BYTES))
+    return digest.hexdigest()

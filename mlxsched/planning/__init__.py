@@ -1,0 +1,1 @@
+"""The plan of a run: its length, its schedule, the memory that it takes."""

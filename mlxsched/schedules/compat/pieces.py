@@ -1,0 +1,68 @@
+"""What several libraries' aliases are made of."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mlxsched.errors import ScheduleError
+from mlxsched.schedules.base import Schedule
+from mlxsched.schedules.compat.mlx import join_schedules
+from mlxsched.schedules.families.decays import linear
+from mlxsched.schedules.families.tables import piecewise
+from mlxsched.schedules.families.whole_run import constant
+from mlxsched.text import did_you_mean
+
+
+def after_warmup(init: float, peak: float, warmup: int, rest: Schedule) -> Schedule:
+    """A straight line from `init` to `peak` in `warmup` updates, then `rest`, counted from its own start."""
+    return join_schedules([linear(init, warmup, peak), rest], [warmup]) if warmup else rest
+
+
+def line(init: float, end: float, steps: int) -> Schedule:
+    """A straight line, or its end at once where it has no length."""
+    return linear(init, steps, end) if steps > 0 else constant(end)
+
+
+def chain(parts: Sequence[tuple[int, Schedule]], last: Schedule) -> Schedule:
+    """Each schedule for so many updates, then `last`; those of no length are left out."""
+    marks, end = [], 0
+    for length, _ in parts:
+        end += length
+        marks.append(end)
+    kept = [(mark, part) for mark, (length, part) in zip(marks, parts, strict=True) if length > 0]
+    if not kept:
+        return last
+    return join_schedules([*(part for _, part in kept), last], [mark for mark, _ in kept])
+
+
+def stairs(values: Mapping[int, float]) -> Schedule:
+    """The value of the last key that is not beyond the step; keys from 0 on."""
+    steps = sorted(values)
+    return piecewise(steps, [values[step] for step in steps], shape="constant")
+
+
+def boundaries(pairs: Mapping[Any, float] | Sequence[Sequence[float]] | None) -> list[tuple[int, float]]:
+    """optax's ``{boundary: scale}``, sorted; a spec, which has no mappings, gives pairs instead."""
+    items = pairs.items() if isinstance(pairs, Mapping) else pairs or ()
+    try:
+        return sorted((int(step), float(scale)) for step, scale in items)
+    except (TypeError, ValueError):
+        raise ScheduleError(
+            f"`boundaries_and_scales` must be {{boundary: scale}} or [[boundary, scale], ...]; got {pairs!r}."
+        ) from None
+
+
+def called(function: Callable[..., Schedule], name: str, arguments: Mapping[str, Any]) -> Schedule:
+    """``function(**arguments)``, refusing an argument that it does not have, or lacks, with a cure."""
+    known = inspect.signature(function).parameters
+    for key in arguments:
+        if key not in known:
+            raise ScheduleError(
+                f"{name} has no argument `{key}`; it has {', '.join(known)}.{did_you_mean(key, list(known))}"
+            )
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and key not in arguments:
+            raise ScheduleError(f"{name} needs `{key}`; got {', '.join(arguments) or 'nothing'}. Add it.")
+    return function(**arguments)

@@ -1,0 +1,128 @@
+"""A schedule for a run: what a spec leaves out is filled in from the run's peak, steps, warmup and end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import Parameter
+from typing import Any
+
+from mlxsched.errors import ScheduleError
+from mlxsched.schedules.base import Part, Schedule
+from mlxsched.schedules.fields import Span, below, count, span, span_steps
+from mlxsched.schedules.fields import steps as checked_steps
+from mlxsched.schedules.registry import entry
+from mlxsched.schedules.serialization import from_dict, read
+
+FAMILIES = {"linear": "warmup_linear", "cosine": "warmup_cosine", "constant": "warmup_constant"}
+"""What the app's short names stand for."""
+INSIDE = {"plateau": "constant", "greedy": "constant"}
+"""What the controllers scale when they are not told: they find the decay themselves."""
+PEAKS = {"init", "peak", "learning_rate"}
+
+
+def for_run(
+    spec: str | Mapping[str, Any] | Part, *, peak: float, steps: int, warmup: Span = 0, end: float = 0.0
+) -> Part:
+    """The schedule that a run asks for.
+
+    Args:
+        spec: a name (``"linear"``), a string form (``"wsd(decay=0.1)"``), a dictionary form, both with any of the
+            arguments left out, or a schedule or a function of the step, which comes back as it is.
+        peak: fills in a missing `peak` (or `init`, in schedules that have no peak).
+        steps: fills in missing `steps` or `decay_steps`.
+        warmup: fills in a missing `warmup`; 0 leaves the schedule's own default. Schedules without a warmup get
+            one in front, within `steps`.
+        end: fills in a missing `end`.
+
+    A schedule inside another one is filled in likewise; `plateau` and `greedy` scale a constant rate by default.
+
+    Raises:
+        ScheduleError: the spec cannot be read or its arguments don't fit.
+
+    >>> for_run("linear", peak=2e-4, steps=1000, warmup=0.1)
+    warmup_linear(peak=0.0002, steps=1000, warmup=0.1, end=0.0)
+    >>> for_run("wsd(decay=0.1)", peak=2e-4, steps=1000)(900)
+    0.0002
+    >>> for_run("plateau(patience=1)", peak=2e-4, steps=1000, warmup=100).schedule
+    warmup_constant(peak=0.0002, warmup=100)
+    >>> for_run("rex", peak=2e-4, steps=1000, warmup=100).phases[0]
+    Phase(name='warmup', start=0, end=100)
+    """
+    if isinstance(spec, str):
+        given = read(spec)
+    elif isinstance(spec, Mapping):
+        given = dict(spec)
+    elif callable(spec):
+        return spec
+    else:
+        raise ScheduleError(
+            f"a schedule is a name, a spec, a dictionary or a function; got {spec!r}. Name one."
+        )
+    return _filled(given, {"peak": peak, "steps": steps, "warmup": warmup, "end": end})
+
+
+def has_own_warmup(spec: object) -> bool:
+    """Whether a family comes with a warmup that is part of its shape, as `one_cycle` does.
+
+    A run that was told nothing about the warmup leaves such a family its own.
+
+    >>> has_own_warmup("one_cycle"), has_own_warmup("wsd(decay=0.1)")
+    (True, False)
+    """
+    given = read(spec) if isinstance(spec, str) else spec
+    if not isinstance(given, Mapping):
+        return False
+    own = {one.name: one.default for one in entry(_family(given)).parameters}.get("warmup")
+    return isinstance(own, float) and own > 0
+
+
+def _filled(given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
+    name = _family(given)
+    parameters = {one.name: one for one in entry(name).parameters}
+    if "schedule" in parameters:
+        return _around(name, given, run)
+    updates = span_steps(span("warmup", run["warmup"]), checked_steps("steps", run["steps"]))
+    warms_up = {"warmup", "num_warmup_steps"} & parameters.keys()
+    in_front = 0 if warms_up or PEAKS & given.keys() else updates
+    left = run["steps"] - in_front
+    wanted = {"peak": run["peak"], "learning_rate": run["peak"], "end": run["end"]}
+    wanted |= dict.fromkeys(("steps", "decay_steps", "num_training_steps"), left)
+    if updates:
+        ratio_will_do = "warmup" in parameters and parameters["warmup"].annotation == "Span"
+        wanted |= {"warmup": run["warmup"] if ratio_will_do else updates, "num_warmup_steps": updates}
+    if "peak" not in parameters and "init" in parameters and parameters["init"].default is Parameter.empty:
+        wanted["init"] = run["peak"]
+    filled = {key: value for key, value in wanted.items() if key in parameters and key not in given}
+    schedule = {**given, **filled, "name": name}
+    if in_front and PEAKS & filled.keys():
+        below("warmup", updates, "steps", run["steps"])
+        schedule = {"name": "with_warmup", "schedule": schedule, "warmup": updates}
+    return from_dict(schedule)
+
+
+def _around(name: str, given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
+    """A schedule around another one, which is filled in with what the outer one leaves of the run."""
+    given, inner_run = dict(given), dict(run)
+    if name == "with_warmup":
+        given.setdefault("warmup", span_steps(run["warmup"], run["steps"]))
+        inner_run |= {"steps": run["steps"] - count("warmup", given["warmup"]), "warmup": 0}
+    elif name == "cooldown" and "start" in given:
+        given = {"decay_steps": run["steps"] - count("start", given["start"]), "end": run["end"], **given}
+    elif name == "repeat" and "period" in given:
+        inner_run["steps"] = given["period"]
+    inner = given.get("schedule", INSIDE.get(name))
+    if isinstance(inner, str):
+        inner = read(inner)
+    if isinstance(inner, Mapping):
+        inner = _filled(inner, inner_run)
+    return from_dict({**given, "name": name} | ({} if inner is None else {"schedule": inner}))
+
+
+def _family(given: Mapping[str, Any]) -> str:
+    """The registered name: a short name means the app's family when the family has the arguments given."""
+    name = given.get("name")
+    if name not in FAMILIES:
+        return str(name)
+    family = FAMILIES[name]
+    accepted = {one.name for one in entry(family).parameters}
+    return family if given.keys() - {"name"} <= accepted else name

@@ -1,0 +1,165 @@
+"""Schedules given by numbers: milestones, points to connect, or every single rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from mlxsched.errors import ScheduleError
+from mlxsched.schedules.backends import Backend, Number
+from mlxsched.schedules.base import Phase, Schedule
+from mlxsched.schedules.curves import TAILS
+from mlxsched.schedules.fields import Rate, count, one_of, rate
+from mlxsched.schedules.segments import Segment, Segmented, hold
+
+
+def _ascending(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    marks = tuple(count(name, value) for value in values)
+    if any(one >= other for one, other in pairwise(marks)):
+        raise ScheduleError(f"`{name}` must ascend; got {list(marks)[:20]}. Sort them and drop duplicates.")
+    return marks
+
+
+def _rates(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    if hasattr(values, "tolist"):
+        values = values.tolist()
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise ScheduleError(
+            f"`{name}` must be a list of at least one rate; got {values!r}. Give the rates in order."
+        )
+    return tuple(rate(name, value) for value in values)
+
+
+@dataclass(frozen=True)
+class table(Schedule):
+    """Every rate given: element t of a list or an array, and the last one for ever.
+
+    Formula: rate(t) = values[min(t, len(values) - 1)]
+    When: to replay a recorded run, or for a shape that no formula gives.
+    Source: fairseq's manual scheduler
+    Spec: table(values=[0.0, 5e-5, 1e-4, 2e-4, 1.5e-4, 1e-4, 5e-5, 2e-5, 0.0])
+
+    Args:
+        values: the rates from step 0 on: a list, a NumPy array or an ``mx.array``.
+
+    Raises:
+        ScheduleError: there is no value, or one is negative or not finite.
+
+    >>> table([1e-4, 2e-4, 5e-5])(1), table([1e-4, 2e-4, 5e-5])(10)
+    (0.0002, 5e-05)
+    """
+
+    values: Sequence[Rate]
+
+    def _check(self) -> None:
+        object.__setattr__(self, "values", _rates("values", self.values))
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        return ops.pick(tuple(self.values), ops.minimum(step, len(self.values) - 1))
+
+    @property
+    def steps(self) -> int:
+        """The update from which on the rate no longer changes."""
+        return len(self.values) - 1
+
+
+@dataclass(frozen=True)
+class multistep(Schedule):
+    """A factor at each milestone.
+
+    Formula: rate(t) = init * factor^(number of milestones <= t); a milestone m drops at t = m itself
+    When: the classic recipe for vision models with SGD.
+    Source: torch's MultiStepLR
+    Spec: multistep(init=1e-1, milestones=[300, 600, 900], factor=0.1)
+
+    Args:
+        init: the rate before the first milestone.
+        milestones: steps at which the rate drops, ascending.
+        factor: of each drop.
+
+    Raises:
+        ScheduleError: a rate is negative or not finite, or the milestones don't ascend.
+
+    >>> schedule = multistep(0.1, [30, 60], factor=0.5)
+    >>> schedule(29), schedule(30), schedule(60)
+    (0.1, 0.05, 0.025)
+    """
+
+    init: Rate
+    milestones: Sequence[int]
+    factor: Rate = 0.1
+
+    def _check(self) -> None:
+        object.__setattr__(self, "milestones", _ascending("milestones", self.milestones))
+
+    def _value(self, step: Number, ops: Backend) -> Number:
+        values = tuple(self.init * self.factor**drops for drops in range(len(self.milestones) + 1))
+        return ops.select(tuple(self.milestones), values, step)
+
+    def _knots(self, last: int) -> tuple[int, ...]:
+        return tuple(self.milestones)
+
+    @property
+    def steps(self) -> int:
+        """The update from which on the rate no longer changes."""
+        return max(self.milestones, default=0)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        starts = sorted({0, *self.milestones})
+        return tuple(Phase("stair", *pair) for pair in zip(starts, (*starts[1:], None), strict=True))
+
+
+@dataclass(frozen=True)
+class piecewise(Segmented):
+    """Rates at given steps, connected by lines, half cosines or stairs.
+
+    Formula: rate(boundaries[i]) = values[i]; between two of them a straight line, half a cosine or, with constant,
+        the earlier value; values[0] before the first and the last value after the last
+    When: any shape drawn by hand.
+    Source: optax.piecewise_interpolate_schedule, optax.piecewise_constant_schedule
+    Spec: piecewise(boundaries=[0, 100, 600, 1000], values=[0.0, 2e-4, 1e-4, 0.0])
+
+    Args:
+        boundaries: steps, ascending.
+        values: the rate at each of them.
+        shape: linear, cosine or constant.
+
+    Raises:
+        ScheduleError: a rate is negative or not finite, the boundaries don't ascend, or the lengths differ.
+
+    >>> piecewise([0, 100, 200], [0.0, 2e-4, 0.0])(150)
+    0.0001
+    """
+
+    boundaries: Sequence[int]
+    values: Sequence[Rate]
+    shape: str = "linear"
+
+    def _check(self) -> None:
+        object.__setattr__(self, "boundaries", _ascending("boundaries", self.boundaries))
+        object.__setattr__(self, "values", _rates("values", self.values))
+        one_of("shape", self.shape, ("linear", "cosine", "constant"))
+        if len(self.boundaries) != len(self.values):
+            raise ScheduleError(
+                f"`values` must be as many as `boundaries`; got {len(self.values)} and {len(self.boundaries)}. "
+                "Give one rate for each step."
+            )
+
+    def _segments(self) -> tuple[Segment, ...]:
+        curve = TAILS.get(self.shape)
+        marks, ends = pairwise(self.boundaries), pairwise(self.values)
+        lead = hold("before", self.boundaries[0], self.values[0])
+        pieces = [
+            Segment(self.shape, stop - start, init, end, curve)
+            if curve
+            else hold("stair", stop - start, init)
+            for (start, stop), (init, end) in zip(marks, ends, strict=True)
+        ]
+        return lead, *pieces, hold("end", 1, self.values[-1])
+
+    @property
+    def steps(self) -> int:
+        """The update from which on the rate no longer changes."""
+        return self.boundaries[-1]

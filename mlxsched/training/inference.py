@@ -1,0 +1,124 @@
+"""A run's model put to use after the training: measured, and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlxsched.config.schema import RunConfig
+from mlxsched.data import Rows, load_dataset
+from mlxsched.errors import DataError, ModelError
+from mlxsched.model import adapters
+from mlxsched.model.evaluate import Evaluator, LossResult
+from mlxsched.model.fast.forward_path import PLAIN_WAY
+from mlxsched.model.generate import Answer, answer_all, exact_match
+from mlxsched.model.load import LoadedModel, load_model
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.training.acceleration import way_to_measure
+from mlxsched.training.memory_plan import default_micro_batch_tokens
+from mlxsched.training.session import data_options
+
+OnProgress = Callable[[str, int, int], None]
+
+
+def load_run_model(
+    run: RunDirectory, config: RunConfig, *, base: bool = False, final: bool = False
+) -> LoadedModel:
+    """The model of ``run`` with its best adapter; with the last one (``final``); or as it came (``base``)."""
+    loaded = load_model(config.model, trust_remote_code=config.trust_remote_code)
+    if base:
+        return loaded
+    lora = config.lora_parameters.model_dump()
+    adapters.attach(loaded.model, config.fine_tune_type, config.num_layers, lora, config.seed)
+    # Where the last adapter is the best one, it is stored once.
+    directory = run.final_adapters if final and run.final_adapters.is_dir() else run.adapters
+    if not directory.is_dir():
+        raise ModelError(
+            f"{run.path} has no adapter yet. Let it train first, or measure the model with --base."
+        )
+    adapters.load_weights(loaded.model, directory)
+    return loaded
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model does on the rows of a split; ``answers`` is None where rows have no prompt to ask."""
+
+    split: str
+    loss: LossResult
+    answers: list[Answer] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {
+            "split": self.split,
+            "rows": self.loss.rows,
+            "targets": self.loss.targets,
+            "loss": self.loss.loss,
+            "perplexity": self.loss.perplexity,
+            "exact_match": exact_match(self.answers) if self.answers else None,
+            "asked": len(self.answers) if self.answers else 0,
+        }
+
+
+def measure(
+    loaded: LoadedModel,
+    config: RunConfig,
+    *,
+    split: str | None = None,
+    cache_dir: Path | None = None,
+    limit: int | None = None,
+    ask: bool = True,
+    on_progress: OnProgress = lambda what, done, total: None,
+) -> Measured:
+    """Loss and, with ``ask``, exact match on a split (default: test, else valid); ``limit`` takes the first rows."""
+    split, rows = _split(config, loaded, split, cache_dir)
+    way = way_to_measure(loaded.model, rows) if config.fast else PLAIN_WAY
+    evaluator = Evaluator(loaded.model, rows, way, max_tokens=default_micro_batch_tokens(), limit=limit)
+    loss = evaluator(
+        loaded.model.trainable_parameters(), lambda done, total: on_progress("loss", done, total)
+    )
+    examples = (rows.examples() or [])[:limit] if ask else []
+    answers = None
+    if examples:
+        answers = answer_all(
+            loaded.model, loaded.tokenizer, examples, lambda done, total: on_progress("answers", done, total)
+        )
+    return Measured(split, loss, answers)
+
+
+def _split(
+    config: RunConfig, loaded: LoadedModel, split: str | None, cache_dir: Path | None
+) -> tuple[str, Rows]:
+    dataset = load_dataset(
+        config.hf_dataset or config.data, loaded.tokenizer, data_options(config, cache_dir)
+    )
+    wanted = [split] if split else ["test", "valid"]
+    for name in wanted:
+        if name in dataset.splits:
+            return name, dataset.splits[name]
+    raise DataError(
+        f"{config.data} has no rows for {' or '.join(wanted)}; there are {', '.join(dataset.splits)}. Choose with --split."
+    )
+
+
+def answer(
+    loaded: LoadedModel, prompt: str, *, max_tokens: int, temperature: float, seed: int
+) -> Iterator[str]:
+    """The model's answer to ``prompt``, piece by piece; the chat template is applied where there is one."""
+    import mlx.core as mx
+    from mlx_lm.generate import stream_generate
+    from mlx_lm.sample_utils import make_sampler
+
+    mx.random.seed(seed)
+    loaded.model.eval()
+    tokenizer: Any = loaded.tokenizer
+    tokens: Any = prompt
+    if tokenizer.chat_template is not None:
+        messages = [{"role": "user", "content": prompt}]
+        tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    sampler = make_sampler(temp=temperature)
+    for piece in stream_generate(loaded.model, tokenizer, tokens, max_tokens=max_tokens, sampler=sampler):
+        yield piece.text

@@ -1,0 +1,211 @@
+"""Several rows in a line: the loss and gradients of each row alone, or switched off."""
+
+from __future__ import annotations
+
+import json
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxsched.data.batching.packing import Packing
+from mlxsched.model.fast.prefix_activations import Store, make_activations
+from mlxsched.model.fast.self_check import SelfCheck, Wanted, choose_path, packed_if_right, packed_sample
+from mlxsched.model.loss import PLAIN_LOSS
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.events import Notice
+from mlxsched.training.loop import Trainer
+from mlxsched.training.session import prepare
+
+PACKING = Packing(48, 4)
+GPT2 = {"n_embd": 64, "n_head": 4, "n_layer": 4, "n_positions": 128, "n_ctx": 128, "layer_norm_epsilon": 1e-5}
+STATES = Wanted(prefix=True)
+WINDOWED = {"sliding_window": 8, "sliding_window_pattern": 2}
+
+
+def packed_route(model, rows, wanted=STATES):
+    notes = []
+    route = choose_path(SelfCheck(model, rows, PLAIN_LOSS), model, wanted, notes.append)
+    check = SelfCheck(model, rows, PLAIN_LOSS, packing=PACKING)
+    return packed_if_right(check, route, PACKING, notes.append), notes
+
+
+def row_by_row(model, rows, indices, n_targets):
+    def loss_of(model):
+        total = mx.array(0.0)
+        for index in indices:
+            tokens, targets = rows[index]
+            logits = model(mx.array(tokens[None, :-1]))[0]
+            losses = nn.losses.cross_entropy(logits, mx.array(tokens[1:]))
+            total = total + (losses * mx.array(targets[1:].astype(np.float32))).sum()
+        return total / n_targets
+
+    loss, gradients = nn.value_and_grad(model, loss_of)(model)
+    return loss.item(), dict(tree_flatten(gradients))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [("llama", {}), ("granite", {}), ("gemma3_text", WINDOWED)],
+)
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(prefix=True, checkpoint=1)])
+def test_packed_rows_equal_rows_alone(build, make_rows, compiled_gradients, kind, changes, wanted):
+    model, rows = build(kind, **changes), make_rows()
+    route, notes = packed_route(model, rows, wanted)
+    assert route.packing is PACKING, notes
+    assert (route.tap is not None) == wanted.prefix
+    (lines,) = PACKING.micro_batches(np.arange(4, 12), rows.lengths)
+    batch = PACKING.collate(rows, lines)
+    states = (
+        make_activations(model, route.tap, rows, Store(10**9, None), max_tokens=100) if route.tap else None
+    )
+    arrays = route.layout(states)(batch, batch.n_targets)
+    loss, got = compiled_gradients(model, route, arrays)
+    expected_loss, expected = row_by_row(model, rows, range(4, 12), batch.n_targets)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    distance = np.sqrt(sum(float(mx.square(got[path] - g).sum()) for path, g in expected.items()))
+    norm = np.sqrt(sum(float(mx.square(g).sum()) for g in expected.values()))
+    assert norm > 0.01
+    assert distance < 1e-4 * norm
+
+
+def test_the_check_has_both_kinds_of_micro_batch(build, make_rows):
+    check = SelfCheck(build(), make_rows(), PLAIN_LOSS, packing=PACKING)
+    padded, packed = (taken for _, taken in check._samples)
+    assert padded.segments is None
+    lines = [segments[places] for segments, places in zip(packed.segments, packed.weights > 0, strict=True)]
+    assert len(lines) > 1 and any(
+        len(set(line)) > 1 for line in lines
+    )  # rows that share a line, and several lines
+
+
+def test_the_check_takes_few_positions_of_long_rows(make_rows):
+    alone, packed = packed_sample(make_rows(), PACKING, vocabulary=10**9)
+    assert {batch.shape[0] for batch in alone} == {1}
+    assert max(batch.shape[1] for batch in alone) == 16
+    assert sum(batch.n_targets for batch in alone) == packed.n_targets > 6
+
+
+def test_positions_counted_from_the_start_of_the_line_are_found_out(build, make_rows):
+    route, notes = packed_route(build("gpt2", **GPT2), make_rows())
+    assert route.packing is None
+    assert any(note.startswith("several rows in a line: switched off, its loss is off") for note in notes)
+
+
+def test_a_model_without_a_cache_argument_stays_as_it_is(build, make_rows):
+    class Bare(nn.Module):
+        def __init__(self, inside):
+            super().__init__()
+            self.inside = inside
+
+        @property
+        def layers(self):
+            return self.inside.layers
+
+        def __call__(self, inputs):
+            return self.inside(inputs)
+
+    route, notes = packed_route(Bare(build()), make_rows())
+    assert route.packing is None and route.head is not None
+    assert any("switched off, it raises TypeError" in note for note in notes)
+
+
+def test_layers_below_the_kept_states_are_checked_too(build, make_rows):
+    """A first layer that makes its own mask is hidden by kept states; without them it would be wrong."""
+    model = build()
+
+    class OwnMask(type(model.layers[0])):
+        def __call__(self, x, mask=None, cache=None):
+            return super().__call__(x, "causal", None)
+
+    model.layers[0].__class__ = OwnMask
+    route, _ = packed_route(model, make_rows())
+    assert route.tap is not None and route.packing is None
+
+
+# Whole runs
+
+
+@pytest.fixture
+def short_data(tmp_path):
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split, count in (("train", 96), ("valid", 8)):
+        letters = generator.choice(list("abcdefgh12345"), (count, 12))
+        lines = ["".join(line[: generator.integers(3, 13)]) for line in letters]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    return str(folder)
+
+
+def losses(run, kind="train"):
+    records = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
+    return np.array([record["loss"] for record in records if record["kind"] == kind])
+
+
+FLAGS = {"batch_size": 32, "iters": 9, "num_layers": 2, "learning_rate": 1e-3, "save_every": 5}
+
+
+def test_short_rows_are_packed_unasked_and_train_the_same(train, open_trainer, short_data):
+    packed, _, events = train("packed", data=short_data, **FLAGS)
+    assert open_trainer("look", data=short_data, **FLAGS)._feed._layout.packing is not None
+    plain, _, _ = train("plain", data=short_data, fast=False, **FLAGS)
+    assert not [event for event in events if isinstance(event, Notice)]
+    np.testing.assert_allclose(losses(packed), losses(plain), rtol=1e-4)
+    np.testing.assert_allclose(losses(packed)[0], losses(plain)[0], rtol=1e-5)
+    np.testing.assert_allclose(losses(packed, "eval"), losses(plain, "eval"), rtol=1e-4)
+
+
+def test_resume_of_a_packed_run_is_bit_identical(train, open_trainer, short_data):
+    whole, _, _ = train("whole", data=short_data, **FLAGS)
+    trainer = open_trainer("parts", data=short_data, **FLAGS)
+    for _ in range(7):  # two updates beyond the checkpoint at 5
+        trainer._evaluate_if_due()
+        trainer._measure_before()
+        trainer._save_if_due()
+        trainer._one_update()
+    resumed = Trainer(
+        prepare(trainer.session.config, trainer.session.origins), trainer.run, lambda event: None
+    )
+    resumed.resume()
+    assert resumed.progress.update == 5 and resumed._feed._layout.packing is not None
+    resumed.train()
+    parts = RunDirectory.open(trainer.run.path)
+    assert (losses(parts) == losses(whole)).all()
+    name = "adapters/adapters.safetensors"
+    assert (parts.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_off_when_the_config_says_so(open_trainer, short_data):
+    assert open_trainer(data=short_data, packing=False, **FLAGS)._feed._layout.packing is None
+
+
+def test_asked_for_where_no_line_holds_a_row(train, short_data, tmp_path):
+    path = tmp_path / "data" / "train.jsonl"
+    path.write_text((json.dumps({"text": "1234 " * 200}) + "\n") * 8)
+    _, _, events = train(data=short_data, packing=True, iters=1)
+    notes = [event.message for event in events if isinstance(event, Notice)]
+    assert any(note.startswith("several rows in a line: not used, no row fits") for note in notes)
+
+
+@pytest.fixture
+def mixed_data(short_data, tmp_path):
+    """Many very short rows and a few that no line holds."""
+    path = tmp_path / "data" / "train.jsonl"
+    lines = path.read_text().splitlines()
+    lines[10:90:20] = [json.dumps({"text": f"{number} 1234 " * 60}) for number in range(4)]
+    path.write_text("\n".join(lines) + "\n")
+    return short_data
+
+
+def test_long_rows_go_beside_the_lines_and_train_the_same(train, open_trainer, mixed_data):
+    feed = open_trainer("look", data=mixed_data, **FLAGS)._feed
+    counts = {len(arrays) for update in range(3) for arrays in feed(update).arrays}
+    assert counts == {5, 6}  # without and with segments, besides the states
+    packed, _, events = train("packed", data=mixed_data, **FLAGS)
+    plain, _, _ = train("plain", data=mixed_data, fast=False, **FLAGS)
+    assert not [event for event in events if isinstance(event, Notice)]
+    np.testing.assert_allclose(losses(packed), losses(plain), rtol=1e-4)
+    np.testing.assert_allclose(losses(packed)[0], losses(plain)[0], rtol=1e-5)

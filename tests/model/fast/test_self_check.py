@@ -1,0 +1,191 @@
+"""Short cuts that are wrong for a model are found out, told of, and not taken."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxsched.model.fast.forward_path import PLAIN
+from mlxsched.model.fast.self_check import EXACT, HALF, SelfCheck, Wanted, choose_path
+from mlxsched.model.loss import PLAIN_LOSS, LossOptions
+
+EVERYTHING = Wanted(prefix=True, checkpoint=1)
+
+
+def choose(model, rows, wanted=EVERYTHING, options=PLAIN_LOSS):
+    notes = []
+    check = SelfCheck(model, rows, options)
+    return choose_path(check, model, wanted, notes.append), notes
+
+
+class Changed(nn.Module):
+    """A model around another one, as strange as a test needs it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.inside = model
+
+    @property
+    def layers(self):
+        return self.inside.layers
+
+
+class MixesPositions(Changed):
+    """Its logits depend on those of the position before, which a gathered head can't see."""
+
+    def __call__(self, inputs):
+        logits = self.inside(inputs)
+        return logits + 0.5 * mx.pad(logits, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+
+
+class CountsOnLength(Changed):
+    """Raises when the logits are not one for each position."""
+
+    def __call__(self, inputs):
+        logits = self.inside(inputs)
+        if logits.shape[:2] != inputs.shape:
+            raise ValueError("logits of another length")
+        return logits
+
+
+class LooksAtItsValues(Changed):
+    """Asks for a number in the middle of its forward pass, which a compiled step can't give."""
+
+    def __call__(self, inputs):
+        states = self.inside.model.embed_tokens(inputs)
+        return self.inside(inputs) * (1.0 if states.max().item() < 1e9 else 0.0)
+
+
+class NoHeadModule(Changed):
+    """Multiplies with the embedding itself, as some tied models do."""
+
+    def __call__(self, inputs):
+        return self.inside.model(inputs) @ self.inside.model.embed_tokens.weight.T
+
+
+class RunsTwice(Changed):
+    """Goes through its layers twice."""
+
+    def __call__(self, inputs):
+        states = self.inside.model.embed_tokens(inputs)
+        for layer in [*self.layers, *self.layers]:
+            states = layer(states, "causal")
+        return self.inside.model.embed_tokens.as_linear(states)
+
+
+class LooksBack(Changed):
+    """Its upper layers also see what the first layer gave, besides their input."""
+
+    def __call__(self, inputs):
+        states = self.inside.model.embed_tokens(inputs)
+        first = None
+        for layer in self.layers:
+            states = layer(states if first is None else states + self.kept, "causal")
+            if first is None:
+                first = self.kept = states
+        del self.kept
+        return self.inside.model.embed_tokens.as_linear(states)
+
+
+@pytest.mark.parametrize("options", [LossOptions(), LossOptions(0.1, 1e-3)])
+def test_a_well_behaved_model_takes_everything(build, make_rows, options):
+    route, notes = choose(build(), make_rows(), options=options)
+    assert route.head and route.chunk and route.tap and route.checkpoint == 1
+    assert route.tap.below == 2
+    assert route.compiled
+    assert notes == []
+
+
+@pytest.mark.parametrize("strange", [MixesPositions, CountsOnLength])
+def test_an_odd_head_is_switched_off_and_the_rest_stays(build, make_rows, strange):
+    route, notes = choose(strange(build()), make_rows())
+    assert route.head is None and route.chunk is None
+    assert route.tap is not None
+    assert any("loss only at targets: switched off" in note for note in notes)
+
+
+def test_what_cannot_be_compiled_takes_the_other_short_cuts(build, make_rows):
+    route, notes = choose(LooksAtItsValues(build()), make_rows())
+    assert not route.compiled
+    assert route.head and route.chunk and route.tap and route.checkpoint
+    assert len(notes) == 1 and notes[0].startswith("compiled step: switched off")
+
+
+def test_logits_without_a_module_are_told_of(build, make_rows):
+    route, notes = choose(NoHeadModule(build()), make_rows())
+    assert route.head is None
+    assert route.tap is not None
+    assert notes == [
+        "loss only at targets: not used with this model, its logits do not come from a projection module"
+    ]
+
+
+def test_layers_that_run_twice_have_no_frozen_prefix(build, make_rows):
+    route, notes = choose(RunsTwice(build()), make_rows())
+    assert route.tap is None and route.head is not None
+    assert any("called 2 times" in note for note in notes)
+
+
+def test_a_wrong_prefix_is_switched_off(build, make_rows):
+    model = LooksBack(build(layers=2))
+    route, _ = choose(model, make_rows())
+    check = SelfCheck(model, make_rows(), LossOptions())
+    assert check.complaint(route) is None  # whatever was taken is right
+
+
+def test_what_is_trained_outside_of_the_layers_forbids_the_prefix(build, make_rows):
+    model = build()
+    model.model.embed_tokens.unfreeze()
+    route, notes = choose(model, make_rows())
+    assert route.tap is None
+    assert any("outside of its layers" in note for note in notes)
+    assert (
+        route.head is not None and route.chunk is None
+    )  # the tied head is trained: plain autodiff behind it
+
+
+def test_the_first_layer_trained_means_no_prefix_and_no_note(build, make_rows):
+    route, notes = choose(build(layers=-1), make_rows())
+    assert route.tap is None and route.head is not None
+    assert notes == []
+
+
+def test_the_model_is_as_before(build, make_rows):
+    model = build(dropout=0.3)
+    before = {path: np.array(value) for path, value in tree_flatten(model.trainable_parameters())}
+    mx.random.seed(11)
+    choose(model, make_rows())
+    drawn = mx.random.uniform().item()
+    mx.random.seed(11)
+    assert drawn == mx.random.uniform().item()
+    for path, value in tree_flatten(model.trainable_parameters()):
+        np.testing.assert_array_equal(value, before[path])
+    assert all(module.training for module in model.modules() if isinstance(module, nn.Dropout))
+
+
+def test_half_precision_has_a_tolerance_of_its_own(build, make_rows):
+    model = build()
+    assert SelfCheck(model, make_rows(), LossOptions()).tolerance == EXACT
+    model.set_dtype(mx.bfloat16)
+    check = SelfCheck(model, make_rows(), LossOptions())
+    assert check.tolerance == HALF
+    assert choose_path(check, model, EVERYTHING, lambda note: None) != PLAIN
+
+
+@pytest.mark.parametrize("fault", [1 + 3e-5, float("nan")])
+def test_a_loss_that_is_a_little_off_is_noticed(build, make_rows, fault):
+    model = build()
+    check = SelfCheck(model, make_rows(), LossOptions())
+    loss, gradients = check._expected
+    assert check._difference(loss, gradients) is None
+    assert "loss" in check._difference(loss * fault, gradients)
+
+
+def test_gradients_that_are_a_little_off_are_noticed(build, make_rows):
+    model = build()
+    check = SelfCheck(model, make_rows(), LossOptions())
+    loss, gradients = check._expected
+    assert "gradients" in check._difference(loss, {p: 1.0003 * g for p, g in gradients.items()})

@@ -1,0 +1,72 @@
+"""Answers are compared without the thinking in front of them, where the tokenizer marks thinking."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlxsched.data.rows import Example
+from mlxsched.model.generate import answer_all, exact_match, without_thinking
+from mlxsched.model.load import load_model
+
+
+@pytest.fixture
+def loaded():
+    return load_model("tiny")
+
+
+@pytest.fixture
+def thinker(loaded):
+    """The bundled tokenizer, with marks around thinking."""
+    tokenizer = loaded.tokenizer._tokenizer
+    tokenizer.add_tokens(["<think>", "</think>"])
+    return TokenizerWrapper(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<think>\n\n</think>\n\n=B2", "\n\n=B2"),
+        ("\n<think>B, then 2</think>=B2", "=B2"),
+        ("B, then 2</think>=B2", "=B2"),  # the prompt has opened it
+        ("<think>B, then", "<think>B, then"),
+        ("=B2", "=B2"),
+        ("=B2 <think>or</think> =B3", "=B2 <think>or</think> =B3"),  # not in front
+    ],
+)
+def test_what_is_thought_in_front_of_an_answer_is_left_out(thinker, text, left):
+    assert without_thinking(text, thinker) == left
+
+
+def test_a_tokenizer_that_does_not_think_keeps_the_words(loaded):
+    assert without_thinking("<think></think>=B2", loaded.tokenizer) == "<think></think>=B2"
+
+
+class Speaks(nn.Module):
+    """The bundled model, saying a given text after the last token of the prompt whatever its own logits are."""
+
+    def __init__(self, model, tokens):
+        super().__init__()
+        self.inner, self.layers = model, model.layers
+        self.next, self.known = dict(pairwise(tokens)), model.args.vocab_size
+
+    def __call__(self, inputs, cache=None):
+        self.inner(inputs % self.known, cache=cache)  # which moves the cache on
+        wanted = mx.array([[self.next.get(token, 0) for token in row] for row in inputs.tolist()])
+        return 9.0 * (mx.arange(self.known + 2) == wanted[..., None])
+
+
+def test_an_answer_with_an_empty_thought_is_right(loaded, thinker):
+    prompt = thinker.encode("A")
+    said = thinker.encode("<think></think>=B2", add_special_tokens=False)
+    end = min(thinker.eos_token_ids)
+    assert len({prompt[-1], *said, end}) == len(said) + 2  # or one token would have two that follow
+    model = Speaks(loaded.model, [prompt[-1], *said, end])
+    (answer,) = answers = answer_all(model, thinker, [Example(prompt, "=B2")])
+    assert answer.text == "=B2" and exact_match(answers) == 1.0
+    (wrong,) = answer_all(model, thinker, [Example(prompt, "=B3")])
+    assert not wrong.correct

@@ -1,0 +1,174 @@
+"""Whole runs on states that earlier runs left: the same to the last bit, also after a kill -9."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlxsched.model.fast import prefix_activations as states_module
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.events import Notice
+from mlxsched.training.loop import Trainer
+from mlxsched.training.run import create_run, execute
+
+FLAGS = {"num_layers": 2, "prefix_cache": 1000}  # bytes: memory holds nothing
+
+
+@pytest.fixture
+def data(excel_rows, tmp_path):
+    """Make a data set of so many rows."""
+
+    def make(rows=32):
+        folder = tmp_path / "data"
+        folder.mkdir()
+        (folder / "train.jsonl").write_text("\n".join(excel_rows[:rows]) + "\n")
+        (folder / "valid.jsonl").write_text("\n".join(excel_rows[rows : rows + 16]) + "\n")
+        return str(folder)
+
+    return make
+
+
+@pytest.fixture
+def shared(session, tmp_path):
+    """A session whose states later runs find; by default all runs of a test have one folder for them."""
+
+    def make(folder="prefix", **flags):
+        return replace(session(**FLAGS | flags), states_dir=tmp_path / folder if folder else None)
+
+    return make
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """How often the layers below the tap were traced to fill a store: never, where all states are there."""
+    calls, original = [], states_module.prefix_states
+    monkeypatch.setattr(states_module, "prefix_states", lambda *a: calls.append(1) or original(*a))
+    return calls
+
+
+def run_to_the_end(session, path):
+    gc.collect()
+    run, events = create_run(session, path), []
+    execute(session, run, events.append)
+    notes = [event.message for event in events if isinstance(event, Notice) and event.code == "note"]
+    return run, notes
+
+
+def losses(run):
+    records = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
+    return [record["loss"] for record in records if "loss" in record]
+
+
+def adapter(run):
+    return (run.path / "adapters" / "adapters.safetensors").read_bytes()
+
+
+def test_a_run_on_the_states_of_another_is_the_same_to_the_last_bit(shared, data, tmp_path, traced):
+    flags = {"data": data(), "iters": 16}
+    alone, notes = run_to_the_end(shared(None, **flags), tmp_path / "alone")
+    assert traced and notes == []
+    first, notes = run_to_the_end(shared(**flags), tmp_path / "first")
+    assert notes == []
+    traced.clear()
+    second, notes = run_to_the_end(shared(**flags), tmp_path / "second")
+    assert [note for note in notes if "100% of" in note] == notes and len(notes) == 2  # training, validation
+    assert not traced
+    assert losses(alone) == losses(first) == losses(second)
+    assert adapter(alone) == adapter(first) == adapter(second)
+
+
+def test_other_rates_and_seeds_use_them_too(shared, data, tmp_path, traced):
+    rows = data()
+    run_to_the_end(shared(data=rows, iters=16), tmp_path / "first")
+    traced.clear()
+    other = {"learning_rate": 1e-3, "seed": 7, "batch_size": 8, "val_batches": 1, "lora_parameters.rank": 4}
+    run_to_the_end(shared(data=rows, iters=10, **other), tmp_path / "second")
+    assert not traced
+
+
+def test_a_resume_goes_on_with_what_was_there(shared, data, tmp_path, traced):
+    flags = {"data": data(), "iters": 14}
+    whole, _ = run_to_the_end(shared(None, **flags), tmp_path / "whole")
+    made = shared(**flags)
+    run = create_run(made, tmp_path / "parts")
+    with run.lock():
+        trainer = Trainer(made, run, lambda event: None)
+        for _ in range(12):  # into the second epoch, two updates beyond the checkpoint at 10
+            trainer._evaluate_if_due()
+            trainer._measure_before()
+            trainer._save_if_due()
+            trainer._one_update()
+    del trainer
+    gc.collect()
+    traced.clear()
+    execute(shared(**flags), RunDirectory.open(run.path), lambda event: None, resume=True)
+    assert not traced
+    assert losses(run) == losses(whole)
+    assert adapter(run) == adapter(whole)
+
+
+def test_after_kill_9_in_the_middle_of_filling_the_next_run_is_right(shared, data, tmp_path):
+    flags = {"data": data(800), "iters": 250, "batch_size": 4, "val_batches": 0}  # more than one epoch
+    environment = os.environ | {"MLXSCHED_CACHE": str(tmp_path)}
+    with subprocess.Popen(_train(tmp_path, flags), env=environment, stderr=subprocess.DEVNULL) as child:
+        try:
+            marks, notes = _wait_for_marks(tmp_path / "prefix", child), []
+            child.send_signal(signal.SIGSTOP)  # it holds the lock all the same
+            _first_losses(shared(**flags), tmp_path / "beside", notes, count=1)
+        finally:
+            child.kill()
+    assert "another process is at work" in notes[0]
+    filled = np.count_nonzero(marks)
+    assert 0 < filled < len(marks)
+    notes.clear()
+    after = _first_losses(shared(**flags), tmp_path / "after", notes)
+    assert f"{filled / len(marks):.0%} of" in notes[0] and len(notes) == 1
+    assert after == _first_losses(shared(None, **flags), tmp_path / "alone", [])
+
+
+def _train(tmp_path, flags):
+    flags = FLAGS | flags | {"run_dir": tmp_path / "killed"}
+    given = [word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    return [sys.executable, "-m", "mlxsched", "train", "--no-test", "--plain", *given]
+
+
+def _wait_for_marks(folder, child):
+    """The marks of the first states in ``folder``, as soon as there are some."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until and child.poll() is None:
+        for header in folder.glob("*/header.json"):
+            groups, states = json.loads(header.read_text())["groups"], header.with_name("states")
+            if states.stat().st_size < 8 * groups:
+                continue  # the header comes first
+            marks = np.memmap(states, np.uint64, "r", shape=(groups,))
+            if np.count_nonzero(marks) > 20:
+                return marks
+        time.sleep(0.02)
+    raise AssertionError(f"nothing was filled; the child ended with {child.poll()}")
+
+
+def _first_losses(session, path, notes, count=20):
+    """The losses of the first updates, without the rest of the run."""
+    gc.collect()
+    run, found = create_run(session, path), []
+
+    def see(event):
+        if isinstance(event, Notice):
+            notes.append(event.message)
+        elif event.kind == "train":
+            found.append(event.loss)
+
+    with run.lock():
+        trainer = Trainer(session, run, see)
+        for _ in range(count):
+            trainer._one_update()
+    return found
