@@ -15,7 +15,7 @@ from mlxsched.bench.compare import shortened
 from mlxsched.bench.measured import Measured
 from mlxsched.config import load_config
 from mlxsched.data import Dataset
-from mlxsched.data.batching.plan import Sampled, sampled
+from mlxsched.data.batching.plan import BatchingStats, batching_stats
 from mlxsched.data.rows import Rows
 from mlxsched.model.load import LoadedModel, load_model
 from mlxsched.model.trees import flatten, unflatten
@@ -40,10 +40,10 @@ class Side:
         return statistics.median(ratios), min(ratios), max(ratios)
 
     @property
-    def sampled(self) -> Sampled:
+    def sampled(self) -> BatchingStats:
         """What the first epoch's updates come to."""
         session = self.session
-        return sampled(session.cut, session.order, session.plan.updates_per_epoch)
+        return batching_stats(session.cut, session.order, session.plan.updates_per_epoch)
 
     @property
     def peak_off(self) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlxsched.bench.measured import Measured, Moment, PeakMemory
-from mlxsched.data.batching.plan import sampled
+from mlxsched.data.batching.plan import batching_stats
 from mlxsched.model.evaluate import Evaluator
 from mlxsched.runs.events import Event, Notice, UpdateMade
 from mlxsched.training.acceleration import way_to_measure
@@ -71,7 +71,7 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Me
         ],
         peak=max(peak(), start_peak),
         start_peak=start_peak,
-        padded=sampled(session.cut, session.order, per_epoch).positions,
+        padded=batching_stats(session.cut, session.order, per_epoch).positions,
     )
 
 

@@ -74,9 +74,9 @@ def _memory(session: Session) -> str:
 
 
 def _micro_batches(session: Session) -> str:
-    from mlxsched.data.batching.plan import sampled
+    from mlxsched.data.batching.plan import batching_stats
 
-    cut, found = session.cut, sampled(session.cut, session.order)
+    cut, found = session.cut, batching_stats(session.cut, session.order)
     lines = f"; rows of up to {cut.packing.width + 1} tokens several in a line" if cut.packing else ""
     return (
         f"{found.per_update:.2g} an update, at most {cut.max_tokens:,} tokens each, {len(set(found.shapes))} shapes; "
@@ -148,9 +148,9 @@ def plan_json(session: Session) -> dict[str, Any]:
 
 def micro_batches_json(session: Session) -> dict[str, Any]:
     """Over the first hundred updates: micro-batches of each, their shapes, and how much of them is padding."""
-    from mlxsched.data.batching.plan import sampled
+    from mlxsched.data.batching.plan import batching_stats
 
-    cut, found = session.cut, sampled(session.cut, session.order)
+    cut, found = session.cut, batching_stats(session.cut, session.order)
     return {
         "per_update": found.per_update,
         "padding": found.padding,

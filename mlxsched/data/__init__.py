@@ -5,7 +5,9 @@
 True
 """
 
-from mlxsched.data.batching.batches import Batch, Grid, collate, length_grid, micro_batches, shape_grid
+from mlxsched.data.batching.batches import Batch, collate
+from mlxsched.data.batching.grid import Grid, length_grid
+from mlxsched.data.batching.partition import micro_batches, shape_grid
 from mlxsched.data.batching.plan import BatchingPlan, packed_plan, padded_plan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.dataset import Counts, Dataset

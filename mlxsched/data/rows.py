@@ -25,6 +25,7 @@ COLUMNS: dict[str, np.dtype[Any]] = {
     "answer_ends": np.dtype("<i8"),
 }
 NO_PROMPT = -1
+Indices = NDArray[np.int64]  # [n]: numbers of rows within a split, from 0
 
 
 class Row(NamedTuple):

@@ -11,7 +11,9 @@ import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
 
-from mlxsched.data.batching.batches import Grid, collate, length_grid, micro_batches
+from mlxsched.data.batching.batches import collate
+from mlxsched.data.batching.grid import Grid, length_grid
+from mlxsched.data.batching.partition import micro_batches
 from mlxsched.data.rows import Rows
 from mlxsched.model.fast.forward_path import PLAIN_WAY, Way
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlx.nn.layers.base import Module
 
-from mlxsched.data.batching.plan import WIDEST
+from mlxsched.data.batching.plan import MAX_PACK_WIDTH
 from mlxsched.data.rows import Rows
 from mlxsched.model.fast.activation_files import SharedFolder
 from mlxsched.model.fast.forward_path import ForwardPath, Way, bound
@@ -69,7 +69,7 @@ def _packed(session: Session, route: ForwardPath, options: LossOptions, note: No
     packing = session.cut.packing
     if packing is None:
         if session.config.packing:
-            note(f"several rows in a line: not used, no row fits into one of {WIDEST} tokens")
+            note(f"several rows in a line: not used, no row fits into one of {MAX_PACK_WIDTH} tokens")
         return route
     check = SelfCheck(session.loaded.model, session.train_rows, options, packing=packing)
     return packed_if_right(check, route, packing, note)

@@ -1,7 +1,7 @@
 """Which rows an update holds: a pure function of the seed, the epoch and the update index.
 
-Every row is in exactly one update of an epoch; what is left at the end of an epoch is an update too, of fewer
-rows. Because nothing here has state, a run can be resumed at any update without replaying those before it.
+Every row is in exactly one update of an epoch; what is left over at the end of an epoch is a smaller update of its
+own. The sampler has no state, so a run resumes at any update without replaying the ones before it.
 """
 
 from __future__ import annotations
@@ -13,20 +13,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlxsched.data.rows import Indices
 from mlxsched.errors import UsageError
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """The order of rows of ``lengths`` tokens in updates of ``rows_per_update``; an epoch's is drawn from ``seed``.
+    """Shuffles rows and deals them out to updates.
 
-    With a ``window`` of more than 1, the rows of that many consecutive updates are shared out among them by length,
-    so that tiny updates waste less on padding. Raises ``UsageError`` without rows or for sizes below 1.
+    Without a window, update ``u`` of epoch ``e`` holds ``permutation(seed, e)[u * n : (u + 1) * n]`` for
+    ``n = rows_per_update``. With a ``window`` of w > 1, the rows of w consecutive updates are redistributed among
+    these updates by length, which reduces the padding of small updates; the order of the updates within the window
+    is random.
 
-    >>> order = Sampler(np.array([9, 3, 7, 5, 2]), rows_per_update=2)
-    >>> epoch = [order.rows(update).tolist() for update in range(order.updates_per_epoch)]
+    Args:
+        lengths: tokens of each row, ``[rows]``.
+        rows_per_update: rows of each update but the last of an epoch.
+        seed: decides the order of the rows.
+        window: number of consecutive updates that are grouped by length; 1 disables it.
+
+    Raises:
+        UsageError: there are no rows, or a size is below 1.
+
+    >>> sampler = Sampler(np.array([9, 3, 7, 5, 2]), rows_per_update=2)
+    >>> epoch = [sampler.rows(update).tolist() for update in range(sampler.updates_per_epoch)]
     >>> [len(rows) for rows in epoch], sorted(sum(epoch, []))
     ([2, 2, 1], [0, 1, 2, 3, 4])
     """
@@ -46,36 +56,39 @@ class Sampler:
 
     @property
     def updates_per_epoch(self) -> int:
-        """Number of updates that go through all rows once, the shorter last one included."""
+        """Updates that visit every row once, including the smaller last one."""
         return -(-len(self.lengths) // self.rows_per_update)
 
     def rows(self, update: int) -> Indices:
-        """Rows of update number ``update`` (0 for the first), read-only."""
+        """Row indices of ``update`` (0 for the first), ``[rows_per_update]`` or fewer, read-only."""
         if update < 0:
             raise UsageError(f"An update index is 0 or more; got {update}.")
         epoch, position = divmod(update, self.updates_per_epoch)
-        first, inside = divmod(position, self.window)
+        window, inside = divmod(position, self.window)
         size = self.window * self.rows_per_update
-        rows = _permutation(len(self.lengths), self.seed, epoch)[first * size : (first + 1) * size]
-        whole = len(rows) // self.rows_per_update
-        if inside < whole and self.window > 1:  # the tail of an epoch stays last, as it comes
-            by_length = np.argsort(self.lengths[rows[: whole * self.rows_per_update]], kind="stable")
-            share = int(_draw(whole, self.seed, epoch, 1 + first)[inside])
-            # As drawn, not by length: the last update of a run may have only the first few of them.
-            return _read_only(rows[np.sort(by_length[self._slice(share)])])
+        rows = _permutation(len(self.lengths), self.seed, epoch)[window * size : (window + 1) * size]
+        full_updates = len(rows) // self.rows_per_update
+        # The smaller last update of an epoch is not regrouped: the others would no longer have rows_per_update rows.
+        if inside < full_updates and self.window > 1:
+            by_length = np.argsort(self.lengths[rows[: full_updates * self.rows_per_update]], kind="stable")
+            # Without this draw a window would always go from its shortest rows to its longest.
+            group = int(_random_order(full_updates, self.seed, epoch, 1 + window)[inside])
+            # Back in shuffled order: the last update of a run may use only its first few rows, and these should
+            # not be the shortest.
+            return _read_only(rows[np.sort(by_length[self._slice(group)])])
         return rows[self._slice(inside)]
 
     def _slice(self, update: int) -> slice:
         return slice(update * self.rows_per_update, (update + 1) * self.rows_per_update)
 
     def samples(self, count: int) -> list[Indices]:
-        """The rows of the first ``count`` updates, or of an epoch if that has fewer."""
+        """Rows of the first ``count`` updates, or of one epoch if that has fewer."""
         return [self.rows(update) for update in range(min(count, self.updates_per_epoch))]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=4)  # training and planning ask for the same epoch in turn; a million rows take 8 MB
 def _permutation(n_rows: int, seed: int, epoch: int) -> Indices:
-    return _read_only(_draw(n_rows, seed, epoch))
+    return _read_only(_random_order(n_rows, seed, epoch))
 
 
 def _read_only(indices: Indices) -> Indices:
@@ -83,9 +96,9 @@ def _read_only(indices: Indices) -> Indices:
     return indices
 
 
-def _draw(count: int, *key: int) -> Indices:
-    # Raw 64-bit draws are the part of NumPy's random stream that is promised never to change between
-    # versions; Generator.permutation is not, and a resumed run must find the same order.
+def _random_order(count: int, *key: int) -> Indices:
+    # NumPy guarantees that raw 64-bit draws of a bit generator never change between versions. It gives no such
+    # guarantee for Generator.permutation, and a run resumed under a newer NumPy must find the same order.
     entropy = [value % 2**64 for value in key]
     draws = np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count)
     return np.argsort(draws, kind="stable").astype(np.int64, copy=False)

@@ -15,13 +15,13 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mlxsched.data.batching.batches import Grid, Places, collate, length_grid, places_of
-from mlxsched.data.rows import Rows
+from mlxsched.data.batching.batches import Places, collate, places_of
+from mlxsched.data.batching.grid import Grid, length_grid
+from mlxsched.data.rows import Indices, Rows
 from mlxsched.model.fast.activation_files import FORMAT, Form, Kept, SharedFolder, private_file
 from mlxsched.model.fast.activation_key import activation_key
 from mlxsched.model.fast.frozen_prefix import PrefixBoundary, prefix_states
 
-Indices = NDArray[np.int64]
 _RAW: dict[mx.Dtype, np.dtype[Any]] = {
     mx.float32: np.dtype(np.float32),
     mx.float16: np.dtype(np.uint16),

@@ -13,7 +13,8 @@ import numpy as np
 from mlx.nn.layers.base import Module
 from mlx.utils import tree_map
 
-from mlxsched.data.batching.batches import Batch, collate, length_grid, places_of
+from mlxsched.data.batching.batches import Batch, collate, places_of
+from mlxsched.data.batching.grid import length_grid
 from mlxsched.data.batching.packing import Packing
 from mlxsched.data.rows import Rows, rows_in_memory
 from mlxsched.model.fast.attention import blocks_for
@@ -207,7 +208,7 @@ def packed_sample(rows: Rows, packing: Packing, vocabulary: int) -> tuple[list[B
     few = rows_in_memory(_piece(*rows[int(index)], positions) for index in picked)
     places = np.arange(len(few))
     halves = [packing.micro_batches(half, few.lengths) for half in (places[::2], places[1::2])]
-    lines = [line for parts in halves for part in parts for line in part][: packing.most]
+    lines = [line for parts in halves for part in parts for line in part][: packing.max_packs]
     alone = [np.array([index]) for line in lines for index in line]
     return [collate(few, one, length_grid(few.lengths[one])) for one in alone], packing.collate(few, lines)
 

@@ -1,139 +1,14 @@
-"""Micro-batches are a partition within the budget, of few shapes; padding has no weight."""
+"""Padded batches: labels are shifted by one, and only targets have weight."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
-
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlxsched.data.batching.batches import (
-    LAUNCH_TOKENS,
-    Grid,
-    collate,
-    length_grid,
-    micro_batches,
-    shape_grid,
-)
-from mlxsched.data.batching.sampler import Sampler
-from mlxsched.data.rows import COLUMNS, Rows
-
-lengths_lists = st.lists(st.integers(1, 400), min_size=1, max_size=40)
-
-
-def rows_of(sequences: list[tuple[list[int], list[bool]]]) -> Rows:
-    tokens = [token for sequence, _ in sequences for token in sequence]
-    targets = [target for _, row in sequences for target in row]
-    ends = np.cumsum([len(sequence) for sequence, _ in sequences])
-    values = {"tokens": tokens, "targets": targets, "ends": ends}
-    return Rows({name: np.asarray(values.get(name, []), dtype) for name, dtype in COLUMNS.items()})
-
-
-def padded(part: np.ndarray, lengths: np.ndarray, grid: Grid) -> tuple[int, int]:
-    return grid.shape(len(part), max(int(lengths[part].max()) - 1, 1))
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    lengths_lists,
-    st.one_of(st.none(), st.integers(1, 2000)),
-    st.integers(1, 12),
-    st.booleans(),
-)
-def test_a_partition_within_the_budget(
-    lengths_list: list[int], max_tokens: int | None, cap: int, few: bool
-) -> None:
-    lengths = np.asarray(lengths_list, np.int32)
-    grid = length_grid(lengths, cap)
-    if few:
-        grid = shape_grid(Sampler(lengths, 7), max_tokens=max_tokens, cap=cap)
-    indices = np.arange(len(lengths))
-    parts = micro_batches(indices, lengths, max_tokens=max_tokens, grid=grid)
-    assert sorted(np.concatenate(parts).tolist()) == indices.tolist()
-    for part in parts:
-        rows, length = padded(part, lengths, grid)
-        assert rows >= len(part)
-        assert length >= lengths[part].max() - 1
-        if len(part) > 1:
-            assert max_tokens is None or rows * length <= max_tokens
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(2, 60), min_size=1, max_size=7), st.integers(30, 300))
-def test_no_other_cut_of_the_sorted_rows_is_cheaper(lengths_list: list[int], budget: int) -> None:
-    lengths = np.sort(np.asarray(lengths_list))[::-1]
-    grid = Grid((15, 30, 59))
-
-    def cost(parts: list[np.ndarray]) -> float:
-        total = 0
-        for part in parts:
-            rows, length = padded(part, lengths, grid)
-            if len(part) > 1 and rows * length > budget:
-                return float("inf")
-            total += rows * length + LAUNCH_TOKENS
-        return total
-
-    count = len(lengths)
-    every = (
-        [np.arange(a, b) for a, b in itertools.pairwise([0, *cuts, count])]
-        for size in range(count)
-        for cuts in itertools.combinations(range(1, count), size)
-    )
-    best = min(cost(parts) for parts in every)
-    assert cost(micro_batches(np.arange(count), lengths, max_tokens=budget, grid=grid)) == best
-
-
-def test_the_same_every_time_and_the_longest_first() -> None:
-    lengths = np.random.default_rng(0).integers(2, 200, 64)
-    grid = length_grid(lengths)
-    one, two = (micro_batches(np.arange(64), lengths, max_tokens=512, grid=grid) for _ in range(2))
-    assert [part.tolist() for part in one] == [part.tolist() for part in two]
-    assert lengths[one[0]].max() == lengths.max()
-
-
-def test_no_rows_no_micro_batches() -> None:
-    assert micro_batches(np.zeros(0, np.int64), np.zeros(0), max_tokens=8, grid=Grid((8,))) == []
-
-
-@settings(max_examples=60, deadline=None)
-@given(lengths_lists, st.integers(1, 12))
-def test_the_length_grid_holds_every_row_in_few_lengths(lengths_list: list[int], cap: int) -> None:
-    grid = length_grid(np.asarray(lengths_list), cap)
-    assert len(grid.lengths) <= cap
-    assert list(grid.lengths) == sorted(set(grid.lengths))
-    assert grid.lengths[-1] == max(*lengths_list, 2) - 1
-
-
-def test_a_length_grid_wastes_at_most_a_fifth_when_it_may_be_fine() -> None:
-    lengths = np.random.default_rng(1).integers(10, 3000, 5000)
-    grid = length_grid(lengths, cap=100)
-    for length in lengths:
-        assert grid.shape(1, int(length) - 1)[1] <= 1.26 * (int(length) - 1)
-
-
-def test_rows_are_padded_to_few_counts() -> None:
-    grid = Grid((10,))
-    assert [grid.shape(rows, 1)[0] for rows in (1, 2, 3, 4, 5, 7, 9, 13, 17, 33)] == [
-        1, 2, 3, 4, 6, 8, 12, 16, 24, 48,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize("cap", [8, 16, 24])
-def test_log_normal_lengths_fill_few_shapes(cap: int) -> None:
-    random = np.random.default_rng(3)
-    lengths = np.clip(random.lognormal(np.log(112), 0.94, 3000), 4, 1000).astype(int)
-    order = Sampler(lengths, 16, seed=11)
-    grid = shape_grid(replace(order, seed=0), max_tokens=1024, cap=cap)
-    shapes, real = [], 0
-    for update in range(150):
-        for part in micro_batches(order.rows(update), lengths, max_tokens=1024, grid=grid):
-            shapes.append(padded(part, lengths, grid))
-            real += int((lengths[part] - 1).sum())
-    assert len(set(shapes)) <= cap
-    assert real / sum(rows * length for rows, length in shapes) > {8: 0.55, 16: 0.7, 24: 0.75}[cap]
+from mlxsched.data.batching.batches import collate
+from mlxsched.data.batching.grid import length_grid
+from mlxsched.data.rows import rows_in_memory
 
 
 @settings(max_examples=40, deadline=None)
@@ -146,7 +21,7 @@ def test_log_normal_lengths_fill_few_shapes(cap: int) -> None:
 )
 def test_collate_shifts_by_one_and_weighs_the_targets(data: list[list[tuple[int, bool]]]) -> None:
     sequences = [([t for t, _ in row], [False, *(w for _, w in row[1:])]) for row in data]
-    rows = rows_of(sequences)
+    rows = rows_in_memory((np.array(t, np.int32), np.array(w)) for t, w in sequences)
     batch = collate(rows, np.arange(len(rows)), length_grid(rows.lengths))
     scored = []
     for line, position in zip(*np.nonzero(batch.weights), strict=True):

@@ -1,4 +1,4 @@
-"""Short rows in lines: each once, whole, apart."""
+"""Packs hold every row once, whole, and apart from the others."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def rows_of(lengths):
 
 @settings(max_examples=60)
 @given(st.lists(st.integers(2, 17), min_size=1, max_size=40), st.integers(16, 40), st.integers(1, 5))
-def test_every_row_is_laid_out_once_and_whole(lengths, width, most):
-    rows, packing = rows_of(lengths), Packing(width, most, (1, 4))
+def test_every_row_is_laid_out_once_and_whole(lengths, width, max_packs):
+    rows, packing = rows_of(lengths), Packing(width, max_packs, (1, 4))
     parts = packing.micro_batches(np.arange(len(lengths)), rows.lengths)
     batches = [packing.collate(rows, part) for part in parts]
     assert sorted(i for batch in batches for i in batch.indices) == list(range(len(lengths)))
-    assert all(len(part) <= most for part in parts)
+    assert all(len(part) <= max_packs for part in parts)
     for batch in batches:
         covered = np.zeros(batch.shape, bool)
         for index, (line, start) in zip(batch.indices, batch.places, strict=True):
@@ -42,15 +42,15 @@ def test_every_row_is_laid_out_once_and_whole(lengths, width, most):
         assert batch.n_targets == batch.weights.sum()
 
 
-def test_lines_are_full_and_padded_to_a_number_that_was_seen():
+def test_packs_are_full_and_padded_to_a_planned_count():
     packing = Packing(16, 8, (2, 5))
-    lengths = np.full(12, 9)  # 8 inputs: two to a line
+    lengths = np.full(12, 9)  # 8 inputs: two to a pack
     (part,) = packing.micro_batches(np.arange(6), lengths)
-    assert [len(line) for line in part] == [2, 2, 2]
+    assert [len(pack) for pack in part] == [2, 2, 2]
     assert packing.shape(3) == (5, 16)
-    assert packing.shape(6) == (6, 16)  # a number that no sampled update had
+    assert packing.shape(6) == (6, 16)  # a count that no sampled update had
 
 
-def test_lines_are_split_evenly():
+def test_packs_are_spread_evenly_over_micro_batches():
     parts = Packing(16, 4).micro_batches(np.arange(9), np.full(9, 17))
     assert [len(part) for part in parts] == [3, 3, 3]

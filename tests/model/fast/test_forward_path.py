@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlxsched.data.batching.batches import Grid, collate
+from mlxsched.data.batching.batches import collate
+from mlxsched.data.batching.grid import Grid
 from mlxsched.model.fast.forward_path import ForwardPath, padded_targets
 from mlxsched.model.fast.frozen_prefix import find_boundary
 from mlxsched.model.fast.head import find_head

@@ -1,4 +1,4 @@
-"""Updates become micro-batches with each row once; lines of several rows only where that is predicted to be cheaper."""
+"""Every row of an update is laid out once; rows are packed only where that is predicted to be cheaper."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlxsched.data.batching.plan import estimated_cost, packed_plan, padded_plan, sampled
+from mlxsched.data.batching.plan import batching_stats, estimated_cost, packed_plan, padded_plan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.rows import rows_in_memory
 
 
 def rows_of(lengths):
-    """Row i has the token i only, all targets but for the first."""
+    """Row i consists of the token i; all but the first are targets."""
     return rows_in_memory((np.full(n, row, np.int32), np.arange(n) > 0) for row, n in enumerate(lengths))
 
 
@@ -23,8 +23,8 @@ def lengths_of(low, high, count=2000):
     return np.random.default_rng(0).integers(low, high, count)
 
 
-def packed(order, max_tokens=1024, **settings):
-    return packed_plan(padded_plan(order, max_tokens), order, **settings)
+def packed(sampler, max_tokens=1024, **settings):
+    return packed_plan(padded_plan(sampler, max_tokens), sampler, **settings)
 
 
 @settings(max_examples=40, deadline=None)
@@ -36,41 +36,41 @@ def packed(order, max_tokens=1024, **settings):
 )
 def test_every_row_of_an_update_is_laid_out_once_and_whole(short, long, per_update, max_tokens):
     rows = rows_of([*short, *long])
-    order = Sampler(rows.lengths, per_update)
-    cut = packed(order, max_tokens, always=True)
-    assert cut is not None and cut.packing.width >= min(short) - 1
-    for update in range(order.updates_per_epoch):
-        indices = order.rows(update)
-        batches = cut.batches(rows, indices)
-        assert [batch.shape for batch in batches] == cut.shapes_of(indices, rows.lengths)
+    sampler = Sampler(rows.lengths, per_update)
+    plan = packed(sampler, max_tokens, always=True)
+    assert plan is not None and plan.packing.width >= min(short) - 1
+    for update in range(sampler.updates_per_epoch):
+        indices = sampler.rows(update)
+        batches = plan.batches(rows, indices)
+        assert [batch.shape for batch in batches] == plan.shapes_of(indices, rows.lengths)
         assert sorted(i for batch in batches for i in batch.indices) == sorted(indices)
         for batch in batches:
-            shorter = rows.lengths[batch.indices] - 1 <= cut.packing.width
+            shorter = rows.lengths[batch.indices] - 1 <= plan.packing.width
             assert (batch.segments is not None) == shorter.all() == shorter.any()
         scored = np.concatenate([batch.labels[batch.weights > 0] for batch in batches])
         expected = {i: n - 1 for i, n in enumerate(rows.lengths) if i in indices}
         assert dict(zip(*np.unique(scored, return_counts=True), strict=True)) == expected
 
 
-def test_chosen_for_many_very_short_rows():
-    order = Sampler(lengths_of(5, 13), 32)
-    cut, padded = packed(order), padded_plan(order, 1024)
-    assert cut.packing.width == 32
-    assert cut.grid.shapes == ()
-    updates = [order.rows(update) for update in range(30, 40)]
-    lower = estimated_cost(cut, order.lengths, updates) / estimated_cost(padded, order.lengths, updates)
+def test_many_very_short_rows_are_packed():
+    sampler = Sampler(lengths_of(5, 13), 32)
+    plan, padded = packed(sampler), padded_plan(sampler, 1024)
+    assert plan.packing.width == 32
+    assert plan.grid.shapes == ()
+    updates = [sampler.rows(update) for update in range(30, 40)]
+    lower = estimated_cost(plan, sampler.lengths, updates) / estimated_cost(padded, sampler.lengths, updates)
     assert lower < 0.9
 
 
 @pytest.mark.parametrize("longest", [400, 700])
-def test_a_few_long_rows_go_beside_the_lines(longest):
+def test_a_few_long_rows_are_padded_next_to_the_packs(longest):
     lengths = lengths_of(5, 13)
     lengths[:5] = longest
-    order = Sampler(lengths, 32)
-    cut = packed(order)
-    assert cut.packing.width == 32
-    assert all(width > 250 for _, width in cut.grid.shapes)
-    assert len(cut.shapes) <= 12
+    sampler = Sampler(lengths, 32)
+    plan = packed(sampler)
+    assert plan.packing.width == 32
+    assert all(width > 250 for _, width in plan.grid.shapes)
+    assert len(plan.shapes) <= 12
 
 
 @pytest.mark.parametrize(
@@ -79,46 +79,46 @@ def test_a_few_long_rows_go_beside_the_lines(longest):
         (lengths_of(5, 13), 4),  # one micro-batch either way
         (np.full(2000, 12), 32),  # nothing to save
         (lengths_of(100, 250), 8),  # padding is cheaper than attention
-        (lengths_of(300, 900), 8),  # no line holds them
+        (lengths_of(300, 900), 8),  # no pack holds them
         (np.exp(np.random.default_rng(0).normal(4.7, 0.94, 2000)).astype(int) + 2, 32),  # the log-normal mix
     ],
 )
-def test_not_chosen_without_a_gain(lengths, per_update):
+def test_rows_are_not_packed_without_a_gain(lengths, per_update):
     assert packed(Sampler(lengths, per_update)) is None
 
 
-def test_not_chosen_where_a_window_has_grouped_rows_by_length():
-    order = Sampler(lengths_of(5, 13), 32)
-    assert packed(order) is not None
-    assert packed(replace(order, window=16)) is None
+def test_rows_that_a_window_has_grouped_by_length_are_not_packed():
+    sampler = Sampler(lengths_of(5, 13), 32)
+    assert packed(sampler) is not None
+    assert packed(replace(sampler, window=16)) is None
 
 
-def test_always_takes_the_best_width_there_is():
+def test_always_returns_the_best_packed_plan():
     assert packed(Sampler(np.full(100, 12), 32), always=True) is not None
     assert packed(Sampler(np.full(100, 400), 32), always=True) is None
     assert (
         packed(Sampler(np.full(100, 60), 8), 40, always=True) is None
-    )  # a line is no wider than a micro-batch
+    )  # a pack is no wider than a micro-batch
 
 
 @pytest.mark.parametrize("longest", [30, 330])
-def test_every_update_has_planned_shapes_which_are_few(longest):
-    order = Sampler(np.append(lengths_of(2, 30, 20_000), lengths_of(2, longest, 400)), 60)
-    cut = packed(order, 512, always=True)
-    assert len(cut.shapes) <= 20
-    used = {shape for rows in order.samples(10**6) for shape in cut.shapes_of(rows, order.lengths)}
-    assert used <= set(cut.shapes)
+def test_every_update_uses_few_planned_shapes(longest):
+    sampler = Sampler(np.append(lengths_of(2, 30, 20_000), lengths_of(2, longest, 400)), 60)
+    plan = packed(sampler, 512, always=True)
+    assert len(plan.shapes) <= 20
+    used = {shape for rows in sampler.samples(10**6) for shape in plan.shapes_of(rows, sampler.lengths)}
+    assert used <= set(plan.shapes)
 
 
-def test_padding_is_what_collated_batches_have():
+def test_statistics_agree_with_the_collated_batches():
     rows = rows_of(lengths_of(5, 90, 200))
-    order = Sampler(rows.lengths, 7)
-    for cut in (padded_plan(order, 512), packed(order, 512, always=True)):
+    sampler = Sampler(rows.lengths, 7)
+    for plan in (padded_plan(sampler, 512), packed(sampler, 512, always=True)):
         batches = [
-            batch for rows_of_update in order.samples(10) for batch in cut.batches(rows, rows_of_update)
+            batch for rows_of_update in sampler.samples(10) for batch in plan.batches(rows, rows_of_update)
         ]
         size = sum(batch.inputs.size for batch in batches)
-        found = sampled(cut, order, 10)
+        found = batching_stats(plan, sampler, 10)
         assert found.positions == size
         assert found.per_update == len(batches) / 10
         assert found.padding == pytest.approx(1 - sum(batch.n_tokens for batch in batches) / size)
@@ -128,7 +128,7 @@ def test_a_window_saves_padding_and_micro_batches_of_tiny_updates():
     lengths = np.exp(np.random.default_rng(0).normal(4.7, 0.94, 4000)).astype(int) + 2
     found = {}
     for window in (1, 32):
-        order = Sampler(lengths, 4, 0, window)
-        found[window] = sampled(padded_plan(order, 1024), order, 320)
+        sampler = Sampler(lengths, 4, 0, window)
+        found[window] = batching_stats(padded_plan(sampler, 1024), sampler, 320)
     assert found[32].padding < 0.8 * found[1].padding
     assert found[32].per_update < 0.6 * found[1].per_update

@@ -1,0 +1,96 @@
+"""Divide the rows of an update into padded micro-batches of rows of similar length.
+
+The division is a matter of memory and speed only: the gradient of an update is divided by the number of targets of
+the whole update, so the result does not depend on it beyond rounding.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlxsched.data.batching.grid import Grid, Shape, fewest_shapes, length_grid, n_inputs
+from mlxsched.data.batching.sampler import Sampler
+from mlxsched.data.rows import Indices
+
+# Each micro-batch costs one launch of the whole graph on top of its tokens: about as much as this many tokens.
+LAUNCH_TOKENS = 64
+SAMPLED_UPDATES = 100  # to plan shapes from; 0.1 s for updates of 64 rows
+
+
+def micro_batches(
+    indices: Indices, lengths: NDArray[Any], *, max_tokens: int | None, grid: Grid
+) -> list[Indices]:
+    """Divide ``indices`` into micro-batches, longest rows first.
+
+    The division has the fewest padded tokens, plus `LAUNCH_TOKENS` for each micro-batch, of all divisions of the
+    rows sorted by length. The longest rows come first so that a run that lacks memory fails at its first update
+    rather than after an hour.
+
+    Args:
+        indices: rows of one update, ``[rows of the update]``.
+        lengths: tokens of every row of the data set, ``[rows]``.
+        max_tokens: padded tokens of a micro-batch at most, None for no limit. A longer row goes alone.
+        grid: the shapes to pad to.
+
+    >>> parts = micro_batches(np.arange(4), np.array([9, 33, 9, 33]), max_tokens=64, grid=Grid((8, 32)))
+    >>> [part.tolist() for part in parts]
+    [[1, 3], [0, 2]]
+    """
+    indices = np.asarray(indices, np.int64)
+    by_length = indices[np.argsort(-np.asarray(lengths)[indices].astype(np.int64), kind="stable")]
+    cuts = _cheapest_cuts(n_inputs(np.asarray(lengths)[by_length]).tolist(), max_tokens, grid)
+    return [by_length[start:stop] for start, stop in itertools.pairwise(cuts)]
+
+
+def _cheapest_cuts(widths: list[int], max_tokens: int | None, grid: Grid) -> list[int]:
+    """Where to cut rows of descending ``widths``, by dynamic programming from the last row to the first.
+
+    ``cost[i]`` is the least cost of rows i, i + 1, ...; ``following[i]`` is where the micro-batch that begins with
+    row i ends. Filling micro-batches greedily costs 3% (64 rows an update) to 15% (16 rows)
+    more on log-normal lengths: it leaves a few short rows over for a launch of their own.
+    """
+    count = len(widths)
+    cost = [0] * (count + 1)
+    following = [count] * (count + 1)
+    for start in range(count - 1, -1, -1):
+        best = None
+        for size in range(1, count - start + 1):
+            rows, length = grid.shape(size, widths[start])
+            if size > 1 and not _allowed((rows, length), max_tokens, grid):
+                break
+            here = rows * length + LAUNCH_TOKENS + cost[start + size]
+            if best is None or here <= best:  # of equal costs the larger micro-batch: fewer launches
+                best, cost[start], following[start] = here, here, start + size
+    cuts = [0]
+    while cuts[-1] < count:
+        cuts.append(following[cuts[-1]])
+    return cuts
+
+
+def _allowed(shape: Shape, max_tokens: int | None, grid: Grid) -> bool:
+    return (max_tokens is None or shape[0] * shape[1] <= max_tokens) and (
+        not grid.shapes or shape in grid.shapes
+    )
+
+
+def shape_grid(sampler: Sampler, *, max_tokens: int | None, above: int = 0, cap: int = 24) -> Grid:
+    """A grid of at most ``cap`` shapes for the updates of ``sampler``.
+
+    The first hundred updates are divided on a fine grid, and their shapes reduced by `fewest_shapes`. Only rows of
+    more than ``above`` inputs are considered; packing holds the shorter ones.
+    """
+    lengths, inputs = sampler.lengths, n_inputs(sampler.lengths)
+    fine = length_grid(lengths[inputs > above], 2 * cap)
+    wanted: Counter[Shape] = Counter()
+    for rows in sampler.samples(SAMPLED_UPDATES):
+        for part in micro_batches(rows[inputs[rows] > above], lengths, max_tokens=max_tokens, grid=fine):
+            wanted[fine.shape(len(part), int(inputs[part[0]]))] += 1
+    # The longest row may be in no sampled update. It must find a planned shape when its turn comes.
+    wanted[fine.shape(1, fine.lengths[-1])] += 1
+    return replace(fine, shapes=fewest_shapes(wanted, cap))
