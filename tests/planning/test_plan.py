@@ -1,44 +1,44 @@
-"""The arithmetic of a plan, and what it warns of."""
+"""`Plan`: the facts of a run put together, and its JSON form."""
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from mlxsched.errors import UsageError
-from mlxsched.planning.plan import length_from_epochs, length_from_iters, schedule_warnings, shorten_warmup
-from mlxsched.schedules import warmup_cosine, warmup_linear
-
-
-def test_the_tail_of_an_epoch_is_an_update_too():
-    length = length_from_epochs(rows=10, epochs=2, batch_size=4)
-    assert (length.updates_per_epoch, length.updates) == (3, 6)
+from mlxsched.analysis.findings import Finding
+from mlxsched.config import load_config
+from mlxsched.planning.length import plan_length
+from mlxsched.planning.plan import DataSize, ModelSize, make_plan
+from mlxsched.planning.schedule import resolve_schedule
 
 
-def test_iterations_are_portions_and_the_rest_is_an_update():
-    length = length_from_iters(rows=1000, iters=20, batch_size=4, accumulation=8)
-    assert (length.updates, length.rows_per_update, length.last_rows) == (3, 32, 16)
-    assert any("last update has 16 rows" in text for text in length.warnings)
+def planned(rows=100, valid_rows=20, findings=(), **flags):
+    loaded = load_config(flags=flags)
+    length = plan_length(loaded.config, rows)
+    schedule = resolve_schedule(loaded.config, loaded.origins, length.updates)
+    data = DataSize(rows, valid_rows, 0, tokens=1000, targets=400)
+    return make_plan(loaded.config, length, schedule, data, ModelSize(1000, 100, 0.12345), findings)
 
 
-def test_no_updates_are_refused():
-    with pytest.raises(UsageError, match="--iters"):
-        length_from_iters(rows=10, iters=0, batch_size=4)
+def test_a_plan_in_json_has_findings_beside_notes_and_warnings():
+    note = Finding("memory", "note", "micro-batches of 512 tokens")
+    record = json.loads(json.dumps(planned(findings=[note], batch_size=128, iters=3).to_dict()))
+    assert record["notes"] == ["micro-batches of 512 tokens"]
+    assert [finding["code"] for finding in record["findings"]] == ["memory", "few_rows"]
+    assert record["warnings"] == [record["findings"][1]["evidence"] + ". " + record["findings"][1]["fix"]]
+    assert record["peak_memory_gb"] == 0.123
 
 
-def test_a_ratio_and_a_warmup_that_fits_are_left_alone():
-    assert shorten_warmup(0.3, 100) == (0.3, None)
-    assert shorten_warmup(10, 100) == (10, None)
+def test_the_plan_has_the_lengths_of_the_run():
+    plan = planned(rows=100, batch_size=8, epochs=2)
+    assert (plan.updates, plan.updates_per_epoch, plan.epochs, plan.batch_size) == (26, 13, 2.0, 8)
+    assert plan.schedule["name"] == "warmup_linear" and plan.schedule["steps"] == 26
 
 
-def test_a_schedule_that_cannot_finish_is_warned_of():
-    (text,) = schedule_warnings(warmup_cosine(1e-3, 1000), 1000, 80)
-    assert "1,000 updates and the run has 80" in text and "98%" in text
+def test_only_the_evaluated_rows_count_for_the_interval():
+    assert planned(valid_rows=10_000, batch_size=8, epochs=100).steps_per_eval == 1300
+    assert planned(valid_rows=10_000, batch_size=8, epochs=100, val_batches=2).steps_per_eval == 130
+    assert planned(valid_rows=10_000, steps_per_eval=7).steps_per_eval == 7
 
 
-def test_a_schedule_that_ends_long_before_the_run_is_warned_of():
-    (text,) = schedule_warnings(warmup_linear(1e-3, 5), 5, 40)
-    assert "after 5 of 40 updates" in text
-
-
-def test_a_schedule_made_for_the_run_is_not():
-    assert schedule_warnings(warmup_linear(1e-3, 40), 40, 40) == []
+def test_a_tracker_is_not_sent_anything_and_the_plan_says_so():
+    assert [finding.code for finding in planned(report_to="wandb").findings] == ["tracker"]

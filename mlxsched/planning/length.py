@@ -1,0 +1,129 @@
+"""How long a run is: from rows, epochs or iterations, and batch size to updates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlxsched.analysis.findings import Finding
+from mlxsched.errors import UsageError
+from mlxsched.text import counted
+
+EVALUATIONS = 10  # per run, unless they would cost more than a tenth of it
+
+
+class LengthSettings(Protocol):
+    """The settings that decide the length of a run; a ``RunConfig`` has them."""
+
+    @property
+    def epochs(self) -> float | None: ...
+    @property
+    def iters(self) -> int | None: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def grad_accumulation_steps(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Length:
+    """The length of a run in updates.
+
+    ``last_rows`` is the number of rows of the last update where it has fewer than the others; None otherwise.
+    """
+
+    updates: int
+    updates_per_epoch: int
+    rows_per_update: int
+    last_rows: int | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the data; a fraction if the last pass is cut short."""
+        return self.updates / self.updates_per_epoch
+
+
+def plan_length(settings: LengthSettings, rows: int) -> Length:
+    """The length of a run over ``rows`` training rows, from ``epochs`` or from mlx-lm's ``iters``."""
+    sizes = (settings.batch_size, settings.grad_accumulation_steps)
+    if settings.iters is not None:
+        return length_from_iters(rows, settings.iters, *sizes)
+    return length_from_epochs(rows, settings.epochs or 1.0, *sizes)
+
+
+def length_from_epochs(rows: int, epochs: float, batch_size: int, accumulation: int = 1) -> Length:
+    """``ceil(epochs * ceil(rows / rows_per_update))`` updates: the tail of an epoch is an update too.
+
+    >>> length_from_epochs(100, 3, 8).updates
+    39
+    """
+    per_update = batch_size * accumulation
+    per_epoch = math.ceil(rows / per_update)
+    # Without the 1e-9, 0.1 epochs of 30 updates would round up from 3.0000000000000004 to 4.
+    updates = math.ceil(epochs * per_epoch - 1e-9)
+    if updates < 1:
+        raise UsageError(
+            f"{counted(epochs, 'epoch')} of {counted(rows, 'row')} make no update of {counted(per_update, 'row')}. "
+            "Raise --epochs."
+        )
+    return Length(updates, per_epoch, per_update, findings=_few_rows(rows, per_update))
+
+
+def length_from_iters(rows: int, iters: int, batch_size: int, accumulation: int = 1) -> Length:
+    """``ceil(iters / accumulation)`` updates: an iteration is ``batch_size`` rows, as in mlx-lm.
+
+    mlx-lm drops the iterations after the last full update; here they make one more update, of fewer rows.
+
+    >>> length_from_iters(5000, 1000, batch_size=4, accumulation=8).updates
+    125
+    """
+    if iters < 1:
+        raise UsageError(f"--iters {iters} makes no update. Give at least {accumulation}.")
+    per_update = batch_size * accumulation
+    left = iters % accumulation
+    return Length(
+        math.ceil(iters / accumulation),
+        math.ceil(rows / per_update),
+        per_update,
+        left * batch_size if left else None,
+        _few_rows(rows, per_update) + _last_update(iters, batch_size, accumulation),
+    )
+
+
+def evaluation_interval(updates: int, rows_per_update: int, valid_rows: int) -> int:
+    """Updates between evaluations: ten evaluations per run, fewer if they would take over a tenth of its time.
+
+    Evaluating a row costs about a third of training on it, because there is no backward pass.
+    """
+    affordable = math.ceil(valid_rows / (0.1 * 3 * rows_per_update))
+    return min(max(math.ceil(updates / EVALUATIONS), affordable), updates)
+
+
+def _few_rows(rows: int, per_update: int) -> tuple[Finding, ...]:
+    if rows >= per_update:
+        return ()
+    return (
+        Finding(
+            "few_rows",
+            "warning",
+            f"an update asks for {counted(per_update, 'row')} and the data has {rows}: "
+            "each update is the whole data set",
+            fix="Lower --batch-size or --grad-accumulation-steps, or add rows",
+        ),
+    )
+
+
+def _last_update(iters: int, batch_size: int, accumulation: int) -> tuple[Finding, ...]:
+    left = iters % accumulation
+    if not left:
+        return ()
+    return (
+        Finding(
+            "short_last_update",
+            "warning",
+            f"--iters {iters} is not a multiple of --grad-accumulation-steps {accumulation}: the last update has "
+            f"{counted(left * batch_size, 'row')} instead of {accumulation * batch_size}",
+        ),
+    )

@@ -1,0 +1,120 @@
+"""The resolver: which schedule a run gets, and what it says of settings that don't do what they seem to."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mlxsched.config import load_config
+from mlxsched.errors import ConfigError
+from mlxsched.planning.schedule import highest_rate, resolve_schedule
+from mlxsched.schedules import warmup_cosine, warmup_linear
+
+OWN = "cosine(1e-3, 500)"
+
+
+def resolved(updates=500, preset=None, given=None, **flags):
+    loaded = load_config(preset=preset, flags=flags)
+    return resolve_schedule(loaded.config, loaded.origins, updates, given)
+
+
+def codes(**settings):
+    return [finding.code for finding in resolved(**settings).findings]
+
+
+def told(**flags):
+    return [str(finding) for finding in resolved(**flags).findings]
+
+
+def test_a_schedule_with_a_peak_of_its_own_ignores_the_flags_and_says_so():
+    end = f"has no effect: the schedule '{OWN}' has its own, or none"
+    assert told(schedule=OWN, learning_rate=1e-4, warmup=10) == [
+        f"learning_rate (--learning-rate) {end}",
+        f"warmup (--warmup) {end}",
+    ]
+
+
+def test_so_does_one_without_an_end():
+    # The end above the peak is no reason to warn: the schedule never reaches it.
+    assert codes(schedule="constant", end_lr=1e-3) == ["without_effect"]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"schedule": OWN, "end_lr": 0.0},
+        {"schedule": "wsd", "learning_rate": 1e-4, "warmup": 10, "end_lr": 1e-6},
+        {"schedule": "plateau(patience=1)", "learning_rate": 1e-4, "warmup": 10},
+        {"schedule": "one_cycle", "learning_rate": 1e-4, "warmup": 0.1},
+        {"schedule": {"name": "cosine", "end": 1e-6}, "learning_rate": 1e-4, "warmup": 0},
+        {"lr_schedule": {"name": "cosine_decay", "arguments": [1e-5, 500]}},
+    ],
+)
+def test_nothing_is_said_of_settings_that_count(flags):
+    assert told(**flags) == []
+
+
+def test_an_end_above_the_peak_is_warned_of():
+    assert codes(learning_rate=1e-4, end_lr=1e-3) == ["end_above_peak"]
+    assert codes(learning_rate=1e-4, end_lr=1e-4) == []
+
+
+@pytest.mark.parametrize(("updates", "warmup"), [(4000, 100), (400, 40), (100, 10), (12, 1)])
+def test_a_preset_s_warmup_is_cut_to_a_tenth_of_the_run(updates, warmup):
+    made = resolved(updates, preset="lora")
+    assert (made.warmup, made.schedule.warmup) == (warmup, warmup)
+    assert [finding.code for finding in made.findings] == ["warmup_shortened"] * (warmup < 100)
+
+
+def test_a_warmup_of_the_user_s_own_must_fit():
+    assert resolved(100, warmup=99).warmup == 99
+    with pytest.raises(ConfigError, match="`warmup` must be below `steps`; got 100 and 100. Lower --warmup"):
+        resolved(100, warmup=100)
+
+
+def test_a_ratio_of_warmup_is_left_alone():
+    assert resolved(100, preset="one-cycle").warmup == 30
+
+
+def test_a_family_with_its_own_warmup_keeps_it_by_default():
+    assert resolved(100, schedule="one_cycle").warmup == 30
+    assert resolved(100, schedule="one_cycle", warmup=10).warmup == 10
+
+
+def test_a_given_schedule_takes_precedence():
+    schedule = warmup_cosine(1e-2, 500, 7)
+    made = resolved(given=schedule)
+    assert (made.schedule, made.warmup, made.peak) == (schedule, 7, 1e-2)
+
+
+def test_the_peak_is_exact():
+    # A sample of 200 points misses the end of this warmup by 0.5%.
+    assert resolved(3000, warmup=137, learning_rate=1e-3).peak == 1e-3
+    assert resolved(3000, given=lambda step: 1.0 if step == 137 else 0.5).peak == 1.0
+    assert resolved(50, given=warmup_linear(1e-3, 500, 100)).peak == warmup_linear(1e-3, 500, 100)(49)
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3, 200])
+def test_the_peak_is_that_of_the_updates_which_are_made(updates):
+    schedule = warmup_cosine(1e-3, 200, 100)
+    assert math.isclose(highest_rate(schedule, updates), max(schedule(step) for step in range(updates)))
+
+
+def test_a_schedule_that_cannot_finish_is_warned_of():
+    (finding,) = resolved(80, given=warmup_cosine(1e-3, 1000)).findings
+    assert finding.code == "never_ends"
+    assert "1,000 updates and the run has 80" in finding.evidence and "98%" in finding.evidence
+
+
+def test_a_schedule_that_ends_long_before_the_run_is_warned_of():
+    (finding,) = resolved(40, given=warmup_linear(1e-3, 5)).findings
+    assert finding.code == "ends_early" and "after 5 of 40 updates" in finding.evidence
+
+
+def test_a_schedule_that_never_leaves_zero_is_warned_of():
+    assert [finding.code for finding in resolved(40, given=lambda step: 0.0).findings] == ["zero_rate"]
+
+
+def test_a_schedule_made_for_the_run_is_not_warned_of():
+    assert resolved(40, given=warmup_linear(1e-3, 40)).findings == ()
