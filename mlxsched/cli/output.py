@@ -6,10 +6,12 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from mlxsched.runs.json_file import finite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,21 +29,6 @@ def safe(text: str) -> str:
     'red\\tand plain'
     """
     return _CONTROL.sub("", text)
-
-
-def finite(value: Any) -> Any:
-    """Return ``value`` with every non-finite float, at any depth, replaced by None: JSON has no NaN.
-
-    >>> finite({"loss": float("nan"), "rates": [1e-4, float("inf")]})
-    {'loss': None, 'rates': [0.0001, None]}
-    """
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value
 
 
 def rate(value: float) -> str:

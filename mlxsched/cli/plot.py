@@ -101,8 +101,9 @@ def _chart(sources: Sequence[Planned | Recorded], points: int | None, log: bool)
     """One chart of all sources, schedules before runs."""
     from mlxsched.render.chart import overlay
     from mlxsched.render.curves import POINTS, schedule_chart
-    from mlxsched.render.run_chart import read_recording, run_chart
+    from mlxsched.render.run_chart import run_chart
     from mlxsched.render.sources import Planned, Recorded
+    from mlxsched.runs.recording import read_recording
 
     charts = []
     planned = [source for source in sources if isinstance(source, Planned)]
@@ -140,13 +141,15 @@ def _record(source: Planned | Recorded, points: int | None) -> dict[str, Any]:
 
 
 def _run_record(directory: Path) -> dict[str, Any]:
-    from mlxsched.render.run_chart import read_recording
+    from mlxsched.runs.recording import read_recording
 
     recording = read_recording(directory)
+    recording.require_updates()
+    rates = recording.train.curve("lr")
     return {
         "name": recording.name,
-        "steps": recording.rate.updates,
-        "values": recording.rate.values,
-        "loss": dataclasses.asdict(recording.loss),
-        "eval_loss": dataclasses.asdict(recording.eval_loss),
+        "steps": rates.updates,
+        "values": rates.values,
+        "loss": dataclasses.asdict(recording.train.curve("loss")),
+        "eval_loss": dataclasses.asdict(recording.evaluations.curve("loss")),
     }

@@ -27,6 +27,7 @@ import numpy as np
 from mlx_lm.tuner.callbacks import TrainingCallback
 
 from mlxsched.errors import DataError, UsageError
+from mlxsched.runs.events import Evaluated, UpdateMade
 from mlxsched.runs.metrics import MetricsWriter
 from mlxsched.schedules import from_dict, from_mlx_lm
 from mlxsched.schedules.base import Schedule
@@ -175,15 +176,14 @@ class MetricsCallback(TrainingCallback):
         """One ``train`` record, for the update made last; the loss is the mean since the report before."""
         targets = int(train_info["trained_tokens"])
         self._writer.write(
-            {
-                "kind": "train",
-                "update": max(train_info["iteration"] // self._accumulation - 1, 0),
-                "loss": float(train_info["train_loss"]),
-                "lr": float(train_info["learning_rate"]),
-                "targets": targets - self._targets,
-                "tokens_per_second": float(train_info["tokens_per_second"]),
-                "peak_memory_gb": float(train_info["peak_memory"]),
-            }
+            UpdateMade.partial_record(
+                update=max(train_info["iteration"] // self._accumulation - 1, 0),
+                loss=float(train_info["train_loss"]),
+                lr=float(train_info["learning_rate"]),
+                targets=targets - self._targets,
+                tokens_per_second=float(train_info["tokens_per_second"]),
+                peak_memory_gb=float(train_info["peak_memory"]),
+            )
         )
         self._targets = targets
         if self._wrapped is not None:
@@ -193,13 +193,12 @@ class MetricsCallback(TrainingCallback):
         """One ``eval`` record, with the number of updates made before it."""
         value = float(val_info["val_loss"])
         self._writer.write(
-            {
-                "kind": "eval",
-                "update": val_info["iteration"] // self._accumulation,
-                "loss": value,
-                "perplexity": math.exp(min(value, 700.0)),
-                "seconds": float(val_info["val_time"]),
-            }
+            Evaluated.partial_record(
+                update=val_info["iteration"] // self._accumulation,
+                loss=value,
+                perplexity=math.exp(min(value, 700.0)),
+                seconds=float(val_info["val_time"]),
+            )
         )
         if self._wrapped is not None:
             self._wrapped.on_val_loss_report(val_info)

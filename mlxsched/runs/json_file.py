@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlxsched.errors import UserError
@@ -49,6 +50,21 @@ def read_object(path: Path, *, largest: int = LARGEST) -> dict[str, object]:
     value = _parse(path, content)
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object; got {type(value).__name__}.")
+    return value
+
+
+def finite(value: object) -> object:
+    """`value` with every non-finite float, at any depth, replaced by None: JSON has no NaN.
+
+    >>> finite({"loss": float("nan"), "rates": [1e-4, float("inf")]})
+    {'loss': None, 'rates': [0.0001, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
     return value
 
 

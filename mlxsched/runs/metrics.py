@@ -1,34 +1,52 @@
-"""``metrics.jsonl``: one record a line, only ever whole, and cut back to a checkpoint at a resume.
+"""``metrics.jsonl``: one record a line, always complete, and cut back to a checkpoint by a resume.
 
-Every record has ``kind`` (``train``, ``eval`` or ``event``) and ``update``; the other keys are those of the kind
-(DESIGN section 8). A number that isn't finite is written as ``null``, since JSON has none.
+Every record has ``kind`` and ``update``; the other keys are the fields of that kind's event (`mlxsched.runs.events`).
+A number that is not finite is written as ``null``, since JSON has no NaN.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from mlxsched.errors import DataError
 from mlxsched.runs.atomic import StorageError, storage_errors, sync_file, write_all
-from mlxsched.runs.json_file import open_plain_file, reading_errors
+from mlxsched.runs.events import KINDS, Event, Record, update_of
+from mlxsched.runs.json_file import LARGEST, finite, open_plain_file, reading_errors
 
-Record = dict[str, object]
+__all__ = ["START", "MetricsWriter", "Position", "Record", "format_record", "read_metrics", "read_records"]
 
-KINDS = ("train", "eval", "event")
+LONGEST_LINE = LARGEST
+"""A file without line ends (a sparse one of 6 GB, say) must not end up in memory as one line."""
+_TAIL = 64
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a reader has got: an offset in bytes, and the bytes before it, which show whether the file changed.
+
+    A resume cuts the file back and writes it again. The offset alone would not show that once the file has grown past
+    it; the end of the last record, with its times in it, does.
+    """
+
+    offset: int = 0
+    tail: bytes = b""
+
+
+START = Position()
 
 
 class MetricsWriter:
-    """Appends records to the file `path`, which is made when it isn't there.
+    """Appends records to the file `path`, which is created when it is missing.
 
     A record reaches the operating system in one call, so it survives the process; `sync` makes it survive the
-    machine. The tail of a record that a crash has torn is cut off when the file is opened.
+    machine. A record that a crash tore is cut off when the file is opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +63,7 @@ class MetricsWriter:
         return self._position
 
     def write(self, record: Mapping[str, object]) -> None:
-        """Append one record, whole or not at all. Raises `StorageError`, after which one may go on writing."""
+        """Append one record, whole or not at all. Raises `StorageError`; the next `write` may succeed."""
         line = format_record(record)
         try:
             with storage_errors(self._path):
@@ -55,8 +73,14 @@ class MetricsWriter:
             raise
         self._position += len(line)
 
+    def record(self, event: Event) -> None:
+        """Append the record of `event`, if it has one; this method is the sink that records a run."""
+        record = event.record()
+        if record is not None:
+            self.write(record)
+
     def sync(self) -> None:
-        """Flush to the disk, and notice a file that was deleted or replaced under us (`StorageError`)."""
+        """Flush to the disk. Raises `StorageError` also when the file was deleted or replaced meanwhile."""
         with storage_errors(self._path):
             sync_file(self._descriptor)
             on_disk, ours = os.lstat(self._path), os.fstat(self._descriptor)
@@ -102,7 +126,7 @@ class MetricsWriter:
         self.close()
 
     def _cut_back(self) -> None:
-        with contextlib.suppress(OSError):  # readers leave a torn tail out, and the next opening cuts it
+        with contextlib.suppress(OSError):  # readers skip a torn tail, and the next opening cuts it off
             os.ftruncate(self._descriptor, self._position)
 
     def _is_boundary(self, position: int) -> bool:
@@ -124,43 +148,62 @@ def format_record(record: Mapping[str, object]) -> bytes:
         raise ValueError(
             f"A record needs a kind of {', '.join(KINDS)} and an update of 0 or more; got {record!r}"
         )
-    return json.dumps(_finite(record), ensure_ascii=True, allow_nan=False).encode() + b"\n"
+    return json.dumps(finite(record), ensure_ascii=True, allow_nan=False).encode() + b"\n"
 
 
 def read_metrics(path: Path) -> list[Record]:
     """The records of a ``metrics.jsonl``, also of one that is being written; no file means no records.
 
-    A last line that a crash has torn is left out. Raises `DataError` with ``file:line`` for another line that is
-    not a record, and `UserError` for a file that cannot be read.
+    A last line that a crash tore is skipped. Raises `DataError` with ``file:line`` for any other line that is not a
+    record, and `UserError` for a file that cannot be read.
+    """
+    return [record for record, _ in read_records(path)]
+
+
+def read_records(path: Path, start: int = 0) -> Iterator[tuple[Record, int]]:
+    """Each record from the offset `start` on (the end of a record), with the offset at which its line ends.
+
+    One line is in memory at a time. See `read_metrics` for what is raised.
     """
     path = Path(path)
     if not os.path.lexists(path):
-        return []
-    return [record for record, _ in _records(path)]
-
-
-def _records(path: Path) -> list[tuple[Record, int]]:
-    """Each record with the position at which its line ends."""
+        return
+    bad: tuple[int, bytes] | None = None  # forgiven as long as no line follows it
     with open(open_plain_file(path), "rb") as file, reading_errors(path):
-        lines = file.read().split(b"\n")
-    records: list[tuple[Record, int]] = []
-    position = 0
-    for number, line in enumerate(lines[:-1], start=1):  # the last is empty, or torn
-        position += len(line) + 1
-        record = _parse(line)
-        if record is not None:
-            records.append((record, position))
-        elif number < len(lines) - 1:
-            raise DataError(
-                f"{path}:{number} is not a record of mlxsched: {_shortened(line)}. Remove the line."
-            )
-    return records
+        file.seek(start)
+        end = start
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
+            if not line.endswith(b"\n"):
+                if len(line) < LONGEST_LINE:
+                    return  # torn, or being written
+                bad = number, line
+            if bad is not None:
+                raise DataError(_bad_line(path, start, *bad))
+            end += len(line)
+            record = _parse(line)
+            if record is None:
+                bad = number, line
+            else:
+                yield record, end
+
+
+def position_at(path: Path, offset: int) -> Position:
+    """The `Position` at `offset`, the end of a record of the file `path`."""
+    first = max(0, offset - _TAIL)
+    with open(open_plain_file(path), "rb") as file, reading_errors(path):
+        file.seek(first)
+        return Position(offset, file.read(offset - first))
+
+
+def _bad_line(path: Path, start: int, number: int, line: bytes) -> str:
+    where = f"{path}:{number}" if start == 0 else f"{path}, line {number} after byte {start},"
+    return f"{where} is not a record of mlxsched: {_shortened(line)}. Remove the line."
 
 
 def _position_after(path: Path, update: int) -> int:
     position = 0
-    for record, end in _records(path):
-        if int(str(record["update"])) > update:
+    for record, end in read_records(path):
+        if update_of(record["update"]) > update:
             break
         position = end
     return position
@@ -175,30 +218,26 @@ def _parse(line: bytes) -> Record | None:
 
 
 def _is_record(record: Mapping[str, object]) -> bool:
-    update = record.get("update")
-    whole = isinstance(update, int) and not isinstance(update, bool) and update >= 0
-    return whole and record.get("kind") in KINDS
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
+    try:
+        update_of(record.get("update"))
+    except ValueError:
+        return False
+    return record.get("kind") in KINDS
 
 
 def _shortened(line: bytes) -> str:
-    text = line.decode("utf-8", "replace")
+    text = line[:200].decode("utf-8", "replace")
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
 def _end_of_last_line(descriptor: int) -> int:
-    """The position behind the last newline, looked for from the end."""
-    end = os.fstat(descriptor).st_size
+    """The position after the last newline, searched from the end of the file."""
+    end = size = os.fstat(descriptor).st_size
     while end > 0:
+        if size - end > LONGEST_LINE:
+            raise DataError(
+                "metrics.jsonl ends in a line of more than 16 MiB. It is damaged: remove that line."
+            )
         start = max(0, end - 65536)
         found = os.pread(descriptor, end - start, start).rfind(b"\n")
         if found >= 0:

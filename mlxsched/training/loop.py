@@ -19,7 +19,7 @@ from mlxsched.model.fast.forward_path import PLAIN_WAY, Way
 from mlxsched.model.generate import answer_all, exact_match
 from mlxsched.model.trees import flatten, unflatten
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.runs.events import Evaluated, Event, Notice, Tick, UpdateMade
+from mlxsched.runs.events import Evaluated, Event, Notice, Sink, Tick, UpdateMade
 from mlxsched.text import counted
 from mlxsched.training.acceleration import ways_of_run
 from mlxsched.training.batch_loader import BatchLoader, UpdateRows
@@ -29,8 +29,6 @@ from mlxsched.training.optimizers import GroupedOptimizer, group_tensors
 from mlxsched.training.progress import Progress
 from mlxsched.training.session import Session
 from mlxsched.training.step import UpdateStep
-
-Emit = Callable[[Event], None]
 
 
 class Trainer:
@@ -44,7 +42,7 @@ class Trainer:
         self,
         session: Session,
         run: RunDirectory,
-        emit: Emit,
+        emit: Sink,
         *,
         stop_signal: Callable[[], int] = lambda: 0,
         between_updates: Callable[[Callable[[], None]], list[Event]] = lambda save: [],
@@ -325,7 +323,7 @@ class Trainer:
     # Telling
 
     def _report(self, event: Event) -> None:
-        self.run.metrics.write(event.record())
+        self.run.metrics.record(event)
         self._emit(event)
 
     def _note(self, text: str) -> None:
@@ -339,7 +337,7 @@ class Trainer:
         known = {record.get("message") for record in self.run.read_metrics() if record.get("code") == "note"}
         for text in dict.fromkeys(self._unrecorded):
             if text not in known:
-                self.run.metrics.write(Notice(self.progress.update, "note", text).record())
+                self.run.metrics.record(Notice(self.progress.update, "note", text))
         self._unrecorded.clear()
 
     def _doing(self, what: str) -> Callable[[int, int], None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,11 @@ from mlxsched.platform.machine import versions
 from mlxsched.platform.signals import StopRequest
 from mlxsched.runs.atomic import StorageError
 from mlxsched.runs.directory import DEFAULT_ROOT, RunDirectory, free_space_check, next_run_name
-from mlxsched.runs.events import Event
+from mlxsched.runs.events import Sink
 from mlxsched.training.host import Host, limits
 from mlxsched.training.loop import Trainer
 from mlxsched.training.progress import Progress
 from mlxsched.training.session import Session
-
-Emit = Callable[[Event], None]
 
 
 def run_path(config: RunConfig, preset: str | None) -> Path:
@@ -102,7 +100,7 @@ def refuse_changes(run: RunDirectory, session: Session, *, force: bool) -> list[
 def execute(
     session: Session,
     run: RunDirectory,
-    emit: Emit,
+    emit: Sink,
     *,
     resume: bool = False,
     stop: StopRequest | None = None,
