@@ -1,4 +1,4 @@
-"""Which short cuts each architecture of the installed mlx-lm takes, found by the self-check on a tiny random model.
+"""Which optimizations each architecture of the installed mlx-lm takes, found by the self-check on a tiny random model.
 
 Run it with `python benchmarks/architectures.py > docs/architectures.md`; with names, only those are tried.
 What the self-check lets pass is compared with the plain path once more, on other rows and in other shapes.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import multiprocessing
 import sys
 from collections import Counter
@@ -18,13 +19,15 @@ from mlxsched.platform import blas
 
 blas.preload()
 
-import numpy as np  # noqa: E402  after the BLAS
+import mlx.core as mx  # noqa: E402  after the BLAS
+import numpy as np  # noqa: E402
 from tiny_models import KEYS, REASONS, VOCABULARY, build  # noqa: E402
 
 from mlxsched.data.batching.packing import Packing  # noqa: E402
 from mlxsched.data.rows import COLUMNS, Rows, RowsWriter, from_buffers  # noqa: E402
-from mlxsched.model.fast.self_check import SelfCheck, Wanted, choose_path, packed_if_right  # noqa: E402
-from mlxsched.model.loss import PLAIN_LOSS  # noqa: E402
+from mlxsched.model.fast.selection import choose_path, with_packing  # noqa: E402
+from mlxsched.model.fast.self_check import SelfCheck  # noqa: E402
+from mlxsched.model.trees import Tensors  # noqa: E402
 
 TOO_LONG = 120  # seconds
 NOT_TRIED = "not tried"
@@ -55,8 +58,8 @@ class Line:
     packing: str = NOT_TRIED
 
     def __str__(self) -> str:
-        short_cuts = f"{self.head} | {self.prefix} | {self.checkpoint} | {self.packing}"
-        return f"| {self.kind} | {short_cuts} | {self.remark.replace('|', '/')} |"
+        cells = f"{self.head} | {self.prefix} | {self.checkpoint} | {self.packing}"
+        return f"| {self.kind} | {cells} | {self.remark.replace('|', '/')} |"
 
 
 def not_tried(kind: str, reason: str) -> Line:
@@ -65,27 +68,31 @@ def not_tried(kind: str, reason: str) -> Line:
 
 
 def tried(kind: str) -> Line:
-    """Choose short cuts for an architecture as a run does, and check the choice on other rows."""
+    """Choose optimizations for an architecture as a run does, and check the choice on other rows."""
     try:
         with contextlib.redirect_stdout(sys.stderr):  # some modules print when they are imported
             model = build(kind)
-        check = SelfCheck(model, random_rows(0), PLAIN_LOSS)
+        check = SelfCheck(model, random_rows(0))
     except (Exception, SystemExit) as error:  # noqa: BLE001 whatever a module does when it lacks something
         reason = REASONS.get(kind) or f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
         return not_tried(kind, reason)
-    if not check.usable:
+    if not _finite(*check.expected):
         return not_tried(kind, "the plain path's own loss or gradients are not finite")
     notes = [REASONS[kind]] if kind in REASONS else []
     if kind in KEYS:
         notes.append(f"LoRA on {', '.join(KEYS[kind])}, for mlx-lm's own choice breaks the model")
-    route = choose_path(check, model, Wanted(prefix=True, checkpoint=1), notes.append)
-    packed = SelfCheck(model, random_rows(0), PLAIN_LOSS, packing=LINES)
-    route = packed_if_right(packed, route, LINES, notes.append)
-    wrong = SelfCheck(model, random_rows(1), PLAIN_LOSS, packing=route.packing).complaint(route)
-    head = "no" if route.head is None else "in chunks" if route.chunk else "gathered"
-    taken = route.tap, route.checkpoint, route.packing
-    prefix, checkpoint, packing = ("yes" if short_cut else "no" for short_cut in taken)
+    path = choose_path(check, notes.append, prefix=True, checkpoint=1)
+    packed = SelfCheck(model, random_rows(0), packing=LINES)
+    path = with_packing(packed, path, LINES, notes.append)
+    wrong = SelfCheck(model, random_rows(1), packing=path.packing).disagreement(path)
+    head = "no" if path.head is None else "in chunks" if path.chunk else "gathered"
+    taken = path.boundary, path.checkpoint, path.packing
+    prefix, checkpoint, packing = ("yes" if used else "no" for used in taken)
     return Line(kind, head, prefix, checkpoint, f"WRONG: {wrong}" if wrong else "; ".join(notes), packing)
+
+
+def _finite(loss: float, gradients: Tensors) -> bool:
+    return math.isfinite(loss) and all(mx.isfinite(g).all().item() for g in gradients.values())
 
 
 def in_a_process(kind: str) -> Line:
@@ -130,13 +137,13 @@ def main() -> None:
     checkpoints = sum(line.checkpoint == "yes" for line in tried_lines)
     packings = sum(line.packing == "yes" for line in tried_lines)
     wrong = sum(line.remark.startswith("WRONG") for line in tried_lines)
-    print(f"""# Short cuts by architecture
+    print(f"""# Optimizations by architecture
 
 Made by `python benchmarks/architectures.py` with mlx-lm {mlx_lm.__version__}: a tiny random model of each
 architecture, LoRA on the upper half of its layers, float32. **Head**: the loss only at targets, the logits in
-chunks or (where what is behind the projection forbids it) gathered. **Prefix**: outputs of the frozen layers kept.
-**Checkpointing**: every layer computed again in the backward pass. **Packing**: several rows in a line.
-A short cut that is not right is found by the self-check at the start of a run and not taken.
+chunks or (where what is behind the projection forbids it) gathered. **Prefix**: frozen-prefix activations stored.
+**Checkpointing**: every layer recomputed in the backward pass. **Packing**: sequence packing.
+At the start of a run the self-check finds an optimization that is wrong for the model, and the run goes without.
 
 Of {len(lines)} architectures {len(tried_lines)} could be built tiny; head in chunks in {counts["in chunks"]}, gathered
 in {counts["gathered"]}, plain in {counts["no"]}; prefix in {prefixes}; checkpointing in {checkpoints}; packing in {packings}.

@@ -38,7 +38,7 @@ from mlxsched.model.fast.frozen_prefix import PrefixBoundary, find_boundary  # n
 from mlxsched.model.fast.head import find_head  # noqa: E402
 from mlxsched.model.fast.patching import NotApplicable  # noqa: E402
 from mlxsched.model.trees import flatten, n_bytes  # noqa: E402
-from mlxsched.planning.memory_model import FACTORS, Factors, ModelShape, Way, peak_above_weights  # noqa: E402
+from mlxsched.planning.memory_model import FACTORS, Factors, ModelShape, Workload, peak_above_weights  # noqa: E402
 from mlxsched.training.optimizers import group_tensors  # noqa: E402
 from mlxsched.training.step import UpdateStep  # noqa: E402
 
@@ -90,7 +90,7 @@ class Point:
 
     name: str
     shape: ModelShape
-    way: Way
+    way: Workload
     batch: tuple[int, int, int]
     measured: int
 
@@ -105,17 +105,17 @@ def points(case: Case) -> Iterator[Point]:
     model = random_model(config, case.kind)
     adapters.attach(model, "full" if case.full else "lora", case.trained, LORA, 0)
     trained_bytes = n_bytes(model.trainable_parameters())
-    for name, route in ways(model).items():
-        way = Way(case.trained, trained_bytes, route.head is not None, route.chunk, route.checkpoint)
+    for name, path in ways(model).items():
+        way = Workload(case.trained, trained_bytes, path.head is not None, path.chunk, path.checkpoint)
         for rows, length, share in case.batches:
             count = rows * length
-            if route.blocks:
-                way = dataclasses.replace(way, scores=route.blocks.shares(length))
+            if path.blocks:
+                way = dataclasses.replace(way, scores=path.blocks.shares(length))
             targets = int(share * count)
             label = f"{case.shape} {case.kind}{' full' if case.full else ''}, {case.trained} layers, {name}"
             batch = (rows, length, padded_targets(targets, count))
             yield Point(
-                label, ModelShape.of(config), way, batch, measured(model, route, rows, length, targets)
+                label, ModelShape.of(config), way, batch, measured(model, path, rows, length, targets)
             )
 
 
@@ -137,17 +137,17 @@ def ways(model: Any) -> dict[str, ForwardPath]:
     return found
 
 
-class _NoStates:
-    """Stands for the stored outputs of frozen layers in front of ``tap``."""
+class _Zeros:
+    """Stands for the stored outputs of frozen layers at ``boundary``."""
 
-    def __init__(self, tap: PrefixBoundary) -> None:
-        self._tap = tap
+    def __init__(self, boundary: PrefixBoundary) -> None:
+        self._boundary = boundary
 
     def batch(self, _: Any, shape: tuple[int, int], _places: Any = None) -> mx.array:
-        return mx.zeros((*shape, self._tap.width), self._tap.dtype)
+        return mx.zeros((*shape, self._boundary.width), self._boundary.dtype)
 
 
-def measured(model: Any, route: ForwardPath, rows: int, length: int, targets: int) -> int:
+def measured(model: Any, path: ForwardPath, rows: int, length: int, targets: int) -> int:
     """The peak above the weights of an update of two micro-batches."""
     batch = random_batch(rows, length, targets)
     gc.collect()
@@ -159,11 +159,12 @@ def measured(model: Any, route: ForwardPath, rows: int, length: int, targets: in
     optimizer = group_tensors(tensors, "adamw", {})
     packed = optimizer.pack(tensors)
     state = optimizer.init(packed)
-    step = UpdateStep(model, optimizer, route.loss(), max_grad_norm=1.0)
-    layout: Any = route.layout(_NoStates(route.tap) if route.tap else None)  # type: ignore[arg-type]
+    if path.boundary:
+        path = dataclasses.replace(path, activations=_Zeros(path.boundary))
+    step = UpdateStep(model, optimizer, path.loss, max_grad_norm=1.0)
     sums = step.zeros(packed)
     for _ in range(2):
-        sums = step.add(packed, sums, *layout(batch, 2.0 * targets))
+        sums = step.add(packed, sums, *path.arrays(batch, 2.0 * targets))
         mx.async_eval(sums)
     mx.eval(step.apply(packed, state, sums, 1e-4))
     model.update(kept)

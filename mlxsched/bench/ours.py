@@ -15,7 +15,7 @@ from mlxsched.bench.measured import Measured, Moment, PeakMemory
 from mlxsched.data.batching.plan import batching_stats
 from mlxsched.model.evaluate import Evaluator
 from mlxsched.runs.events import Event, Notice, UpdateMade
-from mlxsched.training.acceleration import way_to_measure
+from mlxsched.training.acceleration import evaluation_path
 from mlxsched.training.loop import Trainer
 from mlxsched.training.run import create_run
 from mlxsched.training.session import Session
@@ -78,12 +78,12 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Me
 def evaluate(session: Session, times: int = 2) -> tuple[list[float], float]:
     """Seconds of each of ``times`` evaluations of the training rows by one evaluator, and the loss."""
     model, rows = session.loaded.model, session.train_rows
-    way = way_to_measure(model, rows, lambda text: None)
+    path = evaluation_path(model, rows)
     tree = model.trainable_parameters()
     evaluator, seconds, loss = None, [], 0.0
     for _ in range(times):
         started = Moment.now()
-        evaluator = evaluator or Evaluator(model, rows, way, max_tokens=session.micro_batch_tokens)
+        evaluator = evaluator or Evaluator(model, rows, path, max_tokens=session.micro_batch_tokens)
         loss = evaluator(tree).loss
         seconds.append(Moment.now().since(started))
     return seconds, loss

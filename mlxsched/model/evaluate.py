@@ -15,7 +15,7 @@ from mlxsched.data.batching.batches import collate
 from mlxsched.data.batching.grid import Grid, length_grid
 from mlxsched.data.batching.partition import micro_batches
 from mlxsched.data.rows import Rows
-from mlxsched.model.fast.forward_path import PLAIN_WAY, Way
+from mlxsched.model.fast.forward_path import PLAIN, ForwardPath
 
 OnProgress = Callable[[int, int], None]
 
@@ -42,18 +42,24 @@ def perplexity(loss: float) -> float:
 class Evaluator:
     """The loss of ``model`` on fixed rows, in micro-batches of at most ``max_tokens`` padded tokens.
 
-    ``way`` is how they go through the model; ``limit`` takes the first so many rows only.
+    ``path`` is how they go through the model; ``limit`` takes only that many rows, from the first.
     """
 
     def __init__(
-        self, model: Module, rows: Rows, way: Way = PLAIN_WAY, *, max_tokens: int, limit: int | None = None
+        self,
+        model: Module,
+        rows: Rows,
+        path: ForwardPath = PLAIN,
+        *,
+        max_tokens: int,
+        limit: int | None = None,
     ) -> None:
-        self._model, self._rows, self._way = model, rows, way
+        self._model, self._rows, self._path = model, rows, path
         count = len(rows) if limit is None else min(limit, len(rows))
         self._grid: Grid = length_grid(rows.lengths[:count])
         self._batches = micro_batches(np.arange(count), rows.lengths, max_tokens=max_tokens, grid=self._grid)
         self.n_rows = count
-        self._sum: Any = mx.compile(self._loss_sum) if way.compiled else self._loss_sum
+        self._sum: Any = mx.compile(self._loss_sum) if path.compiled else self._loss_sum
 
     def __call__(self, tree: Any, on_progress: OnProgress | None = None) -> LossResult:
         """Evaluate with ``tree`` as the trainable parameters; the module holds them afterwards."""
@@ -63,7 +69,7 @@ class Evaluator:
         try:
             for indices in self._batches:
                 batch = collate(self._rows, indices, self._grid)
-                sums.append(self._sum(tree, *self._way.layout(batch, 1.0)))
+                sums.append(self._sum(tree, *self._path.arrays(batch, 1.0)))
                 mx.async_eval(sums[-1])
                 mx.eval(sums[-2:-1])  # one batch is laid out while the device works on the one before
                 targets += batch.n_targets
@@ -78,4 +84,4 @@ class Evaluator:
 
     def _loss_sum(self, tree: Any, *arrays: mx.array) -> mx.array:
         self._model.update(tree)
-        return self._way.loss(self._model, *arrays)
+        return self._path.loss(self._model, *arrays)

@@ -82,7 +82,7 @@ def _intermediate(config: Mapping[str, Any], hidden: int) -> int:
 
 
 @dataclass(frozen=True)
-class Way:
+class Workload:
     """How micro-batches go through the model.
 
     ``trained``: layers from the first trained one on.  ``trained_bytes``: of what is trained.  ``gathered``: logits
@@ -101,7 +101,7 @@ class Way:
 
 
 def peak_above_weights(
-    shape: ModelShape, way: Way, rows: int, length: int, targets: int, factors: Factors = FACTORS
+    shape: ModelShape, way: Workload, rows: int, length: int, targets: int, factors: Factors = FACTORS
 ) -> int:
     """Bytes beside the weights at the peak of an update with micro-batches of ``rows`` rows of ``length`` inputs.
 
@@ -142,7 +142,7 @@ def _working(shape: ModelShape, seen: float, factors: Factors) -> float:
     )
 
 
-def _head(shape: ModelShape, way: Way, tokens: int, targets: int, factors: Factors) -> float:
+def _head(shape: ModelShape, way: Workload, tokens: int, targets: int, factors: Factors) -> float:
     """Bytes of the logits and their gradient, which are float32."""
     if not way.gathered:
         return 4 * factors.logits_plain * tokens * shape.vocabulary

@@ -1,20 +1,20 @@
-"""The short cuts of a run: what its config and plan ask for, checked, with the stores that they need."""
+"""The forward paths of a run: what its config and plan ask for, checked, with the stores that they need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlx.nn.layers.base import Module
 
 from mlxsched.data.batching.plan import MAX_PACK_WIDTH
 from mlxsched.data.rows import Rows
 from mlxsched.model.fast.activation_files import SharedFolder
-from mlxsched.model.fast.forward_path import ForwardPath, Way, bound
-from mlxsched.model.fast.prefix_activations import PrefixActivations, Store, make_activations
-from mlxsched.model.fast.self_check import Note, SelfCheck, Wanted, choose_path, packed_if_right
+from mlxsched.model.fast.forward_path import ForwardPath
+from mlxsched.model.fast.prefix_activations import ActivationStore, make_activations
+from mlxsched.model.fast.selection import PACKING, PREFIX, Note, choose_path, with_packing
+from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.loss import PLAIN_LOSS, LossOptions
 
 if TYPE_CHECKING:
@@ -22,40 +22,61 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ways:
-    """The ways of a run's training and validation rows through the model."""
+class Acceleration:
+    """The forward paths of the training rows and of the validation rows."""
 
-    training: Way
-    validation: Way
+    training: ForwardPath
+    validation: ForwardPath
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """Plain data for ``run.json``, each as `ForwardPath.describe` gives it."""
+        return {"training": self.training.describe(), "validation": self.validation.describe()}
 
 
-def ways_of_run(session: Session, directory: Path, note: Note) -> Ways:
-    """The fastest ways that the self-check lets pass; states that memory can't hold go into the session's folder for
-    them, or else into ``directory``.
+def accelerate(session: Session, directory: Path, note: Note) -> Acceleration:
+    """The fastest forward paths that the self-check passes.
 
-    The validation loss is the plain one: label smoothing and z-loss are means, not ends.
+    Activations that don't fit into memory go into the session's folder for them, or else into ``directory``.
+    ``note`` receives why an optimization is not used. The validation loss has neither label smoothing nor z-loss:
+    those are means, not ends.
     """
-    config, plan, model = session.config, session.plan, session.loaded.model
+    config, plan = session.config, session.plan
+    path = _training_path(session, note)
+    store = ActivationStore(config.prefix_cache, directory, _shared(session, note))
+
+    def stored(path: ForwardPath, rows: Rows, limit: int | None = None) -> ForwardPath:
+        return _with_activations(session, path, rows, store, note, limit)
+
+    training = path
+    if plan.updates <= plan.updates_per_epoch:  # no row comes twice
+        training = replace(path, boundary=None)
+    training = stored(training, session.train_rows)
+    valid = session.dataset.valid
+    if not valid:
+        return Acceleration(training, training)
+    # Validation rows are sorted by length all at once, which leaves packing nothing to gain.
+    path = replace(path, packing=None, options=PLAIN_LOSS)
+    limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
+    if plan.updates < plan.steps_per_eval or limit == 0:  # evaluated once at most
+        path = replace(path, boundary=None)
+    return Acceleration(training, stored(path, valid, limit).without_gradients())
+
+
+def _training_path(session: Session, note: Note) -> ForwardPath:
+    config, model, rows = session.config, session.loaded.model, session.train_rows
     options = LossOptions(config.label_smoothing, config.z_loss)
     checkpoint = config.checkpoint_every if config.grad_checkpoint else 0
-    route = ForwardPath(checkpoint=checkpoint)
-    if config.fast:
-        check = SelfCheck(model, session.train_rows, options)
-        wanted = Wanted(prefix=config.prefix_cache > 0, checkpoint=checkpoint)
-        route = choose_path(check, model, wanted, note)
-        route = _packed(session, route, options, note)
-    store = Store(config.prefix_cache, directory, _shared(session, note))
-    make = partial(_way, model, route, session.micro_batch_tokens, store, note)
-    again = plan.updates > plan.updates_per_epoch
-    training = make(session.train_rows, again=again, options=options)
-    valid, limit = session.dataset.valid, None
-    if config.val_batches >= 0:
-        limit = config.val_batches * config.batch_size
-    again = plan.updates >= plan.steps_per_eval
-    # Validation rows are sorted by length all at once, which leaves packing nothing to gain.
-    make = partial(_way, model, replace(route, packing=None), session.micro_batch_tokens, store, note)
-    validation = make(valid, again=again, limit=limit, differentiable=False) if valid else training
-    return Ways(training, validation)
+    if not config.fast:
+        return ForwardPath(checkpoint=checkpoint, options=options)
+    check = SelfCheck(model, rows, options)
+    path = choose_path(check, note, prefix=config.prefix_cache > 0, checkpoint=checkpoint)
+    packing = session.cut.packing
+    if packing is not None:
+        check = SelfCheck(model, rows, options, packing=packing)
+        return with_packing(check, path, packing, note)
+    if config.packing:
+        note(f"{PACKING}: not used, every row is longer than {MAX_PACK_WIDTH} tokens")
+    return path
 
 
 def _shared(session: Session, note: Note) -> SharedFolder | None:
@@ -64,45 +85,28 @@ def _shared(session: Session, note: Note) -> SharedFolder | None:
     return SharedFolder(session.states_dir, session.loaded.name, session.loaded.config, note)
 
 
-def _packed(session: Session, route: ForwardPath, options: LossOptions, note: Note) -> ForwardPath:
-    """``route`` with several rows in a line, where that is planned, and right."""
-    packing = session.cut.packing
-    if packing is None:
-        if session.config.packing:
-            note(f"several rows in a line: not used, no row fits into one of {MAX_PACK_WIDTH} tokens")
-        return route
-    check = SelfCheck(session.loaded.model, session.train_rows, options, packing=packing)
-    return packed_if_right(check, route, packing, note)
+def _with_activations(
+    session: Session, path: ForwardPath, rows: Rows, store: ActivationStore, note: Note, limit: int | None
+) -> ForwardPath:
+    """``path`` with stored activations of the first ``limit`` of ``rows``; without a boundary where they don't fit."""
+    boundary = path.frozen_boundary
+    if boundary is None:
+        return path
+    activations = make_activations(
+        session.loaded.model,
+        boundary,
+        rows,
+        store,
+        max_tokens=session.micro_batch_tokens,
+        limit=limit,
+        compiled=path.compiled,
+    )
+    if activations is None:
+        note(f"{PREFIX}: not stored for {len(rows)} rows, there is no room for them")
+        return replace(path, boundary=None)
+    return replace(path, activations=activations)
 
 
-def _way(
-    model: Module,
-    route: ForwardPath,
-    max_tokens: int,
-    store: Store,
-    note: Note,
-    rows: Rows,
-    *,
-    again: bool,
-    options: LossOptions = PLAIN_LOSS,
-    limit: int | None = None,
-    differentiable: bool = True,
-) -> Way:
-    """The way of ``rows``; states are kept only for rows that come ``again``."""
-    states: PrefixActivations | None = None
-    if route.source is not None and again and limit != 0:
-        states = make_activations(
-            model, route.source, rows, store, max_tokens=max_tokens, limit=limit, compiled=route.compiled
-        )
-        if states is None:
-            note(f"states of frozen layers: not kept for {len(rows)} rows, there is no room for them")
-    if states is None:
-        route = replace(route, tap=None)
-    return bound(route, states, options, differentiable)
-
-
-def way_to_measure(model: Module, rows: Rows, note: Note = lambda text: None) -> Way:
-    """The way of rows that are only measured, once."""
-    check = SelfCheck(model, rows, PLAIN_LOSS, gradients=False)
-    route = choose_path(check, model, Wanted(), note)
-    return bound(route, None)
+def evaluation_path(model: Module, rows: Rows, note: Note = lambda text: None) -> ForwardPath:
+    """The fastest forward path for rows that are evaluated once."""
+    return choose_path(SelfCheck(model, rows, gradients=False), note).without_gradients()

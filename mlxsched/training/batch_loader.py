@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.rows import Rows
-from mlxsched.model.fast.forward_path import PLAIN_WAY, Arrays, Layout
+from mlxsched.model.fast.forward_path import PLAIN, Arrays, ForwardPath
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class UpdateRows:
 class BatchLoader:
     """Puts ``rows`` in ``order``, and cuts each update into micro-batches by ``cut``.
 
-    ``layout`` makes a batch into arrays. ``last`` is the index of the update that has only ``last_rows`` rows, if there
+    ``path`` lays a batch out as arrays. ``last`` is the index of the update that has only ``last_rows`` rows, if there
     is one.
     """
 
@@ -38,12 +38,12 @@ class BatchLoader:
         rows: Rows,
         order: Sampler,
         cut: BatchingPlan,
-        layout: Layout = PLAIN_WAY.layout,
+        path: ForwardPath = PLAIN,
         *,
         last: int | None = None,
         last_rows: int | None = None,
     ) -> None:
-        self._rows, self._order, self._cut, self._layout = rows, order, cut, layout
+        self._rows, self._order, self._cut, self._path = rows, order, cut, path
         self._last, self._last_rows = last, last_rows
 
     def indices(self, update: int) -> NDArray[np.int64]:
@@ -55,5 +55,5 @@ class BatchLoader:
         indices = self.indices(update)
         batches = self._cut.batches(self._rows, indices)
         n_targets = sum(batch.n_targets for batch in batches)
-        arrays = [self._layout(batch, n_targets) for batch in batches]
+        arrays = [self._path.arrays(batch, n_targets) for batch in batches]
         return UpdateRows(indices, arrays, sum(batch.n_tokens for batch in batches), n_targets)

@@ -12,11 +12,11 @@ from mlxsched.data import Rows, load_dataset
 from mlxsched.errors import DataError, ModelError
 from mlxsched.model import adapters
 from mlxsched.model.evaluate import Evaluator, LossResult
-from mlxsched.model.fast.forward_path import PLAIN_WAY
+from mlxsched.model.fast.forward_path import PLAIN
 from mlxsched.model.generate import Answer, answer_all, exact_match
 from mlxsched.model.load import LoadedModel, load_model
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.training.acceleration import way_to_measure
+from mlxsched.training.acceleration import evaluation_path
 from mlxsched.training.memory_plan import default_micro_batch_tokens
 from mlxsched.training.session import data_options
 
@@ -75,8 +75,8 @@ def measure(
 ) -> Measured:
     """Loss and, with ``ask``, exact match on a split (default: test, else valid); ``limit`` takes the first rows."""
     split, rows = _split(config, loaded, split, cache_dir)
-    way = way_to_measure(loaded.model, rows) if config.fast else PLAIN_WAY
-    evaluator = Evaluator(loaded.model, rows, way, max_tokens=default_micro_batch_tokens(), limit=limit)
+    path = evaluation_path(loaded.model, rows) if config.fast else PLAIN
+    evaluator = Evaluator(loaded.model, rows, path, max_tokens=default_micro_batch_tokens(), limit=limit)
     loss = evaluator(
         loaded.model.trainable_parameters(), lambda done, total: on_progress("loss", done, total)
     )

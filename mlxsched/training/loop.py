@@ -15,16 +15,15 @@ from mlxsched.data.batching.plan import padded_plan
 from mlxsched.errors import DivergedError, Stopped
 from mlxsched.model import adapters
 from mlxsched.model.evaluate import Evaluator, perplexity
-from mlxsched.model.fast.forward_path import PLAIN_WAY, Way
+from mlxsched.model.fast.forward_path import PLAIN, ForwardPath
 from mlxsched.model.generate import answer_all, exact_match
 from mlxsched.model.trees import flatten, unflatten
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, Event, Notice, Sink, Tick, UpdateMade
 from mlxsched.text import counted
-from mlxsched.training.acceleration import ways_of_run
+from mlxsched.training.acceleration import accelerate
 from mlxsched.training.batch_loader import BatchLoader, UpdateRows
 from mlxsched.training.checkpointer import Checkpointer
-from mlxsched.training.optimizations import short_cuts
 from mlxsched.training.optimizers import GroupedOptimizer, group_tensors
 from mlxsched.training.progress import Progress
 from mlxsched.training.session import Session
@@ -54,11 +53,11 @@ class Trainer:
         self._model = session.loaded.model
         trainable = flatten(self._model.trainable_parameters())
         self._optimizer = _make_optimizer(session, trainable)
-        ways = ways_of_run(session, run.path, self._note)
-        self.short_cuts = short_cuts(ways)
-        self._step = _make_step(session, self._optimizer, ways.training)
-        self._feed = _make_feed(session, ways.training)
-        self._evaluator = _make_evaluator(session, ways.validation)
+        paths = accelerate(session, run.path, self._note)
+        self.short_cuts = paths.describe()
+        self._step = _make_step(session, self._optimizer, paths.training)
+        self._feed = _make_feed(session, paths.training)
+        self._evaluator = _make_evaluator(session, paths.validation)
         self._keeper = Checkpointer(run, self._optimizer, session.adapter_config, session.config.keep_last)
         self._packed = self._optimizer.pack(trainable)
         self._state = self._optimizer.init(self._packed)
@@ -359,31 +358,29 @@ def _make_optimizer(session: Session, trainable: dict[str, mx.array]) -> Grouped
     )
 
 
-def _make_step(session: Session, optimizer: GroupedOptimizer, way: Way) -> UpdateStep:
+def _make_step(session: Session, optimizer: GroupedOptimizer, path: ForwardPath) -> UpdateStep:
     config = session.config
     return UpdateStep(
         session.loaded.model,
         optimizer,
-        way.loss,
-        compiled=way.compiled,
+        path.loss,
+        compiled=path.compiled,
         max_grad_norm=config.max_grad_norm,
         random=config.lora_parameters.dropout > 0,
     )
 
 
-def _make_feed(session: Session, way: Way = PLAIN_WAY) -> BatchLoader:
+def _make_feed(session: Session, path: ForwardPath = PLAIN) -> BatchLoader:
     cut, plan = session.cut, session.plan
-    if cut.packing is not None and way.layout.packing is None:
+    if cut.packing is not None and path.packing is None:
         cut = padded_plan(session.order, cut.max_tokens)
     last = plan.updates - 1
-    return BatchLoader(
-        session.train_rows, session.order, cut, way.layout, last=last, last_rows=plan.last_rows
-    )
+    return BatchLoader(session.train_rows, session.order, cut, path, last=last, last_rows=plan.last_rows)
 
 
-def _make_evaluator(session: Session, way: Way) -> Evaluator | None:
+def _make_evaluator(session: Session, path: ForwardPath) -> Evaluator | None:
     valid, config = session.dataset.valid, session.config
     if valid is None or config.val_batches == 0:
         return None
     limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
-    return Evaluator(session.loaded.model, valid, way, max_tokens=session.micro_batch_tokens, limit=limit)
+    return Evaluator(session.loaded.model, valid, path, max_tokens=session.micro_batch_tokens, limit=limit)

@@ -19,10 +19,10 @@ from mlxsched.errors import UsageError
 from mlxsched.model.fast.attention import WHOLE, blocks_for, cuts_all
 from mlxsched.model.fast.cross_entropy import chunk_rows
 from mlxsched.model.fast.forward_path import padded_targets
-from mlxsched.model.fast.self_check import packed_sample, sample_batch
+from mlxsched.model.fast.samples import packed_sample, sample_batch
 from mlxsched.model.load import LoadedModel
 from mlxsched.model.trees import flatten, n_bytes
-from mlxsched.planning.memory_model import ModelShape, Way, peak_above_weights
+from mlxsched.planning.memory_model import ModelShape, Workload, peak_above_weights
 from mlxsched.platform.machine import total_memory
 
 _HEADROOM = 0.8  # of the machine's memory: the system and other programs want some, and an estimate is one
@@ -134,7 +134,7 @@ def _predict(
     tokens: int,
     checkpoint: int,
 ) -> MemoryPlan:
-    shape, way = ModelShape.of(loaded.config), way_of(config, loaded, checkpoint)
+    shape, way = ModelShape.of(loaded.config), workload_of(config, loaded, checkpoint)
     share = float(rows.target_counts.sum()) / max(int(rows.lengths.sum()), 1)
     cut = batching_plan(config, order, tokens)
     blocks = blocks_for(checkpoint)
@@ -160,17 +160,17 @@ def _predict(
     return MemoryPlan(weights, above, 0, limit, tokens, checkpoint)
 
 
-def _self_check(shape: ModelShape, way: Way, rows: Rows) -> int:
+def _self_check(shape: ModelShape, way: Workload, rows: Rows) -> int:
     """Bytes that the plain path takes on the few rows that the short cuts are compared on at the start."""
     count, length = sample_batch(rows, shape.vocabulary).shape
     return peak_above_weights(shape, _plain(way), count, length, count * length)
 
 
-def _plain(way: Way) -> Way:
+def _plain(way: Workload) -> Workload:
     return replace(way, gathered=False, chunk=None, checkpoint=0)
 
 
-def way_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Way:
+def workload_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Workload:
     """The way through the model that the config asks for, short cuts included."""
     model = loaded.model
     layers = list(model.layers)
@@ -179,7 +179,7 @@ def way_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Way:
     full = config.fine_tune_type == "full"  # adapters are float32 and promote what goes through them
     widths = {value.dtype.size for value in flatten(model.trainable_parameters()).values()}
     vocabulary = ModelShape.of(loaded.config).vocabulary
-    return Way(
+    return Workload(
         trained=len(layers) - first,
         trained_bytes=n_bytes(model.trainable_parameters()),
         gathered=config.fast,
@@ -191,7 +191,7 @@ def way_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Way:
 
 def _with_cache(plan: MemoryPlan, config: RunConfig, loaded: LoadedModel, rows: Rows) -> MemoryPlan:
     """``plan`` with the outputs of the frozen layers in memory, if there is room; else they go on disk."""
-    frozen = way_of(config, loaded, 0).trained < len(list(loaded.model.layers))
+    frozen = workload_of(config, loaded, 0).trained < len(list(loaded.model.layers))
     size = 4 * ModelShape.of(loaded.config).hidden * (int(rows.lengths.sum()) - len(rows))
     room = min(config.prefix_cache, plan.limit - plan.peak)
     return replace(plan, cache=size) if config.fast and frozen and size <= room else plan

@@ -84,14 +84,14 @@ def make_rows():
 
 @pytest.fixture
 def compiled_gradients():
-    """The loss of a route on arrays of its layout, and its gradients by path, in one compiled step."""
+    """The loss of a forward path on its arrays and the gradients by name, in one compiled step."""
 
-    def compute(model, route, arrays):
+    def compute(model, path, arrays):
         tree = model.trainable_parameters()
 
         def loss_of(tree, *arrays):
             model.update(tree)
-            return route.loss()(model, *arrays)
+            return path.loss(model, *arrays)
 
         loss, gradients = mx.compile(mx.value_and_grad(loss_of))(tree, *arrays)
         mx.eval(loss, gradients)

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from mlxsched.planning.memory_model import ModelShape, Way, peak_above_weights
+from mlxsched.planning.memory_model import ModelShape, Workload, peak_above_weights
 
 SHAPE = ModelShape(hidden=576, intermediate=1536, heads=9, queries=576, keys=192, vocabulary=49152)
-WAY = Way(trained=15, trained_bytes=5_000_000, chunk=64)
+WAY = Workload(trained=15, trained_bytes=5_000_000, chunk=64)
 BATCH = {"rows": 4, "length": 256, "targets": 384}
 
 
-def peak(way: Way = WAY, shape: ModelShape = SHAPE, **batch: int) -> int:
+def peak(way: Workload = WAY, shape: ModelShape = SHAPE, **batch: int) -> int:
     return peak_above_weights(shape, way, **{**BATCH, **batch})
 
 

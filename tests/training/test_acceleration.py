@@ -1,4 +1,4 @@
-"""Whole runs with the short cuts against `--no-fast`, and resumed ones against uninterrupted ones."""
+"""Whole runs with the optimizations against `--no-fast`, and resumed ones against uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_hundred_updates_draw_the_same_curve(train, small_data, monkeypatch):
     fast, _, events = train("fast", **flags)
     assert len(asked) > 100
     plain, _, _ = train("plain", fast=False, **flags)
-    assert not [event for event in events if isinstance(event, Notice)]  # nothing was switched off
+    assert not [event for event in events if isinstance(event, Notice)]  # all are in use
     assert losses(plain)[-10:].mean() < 0.9 * losses(plain)[:10].mean()
     np.testing.assert_allclose(losses(fast)[:8], losses(plain)[:8], rtol=1e-5)
     np.testing.assert_allclose(losses(fast), losses(plain), rtol=2e-3)
@@ -73,7 +73,7 @@ def test_resume_with_kept_states_is_bit_identical(train, open_trainer, small_dat
     assert not list(parts.path.glob(".prefix*"))
 
 
-def test_a_shortcut_that_is_not_taken_is_told_of(train, small_data, monkeypatch):
+def test_an_optimization_that_is_not_used_is_reported(train, small_data, monkeypatch):
     """A head that the self-check can't use: every run still trains, on the plain path."""
     monkeypatch.setattr("mlxsched.model.fast.head._PROJECTIONS", ())
     monkeypatch.setattr("mlxsched.model.fast.head._EMBEDDINGS", ())
@@ -108,7 +108,7 @@ def test_notes_are_recorded_once_also_after_a_resume(train, open_trainer, small_
     assert recorded_notes(resumed.run) == told
 
 
-def test_run_json_says_which_short_cuts_were_taken(train, small_data):
+def test_run_json_says_which_optimizations_were_used(train, small_data):
     flags = {"data": small_data, "num_layers": 2, "iters": 9, "val_batches": 1}
     fast, _, _ = train("fast", **flags)
     taken = RunDirectory.open(fast.path).info.short_cuts

@@ -49,9 +49,9 @@ def shared(session, tmp_path):
 
 @pytest.fixture
 def traced(monkeypatch):
-    """How often the layers below the tap were traced to fill a store: never, where all states are there."""
-    calls, original = [], states_module.prefix_states
-    monkeypatch.setattr(states_module, "prefix_states", lambda *a: calls.append(1) or original(*a))
+    """How often the layers below the boundary were traced to fill a store: never, where all states are there."""
+    calls, original = [], states_module.prefix_activations_of
+    monkeypatch.setattr(states_module, "prefix_activations_of", lambda *a: calls.append(1) or original(*a))
     return calls
 
 

@@ -34,7 +34,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Form:
+class StoreLayout:
     """``positions`` states of ``width`` numbers, filled in ``groups`` groups."""
 
     positions: int
@@ -54,7 +54,7 @@ class Form:
 
 
 @dataclass(eq=False)
-class Kept:
+class StoredActivations:
     """States ``[positions, width]``, and the marks of the groups that are filled, if later runs are to find them."""
 
     values: Array
@@ -77,10 +77,10 @@ def _mark(parts: Iterable[Array]) -> int:
     return _FILLED | checksum
 
 
-def private_file(directory: Path, form: Form) -> Kept | None:
+def private_file(directory: Path, form: StoreLayout) -> StoredActivations | None:
     """A file in ``directory`` that vanishes with the process; None where there is no room."""
     with tempfile.TemporaryFile(dir=directory, prefix=".prefix-states-") as file:
-        return Kept(_mapped(file, form, 0)) if _reserved(file, form.size, directory) else None
+        return StoredActivations(_mapped(file, form, 0)) if _reserved(file, form.size, directory) else None
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class SharedFolder:
     config: Mapping[str, Any]
     note: Callable[[str], None]
 
-    def open(self, key: str, form: Form) -> Kept | None:
+    def open(self, key: str, form: StoreLayout) -> StoredActivations | None:
         """The states ``key``, new or as earlier runs left them; None where they can't be kept for later runs."""
         entry = self.path.absolute() / key
         kept = _OPEN.get(entry)  # by this very process, whose lock would keep it out
@@ -109,12 +109,12 @@ class SharedFolder:
             _OPEN[entry] = kept
         return kept
 
-    def _open(self, entry: Path, form: Form) -> Kept | None:
+    def _open(self, entry: Path, form: StoreLayout) -> StoredActivations | None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         entry.mkdir(mode=0o700, exist_ok=True)
         held = caches.hold(entry)
         if held is None:
-            self._not_kept("another process is at work on the same ones")
+            self._not_kept("another process is writing the same ones")
             return None
         with contextlib.ExitStack() as lock:
             lock.callback(os.close, held)
@@ -126,7 +126,7 @@ class SharedFolder:
                 weakref.finalize(kept, lock.pop_all().close)
         return kept
 
-    def _of_entry(self, entry: Path, form: Form) -> Kept | None:
+    def _of_entry(self, entry: Path, form: StoreLayout) -> StoredActivations | None:
         descriptor = os.open(entry / _FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             size = form.marks_size + form.size
@@ -139,9 +139,9 @@ class SharedFolder:
                 return None
             marks = np.memmap(file, np.uint64, "r+", shape=(form.groups,))
             self._tell_of(marks, form)
-            return Kept(_mapped(file, form, form.marks_size), marks)
+            return StoredActivations(_mapped(file, form, form.marks_size), marks)
 
-    def _is_whole(self, entry: Path, size: int, form: Form) -> bool:
+    def _is_whole(self, entry: Path, size: int, form: StoreLayout) -> bool:
         """Whether an earlier run left an entry that can be used: the header fits, and the file has its size."""
         header = entry / caches.HEADER
         if not header.exists():
@@ -150,28 +150,28 @@ class SharedFolder:
             written = {**read_object(header), "model": self.model}
             if written == self._header(entry, form) and (entry / _FILE).stat().st_size == size:
                 return True
-        self.note(f"states of frozen layers: {entry} is damaged, and made anew")
+        self.note(f"frozen-prefix activations: {entry} is damaged and will be rebuilt")
         return False
 
-    def _header(self, entry: Path, form: Form) -> dict[str, object]:
+    def _header(self, entry: Path, form: StoreLayout) -> dict[str, object]:
         facts = {**asdict(form), "dtype": form.dtype.name}
         return {"format": FORMAT, "key": entry.name, "model": self.model, **facts}
 
-    def _tell_of(self, marks: NDArray[np.uint64], form: Form) -> None:
+    def _tell_of(self, marks: NDArray[np.uint64], form: StoreLayout) -> None:
         share = np.count_nonzero(marks) / len(marks)
         if share:
             self.note(
-                f"states of frozen layers: {share:.0%} of {form.positions:,} are there from an earlier run"
+                f"frozen-prefix activations: {share:.0%} of {form.positions:,} tokens found from an earlier run"
             )
 
     def _not_kept(self, reason: str) -> None:
-        self.note(f"states of frozen layers: not kept for later runs, {reason}")
+        self.note(f"frozen-prefix activations: not stored for later runs, {reason}")
 
 
-_OPEN: weakref.WeakValueDictionary[Path, Kept] = weakref.WeakValueDictionary()
+_OPEN: weakref.WeakValueDictionary[Path, StoredActivations] = weakref.WeakValueDictionary()
 
 
-def _mapped(file: Any, form: Form, offset: int) -> Array:
+def _mapped(file: Any, form: StoreLayout, offset: int) -> Array:
     return np.memmap(file, form.dtype, "r+", offset=offset, shape=(form.positions, form.width))
 
 

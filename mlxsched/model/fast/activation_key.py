@@ -23,7 +23,7 @@ from mlxsched.platform.machine import describe
 def activation_key(
     model: Module,
     config: Mapping[str, Any],
-    tap: PrefixBoundary,
+    boundary: PrefixBoundary,
     arrays: Mapping[str, NDArray[Any]],
     **more: object,
 ) -> str:
@@ -33,10 +33,10 @@ def activation_key(
     name needs no files. Hashing them costs about a second a gigabyte, far less than the states.
     """
     facts = {
-        "weights": _hash_of_weights(model, tap),
+        "weights": _hash_of_weights(model, boundary),
         "config": config,
         "code": _hash_of_code(model),
-        "tap": [tap.below, tap.width, str(tap.dtype), str(tap.blocks)],
+        "tap": [boundary.below, boundary.width, str(boundary.dtype), str(boundary.blocks)],
         "machine": _machine(),
         "arrays": {name: _sha256(array) for name, array in arrays.items()},
         **more,
@@ -44,9 +44,9 @@ def activation_key(
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def _hash_of_weights(model: Module, tap: PrefixBoundary) -> str:
-    """Of all but the layers from the tap on, which have no part in the states."""
-    upper = {id(layer) for layer in distinct(model.layers)[tap.below :]}
+def _hash_of_weights(model: Module, boundary: PrefixBoundary) -> str:
+    """Of all but the layers from the boundary on, which have no part in the states."""
+    upper = {id(layer) for layer in distinct(model.layers)[boundary.below :]}
     above = tuple(f"{name}." for name, module in model.named_modules() if id(module) in upper)
     digest = hashlib.sha256()
     for path, value in sorted(flatten(model.parameters()).items()):

@@ -60,17 +60,17 @@ class _Checkpoint:
 
 class _KeyedDropout:
     def __init__(self, dropout: nn.Dropout, key: mx.array) -> None:
-        self._keep, self._key = 1 - rate(dropout), mx.stop_gradient(key)
+        self._keep, self._key = 1 - dropout_rate(dropout), mx.stop_gradient(key)
 
     def __call__(self, _original: Any, x: mx.array) -> mx.array:
         mask = mx.random.bernoulli(self._keep, x.shape, key=self._key)
         return mask * x * (1 / self._keep)
 
 
-def rate(dropout: nn.Dropout) -> float:
+def dropout_rate(dropout: nn.Dropout) -> float:
     """The share of numbers that ``dropout`` sets to 0."""
     return float(1 - dropout._p_1)
 
 
 def _draws(dropout: nn.Dropout) -> bool:
-    return dropout.training and rate(dropout) > 0
+    return dropout.training and dropout_rate(dropout) > 0

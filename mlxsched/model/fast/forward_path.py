@@ -1,119 +1,159 @@
-"""The way of a micro-batch through the model: which short cuts it takes, and the arrays that those need."""
+"""The forward path of micro-batches: which optimizations they take, and the arrays that those need."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
 from numpy.typing import NDArray
 
-from mlxsched.data.batching.batches import Batch
+from mlxsched.data.batching.batches import Batch, Places
 from mlxsched.data.batching.packing import Packing
 from mlxsched.model.fast.attention import Blocks, in_blocks
 from mlxsched.model.fast.checkpointing import checkpointed
 from mlxsched.model.fast.cross_entropy import chunked_loss, summed_loss
 from mlxsched.model.fast.frozen_prefix import PrefixBoundary, prefix_replaced
-from mlxsched.model.fast.head import Head, gathered_logits, gathered_states, logits_of_states
-from mlxsched.model.fast.packed_mask import kept_apart
-from mlxsched.model.fast.prefix_activations import PrefixActivations
+from mlxsched.model.fast.head import Head, gathered_hidden, gathered_logits, logits_of_hidden
+from mlxsched.model.fast.packed_mask import packed_attention
 from mlxsched.model.loss import PLAIN_LOSS, LossOptions, weighted_loss
 
 Arrays = tuple[mx.array, ...]
 
 
+class Activations(Protocol):
+    """Stored outputs of the frozen layers (`PrefixActivations`)."""
+
+    def batch(self, indices: NDArray[np.int64], shape: tuple[int, int], places: Places | None) -> mx.array:
+        """Activations ``[*shape, width]`` of the rows ``indices``, laid out like their tokens."""
+
+
 @dataclass(frozen=True)
 class ForwardPath:
-    """Short cuts of a run; without any it is the plain path.
+    """How micro-batches go through a model. Without arguments it is the plain path: the whole model, all logits.
 
-    ``head``: loss only at targets. ``chunk``: that many targets' logits at a time (None: all). ``tap``: start from
-    stored states. ``checkpoint``: recompute every so many-th layer in the backward pass (0: none). ``blocks``: attention
-    in blocks of queries (None: whole). ``compiled``: one graph for each shape. ``packing``: several rows in a line.
+    `arrays` lays a batch out, and ``loss(model, *arrays)`` is its weighted loss. Every path gives the plain path's
+    loss and gradients but for rounding; `SelfCheck` compares them before a run takes one.
+
+    Args:
+        head: compute logits only at targets, with this projection.
+        chunk: at most that many targets' logits exist at once; None for all. Needs a frozen ``head``.
+        boundary: start from stored activations here, in place of running the frozen layers below.
+        checkpoint: recompute every n-th layer in the backward pass; 0 for none.
+        blocks: attention in blocks of queries; None for all queries at once.
+        compiled: callers compile one graph for each shape.
+        packing: lines hold several rows each.
+        activations: where the activations at ``boundary`` come from.
+        options: label smoothing and z-loss.
+        differentiable: whether gradients are wanted.
     """
 
     head: Head | None = None
     chunk: int | None = None
-    tap: PrefixBoundary | None = None
+    boundary: PrefixBoundary | None = None
     checkpoint: int = 0
     blocks: Blocks | None = None
     compiled: bool = False
     packing: Packing | None = None
+    activations: Activations | None = None
+    options: LossOptions = PLAIN_LOSS
+    differentiable: bool = True
 
-    def loss(
-        self, options: LossOptions = PLAIN_LOSS, *, differentiable: bool = True
-    ) -> Callable[..., mx.array]:
-        """The loss function of ``(model, *arrays)`` for arrays of `layout`."""
+    def arrays(self, batch: Batch, n_targets: float) -> Arrays:
+        """The arguments of `loss` for ``batch``, its weights divided by ``n_targets``.
 
-        def loss(model: Module, *arrays: mx.array) -> mx.array:
-            rest = list(arrays)
-            with ExitStack() as stack:
-                if self.tap is not None:
-                    stack.enter_context(prefix_replaced(self.tap, rest.pop()))
-                if len(rest) > (3 if self.head is None else 4):  # lines of several rows
-                    stack.enter_context(kept_apart(model, rest.pop()))
-                blocks = self.blocks if differentiable else self.forward_blocks
-                stack.enter_context(in_blocks(blocks))
-                stack.enter_context(checkpointed(model, self.checkpoint if differentiable else 0, blocks))
-                if self.head is None:
-                    return weighted_loss(model, arrays[0], arrays[1], arrays[2], options)
-                inputs, positions, labels, weights = arrays[:4]
-                if self.chunk is None:
-                    logits = gathered_logits(model, self.head, inputs, positions)
-                    return summed_loss(logits, labels, weights, options, differentiable=differentiable)
-                states = gathered_states(model, self.head, inputs, positions)
-            logits_of = logits_of_states(model, self.head, inputs)
-            chunks: dict[str, Any] = {"rows": self.chunk, "differentiable": differentiable}
-            return chunked_loss(logits_of, states, labels, weights, options, **chunks)
-
-        return loss
-
-    @property
-    def forward_blocks(self) -> Blocks | None:
-        """The blocks of a pass without gradients: none where MLX has a fused kernel for it and memory is not short."""
-        fused = mx.default_device().type != mx.DeviceType.cpu
-        return None if self.blocks and self.blocks.kept and fused else self.blocks
-
-    @property
-    def source(self) -> PrefixBoundary | None:
-        """The tap as its states are computed: without gradients."""
-        return replace(self.tap, blocks=self.forward_blocks) if self.tap else None
-
-    def layout(self, states: PrefixActivations | None = None) -> Layout:
-        """How rows become arrays on this route."""
-        return Layout(self.head is not None, self.packing, states)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Makes arrays of a batch: inputs, what is to be predicted, and, if there are any, segments and states."""
-
-    at_targets: bool
-    packing: Packing | None
-    states: PrefixActivations | None
-
-    def __call__(self, batch: Batch, n_targets: float) -> Arrays:
-        """The arrays of ``batch``, its weights divided by ``n_targets``."""
+        With a head: inputs ``[rows, length]``, then positions, labels and weights of the targets, each ``[N]``.
+        Without: inputs, labels and weights, each ``[rows, length]``. Behind them, where the path uses them, the
+        segments of packed lines ``[rows, length]`` and the activations ``[rows, length, width]``.
+        """
         weights = batch.weights / np.float32(n_targets)
         columns: tuple[NDArray[Any], ...] = (batch.labels, weights)
-        if self.at_targets:
+        if self.head is not None:
             columns = at_targets(batch.labels, weights)
         arrays = [mx.array(batch.inputs), *map(mx.array, columns)]
         if self.packing is not None and batch.segments is not None:
             arrays.append(mx.array(batch.segments))
-        if self.states is not None:
-            arrays.append(self.states.batch(batch.indices, batch.shape, batch.places))
+        if self.activations is not None:
+            arrays.append(self.activations.batch(batch.indices, batch.shape, batch.places))
         return tuple(arrays)
+
+    def loss(self, model: Module, *arrays: mx.array) -> mx.array:
+        """The weighted sum of the losses of a micro-batch, given as `arrays` lays it out.
+
+        Raises ``NotApplicable`` where ``model`` does not work the way an optimization expects.
+        """
+        rest = list(arrays)
+        with ExitStack() as stack:
+            if self.boundary is not None:
+                stack.enter_context(prefix_replaced(self.boundary, rest.pop()))
+            if len(rest) > (3 if self.head is None else 4):  # packed lines come with their segments
+                stack.enter_context(packed_attention(model, rest.pop()))
+            stack.enter_context(in_blocks(self.blocks))
+            stack.enter_context(checkpointed(model, self.checkpoint, self.blocks))
+            if self.head is None:
+                return weighted_loss(model, arrays[0], arrays[1], arrays[2], self.options)
+            inputs, positions, labels, weights = arrays[:4]
+            grad = self.differentiable
+            if self.chunk is None:
+                logits = gathered_logits(model, self.head, inputs, positions)
+                return summed_loss(logits, labels, weights, self.options, differentiable=grad)
+            hidden = gathered_hidden(model, self.head, inputs, positions)
+        # The head runs once for each chunk, outside of the patched forward pass above.
+        logits_of = logits_of_hidden(model, self.head, inputs)
+        return chunked_loss(
+            logits_of, hidden, labels, weights, self.options, rows=self.chunk, differentiable=grad
+        )
+
+    def without_gradients(self) -> ForwardPath:
+        """This path for a pass without gradients: nothing is kept for a backward pass, so nothing is recomputed."""
+        return replace(self, differentiable=False, checkpoint=0, blocks=self._forward_blocks)
+
+    @property
+    def frozen_boundary(self) -> PrefixBoundary | None:
+        """The boundary as its activations are computed: the frozen layers never see a gradient."""
+        return replace(self.boundary, blocks=self._forward_blocks) if self.boundary else None
+
+    @property
+    def _forward_blocks(self) -> Blocks | None:
+        # A GPU has a fused attention kernel for the forward pass, faster and leaner than blocks. Lean blocks stay:
+        # they were chosen because memory is short, and packed lines with their array mask are never fused.
+        fused = mx.default_device().type != mx.DeviceType.cpu
+        return None if self.blocks and self.blocks.kept and fused else self.blocks
+
+    def describe(self) -> dict[str, Any]:
+        """The optimizations as plain data; ``run.json`` has them under ``short_cuts``.
+
+        ``loss_at_targets``: logits only at targets. ``chunk``: targets whose logits exist at once, None for all.
+        ``frozen_states``: the frozen layers' outputs are stored. ``checkpoint``: every n-th layer is recomputed in
+        the backward pass, 0 for none. ``attention_blocks``: least queries of a block of attention, None for all
+        queries at once. ``compiled``: one graph for each shape. ``packed``: tokens of a packed line, None for one
+        row a line.
+
+        >>> any(PLAIN.describe().values())
+        False
+        """
+        return {
+            "loss_at_targets": self.head is not None,
+            "chunk": self.chunk,
+            "frozen_states": self.boundary is not None,
+            "checkpoint": self.checkpoint,
+            "attention_blocks": None if self.blocks is None else self.blocks.least,
+            "compiled": self.compiled,
+            "packed": None if self.packing is None else self.packing.width,
+        }
 
 
 PLAIN = ForwardPath()
 
 
 def at_targets(labels: NDArray[np.int32], weights: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-    """Flat positions, labels and weights of the targets, padded with weight 0 to one of few sizes."""
+    """Flat positions, labels and weights ``[N]`` of the targets of ``[rows, length]`` arrays.
+
+    N is padded with weight 0 to one of few sizes, because each size is a graph of its own to trace and keep.
+    """
     positions = np.flatnonzero(weights)
     padded = np.zeros(padded_targets(len(positions), weights.size), np.int32)
     padded[: len(positions)] = positions
@@ -132,30 +172,3 @@ def padded_targets(count: int, limit: int) -> int:
     while size < count:
         size = size * 3 // 2 if size & (size - 1) == 0 else size // 3 * 4
     return min(size, limit)
-
-
-@dataclass(frozen=True)
-class Way:
-    """A loss function of ``(model, *arrays)``, the layout that makes those arrays from a batch, and whether to compile.
-
-    ``route`` is what they were made from.
-    """
-
-    loss: Callable[..., mx.array]
-    layout: Layout
-    compiled: bool
-    route: ForwardPath
-
-
-def bound(
-    route: ForwardPath,
-    states: PrefixActivations | None,
-    options: LossOptions = PLAIN_LOSS,
-    differentiable: bool = False,
-) -> Way:
-    loss = route.loss(options, differentiable=differentiable)
-    taken = route if differentiable else replace(route, checkpoint=0, blocks=route.forward_blocks)
-    return Way(loss, route.layout(states), route.compiled, taken)
-
-
-PLAIN_WAY = bound(PLAIN, None)

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from mlx.nn.layers.base import Module
 
 from mlxsched.model.fast.attention import Blocks, in_blocks
-from mlxsched.model.fast.checkpointing import distinct, rate
+from mlxsched.model.fast.checkpointing import distinct, dropout_rate
 from mlxsched.model.fast.patching import NotApplicable, replaced
 from mlxsched.model.trees import flatten
 
@@ -43,7 +43,7 @@ class PrefixBoundary:
 
 
 def find_boundary(model: Module, inputs: mx.array) -> PrefixBoundary:
-    """The tap of ``model``, tried out on ``inputs`` ``[rows, length]``.
+    """The boundary of ``model``, tried out on ``inputs`` ``[rows, length]``.
 
     Raises ``NotApplicable`` where there is nothing frozen below the first trained layer, or it is not the same
     each time.
@@ -65,7 +65,7 @@ def _refuse_what_varies(model: Module, upper: list[Module]) -> None:
         raise NotApplicable("something outside of its layers is trained")
     above = {id(module) for layer in upper for module in layer.modules()}
     for module in model.modules():
-        if id(module) not in above and isinstance(module, nn.Dropout) and rate(module) > 0:
+        if id(module) not in above and isinstance(module, nn.Dropout) and dropout_rate(module) > 0:
             raise NotApplicable("there is dropout in its frozen layers")
 
 
@@ -73,10 +73,10 @@ def _n_trainable(module: Module) -> int:
     return len(flatten(module.trainable_parameters()))
 
 
-def prefix_states(model: Module, tap: PrefixBoundary, inputs: mx.array) -> mx.array:
+def boundary_input(model: Module, boundary: PrefixBoundary, inputs: mx.array) -> mx.array:
     """What the tapped layer gets when ``model`` reads ``inputs``; nothing behind that is run."""
-    with in_blocks(tap.blocks):
-        return _input_of(tap.layer, model, inputs)
+    with in_blocks(boundary.blocks):
+        return _input_of(boundary.layer, model, inputs)
 
 
 def _input_of(layer: Module, model: Module, inputs: mx.array) -> mx.array:
@@ -95,7 +95,7 @@ def _input_of(layer: Module, model: Module, inputs: mx.array) -> mx.array:
 
 
 @contextmanager
-def prefix_replaced(tap: PrefixBoundary, states: mx.array) -> Iterator[None]:
+def prefix_replaced(boundary: PrefixBoundary, states: mx.array) -> Iterator[None]:
     """Inside, the tapped layer gets ``states``, and what computes its real input is dead code."""
     calls = []
 
@@ -105,7 +105,7 @@ def prefix_replaced(tap: PrefixBoundary, states: mx.array) -> Iterator[None]:
             return original(states, *args[1:], **kwargs)
         return original(**{**kwargs, next(iter(kwargs)): states})
 
-    with replaced(tap.layer, "__call__", resumed):
+    with replaced(boundary.layer, "__call__", resumed):
         yield
     if len(calls) != 1:
         raise NotApplicable(f"its first trained layer is called {len(calls)} times in a forward pass")

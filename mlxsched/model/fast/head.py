@@ -97,7 +97,7 @@ def gathered_logits(model: Module, head: Head, inputs: mx.array, positions: mx.a
     return logits.squeeze(0)
 
 
-def gathered_states(model: Module, head: Head, inputs: mx.array, positions: mx.array) -> mx.array:
+def gathered_hidden(model: Module, head: Head, inputs: mx.array, positions: mx.array) -> mx.array:
     """What the projection would see at the flat ``positions``: ``[N, hidden]``."""
     seen: list[mx.array] = []
 
@@ -116,7 +116,7 @@ def _gather(x: mx.array, positions: mx.array) -> mx.array:
     return x.reshape(-1, x.shape[-1])[positions][None]
 
 
-def logits_of_states(model: Module, head: Head, inputs: mx.array) -> Callable[[mx.array], mx.array]:
+def logits_of_hidden(model: Module, head: Head, inputs: mx.array) -> Callable[[mx.array], mx.array]:
     """The rest of the model behind the gathered states: ``[n, hidden]`` to ``[n, V]``.
 
     Where the model does something after the projection, that is had by running all of it with the projection's

@@ -42,7 +42,7 @@ class _Apart:
 
 
 @contextmanager
-def kept_apart(model: Module, segments: mx.array) -> Iterator[None]:
+def packed_attention(model: Module, segments: mx.array) -> Iterator[None]:
     """Inside, ``model(inputs)`` reads lines in which equal numbers of ``segments`` ``[lines, width]`` belong together."""
     cache = [_Apart(segments)] * _n_caches(model)
 

@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 from mlxsched.data.batching.batches import Places, collate, places_of
 from mlxsched.data.batching.grid import Grid, length_grid
 from mlxsched.data.rows import Indices, Rows
-from mlxsched.model.fast.activation_files import FORMAT, Form, Kept, SharedFolder, private_file
+from mlxsched.model.fast.activation_files import (
+    FORMAT,
+    SharedFolder,
+    StoredActivations,
+    StoreLayout,
+    private_file,
+)
 from mlxsched.model.fast.activation_key import activation_key
-from mlxsched.model.fast.frozen_prefix import PrefixBoundary, prefix_states
+from mlxsched.model.fast.frozen_prefix import PrefixBoundary, boundary_input
 
 _RAW: dict[mx.Dtype, np.dtype[Any]] = {
     mx.float32: np.dtype(np.float32),
@@ -30,17 +36,17 @@ _RAW: dict[mx.Dtype, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True)
-class Store:
+class ActivationStore:
     """Where states go: memory up to ``memory_bytes``, else a file in ``shared`` or, for this process only, ``directory``."""
 
     memory_bytes: int
     directory: Path | None
     shared: SharedFolder | None = None
 
-    def make(self, form: Form, key: Callable[[SharedFolder], str]) -> Kept | None:
+    def make(self, form: StoreLayout, key: Callable[[SharedFolder], str]) -> StoredActivations | None:
         """Room for states; None where there is none."""
         if form.size <= self.memory_bytes:
-            return Kept(np.empty((form.positions, form.width), form.dtype))
+            return StoredActivations(np.empty((form.positions, form.width), form.dtype))
         kept = self.shared.open(key(self.shared), form) if self.shared else None
         if kept is None and self.directory is not None:
             kept = private_file(self.directory, form)
@@ -48,14 +54,14 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Groups:
+class RowGroups:
     """Rows in the groups that their states are computed in, and the shapes that those are padded to."""
 
     members: list[Indices]
     grid: Grid
 
     @classmethod
-    def of(cls, lengths: NDArray[Any], max_tokens: int) -> Groups:
+    def of(cls, lengths: NDArray[Any], max_tokens: int) -> RowGroups:
         """All rows in groups of like length, longest first, that fill ``max_tokens`` padded tokens but for the last."""
         grid = length_grid(lengths)
         order = np.argsort(-lengths.astype(np.int64), kind="stable")
@@ -79,9 +85,16 @@ class PrefixActivations:
     """The states of ``rows`` in front of ``tap``; ``batch(indices, shape)`` lays them out like the rows themselves."""
 
     def __init__(
-        self, model: Any, tap: PrefixBoundary, rows: Rows, groups: Groups, kept: Kept, *, compiled: bool
+        self,
+        model: Any,
+        boundary: PrefixBoundary,
+        rows: Rows,
+        groups: RowGroups,
+        kept: StoredActivations,
+        *,
+        compiled: bool,
     ) -> None:
-        self._rows, self._groups, self._kept, self._dtype = rows, groups, kept, tap.dtype
+        self._rows, self._groups, self._kept, self._dtype = rows, groups, kept, boundary.dtype
         self._starts = rows.offsets - np.arange(len(rows.offsets))  # a row of n tokens has n - 1 inputs
         self._group_of = np.empty(sum(map(len, groups.members)), np.int64)
         for number, group in enumerate(groups.members):
@@ -89,7 +102,7 @@ class PrefixActivations:
         self._ready = np.zeros(len(groups.members), bool)
 
         def compute(inputs: mx.array) -> mx.array:
-            return prefix_states(model, tap, inputs)
+            return boundary_input(model, boundary, inputs)
 
         self._compute: Callable[[mx.array], mx.array] = mx.compile(compute) if compiled else compute
 
@@ -99,7 +112,7 @@ class PrefixActivations:
             if not self._ready[number]:
                 self._make_ready(int(number))
         states = [self._of(index) for index in indices]
-        return _from_raw(put(states, shape, places_of(indices, places)), self._dtype)
+        return _from_raw(lay_out_activations(states, shape, places_of(indices, places)), self._dtype)
 
     def _of(self, index: int) -> NDArray[Any]:
         return self._kept.values[self._starts[index] : self._starts[index + 1]]
@@ -116,7 +129,9 @@ class PrefixActivations:
         self._ready[number] = True
 
 
-def put(states: list[NDArray[Any]], shape: tuple[int, int], places: list[tuple[int, int]]) -> NDArray[Any]:
+def lay_out_activations(
+    states: list[NDArray[Any]], shape: tuple[int, int], places: list[tuple[int, int]]
+) -> NDArray[Any]:
     """Each row's states at its place; padding repeats states that there are, so that nothing odd comes of it."""
     laid_out = np.empty((*shape, states[0].shape[1]), states[0].dtype)
     for (line, start), values in zip(places, states, strict=True):
@@ -128,29 +143,29 @@ def put(states: list[NDArray[Any]], shape: tuple[int, int], places: list[tuple[i
 
 def make_activations(
     model: Any,
-    tap: PrefixBoundary,
+    boundary: PrefixBoundary,
     rows: Rows,
-    store: Store,
+    store: ActivationStore,
     *,
     max_tokens: int,
     limit: int | None = None,
     compiled: bool = True,
 ) -> PrefixActivations | None:
     """The states of the first ``limit`` of ``rows``, or None where there is no room for them."""
-    if tap.dtype not in _RAW:
+    if boundary.dtype not in _RAW:
         return None
     count = len(rows) if limit is None else min(limit, len(rows))
     positions = int(rows.lengths[:count].sum()) - count
-    groups = Groups.of(rows.lengths[:count], max_tokens)
-    form = Form(positions, tap.width, _RAW[tap.dtype], len(groups.members))
+    groups = RowGroups.of(rows.lengths[:count], max_tokens)
+    form = StoreLayout(positions, boundary.width, _RAW[boundary.dtype], len(groups.members))
 
     def key(shared: SharedFolder) -> str:
         ends = rows.offsets[: count + 1]
         arrays = {"tokens": rows.columns["tokens"][: ends[-1]], "ends": ends, **groups.arrays()}
-        return activation_key(model, shared.config, tap, arrays, compiled=compiled, format=FORMAT)
+        return activation_key(model, shared.config, boundary, arrays, compiled=compiled, format=FORMAT)
 
     kept = store.make(form, key)
-    return None if kept is None else PrefixActivations(model, tap, rows, groups, kept, compiled=compiled)
+    return None if kept is None else PrefixActivations(model, boundary, rows, groups, kept, compiled=compiled)
 
 
 def _to_raw(states: mx.array) -> NDArray[Any]:

@@ -19,11 +19,11 @@ from mlxsched.model.fast import prefix_activations as states_module
 from mlxsched.model.fast.activation_files import SharedFolder
 from mlxsched.model.fast.activation_key import activation_key
 from mlxsched.model.fast.frozen_prefix import find_boundary
-from mlxsched.model.fast.prefix_activations import Store, make_activations
+from mlxsched.model.fast.prefix_activations import ActivationStore, make_activations
 from mlxsched.platform.caches import entries, hold
 
 PROBE = mx.array([[1, 2, 3, 4]])
-MEMORY = Store(10**9, None)
+MEMORY = ActivationStore(10**9, None)
 
 
 class Cache:
@@ -36,7 +36,7 @@ class Cache:
     def states(self, model, rows, *, max_tokens=100, config=None, **options):
         gc.collect()  # an earlier "run" of this process lets go
         shared = SharedFolder(self.folder, "a model", config or {"rope_theta": 1}, self.notes.append)
-        store = Store(0, self.private, shared)
+        store = ActivationStore(0, self.private, shared)
         made = make_activations(
             model, find_boundary(model, PROBE), rows, store, max_tokens=max_tokens, **options
         )
@@ -88,7 +88,7 @@ def test_a_later_run_computes_nothing_and_gets_the_same_bits(cache, build, make_
     again = everything(cache.states(build(), rows), rows)
     assert cache.computed == 0
     count = int(rows.lengths.sum()) - len(rows)
-    assert cache.notes == [f"states of frozen layers: 100% of {count} are there from an earlier run"]
+    assert cache.notes == [f"frozen-prefix activations: 100% of {count} tokens found from an earlier run"]
     np.testing.assert_array_equal(again, from_memory(build(), rows))
 
 
@@ -152,7 +152,7 @@ def test_whatever_changes_the_states_changes_the_key(cache, build, make_rows):
     half.set_dtype(mx.bfloat16)
     assert key() != "old"
     assert key() == "old"
-    assert key(with_other_weight(2)) == "old"  # above the tap
+    assert key(with_other_weight(2)) == "old"  # above the boundary
     assert key(with_other_weight(1)) != "old"
     assert key(half) != "old"
     assert key(build(bits=4)) != "old"
@@ -166,7 +166,7 @@ def test_whatever_changes_the_states_changes_the_key(cache, build, make_rows):
 
 def test_the_code_of_the_model_is_in_the_key(build, tmp_path):
     model, file = build(), tmp_path / "own.py"
-    tap = find_boundary(model, PROBE)
+    boundary = find_boundary(model, PROBE)
     keys = set()
     for factor in (1, 2):
         file.write_text(
@@ -176,7 +176,7 @@ def test_the_code_of_the_model_is_in_the_key(build, tmp_path):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         model.__class__ = type("Model", (module.Own, type(build())), {})
-        keys.add(activation_key(model, {}, tap, {}))
+        keys.add(activation_key(model, {}, boundary, {}))
     assert len(keys) == 2
 
 
@@ -250,7 +250,7 @@ def test_while_another_has_them_a_run_keeps_its_own(cache, build, make_rows):
     np.testing.assert_array_equal(everything(cache.states(model, rows), rows), from_memory(model, rows))
     assert cache.computed > 0
     assert cache.notes == [
-        "states of frozen layers: not kept for later runs, another process is at work on the same ones"
+        "frozen-prefix activations: not stored for later runs, another process is writing the same ones"
     ]
     os.close(other)
     cache.computed = 0
@@ -280,7 +280,7 @@ def test_the_least_recently_used_go_when_room_is_needed(cache, build, make_rows,
     assert len(cache.keys) == 1
     assert cache.keys != before
     everything(cache.states(model, old), old)  # the other one is in use, so there is no room
-    assert cache.notes == ["states of frozen layers: not kept for later runs, there is no room for them"]
+    assert cache.notes == ["frozen-prefix activations: not stored for later runs, there is no room for them"]
     assert len(cache.keys) == 1
     np.testing.assert_array_equal(everything(holder, new), from_memory(model, new))
 
@@ -293,19 +293,19 @@ def test_a_disk_that_refuses_leaves_nothing_behind(cache, build, make_rows):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(cache.folder.iterdir()) == []
-    assert cache.notes == ["states of frozen layers: not kept for later runs, there is no room for them"]
+    assert cache.notes == ["frozen-prefix activations: not stored for later runs, there is no room for them"]
 
 
 def test_a_folder_that_can_not_be_made_is_told_of(cache, build, make_rows):
     model, rows = build(), make_rows()
     cache.folder.write_text("in the way")
     np.testing.assert_array_equal(everything(cache.states(model, rows), rows), from_memory(model, rows))
-    assert cache.notes == ["states of frozen layers: not kept for later runs, File exists"]
+    assert cache.notes == ["frozen-prefix activations: not stored for later runs, File exists"]
 
 
 def test_what_fits_into_memory_touches_no_disk(cache, build, make_rows):
     shared = SharedFolder(cache.folder, "a model", {}, cache.notes.append)
     model = build()
-    store = Store(10**9, cache.private, shared)
+    store = ActivationStore(10**9, cache.private, shared)
     states_module.make_activations(model, find_boundary(model, PROBE), make_rows(), store, max_tokens=100)
     assert not cache.folder.exists()

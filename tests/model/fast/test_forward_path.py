@@ -1,6 +1,8 @@
-"""Every short cut gives the loss and the gradients of the plain path, row by row and without padding."""
+"""Every optimization gives the loss and the gradients of the plain path, row by row and without padding."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,7 +16,7 @@ from mlxsched.model.fast.forward_path import ForwardPath, padded_targets
 from mlxsched.model.fast.frozen_prefix import find_boundary
 from mlxsched.model.fast.head import find_head
 from mlxsched.model.fast.patching import dropout_off
-from mlxsched.model.fast.prefix_activations import Store, make_activations
+from mlxsched.model.fast.prefix_activations import ActivationStore, make_activations
 from mlxsched.model.loss import weighted_loss
 
 FAMILIES = ["llama", "qwen3", "gemma", "gemma2", "granite"]
@@ -39,27 +41,29 @@ def row_by_row(model, rows, indices):
 
 
 @pytest.fixture
-def on_route(compiled_gradients):
-    """The loss and the gradients of rows on a route."""
+def on_path(compiled_gradients):
+    """The loss and gradients of rows on a forward path."""
 
-    def compute(model, route, rows, indices, n_targets):
-        tap, store = route.tap, Store(10**9, None)
-        states = make_activations(model, tap, rows, store, max_tokens=200) if tap else None
-        arrays = route.layout(states)(collate(rows, np.asarray(indices), GRID), n_targets)
-        return compiled_gradients(model, route, arrays)
+    def compute(model, path, rows, indices, n_targets):
+        if path.boundary:
+            store = ActivationStore(10**9, None)
+            activations = make_activations(model, path.boundary, rows, store, max_tokens=200)
+            path = replace(path, activations=activations)
+        arrays = path.arrays(collate(rows, np.asarray(indices), GRID), n_targets)
+        return compiled_gradients(model, path, arrays)
 
     return compute
 
 
-def make_route(model, name):
+def make_path(model, name):
     probe = mx.array([[1, 2, 3, 4], [5, 6, 7, 8]])
-    head, tap = find_head(model, probe), find_boundary(model, probe)
+    head, boundary = find_head(model, probe), find_boundary(model, probe)
     return {
         "gathered": ForwardPath(head=head),
         "chunked": ForwardPath(head=head, chunk=8),
-        "tapped": ForwardPath(tap=tap),
+        "tapped": ForwardPath(boundary=boundary),
         "checkpointed": ForwardPath(checkpoint=1),
-        "everything": ForwardPath(head=head, chunk=8, tap=tap, checkpoint=2),
+        "everything": ForwardPath(head=head, chunk=8, boundary=boundary, checkpoint=2),
     }[name]
 
 
@@ -75,18 +79,18 @@ def assert_close(got, expected):
 
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("name", ["gathered", "chunked", "tapped", "checkpointed", "everything"])
-def test_each_route_equals_the_row_by_row_definition(on_route, build, make_rows, kind, name):
+def test_each_route_equals_the_row_by_row_definition(on_path, build, make_rows, kind, name):
     model, rows, indices = build(kind), make_rows(), [3, 1, 8, 5, 2]
     expected = row_by_row(model, rows, indices)
-    assert_close(on_route(model, make_route(model, name), rows, indices, expected[2]), expected)
+    assert_close(on_path(model, make_path(model, name), rows, indices, expected[2]), expected)
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "granite"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_everything_at_four_bits(on_route, build, make_rows, kind, tied):
+def test_everything_at_four_bits(on_path, build, make_rows, kind, tied):
     model, rows, indices = build(kind, bits=4, tie_word_embeddings=tied), make_rows(), [3, 1, 8, 5]
     expected = row_by_row(model, rows, indices)
-    assert_close(on_route(model, make_route(model, "everything"), rows, indices, expected[2]), expected)
+    assert_close(on_path(model, make_path(model, "everything"), rows, indices, expected[2]), expected)
 
 
 def test_what_acts_behind_the_head_is_noticed(build):
@@ -96,33 +100,33 @@ def test_what_acts_behind_the_head_is_noticed(build):
     assert not find_head(build("granite"), probe).bare  # logit scaling
 
 
-def test_classes_are_as_before(on_route, build, make_rows):
+def test_classes_are_as_before(on_path, build, make_rows):
     model, rows = build(), make_rows()
     before = [type(module) for _, module in sorted(model.named_modules())]
-    route = make_route(model, "everything")
-    on_route(model, route, rows, [0, 1], 10)
+    path = make_path(model, "everything")
+    on_path(model, path, rows, [0, 1], 10)
     assert [type(module) for _, module in sorted(model.named_modules())] == before
     assert "substitute" not in str(type(model.layers[0]).__call__)
 
 
 def test_checkpointed_dropout_draws_the_same_in_the_backward_pass(build, make_rows, monkeypatch):
     model, rows = build(dropout=0.5), make_rows()
-    route = ForwardPath(checkpoint=1)
-    arrays = route.layout()(collate(rows, np.asarray([3, 1, 8]), GRID), 10)
+    path = ForwardPath(checkpoint=1)
+    arrays = path.arrays(collate(rows, np.asarray([3, 1, 8]), GRID), 10)
     tree = model.trainable_parameters()
 
     def loss(tree):
         mx.random.seed(5)
         model.update(tree)
-        return route.loss()(model, *arrays)
+        return path.loss(model, *arrays)
 
     value, recomputed = mx.value_and_grad(loss)(tree)
     monkeypatch.setattr(mx, "checkpoint", lambda function: function)  # what is kept can't be drawn again
     kept_value, kept = mx.value_and_grad(loss)(tree)
     model.update(tree)
     assert value.item() == pytest.approx(kept_value.item(), rel=1e-6)
-    for (path, got), (_, expected) in zip(tree_flatten(recomputed), tree_flatten(kept), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4, err_msg=path)
+    for (name, got), (_, expected) in zip(tree_flatten(recomputed), tree_flatten(kept), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4, err_msg=name)
     assert loss(tree).item() != pytest.approx(weighted_loss_without_dropout(model, arrays), rel=1e-3)
 
 

@@ -1,8 +1,9 @@
-"""Several rows in a line: the loss and gradients of each row alone, or switched off."""
+"""Sequence packing: the loss and gradients of each row alone, or not used."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,8 +12,10 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxsched.data.batching.packing import Packing
-from mlxsched.model.fast.prefix_activations import Store, make_activations
-from mlxsched.model.fast.self_check import SelfCheck, Wanted, choose_path, packed_if_right, packed_sample
+from mlxsched.model.fast.prefix_activations import ActivationStore, make_activations
+from mlxsched.model.fast.samples import packed_sample
+from mlxsched.model.fast.selection import choose_path, with_packing
+from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.loss import PLAIN_LOSS
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Notice
@@ -21,15 +24,15 @@ from mlxsched.training.session import prepare
 
 PACKING = Packing(48, 4)
 GPT2 = {"n_embd": 64, "n_head": 4, "n_layer": 4, "n_positions": 128, "n_ctx": 128, "layer_norm_epsilon": 1e-5}
-STATES = Wanted(prefix=True)
+PREFIX = {"prefix": True}
 WINDOWED = {"sliding_window": 8, "sliding_window_pattern": 2}
 
 
-def packed_route(model, rows, wanted=STATES):
+def packed_path(model, rows, wanted=PREFIX):
     notes = []
-    route = choose_path(SelfCheck(model, rows, PLAIN_LOSS), model, wanted, notes.append)
+    path = choose_path(SelfCheck(model, rows), notes.append, **wanted)
     check = SelfCheck(model, rows, PLAIN_LOSS, packing=PACKING)
-    return packed_if_right(check, route, PACKING, notes.append), notes
+    return with_packing(check, path, PACKING, notes.append), notes
 
 
 def row_by_row(model, rows, indices, n_targets):
@@ -50,19 +53,19 @@ def row_by_row(model, rows, indices, n_targets):
     ("kind", "changes"),
     [("llama", {}), ("granite", {}), ("gemma3_text", WINDOWED)],
 )
-@pytest.mark.parametrize("wanted", [Wanted(), Wanted(prefix=True, checkpoint=1)])
+@pytest.mark.parametrize("wanted", [{}, {"prefix": True, "checkpoint": 1}])
 def test_packed_rows_equal_rows_alone(build, make_rows, compiled_gradients, kind, changes, wanted):
     model, rows = build(kind, **changes), make_rows()
-    route, notes = packed_route(model, rows, wanted)
-    assert route.packing is PACKING, notes
-    assert (route.tap is not None) == wanted.prefix
+    path, notes = packed_path(model, rows, wanted)
+    assert path.packing is PACKING, notes
+    assert (path.boundary is not None) == bool(wanted)
     (lines,) = PACKING.micro_batches(np.arange(4, 12), rows.lengths)
     batch = PACKING.collate(rows, lines)
-    states = (
-        make_activations(model, route.tap, rows, Store(10**9, None), max_tokens=100) if route.tap else None
-    )
-    arrays = route.layout(states)(batch, batch.n_targets)
-    loss, got = compiled_gradients(model, route, arrays)
+    if path.boundary:
+        store = ActivationStore(10**9, None)
+        path = replace(path, activations=make_activations(model, path.boundary, rows, store, max_tokens=100))
+    arrays = path.arrays(batch, batch.n_targets)
+    loss, got = compiled_gradients(model, path, arrays)
     expected_loss, expected = row_by_row(model, rows, range(4, 12), batch.n_targets)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
     distance = np.sqrt(sum(float(mx.square(got[path] - g).sum()) for path, g in expected.items()))
@@ -73,7 +76,7 @@ def test_packed_rows_equal_rows_alone(build, make_rows, compiled_gradients, kind
 
 def test_the_check_has_both_kinds_of_micro_batch(build, make_rows):
     check = SelfCheck(build(), make_rows(), PLAIN_LOSS, packing=PACKING)
-    padded, packed = (taken for _, taken in check._samples)
+    padded, packed = (sample.batch for sample in check._samples)
     assert padded.segments is None
     lines = [segments[places] for segments, places in zip(packed.segments, packed.weights > 0, strict=True)]
     assert len(lines) > 1 and any(
@@ -89,9 +92,9 @@ def test_the_check_takes_few_positions_of_long_rows(make_rows):
 
 
 def test_positions_counted_from_the_start_of_the_line_are_found_out(build, make_rows):
-    route, notes = packed_route(build("gpt2", **GPT2), make_rows())
-    assert route.packing is None
-    assert any(note.startswith("several rows in a line: switched off, its loss is off") for note in notes)
+    path, notes = packed_path(build("gpt2", **GPT2), make_rows())
+    assert path.packing is None
+    assert any(note.startswith("sequence packing: not used, its loss differs") for note in notes)
 
 
 def test_a_model_without_a_cache_argument_stays_as_it_is(build, make_rows):
@@ -107,13 +110,13 @@ def test_a_model_without_a_cache_argument_stays_as_it_is(build, make_rows):
         def __call__(self, inputs):
             return self.inside(inputs)
 
-    route, notes = packed_route(Bare(build()), make_rows())
-    assert route.packing is None and route.head is not None
-    assert any("switched off, it raises TypeError" in note for note in notes)
+    path, notes = packed_path(Bare(build()), make_rows())
+    assert path.packing is None and path.head is not None
+    assert any(note == "sequence packing: not used, this model does not support it" for note in notes)
 
 
-def test_layers_below_the_kept_states_are_checked_too(build, make_rows):
-    """A first layer that makes its own mask is hidden by kept states; without them it would be wrong."""
+def test_layers_below_the_stored_activations_are_checked_too(build, make_rows):
+    """A first layer that makes its own mask is hidden by stored activations; without them it would be wrong."""
     model = build()
 
     class OwnMask(type(model.layers[0])):
@@ -121,8 +124,8 @@ def test_layers_below_the_kept_states_are_checked_too(build, make_rows):
             return super().__call__(x, "causal", None)
 
     model.layers[0].__class__ = OwnMask
-    route, _ = packed_route(model, make_rows())
-    assert route.tap is not None and route.packing is None
+    path, _ = packed_path(model, make_rows())
+    assert path.boundary is not None and path.packing is None
 
 
 # Whole runs
@@ -150,7 +153,7 @@ FLAGS = {"batch_size": 32, "iters": 9, "num_layers": 2, "learning_rate": 1e-3, "
 
 def test_short_rows_are_packed_unasked_and_train_the_same(train, open_trainer, short_data):
     packed, _, events = train("packed", data=short_data, **FLAGS)
-    assert open_trainer("look", data=short_data, **FLAGS)._feed._layout.packing is not None
+    assert open_trainer("look", data=short_data, **FLAGS)._feed._path.packing is not None
     plain, _, _ = train("plain", data=short_data, fast=False, **FLAGS)
     assert not [event for event in events if isinstance(event, Notice)]
     np.testing.assert_allclose(losses(packed), losses(plain), rtol=1e-4)
@@ -170,7 +173,7 @@ def test_resume_of_a_packed_run_is_bit_identical(train, open_trainer, short_data
         prepare(trainer.session.config, trainer.session.origins), trainer.run, lambda event: None
     )
     resumed.resume()
-    assert resumed.progress.update == 5 and resumed._feed._layout.packing is not None
+    assert resumed.progress.update == 5 and resumed._feed._path.packing is not None
     resumed.train()
     parts = RunDirectory.open(trainer.run.path)
     assert (losses(parts) == losses(whole)).all()
@@ -179,7 +182,7 @@ def test_resume_of_a_packed_run_is_bit_identical(train, open_trainer, short_data
 
 
 def test_off_when_the_config_says_so(open_trainer, short_data):
-    assert open_trainer(data=short_data, packing=False, **FLAGS)._feed._layout.packing is None
+    assert open_trainer(data=short_data, packing=False, **FLAGS)._feed._path.packing is None
 
 
 def test_asked_for_where_no_line_holds_a_row(train, short_data, tmp_path):
@@ -187,7 +190,7 @@ def test_asked_for_where_no_line_holds_a_row(train, short_data, tmp_path):
     path.write_text((json.dumps({"text": "1234 " * 200}) + "\n") * 8)
     _, _, events = train(data=short_data, packing=True, iters=1)
     notes = [event.message for event in events if isinstance(event, Notice)]
-    assert any(note.startswith("several rows in a line: not used, no row fits") for note in notes)
+    assert any(note.startswith("sequence packing: not used, every row is longer") for note in notes)
 
 
 @pytest.fixture
@@ -203,7 +206,7 @@ def mixed_data(short_data, tmp_path):
 def test_long_rows_go_beside_the_lines_and_train_the_same(train, open_trainer, mixed_data):
     feed = open_trainer("look", data=mixed_data, **FLAGS)._feed
     counts = {len(arrays) for update in range(3) for arrays in feed(update).arrays}
-    assert counts == {5, 6}  # without and with segments, besides the states
+    assert counts == {5, 6}  # without and with segments, besides the activations
     packed, _, events = train("packed", data=mixed_data, **FLAGS)
     plain, _, _ = train("plain", data=mixed_data, fast=False, **FLAGS)
     assert not [event for event in events if isinstance(event, Notice)]

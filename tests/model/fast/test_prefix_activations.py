@@ -1,4 +1,4 @@
-"""Stored states of frozen layers: the same whatever order asks for them, in memory and on disk."""
+"""Stored activations of the frozen layers: the same whatever order asks for them, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxsched.model.fast.frozen_prefix import find_boundary, prefix_states
-from mlxsched.model.fast.prefix_activations import Store, make_activations
+from mlxsched.model.fast.frozen_prefix import boundary_input, find_boundary
+from mlxsched.model.fast.prefix_activations import ActivationStore, make_activations
 
 PROBE = mx.array([[1, 2, 3, 4]])
 
 
-MEMORY = Store(10**9, None)
+MEMORY = ActivationStore(10**9, None)
 
 
 def stored(model, rows, store=MEMORY, **options):
@@ -26,11 +26,11 @@ def stored(model, rows, store=MEMORY, **options):
 
 def test_states_equal_the_layers_below_run_row_by_row(build, make_rows):
     model, rows = build(), make_rows()
-    tap = find_boundary(model, PROBE)
+    boundary = find_boundary(model, PROBE)
     got = stored(model, rows).batch(np.array([4, 9]), (3, 45))
     for line, index in enumerate((4, 9)):
         tokens = rows[index].tokens[:-1]
-        expected = prefix_states(model, tap, mx.array(tokens[None]))[0]
+        expected = boundary_input(model, boundary, mx.array(tokens[None]))[0]
         np.testing.assert_allclose(got[line, : len(tokens)], expected, rtol=1e-4, atol=1e-5)
         # padding repeats the last real state
         np.testing.assert_array_equal(
@@ -63,7 +63,7 @@ def test_each_row_is_computed_once(build, make_rows):
 
 def test_disk_holds_the_same_and_leaves_nothing_behind(build, make_rows, tmp_path):
     model, rows = build(), make_rows()
-    on_disk = stored(model, rows, Store(0, tmp_path))
+    on_disk = stored(model, rows, ActivationStore(0, tmp_path))
     assert isinstance(on_disk._kept.values, np.memmap)
     assert list(tmp_path.iterdir()) == []  # unlinked already: not even a killed process leaves it
     everything, shape = np.arange(len(rows)), (len(rows), 40)
@@ -73,15 +73,15 @@ def test_disk_holds_the_same_and_leaves_nothing_behind(build, make_rows, tmp_pat
 
 
 def test_without_room_there_are_no_states(build, make_rows, tmp_path, monkeypatch):
-    assert stored(build(), make_rows(), Store(0, None)) is None
+    assert stored(build(), make_rows(), ActivationStore(0, None)) is None
 
     def full(file, offset, size):
         raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    assert stored(build(), make_rows(), Store(0, tmp_path)) is None
+    assert stored(build(), make_rows(), ActivationStore(0, tmp_path)) is None
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    assert stored(build(), make_rows(), Store(0, tmp_path)) is None
+    assert stored(build(), make_rows(), ActivationStore(0, tmp_path)) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -91,7 +91,7 @@ def test_half_precision_states_come_back_to_the_bit(build, make_rows, dtype):
     model.set_dtype(dtype)
     length = int(rows.lengths[0]) - 1
     got = stored(model, rows).batch(np.array([0]), (1, length))
-    expected = mx.compile(lambda x: prefix_states(model, find_boundary(model, PROBE), x))(
+    expected = mx.compile(lambda x: boundary_input(model, find_boundary(model, PROBE), x))(
         mx.array(rows[0].tokens[None, :-1])
     )
     assert got.dtype == dtype

@@ -1,4 +1,4 @@
-"""Short cuts that are wrong for a model are found out, told of, and not taken."""
+"""Optimizations that are wrong for a model are detected, reported and not used."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxsched.model.fast.forward_path import PLAIN
-from mlxsched.model.fast.self_check import EXACT, HALF, SelfCheck, Wanted, choose_path
+from mlxsched.model.fast.selection import choose_path
+from mlxsched.model.fast.self_check import EXACT, HALF, SelfCheck
 from mlxsched.model.loss import PLAIN_LOSS, LossOptions
 
-EVERYTHING = Wanted(prefix=True, checkpoint=1)
+EVERYTHING = {"prefix": True, "checkpoint": 1}
 
 
-def choose(model, rows, wanted=EVERYTHING, options=PLAIN_LOSS):
+def choose(model, rows, options=PLAIN_LOSS):
     notes = []
-    check = SelfCheck(model, rows, options)
-    return choose_path(check, model, wanted, notes.append), notes
+    return choose_path(SelfCheck(model, rows, options), notes.append, **EVERYTHING), notes
 
 
 class Changed(nn.Module):
@@ -92,64 +92,60 @@ class LooksBack(Changed):
 
 @pytest.mark.parametrize("options", [LossOptions(), LossOptions(0.1, 1e-3)])
 def test_a_well_behaved_model_takes_everything(build, make_rows, options):
-    route, notes = choose(build(), make_rows(), options=options)
-    assert route.head and route.chunk and route.tap and route.checkpoint == 1
-    assert route.tap.below == 2
-    assert route.compiled
+    path, notes = choose(build(), make_rows(), options=options)
+    assert path.head and path.chunk and path.boundary and path.checkpoint == 1
+    assert path.boundary.below == 2
+    assert path.compiled
     assert notes == []
 
 
 @pytest.mark.parametrize("strange", [MixesPositions, CountsOnLength])
-def test_an_odd_head_is_switched_off_and_the_rest_stays(build, make_rows, strange):
-    route, notes = choose(strange(build()), make_rows())
-    assert route.head is None and route.chunk is None
-    assert route.tap is not None
-    assert any("loss only at targets: switched off" in note for note in notes)
+def test_an_odd_head_is_not_used_and_the_rest_stays(build, make_rows, strange):
+    path, notes = choose(strange(build()), make_rows())
+    assert path.head is None and path.chunk is None
+    assert path.boundary is not None
+    assert any(note.startswith("loss only at targets: not used") for note in notes)
 
 
-def test_what_cannot_be_compiled_takes_the_other_short_cuts(build, make_rows):
-    route, notes = choose(LooksAtItsValues(build()), make_rows())
-    assert not route.compiled
-    assert route.head and route.chunk and route.tap and route.checkpoint
-    assert len(notes) == 1 and notes[0].startswith("compiled step: switched off")
+def test_what_cannot_be_compiled_takes_the_other_optimizations(build, make_rows):
+    path, notes = choose(LooksAtItsValues(build()), make_rows())
+    assert not path.compiled
+    assert path.head and path.chunk and path.boundary and path.checkpoint
+    assert len(notes) == 1 and notes[0].startswith("compiled step: not used")
 
 
-def test_logits_without_a_module_are_told_of(build, make_rows):
-    route, notes = choose(NoHeadModule(build()), make_rows())
-    assert route.head is None
-    assert route.tap is not None
-    assert notes == [
-        "loss only at targets: not used with this model, its logits do not come from a projection module"
-    ]
+def test_logits_without_a_module_are_reported(build, make_rows):
+    path, notes = choose(NoHeadModule(build()), make_rows())
+    assert path.head is None
+    assert path.boundary is not None
+    assert notes == ["loss only at targets: not used, its logits do not come from a projection module"]
 
 
 def test_layers_that_run_twice_have_no_frozen_prefix(build, make_rows):
-    route, notes = choose(RunsTwice(build()), make_rows())
-    assert route.tap is None and route.head is not None
+    path, notes = choose(RunsTwice(build()), make_rows())
+    assert path.boundary is None and path.head is not None
     assert any("called 2 times" in note for note in notes)
 
 
-def test_a_wrong_prefix_is_switched_off(build, make_rows):
+def test_a_wrong_prefix_is_not_used(build, make_rows):
     model = LooksBack(build(layers=2))
-    route, _ = choose(model, make_rows())
+    path, _ = choose(model, make_rows())
     check = SelfCheck(model, make_rows(), LossOptions())
-    assert check.complaint(route) is None  # whatever was taken is right
+    assert check.disagreement(path) is None  # whatever was taken is right
 
 
 def test_what_is_trained_outside_of_the_layers_forbids_the_prefix(build, make_rows):
     model = build()
     model.model.embed_tokens.unfreeze()
-    route, notes = choose(model, make_rows())
-    assert route.tap is None
+    path, notes = choose(model, make_rows())
+    assert path.boundary is None
     assert any("outside of its layers" in note for note in notes)
-    assert (
-        route.head is not None and route.chunk is None
-    )  # the tied head is trained: plain autodiff behind it
+    assert path.head is not None and path.chunk is None  # the tied head is trained: plain autodiff behind it
 
 
 def test_the_first_layer_trained_means_no_prefix_and_no_note(build, make_rows):
-    route, notes = choose(build(layers=-1), make_rows())
-    assert route.tap is None and route.head is not None
+    path, notes = choose(build(layers=-1), make_rows())
+    assert path.boundary is None and path.head is not None
     assert notes == []
 
 
@@ -172,14 +168,14 @@ def test_half_precision_has_a_tolerance_of_its_own(build, make_rows):
     model.set_dtype(mx.bfloat16)
     check = SelfCheck(model, make_rows(), LossOptions())
     assert check.tolerance == HALF
-    assert choose_path(check, model, EVERYTHING, lambda note: None) != PLAIN
+    assert choose_path(check, lambda note: None, **EVERYTHING) != PLAIN
 
 
 @pytest.mark.parametrize("fault", [1 + 3e-5, float("nan")])
 def test_a_loss_that_is_a_little_off_is_noticed(build, make_rows, fault):
     model = build()
     check = SelfCheck(model, make_rows(), LossOptions())
-    loss, gradients = check._expected
+    loss, gradients = check.expected
     assert check._difference(loss, gradients) is None
     assert "loss" in check._difference(loss * fault, gradients)
 
@@ -187,5 +183,5 @@ def test_a_loss_that_is_a_little_off_is_noticed(build, make_rows, fault):
 def test_gradients_that_are_a_little_off_are_noticed(build, make_rows):
     model = build()
     check = SelfCheck(model, make_rows(), LossOptions())
-    loss, gradients = check._expected
+    loss, gradients = check.expected
     assert "gradients" in check._difference(loss, {p: 1.0003 * g for p, g in gradients.items()})
