@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlxsched.cli.output import note, print_json, table
+from mlxsched.text import counted
 
 if TYPE_CHECKING:
     from mlxsched.data.check import DataReport, SplitReport
@@ -70,7 +71,13 @@ def check(
         _print(report)
     if not report.healthy:
         raise ChecksFailed(f"{source} has problems that training would meet; they are listed above.")
-    note("No problems found.")
+    note(_verdict(report))
+
+
+def _verdict(report: DataReport) -> str:
+    if not report.findings:
+        return "No problems found."
+    return f"No errors; {counted(len(report.findings), 'note')} above."
 
 
 def _print(report: DataReport) -> None:
@@ -83,7 +90,7 @@ def _print(report: DataReport) -> None:
             table(bars)
     if report.findings:
         click.echo("\nFound")
-        table([(f.severity, f.split, f.message, f.cure) for f in report.findings])
+        table([(f.severity, f.where, f.evidence, f.fix) for f in report.findings])
     for line in report.problems:
         click.echo(f"  {line}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
 from typing import Any
@@ -10,25 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlxsched.data.dataset import Counts, Dataset
+from mlxsched.analysis.findings import Finding
+from mlxsched.data.dataset import PLACES, Counts, Dataset
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.rows import Rows
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know: a ``problem`` makes the check fail, a ``note`` does not."""
-
-    code: str
-    severity: str
-    split: str
-    message: str
-    cure: str
+from mlxsched.text import counted
 
 
 @dataclass(frozen=True)
 class SplitReport:
-    """Numbers of one split; ``histogram`` is (from, below, rows) by length in tokens."""
+    """Statistics of one split; ``histogram`` is (from, below, rows) by length in tokens."""
 
     counts: Counts
     rows: int
@@ -43,7 +34,7 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """The result of `check`."""
+    """The result of `check`; ``where`` of each finding is the split, and its evidence names rows."""
 
     splits: Mapping[str, SplitReport]
     findings: list[Finding]
@@ -51,16 +42,29 @@ class DataReport:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found but notes."""
-        return not any(finding.severity == "problem" for finding in self.findings)
+        """Whether there are only notes."""
+        return all(finding.severity == "note" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {"healthy": self.healthy, **asdict(self)}
+        """Plain data, for ``--json``."""
+        splits = {split: asdict(report) for split, report in self.splits.items()}
+        findings = [_finding_dict(finding) for finding in self.findings]
+        return {"healthy": self.healthy, "splits": splits, "findings": findings, "problems": self.problems}
+
+
+def _finding_dict(finding: Finding) -> dict[str, str]:
+    """The keys of ``data check --json``, which scripts read since before all findings had one form."""
+    return {
+        "code": finding.code,
+        "severity": "note" if finding.severity == "note" else "problem",
+        "split": finding.where,
+        "message": finding.evidence,
+        "cure": f"{finding.fix}.",
+    }
 
 
 def check(dataset: Dataset, options: DataOptions) -> DataReport:
-    """Examine a data set that was loaded with ``skip_bad_rows`` and without needs."""
+    """Examine a data set that was loaded with ``skip_bad_rows`` and ``need=()``."""
     hashes = {split: rows.row_hashes() for split, rows in dataset.splits.items()}
     reports = {
         split: _report(counts, dataset.splits.get(split), hashes.get(split))
@@ -68,8 +72,10 @@ def check(dataset: Dataset, options: DataOptions) -> DataReport:
     }
     findings = list(_missing(dataset))
     for split, report in reports.items():
-        findings += _of_split(split, report, options)
-    findings += _shared(hashes)
+        findings += _of_counts(split, report.counts, options)
+        if split in dataset.splits:
+            findings += _duplicates(split, dataset.splits[split], hashes[split])
+    findings += _shared(dataset.splits, hashes)
     return DataReport(reports, findings, dataset.problems.shown)
 
 
@@ -91,7 +97,7 @@ def _report(counts: Counts, rows: Rows | None, hashes: NDArray[np.uint64] | None
 
 
 def histogram(lengths: NDArray[Any], bins: int = 10) -> list[tuple[int, int, int]]:
-    """(from, below, count) over at most ``bins`` classes of equal ratio.
+    """(from, below, count) over at most ``bins`` intervals of equal ratio.
 
     >>> histogram(np.array([1, 2, 3, 100]), bins=2)
     [(1, 10, 3), (10, 101, 1)]
@@ -105,58 +111,94 @@ def histogram(lengths: NDArray[Any], bins: int = 10) -> list[tuple[int, int, int
 
 def _missing(dataset: Dataset) -> Iterator[Finding]:
     for split in SPLITS:
-        severity = "problem" if split == "train" else "note"
         if split not in dataset.splits:
             yield Finding(
-                "no_rows", severity, split, f"there are no usable {split} rows", f"Add rows to {split}.jsonl."
+                "no_rows",
+                "error" if split == "train" else "note",
+                f"there are no usable {split} rows",
+                where=split,
+                fix=f"Add rows to {split}.jsonl",
             )
 
 
-def _of_split(split: str, report: SplitReport, options: DataOptions) -> Iterator[Finding]:
-    counts, limit = report.counts, options.max_seq_length
-    found = [
-        ("bad_rows", "problem", counts.bad, "cannot be used", "Mend them, or train with --skip-bad-rows."),
-        (
+def _of_counts(split: str, counts: Counts, options: DataOptions) -> Iterator[Finding]:
+    """Findings on rows that are not used as they are."""
+    errors = {
+        "bad": ("bad_rows", "can't be used", "Fix them, or train with --skip-bad-rows"),
+        "dropped": (
             "dropped",
-            "problem",
-            counts.dropped,
-            f"have all their targets beyond {limit} tokens and would be dropped",
-            "Raise --max-seq-length, or shorten the prompts.",
+            f"have all their targets beyond {options.limit} and would be dropped",
+            "Raise the limit, or shorten the prompts",
         ),
-        (
+        "truncated": (
             "truncated",
-            "problem",
-            counts.truncated,
-            f"are longer than {limit} tokens and would be cut",
-            "Raise --max-seq-length, or split them.",
+            f"are longer than {options.max_tokens} tokens ({options.limit}) and would be cut",
+            "Raise the limit, or split the rows",
         ),
-        (
-            "duplicates",
-            "note",
-            report.duplicates,
-            "are in the split already",
-            "Remove them, if not on purpose.",
-        ),
-        (
+    }
+    notes = {
+        "open_ended": (
             "open_ended",
-            "note",
-            counts.open_ended,
             "do not end with one of the tokenizer's end tokens",
-            "The model will not learn from them when to stop: check the chat template.",
+            "Check the chat template: the model will not learn from these rows when to stop",
         ),
-    ]
-    for code, severity, count, what, cure in found:
-        if count:
-            yield Finding(code, severity, split, f"{count} of {counts.read} rows {what}", cure)
+        "ignored_tools": (
+            "ignored_tools",
+            "have `tools` that the chat template leaves out",
+            "Use a model whose template takes tools, or describe them in the system message",
+        ),
+    }
+    for severity, kinds in (("error", errors), ("note", notes)):
+        for kind, (code, what, fix) in kinds.items():
+            number, places = getattr(counts, kind), counts.places.get(kind, [])
+            if number:
+                evidence = f"{number} of {counts.read} rows {what}{_named(places, number)}"
+                yield Finding(
+                    code, "error" if severity == "error" else "note", evidence, where=split, fix=fix
+                )
     if counts.lost_turns:
-        message = f"{counts.lost_turns} assistant turns are not trained on: the chat template rewrites them"
-        yield Finding("lost_turns", "note", split, message, "Cut such chats after the turn to be learned.")
+        places = counts.places.get("lost_turns", [])
+        evidence = (
+            f"{counted(counts.lost_turns, 'assistant turn')} not trained on, because the chat template rewrites "
+            f"them{_named(places, counts.lost_turns)}"
+        )
+        yield Finding(
+            "lost_turns", "note", evidence, where=split, fix="End such chats after the turn to learn"
+        )
 
 
-def _shared(hashes: Mapping[str, NDArray[np.uint64]]) -> Iterator[Finding]:
+def _named(places: Sequence[str], number: int) -> str:
+    """``: a, b, ...`` for the first of ``number`` places."""
+    if not places:
+        return ""
+    return f": {', '.join(places)}{', ...' if number > len(places) else ''}"
+
+
+def _duplicates(split: str, rows: Rows, hashes: NDArray[np.uint64]) -> Iterator[Finding]:
+    """A note on rows that repeat an earlier row of the split."""
+    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    original = first[inverse]  # [rows]: the first row with the same content
+    copies = np.flatnonzero(original != np.arange(len(rows)))
+    if len(copies):
+        pairs = [f"{rows.place(int(i))} is {rows.place(int(original[i]))}" for i in copies[:PLACES]]
+        evidence = f"{len(copies)} of {len(rows)} rows repeat an earlier row{_named(pairs, len(copies))}"
+        yield Finding("duplicates", "note", evidence, where=split, fix="Remove them, unless intended")
+
+
+def _shared(splits: Mapping[str, Rows], hashes: Mapping[str, NDArray[np.uint64]]) -> Iterator[Finding]:
+    """Rows that are in two splits."""
     for one, other in combinations([split for split in SPLITS if split in hashes], 2):
-        count = int(np.isin(hashes[other], hashes[one]).sum())
-        if count:
-            message = f"{count} of {len(hashes[other])} rows are in {one} too"
-            cure = f"Remove them from {one}: {other} does not measure what was learned otherwise."
-            yield Finding("shared_rows", "problem", other, message, cure)
+        both = np.flatnonzero(np.isin(hashes[other], hashes[one]))
+        if len(both):
+            first = [int(np.argmax(hashes[one] == hashes[other][i])) for i in both[:PLACES]]
+            pairs = [
+                f"{splits[other].place(int(i))} is {splits[one].place(j)}"
+                for i, j in zip(both, first, strict=False)
+            ]
+            yield Finding(
+                "shared_rows",
+                "error",
+                f"{len(both)} of {len(hashes[other])} rows are in {one} too{_named(pairs, len(both))}",
+                where=other,
+                fix=f"Remove them from {one}: the loss on {other} would measure what was memorized",
+            )

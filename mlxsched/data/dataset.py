@@ -1,4 +1,4 @@
-"""A tokenized data set: its splits, what they are known by, and what a user must know about them."""
+"""A tokenized data set: its splits, its fingerprint, and what became of the rows that were read."""
 
 from __future__ import annotations
 
@@ -11,15 +11,22 @@ from mlxsched.data.options import SPLITS
 from mlxsched.data.problems import Problems
 from mlxsched.data.rows import Rows
 
+PLACES = 5  # named for each kind of row that was not used as it is
+
 
 @dataclass
 class Counts:
     """What became of the rows of a split.
 
-    ``read``: rows that are there.  ``bad``: those that can't be used.  ``dropped``: those without a target
-    within the maximum length.  ``truncated``: those that are used, but cut.  ``lost_turns``: assistant turns
-    of used rows that are not targets, because the chat template rewrites them.  ``open_ended``: rows whose
-    last target does not end a turn.
+    Args:
+        read: rows in the files.
+        bad: rows that can't be used.
+        dropped: rows without a target within the maximum length.
+        truncated: rows that are used, but cut.
+        lost_turns: assistant turns of used rows that are not targets, because the template rewrites them.
+        open_ended: rows whose last target does not end a turn.
+        ignored_tools: rows whose ``tools`` the chat template leaves out.
+        places: ``file:line`` of the first rows of each kind, by the name of the count.
     """
 
     read: int = 0
@@ -28,16 +35,35 @@ class Counts:
     truncated: int = 0
     lost_turns: int = 0
     open_ended: int = 0
+    ignored_tools: int = 0
+    places: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def used(self) -> int:
         """Rows that are trained on or evaluated."""
         return self.read - self.bad - self.dropped
 
+    def add(self, kind: str, where: str, number: int = 1) -> None:
+        """Add ``number`` to the count ``kind`` for the row at ``where``."""
+        if number:
+            setattr(self, kind, getattr(self, kind) + number)
+            places = self.places.setdefault(kind, [])
+            if len(places) < PLACES:
+                places.append(where)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Tokenized splits; ``fingerprint`` is a hash of their tokens and targets, wherever they came from."""
+    """Tokenized splits.
+
+    Args:
+        splits: rows of train, valid and test; empty splits are left out.
+        fingerprint: a hash of the tokens and targets, wherever they came from.
+        notes: what a user should know, a clause each.
+        counts: by split, also for splits without usable rows.
+        problems: the rows that can't be used.
+        from_cache: whether the rows were tokenized by an earlier run.
+    """
 
     splits: Mapping[str, Rows]
     fingerprint: str
@@ -53,7 +79,7 @@ class Dataset:
 
     @property
     def valid(self) -> Rows | None:
-        """Rows to evaluate on while training."""
+        """Rows to evaluate on during training."""
         return self.splits.get("valid")
 
     @property

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlxsched.data.chat import ChatTemplate, Messages, Span
-from mlxsched.data.jsonl import type_name
 from mlxsched.data.options import Features
-from mlxsched.data.problems import RowProblem, harmless
+from mlxsched.data.problems import RowProblem, harmless, type_name
 
 # Every template knows these, and may reword what they say (thinking is stripped, results are wrapped).
 _KNOWN_ROLES = ("user", "assistant", "tool")

@@ -1,9 +1,13 @@
-"""What a user may decide about the data; part of what a tokenized data set is known by."""
+"""How rows are read and tokenized; everything here is part of the cache key of a data set."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlxsched.config.schema import RunConfig
 
 SPLITS = ("train", "valid", "test")
 DEFAULT_MAX_SEQ_LENGTH = 2048  # mlx-lm's
@@ -23,16 +27,24 @@ class Features:
 class DataOptions:
     """How rows are read and tokenized.
 
-    ``mask_prompt``: score only answers (every assistant turn of a chat, every completion), not all tokens.
-    ``max_seq_length``: tokens of a row beyond it are cut off.
-    ``skip_bad_rows``: leave out rows that cannot be used, instead of refusing the data set.
-    ``seed``, ``valid_fraction``, ``test_fraction``, ``max_held_out``: how a single file is split.
-    ``need``: the splits without which the data set is refused.  ``cache_dir``: where tokenized rows are kept
-    between runs; None keeps them in memory.  ``trust_remote_code``: let a data set's own script run.
+    Args:
+        mask_prompt: score only answers (every assistant turn of a chat, every completion) instead of all tokens.
+        max_seq_length: tokens of a row beyond it are cut off.
+        max_positions: positions that the model has, if it has a table of them (`model.load.max_positions`).
+        skip_bad_rows: leave out rows that can't be used instead of refusing the data set.
+        seed: decides how a single file is split.
+        features: the keys of a record.
+        valid_fraction: share of a single file for validation.
+        test_fraction: share of a single file for the test.
+        max_held_out: rows at most of each of these two.
+        need: splits without which the data set is refused.
+        cache_dir: where tokenized rows are kept between runs; None keeps them in memory.
+        trust_remote_code: allow a data set on the hub to run its own script.
     """
 
     mask_prompt: bool = True
     max_seq_length: int = DEFAULT_MAX_SEQ_LENGTH
+    max_positions: int | None = None
     skip_bad_rows: bool = False
     seed: int = 0
     features: Features = field(default_factory=Features)
@@ -42,3 +54,35 @@ class DataOptions:
     need: tuple[str, ...] = ("train",)
     cache_dir: Path | None = None
     trust_remote_code: bool = False
+
+    @classmethod
+    def of_run(
+        cls, config: RunConfig, *, max_positions: int | None = None, cache_dir: Path | None = None
+    ) -> DataOptions:
+        """The options of a run: what ``train`` tokenizes, ``data check`` and ``data show`` tokenize too."""
+        return cls(
+            mask_prompt=config.mask_prompt,
+            max_seq_length=config.max_seq_length,
+            max_positions=max_positions,
+            skip_bad_rows=config.skip_bad_rows,
+            seed=config.seed,
+            features=Features(
+                config.text_feature, config.chat_feature, config.prompt_feature, config.completion_feature
+            ),
+            cache_dir=cache_dir,
+            trust_remote_code=config.trust_remote_code,
+        )
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a row at most. The last token is only predicted, so n positions hold n + 1 tokens."""
+        if self.max_positions is None:
+            return self.max_seq_length
+        return min(self.max_seq_length, self.max_positions + 1)
+
+    @property
+    def limit(self) -> str:
+        """What sets `max_tokens`, for messages."""
+        if self.max_tokens < self.max_seq_length:
+            return f"the {self.max_positions} positions of the model"
+        return f"--max-seq-length {self.max_seq_length}"

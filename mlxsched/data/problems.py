@@ -1,7 +1,8 @@
-"""Rows that cannot be used: collected, counted, and shown without letting their bytes reach the terminal."""
+"""Rows that cannot be used: counted, and reported without letting their bytes reach the terminal."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 
 from mlxsched.errors import DataError
@@ -12,7 +13,7 @@ EXCERPT = 80
 
 
 class RowProblem(Exception):
-    """Why one row cannot be used: a line of a `DataError`. ``excerpt`` is the text at fault, if known."""
+    """The reason why one row cannot be used. It becomes one line of a `DataError`; ``excerpt`` is the text at fault."""
 
     def __init__(self, what: str, excerpt: str = "") -> None:
         super().__init__(what)
@@ -21,7 +22,7 @@ class RowProblem(Exception):
 
 
 def harmless(text: str, limit: int = EXCERPT) -> str:
-    """``text`` on one line, at most ``limit`` characters, with escapes for what can't be seen.
+    """``text`` on one line of at most ``limit`` characters, with escapes for what is not printable.
 
     >>> harmless("red" + chr(27) + "[31m" + chr(10))
     'red\\\\x1b[31m\\\\n'
@@ -34,25 +35,33 @@ def harmless(text: str, limit: int = EXCERPT) -> str:
     return shown[:limit] + "..." if len(text) > limit or len(shown) > limit else shown
 
 
+def type_name(value: object) -> str:
+    """The JSON name of the type of ``value``, for messages."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number"}
+    return names.get(type(value), type(value).__name__)
+
+
 @dataclass
 class Problems:
-    """The rows that could not be used: all of them counted, the first 20 kept as ``file:line: what``."""
+    """Rows that cannot be used. All are counted, and the first 20 are kept as ``file:line: what``."""
 
     count: int = 0
     shown: list[str] = field(default_factory=list)
 
     def add(self, where: str, what: str, text: str = "") -> None:
-        """Note that the row at ``where`` cannot be used because of ``what``; ``text`` is shown, shortened."""
+        """Record that the row at ``where`` can't be used because of ``what``; an excerpt of ``text`` is shown."""
         self.count += 1
         if len(self.shown) < SHOWN:
             excerpt = f": {harmless(text)}" if text else ""
             self.shown.append(f"{harmless(where, 300)}: {what}{excerpt}")
 
     def error(self, source: str) -> DataError:
-        """The one error that reports them all."""
+        """One error that reports all of them."""
         lines = [f"{counted(self.count, 'row')} of {harmless(source, 300)} cannot be used:"]
         lines += [f"  {line}" for line in self.shown]
         if self.count > len(self.shown):
             lines.append(f"  ... and {self.count - len(self.shown)} more")
-        lines.append("Mend them, or go on without them with --skip-bad-rows.")
+        lines.append("Fix them, or leave them out with --skip-bad-rows.")
         return DataError("\n".join(lines))

@@ -11,32 +11,38 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mlxsched.data import cache
+from mlxsched.data.chat import ChatTemplate
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoded, Encoder
 from mlxsched.data.formats import Rendered, Renderer, format_of
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.problems import Problems, RowProblem, harmless
+from mlxsched.data.record import Record, Source
 from mlxsched.data.rows import COLUMNS, NO_PROMPT, Rows, RowsWriter, from_buffers
-from mlxsched.data.sources.files import Record, Source
 from mlxsched.text import counted
 
-CHUNK = 512  # rows encoded together, or fewer when they are long
-CHUNK_CHARACTERS = 2**20
-Progress = Callable[[int], None]
+# Rows are encoded in batches, because a fast tokenizer uses all cores for a batch. The limit in characters keeps
+# memory bounded: 512 rows of 4 MiB would be 2 GiB of text.
+BATCH_ROWS = 512
+BATCH_CHARACTERS = 2**20
+OpenSplit = Callable[[str], Mapping[str, BinaryIO]]
 
 
-class Reading:
-    """One pass over a source into writers, in memory or on disk."""
+class Reader:
+    """Reads a source into memory or into a cache entry."""
 
     def __init__(
-        self, source: Source, encoder: Encoder, options: DataOptions, progress: Progress | None
+        self,
+        source: Source,
+        encoder: Encoder,
+        options: DataOptions,
+        progress: Callable[[int], None] | None,
     ) -> None:
         self._source = source
         self._encoder = encoder
         self._options = options
         self._progress = progress
         self._template = encoder.template()
-        self._renderer = Renderer(self._template, options.mask_prompt)
 
     def in_memory(self) -> Dataset:
         """Tokenize into memory."""
@@ -45,133 +51,173 @@ class Reading:
         def open_split(split: str) -> dict[str, io.BytesIO]:
             return files.setdefault(split, {name: io.BytesIO() for name in COLUMNS})
 
-        self._run(open_split)
+        done = self._read(open_split)
         splits = {
-            split: from_buffers({name: file.getbuffer().toreadonly() for name, file in columns.items()})
+            split: from_buffers(
+                {name: file.getbuffer().toreadonly() for name, file in columns.items()},
+                done.writers[split].file_names,
+            )
             for split, columns in files.items()
         }
-        return self._finish(splits)
+        return self._dataset(done, splits)
 
     def on_disk(self, directory: Path, key: str) -> Dataset:
         """Tokenize into a cache entry, and map it."""
-        with cache.new_entry(directory) as aside:
+        with cache.new_entry(directory) as temporary:
             with contextlib.ExitStack() as stack:
 
                 def open_split(split: str) -> dict[str, BinaryIO]:
-                    paths = {name: aside / f"{split}.{name}" for name in COLUMNS}
+                    paths = {name: temporary / f"{split}.{name}" for name in COLUMNS}
                     return {name: stack.enter_context(path.open("wb")) for name, path in paths.items()}
 
-                self._run(open_split)
-            made = self._finish({split: cache.load_rows(aside, split) for split in self._writers})
+                done = self._read(open_split)
+            splits = {
+                split: cache.load_rows(temporary, split, writer.file_names)
+                for split, writer in done.writers.items()
+            }
+            dataset = self._dataset(done, splits)
             header = {
                 "source": harmless(self._source.name, 200),
-                "splits": list(made.splits),
-                "fingerprint": made.fingerprint,
-                "notes": made.notes,
-                "counts": {split: asdict(counts) for split, counts in made.counts.items()},
-                "problems": asdict(made.problems),
+                "files": {split: list(rows.file_names) for split, rows in dataset.splits.items()},
+                "origins": {split: rows.origin_digest() for split, rows in dataset.splits.items()},
+                "fingerprint": dataset.fingerprint,
+                "notes": dataset.notes,
+                "counts": {split: asdict(counts) for split, counts in dataset.counts.items()},
+                "problems": asdict(dataset.problems),
             }
-            cache.keep(aside, directory, key, header)
-        return made
+            cache.keep(temporary, directory, key, header)
+        return dataset
 
-    def _run(self, open_split: Callable[[str], Mapping[str, BinaryIO]]) -> None:
-        self._writers: dict[str, RowsWriter] = {}
-        self._counts: dict[str, Counts] = {}
-        self._formats: dict[str, tuple[str, str]] = {}
-        self._problems = Problems()
-        pending: dict[str, list[tuple[str, Rendered]]] = {}
-        size: Counter[str] = Counter()
-        for done, record in enumerate(self._source.records(), 1):
-            if record.split not in self._counts:
-                self._counts[record.split] = Counts()
-                self._writers[record.split] = RowsWriter(open_split(record.split))
-            rendered = self._render(record)
-            if rendered is not None:
-                batch = pending.setdefault(record.split, [])
-                batch.append((record.where, rendered))
-                size[record.split] += len(rendered.text)
-                if len(batch) >= CHUNK or size[record.split] >= CHUNK_CHARACTERS:
-                    self._write(record.split, pending.pop(record.split))
-                    size[record.split] = 0
-            if self._progress is not None and done % CHUNK == 0:
-                self._progress(done)
-        for split, batch in pending.items():
-            self._write(split, batch)
+    def _read(self, open_split: OpenSplit) -> _Pass:
+        done = _Pass(self._encoder, self._template, self._options, open_split)
+        for number, record in enumerate(self._source.records(), 1):
+            done.add(record)
+            if self._progress is not None and number % BATCH_ROWS == 0:
+                self._progress(number)
+        done.finish()
+        return done
+
+    def _dataset(self, done: _Pass, splits: Mapping[str, Rows]) -> Dataset:
+        if done.problems.count and not self._options.skip_bad_rows:
+            raise done.problems.error(self._source.name)
+        kept = {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
+        notes = [*self._source.notes, *_notes(done, self._template, self._options)]
+        return Dataset(kept, fingerprint_of(kept), notes, done.counts, done.problems)
+
+
+class _Pass:
+    """The state of one pass: batches that wait to be encoded, writers, counts and problems."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        template: ChatTemplate | None,
+        options: DataOptions,
+        open_split: OpenSplit,
+    ) -> None:
+        self.writers: dict[str, RowsWriter] = {}
+        self.counts: dict[str, Counts] = {}
+        self.formats: dict[str, tuple[str, str]] = {}  # of each split: name, and where it was first seen
+        self.problems = Problems()
+        self._encoder = encoder
+        self._options = options
+        self._renderer = Renderer(template, options.mask_prompt)
+        self._open_split = open_split
+        self._waiting: dict[str, list[tuple[Record, Rendered]]] = {}
+        self._characters: Counter[str] = Counter()
+
+    def add(self, record: Record) -> None:
+        """Render a record, and encode the batch that it fills."""
+        split = record.split
+        if split not in self.counts:
+            self.counts[split] = Counts()
+            self.writers[split] = RowsWriter(self._open_split(split))
+        rendered = self._render(record)
+        if rendered is None:
+            return
+        batch = self._waiting.setdefault(split, [])
+        batch.append((record._replace(data={}), rendered))  # the rendered text replaces the data
+        self._characters[split] += len(rendered.text)
+        if len(batch) >= BATCH_ROWS or self._characters[split] >= BATCH_CHARACTERS:
+            self._encode(split)
+
+    def finish(self) -> None:
+        """Encode what still waits."""
+        for split in list(self._waiting):
+            self._encode(split)
 
     def _render(self, record: Record) -> Rendered | None:
-        counts = self._counts[record.split]
+        counts = self.counts[record.split]
         counts.read += 1
         try:
             if isinstance(record.data, RowProblem):
                 raise record.data
             name = format_of(record.data, record.features)
-            first, where = self._formats.setdefault(record.split, (name, record.where))
+            first, where = self.formats.setdefault(record.split, (name, record.where))
             if name != first:
                 raise RowProblem(f"the format is {name}, but the rows before are {first} (since {where})")
             return self._renderer.render(record.data, name, record.features)
         except RowProblem as problem:
-            counts.bad += 1
-            self._problems.add(record.where, problem.what, problem.excerpt or record.excerpt)
+            self._bad(record, problem.what, problem.excerpt or record.excerpt)
             return None
 
-    def _write(self, split: str, batch: list[tuple[str, Rendered]]) -> None:
-        if self._problems.count and not self._options.skip_bad_rows:
-            return  # refused anyway: only look for the other bad rows
-        writer, counts = self._writers[split], self._counts[split]
-        encoded = self._encoder.encode([rendered for _, rendered in batch])
-        for (where, rendered), row in zip(batch, encoded, strict=True):
-            if row.targets.any():
-                self._add(writer, counts, rendered, row)
-            else:
-                counts.bad += 1
-                self._problems.add(where, "no token to predict", rendered.text[:200])
+    def _bad(self, record: Record, what: str, excerpt: str) -> None:
+        self.counts[record.split].add("bad", record.where)
+        self.problems.add(record.where, what, excerpt)
 
-    def _add(self, writer: RowsWriter, counts: Counts, rendered: Rendered, row: Encoded) -> None:
-        limit = self._options.max_seq_length
+    def _encode(self, split: str) -> None:
+        batch = self._waiting.pop(split)
+        self._characters[split] = 0
+        if self.problems.count and not self._options.skip_bad_rows:
+            return  # the data set will be refused: only look for more bad rows
+        encoded = self._encoder.encode([rendered for _, rendered in batch])
+        for (record, rendered), row in zip(batch, encoded, strict=True):
+            if row.targets.any():
+                self._write(record, rendered, row)
+            else:
+                self._bad(record, "no token to predict", rendered.text[:200])
+
+    def _write(self, record: Record, rendered: Rendered, row: Encoded) -> None:
+        counts, limit = self.counts[record.split], self._options.max_tokens
         targets = row.targets[:limit]
         if not targets.any():
-            counts.dropped += 1
+            counts.add("dropped", record.where)
             return
-        counts.truncated += len(row.tokens) > limit
-        counts.lost_turns += rendered.lost_turns
-        counts.open_ended += len(row.tokens) <= limit and not self._encoder.ends_turn(row)
+        whole = len(row.tokens) <= limit
+        counts.add("truncated", record.where, not whole)
+        counts.add("lost_turns", record.where, rendered.lost_turns)
+        counts.add("open_ended", record.where, whole and not self._encoder.ends_turn(row))
         asked = rendered.answer is not None and 0 < row.prompt_length < limit
-        writer.add(
+        self.writers[record.split].add(
             row.tokens[:limit],
             targets,
             row.prompt_length if asked else NO_PROMPT,
             rendered.answer if asked else None,
+            (record.file, record.line),
         )
 
-    def _finish(self, splits: Mapping[str, Rows]) -> Dataset:
-        if self._problems.count and not self._options.skip_bad_rows:
-            raise self._problems.error(self._source.name)
-        kept = {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
-        notes = list(self._source.notes) + list(self._notes())
-        return Dataset(kept, fingerprint_of(kept), notes, self._counts, self._problems)
 
-    def _notes(self) -> Iterator[str]:
-        limit = self._options.max_seq_length
-        if self._problems.count:
-            yield f"{counted(self._problems.count, 'bad row')} skipped; the first: {self._problems.shown[0]}"
-        templated = any(name != "text" for name, _ in self._formats.values())
-        if templated and self._template is not None and self._template.writes_today:
-            yield "the chat template writes today's date into each row: on another day the rows are others"
-        for split, counts in self._counts.items():
-            if counts.dropped:
-                rows = counted(counts.dropped, "row")
-                yield f"{rows} of {split} dropped, with all targets beyond --max-seq-length {limit}"
-            if counts.truncated:
-                yield f"{counted(counts.truncated, 'row')} of {split} cut at {limit} tokens (--max-seq-length)"
-            if counts.lost_turns:
-                yield (
-                    f"{counted(counts.lost_turns, 'assistant turn')} of {split} not trained on: the chat template "
-                    "writes such turns differently once others follow"
-                )
-            if counts.open_ended:
-                yield (
-                    f"{counted(counts.open_ended, 'row')} of {split} without one of the tokenizer's end tokens at the end: "
-                    "the model will not learn from them when to stop"
-                )
-        if "train" in self._counts and "valid" not in self._counts:
-            yield "there are no validation rows: the best adapter can't be told from the last"
+def _notes(done: _Pass, template: ChatTemplate | None, options: DataOptions) -> Iterator[str]:
+    limit = options.max_tokens
+    if done.problems.count:
+        yield f"{counted(done.problems.count, 'bad row')} skipped; the first: {done.problems.shown[0]}"
+    templated = any(name != "text" for name, _ in done.formats.values())
+    if templated and template is not None and template.writes_today:
+        yield "the chat template writes today's date into each row, so the rows differ from day to day"
+    for split, counts in done.counts.items():
+        if counts.dropped:
+            yield f"{counted(counts.dropped, 'row')} of {split} dropped, with all targets beyond {options.limit}"
+        if counts.truncated:
+            yield f"{counted(counts.truncated, 'row')} of {split} cut at {limit} tokens ({options.limit})"
+        if counts.lost_turns:
+            yield (
+                f"{counted(counts.lost_turns, 'assistant turn')} of {split} not trained on: the chat template "
+                "rewrites such turns once others follow"
+            )
+        if counts.open_ended:
+            yield (
+                f"{counted(counts.open_ended, 'row')} of {split} without one of the tokenizer's end tokens at the "
+                "end: the model will not learn from them when to stop"
+            )
+    if "train" in done.counts and "valid" not in done.counts:
+        yield "there are no validation rows: the best adapter can't be told from the last"

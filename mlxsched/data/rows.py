@@ -1,14 +1,14 @@
-"""Rows in columns: one flat buffer of tokens for all rows, and where each row begins.
+"""Rows in columns: one flat buffer of tokens for all rows, and where each row ends.
 
-A Python list of a million rows of tokens takes gigabytes of small objects; these columns take five bytes a
-token, in memory or mapped from the cache's files.
+A Python list of a million tokenized rows takes gigabytes of small objects. These columns take five bytes a token
+(an int32 and a boolean) plus 34 bytes a row, in memory or mapped from the files of the cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, BinaryIO, NamedTuple
@@ -16,27 +16,35 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMNS: dict[str, np.dtype[Any]] = {
-    "tokens": np.dtype("<i4"),
-    "targets": np.dtype("?"),
-    "ends": np.dtype("<i8"),
-    "prompt_lengths": np.dtype("<i4"),
-    "answers": np.dtype("u1"),
-    "answer_ends": np.dtype("<i8"),
-}
-NO_PROMPT = -1
 Indices = NDArray[np.int64]  # [n]: numbers of rows within a split, from 0
+
+# What the rows are: part of the fingerprint.
+_CONTENT: dict[str, np.dtype[Any]] = {
+    "tokens": np.dtype("<i4"),  # [tokens of all rows]
+    "targets": np.dtype("?"),  # [tokens of all rows]
+    "ends": np.dtype("<i8"),  # [rows]: where each row ends in tokens and targets
+    "prompt_lengths": np.dtype("<i4"),  # [rows]: NO_PROMPT if the model can't be asked for the answer
+    "answers": np.dtype("u1"),  # [bytes of all answers], UTF-8
+    "answer_ends": np.dtype("<i8"),  # [rows]
+}
+# Where the rows came from: moving a row within its file must not change the fingerprint.
+_ORIGIN: dict[str, np.dtype[Any]] = {
+    "files": np.dtype("<u2"),  # [rows]: number in Rows.file_names
+    "lines": np.dtype("<i8"),  # [rows]
+}
+COLUMNS = {**_CONTENT, **_ORIGIN}
+NO_PROMPT = -1
 
 
 class Row(NamedTuple):
-    """One example: ``targets[i]`` says whether ``tokens[i]`` is scored when predicted from ``tokens[:i]``."""
+    """One row: ``targets[i]`` says whether ``tokens[i]`` is scored when predicted from ``tokens[:i]``."""
 
     tokens: NDArray[np.int32]
     targets: NDArray[np.bool_]
 
 
 class Example(NamedTuple):
-    """What a model is asked by generation: the prompt's tokens, and the text that should follow."""
+    """A question for the model: the tokens of the prompt, and the text that should follow."""
 
     prompt: list[int]
     answer: str
@@ -44,9 +52,15 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """All rows of a split, read-only; index it for a `Row`."""
+    """All rows of a split, read-only; index it for a `Row`.
+
+    Args:
+        columns: one array for each name of `COLUMNS`.
+        file_names: the files that the rows came from; empty if unknown.
+    """
 
     columns: Mapping[str, NDArray[Any]]
+    file_names: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.columns["ends"])
@@ -60,25 +74,40 @@ class Rows:
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """Where each row begins in the flat buffer; one more entry than rows."""
+        """Where each row begins in the flat buffer, ``[rows + 1]``."""
         return np.concatenate([np.zeros(1, np.int64), self.columns["ends"]])
 
     @cached_property
     def lengths(self) -> NDArray[np.int32]:
-        """Tokens of each row."""
+        """Tokens of each row, ``[rows]``."""
         return np.diff(self.offsets).astype(np.int32)
 
     @cached_property
     def target_counts(self) -> NDArray[np.int32]:
-        """Targets of each row."""
+        """Targets of each row, ``[rows]``."""
         if not len(self):
             return np.zeros(0, np.int32)
         return np.add.reduceat(self.columns["targets"], self.offsets[:-1], dtype=np.int32)
 
-    def examples(self) -> list[Example] | None:
-        """Prompt and expected answer of each row; None when the format has no prompt (text).
+    def origin(self, index: int) -> tuple[str, int] | None:
+        """File and line (from 1) of a row; None for rows that were made in memory."""
+        if not self.file_names:
+            return None
+        return self.file_names[int(self.columns["files"][index])], int(self.columns["lines"][index])
 
-        Rows whose prompt does not fit into the maximum length are left out: they can't be asked.
+    def place(self, index: int) -> str:
+        """Where row ``index`` stands, for messages: ``file:line``, or its number for rows made in memory.
+
+        >>> rows_in_memory([(np.array([5, 6], np.int32), np.array([False, True]))]).place(0)
+        'row 1'
+        """
+        origin = self.origin(index)
+        return f"{origin[0]}:{origin[1]}" if origin else f"row {index + 1}"
+
+    def examples(self) -> list[Example] | None:
+        """Prompt and expected answer of each row; None if the format has no prompt (text).
+
+        Rows whose prompt does not fit into the maximum length are left out.
         """
         asked = np.flatnonzero(self.columns["prompt_lengths"] != NO_PROMPT)
         if not len(asked):
@@ -93,7 +122,7 @@ class Rows:
         return Example(prompt.tolist(), answer)
 
     def row_hashes(self) -> NDArray[np.uint64]:
-        """A 64-bit hash of each row's tokens and targets: equal rows have equal hashes."""
+        """A 64-bit hash of each row's tokens and targets, ``[rows]``; equal rows have equal hashes."""
         hashes = np.empty(len(self), np.uint64)
         for index, row in enumerate(self):
             digest = hashlib.blake2b(row.tokens.tobytes(), digest_size=8, salt=b"rows")
@@ -102,9 +131,16 @@ class Rows:
         return hashes
 
     def digest(self) -> str:
-        """SHA-256 over all columns: what the rows are, wherever they came from."""
+        """SHA-256 of what the rows are, wherever they came from."""
+        return self._digest(_CONTENT)
+
+    def origin_digest(self) -> str:
+        """SHA-256 of where the rows came from; with `digest` it detects a damaged cache entry."""
+        return self._digest(_ORIGIN)
+
+    def _digest(self, names: Iterable[str]) -> str:
         total = hashlib.sha256()
-        for name in COLUMNS:
+        for name in names:
             column = np.ascontiguousarray(self.columns[name])
             total.update(f"{name} {column.nbytes} ".encode())
             total.update(column.view(np.uint8).data)
@@ -112,22 +148,43 @@ class Rows:
 
 
 class RowsWriter:
-    """Appends rows to one open binary file a column (memory or disk): nothing is held twice."""
+    """Appends rows to one open binary file for each column, in memory or on disk."""
 
     def __init__(self, files: Mapping[str, BinaryIO]) -> None:
         self._files = files
         self._tokens = 0
         self._answer_bytes = 0
+        self._file_numbers: dict[str, int] = {}
         self.count = 0
 
+    @property
+    def file_names(self) -> list[str]:
+        """The files that the rows came from, for `Rows`."""
+        return list(self._file_numbers)
+
     def add(
-        self, tokens: NDArray[np.int32], targets: NDArray[np.bool_], prompt_length: int, answer: str | None
+        self,
+        tokens: NDArray[np.int32],
+        targets: NDArray[np.bool_],
+        prompt_length: int,
+        answer: str | None,
+        origin: tuple[str, int] | None = None,
     ) -> None:
-        """Append one row; ``prompt_length`` is `NO_PROMPT` when the row can't be asked."""
+        """Append one row.
+
+        Args:
+            tokens: ``[n]``.
+            targets: ``[n]``, True where the token is scored.
+            prompt_length: tokens before the answer, or `NO_PROMPT` if the model can't be asked for it.
+            answer: the expected text after the prompt.
+            origin: file and line of the row; given for all rows or for none.
+        """
         text = (answer or "").encode("utf-8")
         self._tokens += len(tokens)
         self._answer_bytes += len(text)
         self.count += 1
+        file, line = origin or ("", 0)
+        number = self._file_numbers.setdefault(file, len(self._file_numbers)) if origin else 0
         values = {
             "tokens": tokens,
             "targets": targets,
@@ -135,21 +192,23 @@ class RowsWriter:
             "prompt_lengths": prompt_length,
             "answers": np.frombuffer(text, np.uint8),
             "answer_ends": self._answer_bytes,
+            "files": number,
+            "lines": line,
         }
         for name, dtype in COLUMNS.items():
             self._files[name].write(np.asarray(values[name], dtype).tobytes())
 
 
-def from_buffers(buffers: Mapping[str, Any]) -> Rows:
+def from_buffers(buffers: Mapping[str, Any], file_names: Sequence[str] = ()) -> Rows:
     """Rows over what a `RowsWriter` wrote, without a copy."""
     columns = {name: np.frombuffer(buffers[name], dtype) for name, dtype in COLUMNS.items()}
     for column in columns.values():
         column.setflags(write=False)
-    return Rows(columns)
+    return Rows(columns, file_names)
 
 
 def rows_in_memory(rows: Iterable[tuple[NDArray[np.int32], NDArray[np.bool_]]]) -> Rows:
-    """Rows of these tokens and targets, that can't be asked.
+    """Rows of these tokens and targets, without prompts and answers.
 
     >>> rows_in_memory([(np.array([5, 6, 7], np.int32), np.array([False, True, True]))])[0].tokens
     array([5, 6, 7], dtype=int32)

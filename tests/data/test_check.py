@@ -20,7 +20,7 @@ def report_on(path: Path, tokenizer: Any, limit: int = 2048) -> DataReport:
 
 
 def codes(report: DataReport) -> set[tuple[str, str, str]]:
-    return {(finding.code, finding.severity, finding.split) for finding in report.findings}
+    return {(finding.code, finding.severity, finding.where) for finding in report.findings}
 
 
 def test_a_clean_data_set_is_healthy(write: Callable[..., Path], tokenizer: Any) -> None:
@@ -45,20 +45,20 @@ def test_each_kind_of_trouble_is_found(write: Callable[..., Path], tokenizer: An
     assert not report.healthy
     assert codes(report) == {
         ("no_rows", "note", "valid"),
-        ("bad_rows", "problem", "train"),
-        ("dropped", "problem", "train"),
-        ("truncated", "problem", "train"),
+        ("bad_rows", "error", "train"),
+        ("dropped", "error", "train"),
+        ("truncated", "error", "train"),
         ("duplicates", "note", "train"),
-        ("shared_rows", "problem", "test"),
+        ("shared_rows", "error", "test"),
     }
     assert "train.jsonl:10: not JSON" in report.problems[0]
     shared = next(finding for finding in report.findings if finding.code == "shared_rows")
-    assert shared.message == "1 of 2 rows are in train too"
+    assert shared.evidence == f"1 of 2 rows are in train too: {path}:1 is {path.parent}/train.jsonl:2"
 
 
 def test_a_directory_without_training_rows_is_a_problem(write: Callable[..., Path], tokenizer: Any) -> None:
     path = write("test.jsonl", [{"text": "hello there"}])
-    assert ("no_rows", "problem", "train") in codes(report_on(path.parent, tokenizer))
+    assert ("no_rows", "error", "train") in codes(report_on(path.parent, tokenizer))
     write("test.jsonl", ["{"])
     report = report_on(path.parent, tokenizer)
     assert report.splits["test"].rows == 0

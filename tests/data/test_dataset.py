@@ -387,7 +387,7 @@ def test_the_seed_decides_the_split_of_a_file_only(
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "header", "gone", "format", "counts"])
-def test_a_damaged_entry_is_made_anew(damage: str, cached: tuple[str, DataOptions], tokenizer: Any) -> None:
+def test_a_damaged_entry_is_rebuilt(damage: str, cached: tuple[str, DataOptions], tokenizer: Any) -> None:
     source, options = cached
     assert options.cache_dir is not None
     first = load_dataset(source, tokenizer, options)
@@ -403,7 +403,7 @@ def test_a_damaged_entry_is_made_anew(damage: str, cached: tuple[str, DataOption
     elif damage == "counts":
         header.write_text(header.read_text().replace('"dropped"', '"lost"'))
     elif damage == "format":
-        header.write_text(header.read_text().replace('"format": 1', '"format": 0'))
+        header.write_text(header.read_text().replace('"format": 2', '"format": 0'))
     else:
         tokens.unlink()
     again = load_dataset(source, tokenizer, options)
@@ -412,7 +412,7 @@ def test_a_damaged_entry_is_made_anew(damage: str, cached: tuple[str, DataOption
     assert load_dataset(source, tokenizer, options).from_cache
 
 
-def test_a_cache_that_cannot_be_written_is_gone_without(
+def test_a_cache_that_cannot_be_written_is_not_needed(
     cached: tuple[str, DataOptions], tmp_path: Path, tokenizer: Any
 ) -> None:
     (tmp_path / "file").touch()
@@ -522,7 +522,7 @@ def test_memory_does_not_grow_with_the_rows(write: Write, tmp_path: Path, tokeni
     assert many - few < 400_000
 
 
-def test_progress_is_told(write: Write, tokenizer: Any) -> None:
+def test_progress_receives_the_number_of_rows(write: Write, tokenizer: Any) -> None:
     path = write("train.jsonl", [{"text": f"row {i}"} for i in range(1100)])
     seen: list[int] = []
     load_dataset(str(path.parent), tokenizer, progress=seen.append)

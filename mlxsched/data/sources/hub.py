@@ -1,4 +1,4 @@
-"""Rows from the Hugging Face hub, through its own library, imported only when such rows are asked for."""
+"""Rows from the Hugging Face hub, through its ``datasets`` library, which is imported only when needed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlxsched.bundled import DATA
 from mlxsched.data.options import SPLITS, DataOptions, Features
 from mlxsched.data.problems import harmless
-from mlxsched.data.sources.files import BUNDLED, Record
+from mlxsched.data.record import Record
 from mlxsched.errors import DataError
 
 _KEYS = {
@@ -29,7 +30,7 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class _Block:
-    """One data set of the hub; ``splits`` are expressions, None for the splits of our names."""
+    """One data set on the hub. ``splits`` maps our splits to expressions such as ``train[:80%]``; None takes its own."""
 
     path: str
     splits: Mapping[str, str] | None
@@ -38,7 +39,7 @@ class _Block:
 
 
 class HubSource:
-    """One or more data sets of the hub, one after the other."""
+    """One or more data sets on the hub, concatenated."""
 
     def __init__(self, name: str, blocks: Sequence[_Block], options: DataOptions) -> None:
         self.name = name
@@ -49,7 +50,7 @@ class HubSource:
 
     @classmethod
     def of_name(cls, name: str, options: DataOptions) -> HubSource:
-        """The data set ``name`` with the splits that it has."""
+        """The data set ``name`` with its own train, valid and test splits."""
         return cls(name, [_Block(name, None, options.features, {})], options)
 
     @classmethod
@@ -61,23 +62,23 @@ class HubSource:
         return cls(", ".join(block.path for block in read), read, options)
 
     def identity(self) -> str | None:
-        """Hash of the fingerprints that the library gives its data sets."""
+        """Hash of the names and of the fingerprints that the library gives its data sets."""
         prints = [
-            [split, getattr(rows, "_fingerprint", None), vars(block.features)]
+            [block.path, split, getattr(rows, "_fingerprint", None), vars(block.features)]
             for block, splits in self._load()
             for split, rows in splits.items()
         ]
-        if any(fingerprint is None for _, fingerprint, _ in prints):
+        if any(fingerprint is None for _, _, fingerprint, _ in prints):
             return None
         return hashlib.sha256(json.dumps(prints).encode()).hexdigest()
 
     def records(self) -> Iterator[Record]:
-        """All rows; ``where`` is the data set, the split and the row's number, from 1."""
+        """All rows; the file is ``name [split]`` and the line is the number of the row, from 1."""
         for split in SPLITS:
             for block, splits in self._load():
                 for number, row in enumerate(splits.get(split, ()), 1):
-                    where = f"{block.path} [{split}]:{number}"
-                    yield Record(split, where, _without_nulls(row), str(row)[:200], block.features)
+                    file, excerpt = f"{block.path} [{split}]", str(row)[:200]
+                    yield Record(split, file, number, _without_nulls(row), excerpt, block.features)
 
     def _load(self) -> list[tuple[_Block, dict[str, Any]]]:
         if self._loaded is None:
@@ -87,7 +88,8 @@ class HubSource:
     def _load_block(self, block: _Block) -> dict[str, Any]:
         datasets = _library(block.path)
         config = dict(block.config)
-        if self._options.trust_remote_code:  # never from a config's block alone; gone in datasets 4
+        # Only the command line may allow remote code, never the block of a config. datasets 4 has no such option.
+        if self._options.trust_remote_code:
             config["trust_remote_code"] = True
         try:
             if block.splits is None:
@@ -97,7 +99,7 @@ class HubSource:
                 split: datasets.load_dataset(block.path, split=expression, **config)
                 for split, expression in block.splits.items()
             }
-        except Exception as error:  # noqa: BLE001 - whatever loaders and network raise
+        except Exception as error:  # noqa: BLE001 - loaders and the network raise anything
             what = f"{type(error).__name__}: {harmless(str(error), 300)}"
             raise DataError(
                 f"The data set {harmless(block.path)!r} could not be loaded from Hugging Face ({what}). "
@@ -106,7 +108,7 @@ class HubSource:
 
 
 def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
-    # A table has each column in each row; a null is a key that the row does not have.
+    # A table has every column in every row: null means that the row does not have the key.
     return {key: value for key, value in row.items() if value is not None}
 
 
@@ -114,7 +116,7 @@ def _library(name: str) -> Any:
     try:
         import datasets  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
-        known = ", ".join(BUNDLED)
+        known = ", ".join(DATA)
         raise DataError(
             f"{harmless(name)!r} is neither bundled ({known}) nor a file or directory here. "
             'To load it from Hugging Face: pip install "datasets"'

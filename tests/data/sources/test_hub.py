@@ -17,7 +17,7 @@ needs_datasets = pytest.mark.skipif(not HAS_DATASETS, reason="datasets is not in
 
 
 @pytest.mark.skipif(HAS_DATASETS, reason="datasets is installed")
-def test_without_the_library_the_command_to_get_it_is_told(tokenizer: Any) -> None:
+def test_without_the_library_the_error_says_how_to_install_it(tokenizer: Any) -> None:
     with pytest.raises(DataError, match="neither bundled.*nor a file.*pip install"):
         load_dataset("someone/something", tokenizer)
 
@@ -31,13 +31,13 @@ def test_without_the_library_the_command_to_get_it_is_told(tokenizer: Any) -> No
         ("qqqq", " Bundled: excel."),
         (
             "my-data/trian",
-            " Did you mean 'my-data/train.jsonl'? If it is a data set of Hugging Face: pip install",
+            " Did you mean 'my-data/train.jsonl'? If it is a data set on Hugging Face: pip install",
         ),
         ("./my-data/train", " Did you mean 'my-data/train.jsonl'?"),
         ("row.jsonl", " Did you mean 'rows.jsonl'? Bundled: excel."),
     ],
 )
-def test_a_missing_path_is_said_to_be_missing(
+def test_a_missing_path_is_named_with_the_nearest_one(
     name: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -89,7 +89,7 @@ def test_blocks_with_their_own_features(write: Callable[..., Path], tmp_path: Pa
 
 
 @needs_datasets
-def test_nulls_of_a_table_are_keys_that_are_not_there(write: Callable[..., Path], tokenizer: Any) -> None:
+def test_nulls_of_a_table_are_missing_keys(write: Callable[..., Path], tokenizer: Any) -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"name": "sum"}]}
     chat = [{"role": "user", "content": "two?"}, call, {"role": "assistant", "content": "four"}]
     path = write("chat.jsonl", [{"messages": chat}] * 10)

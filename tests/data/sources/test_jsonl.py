@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlxsched.data import jsonl
 from mlxsched.data.problems import RowProblem, harmless
+from mlxsched.data.sources import jsonl
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Read JSON Lines from bytes that may hold anything: one record or one problem a line, in bounded memory."""
+"""Read JSON Lines from arbitrary bytes: one record or one problem a line, in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from mlxsched.data.problems import RowProblem
+from mlxsched.data.problems import RowProblem, type_name
 
-MAX_LINE_BYTES = 4 * 2**20  # a million tokens: no row that could be trained on
+MAX_LINE_BYTES = 4 * 2**20  # about a million tokens: far beyond any row that fits into memory
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def lines(file: BinaryIO) -> Iterator[tuple[int, bytes | RowProblem]]:
-    """Number and bytes of each line that is not blank; a huge line is a problem."""
+    """Number and bytes of each line that is not blank. A line above the limit is a problem, and is never held whole.
+
+    Lines end at a line feed only: U+2028 and U+0085 are ordinary characters of a JSON string.
+    """
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -48,7 +51,7 @@ def parse(line: bytes) -> dict[str, Any]:
         raise RowProblem(_explain(error, text), text[max(error.pos - 40, 0) : error.pos + 40]) from None
     except RecursionError:
         raise RowProblem("nested too deeply") from None
-    except ValueError as error:  # an integer of thousands of digits
+    except ValueError as error:  # Python refuses integers of more than 4300 digits
         raise RowProblem(f"not a usable JSON value ({str(error).split(';')[0]})") from None
     if not isinstance(value, dict):
         raise RowProblem(f"a JSON object is needed, not {type_name(value)}")
@@ -81,11 +84,3 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise RowProblem(f"{name} is not a JSON value")
-
-
-def type_name(value: object) -> str:
-    """What a user of JSON calls the type of ``value``."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    names = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number"}
-    return names.get(type(value), type(value).__name__)
