@@ -17,7 +17,7 @@ from pathlib import Path
 from mlxsched.render.curves import schedule_chart
 from mlxsched.render.describe import Example, example, example_spec, heading, other_names, stands_for
 from mlxsched.render.thumbnail import thumbnail
-from mlxsched.schedules.registry import Entry, alias_names, entry, names
+from mlxsched.schedules.registry import ScheduleInfo, alias_names, entry, names
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = "gallery.md"
@@ -53,7 +53,7 @@ def picture(name: str, shown: Example) -> str:
     return thumbnail(schedule_chart([(name, shown.schedule)], steps=shown.steps, points=POINTS))
 
 
-def page(ours: Sequence[Entry], others: Sequence[Entry]) -> str:
+def page(ours: Sequence[ScheduleInfo], others: Sequence[ScheduleInfo]) -> str:
     """A table of contents, our schedules in their groups, and a table of names for each other library."""
     groups = _groups(ours)
     contents = [f"- {heading(group[0])}: {', '.join(_link(known) for known in group)}" for group in groups]
@@ -62,19 +62,19 @@ def page(ours: Sequence[Entry], others: Sequence[Entry]) -> str:
     return "\n".join([INTRODUCTION, *contents, "", *sections, OTHERS, *tables]).rstrip() + "\n"
 
 
-def _groups(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _groups(entries: Sequence[ScheduleInfo]) -> list[list[ScheduleInfo]]:
     return [list(members) for _, members in itertools.groupby(entries, key=lambda known: known.group)]
 
 
-def _link(known: Entry) -> str:
+def _link(known: ScheduleInfo) -> str:
     return f"[{known.name}](#{known.name})"
 
 
-def _image(known: Entry) -> str:
+def _image(known: ScheduleInfo) -> str:
     return f"![{known.name}]({PICTURES}/{known.name}.svg)" if example(known) else ""
 
 
-def _section(group: Sequence[Entry]) -> Iterable[str]:
+def _section(group: Sequence[ScheduleInfo]) -> Iterable[str]:
     yield f"## {heading(group[0])}"
     for known in group:
         yield f"\n### {known.name}\n\n{known.summary}\n\n{_image(known)}\n\n```python\n{known.spec}\n```\n"
@@ -82,7 +82,7 @@ def _section(group: Sequence[Entry]) -> Iterable[str]:
     yield ""
 
 
-def _facts(known: Entry) -> Iterable[str]:
+def _facts(known: ScheduleInfo) -> Iterable[str]:
     """Formula, when to use it, source, other names: what is known of them."""
     meant, formula = stands_for(known.name), known.formula.replace("`", "")
     facts = {
@@ -95,7 +95,7 @@ def _facts(known: Entry) -> Iterable[str]:
     return (f"- **{label}:** {text}" for label, text in facts.items() if text)
 
 
-def _table(group: Sequence[Entry]) -> Iterable[str]:
+def _table(group: Sequence[ScheduleInfo]) -> Iterable[str]:
     """One library's names: what each gives, an example, its picture."""
     yield f"### {heading(group[0])}\n"
     yield "| name | rate at update t | picture |\n| --- | --- | --- |"

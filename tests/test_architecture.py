@@ -6,7 +6,8 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ ROWS = [
     {"__main__"},
 ]
 EXTRA = {("model", "data")}
+BEING_FIXED = {("mlxsched.data.sources.hub", "mlxsched.data.sources.files")}
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 HEAVY = ("mlx_lm", "transformers")
@@ -45,7 +47,10 @@ def part_of(module: str) -> str:
 
 def imports_of(path: Path) -> Iterator[tuple[int, str]]:
     """Yield line and dotted name of every import, also those inside functions."""
-    package = ["mlxsched", *path.relative_to(PACKAGE).parent.parts]
+    root = next(
+        one for one in path.parents if one.name == "mlxsched" and not (one.parent / "__init__.py").exists()
+    )
+    package = ["mlxsched", *path.relative_to(root).parent.parts]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -74,6 +79,54 @@ def test_imports_point_down(path):
         if name.startswith("mlxsched.") and part_of(name) in RANK and not may_import(part, part_of(name))
     ]
     assert not wrong
+
+
+def module_graph(package: Path) -> dict[str, set[str]]:
+    """Return the modules that each module imports, anywhere in its text, also inside functions."""
+    files = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts): path
+        for path in package.rglob("*.py")
+    }
+    known = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        targets = {home_of(name, known) for _, name in imports_of(path)}
+        graph[module] = {target for target in targets if target and target != module}
+    return graph
+
+
+def home_of(name: str, known: Collection[str]) -> str | None:
+    """Return the module that an imported name comes from: itself, or the nearest module above it."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = module_graph(PACKAGE)
+    assert len(graph) > 100 and graph["mlxsched.schedules.serialization"] >= {"mlxsched.schedules.base"}
+    for importer, imported in BEING_FIXED:
+        graph[importer].discard(imported)
+    assert circle_in(graph) == []
+
+
+def test_the_search_finds_a_circle_through_a_function(tmp_path):
+    package = tmp_path / "mlxsched"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "one.py").write_text("from mlxsched.two import thing\n")
+    (package / "two.py").write_text("def thing():\n    import mlxsched.one\n")
+    assert set(circle_in(module_graph(package))) == {"mlxsched.one", "mlxsched.two"}
+    (package / "two.py").write_text("def thing():\n    import json\n")
+    assert circle_in(module_graph(package)) == []
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

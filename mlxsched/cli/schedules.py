@@ -13,7 +13,7 @@ from mlxsched.cli.output import note, print_json
 
 if TYPE_CHECKING:
     from mlxsched.render.terminal import Look
-    from mlxsched.schedules.registry import Entry
+    from mlxsched.schedules.registry import ScheduleInfo
 
 SPARK_WIDTH = 16
 
@@ -62,7 +62,7 @@ def show(name: str, as_json: bool) -> None:
         _print_entry(known)
 
 
-def _record(known: Entry) -> dict[str, Any]:
+def _record(known: ScheduleInfo) -> dict[str, Any]:
     """All that is known of a schedule, as JSON has it."""
     from dataclasses import asdict
 
@@ -81,7 +81,7 @@ def _record(known: Entry) -> dict[str, Any]:
     }
 
 
-def _print_group(members: list[Entry]) -> None:
+def _print_group(members: list[ScheduleInfo]) -> None:
     """A heading, and a line for each schedule: name, curve, what it is; cut to fit a terminal."""
     from mlxsched.render.describe import heading
     from mlxsched.render.terminal import look_of_stdout
@@ -95,7 +95,7 @@ def _print_group(members: list[Entry]) -> None:
     click.echo()
 
 
-def _curve(known: Entry, look: Look) -> str:
+def _curve(known: ScheduleInfo, look: Look) -> str:
     from mlxsched.render.describe import example
     from mlxsched.render.sparkline import sparkline
 
@@ -103,7 +103,7 @@ def _curve(known: Entry, look: Look) -> str:
     return sparkline(shown.values(SPARK_WIDTH), SPARK_WIDTH, ascii_only=look.ascii_only) if shown else ""
 
 
-def _print_entry(known: Entry) -> None:
+def _print_entry(known: ScheduleInfo) -> None:
     """Everything about one schedule; what is not known of it is left out."""
     from mlxsched.render.curves import small_picture
     from mlxsched.render.describe import example, example_spec, other_names, stands_for
@@ -130,7 +130,7 @@ def _field(label: str, text: str, look: Look) -> None:
         click.echo(f"{label:<10} " + f"\n{'':11}".join(lines))
 
 
-def _print_arguments(known: Entry, look: Look) -> None:
+def _print_arguments(known: ScheduleInfo, look: Look) -> None:
     from mlxsched.render.describe import arguments
 
     for index, one in enumerate(arguments(known)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from mlxsched.render.curves import DEFAULT_STEPS
 from mlxsched.render.ticks import number
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.defaults import FAMILIES
-from mlxsched.schedules.registry import Entry, alias_names, entry, names
+from mlxsched.schedules.registry import ScheduleInfo, alias_names, docstrings, entry, names
 from mlxsched.schedules.serialization import parse
 
 _ARGS = re.compile(r"^Args:\n((?:[ ]+.*\n?|\n)*)", re.MULTILINE)
@@ -40,7 +39,7 @@ class Example:
         return [self.schedule(self.steps * index // (points - 1)) for index in range(points)]
 
 
-def find_entry(name: str) -> Entry:
+def find_entry(name: str) -> ScheduleInfo:
     """The entry of a registered name, or of what a family's short name stands for.
 
     Raises ScheduleError for an unknown name, with the nearest one.
@@ -51,7 +50,7 @@ def find_entry(name: str) -> Entry:
     return entry(name if name in (*names(), *alias_names()) else FAMILIES.get(name, name))
 
 
-def example(known: Entry) -> Example | None:
+def example(known: ScheduleInfo) -> Example | None:
     """The entry's own example, or what we chose for another library's name; None where there is none.
 
     One of ours without an end is followed four times as far as its last phase begins.
@@ -67,27 +66,27 @@ def example(known: Entry) -> Example | None:
     return Example(schedule, schedule.steps or endless or DEFAULT_STEPS)
 
 
-def example_spec(known: Entry) -> str:
+def example_spec(known: ScheduleInfo) -> str:
     """The text of the example; empty where there is none."""
     return known.spec or alias_spec(known.name)
 
 
-def arguments(known: Entry) -> list[Argument]:
+def arguments(known: ScheduleInfo) -> list[Argument]:
     """The arguments in order, with defaults and with what the docstring says of them."""
-    block = _ARGS.search(inspect.getdoc(known.factory) or "")
+    block = _ARGS.search(known.doc)
     told = _ARGUMENT.findall(block[1] if block else "")
     texts = {name: " ".join(text.split()) for group, text in told for name in group.split(", ")}
     return [Argument(one.name, _default(one.default), texts.get(one.name, "")) for one in known.parameters]
 
 
-def heading(known: Entry) -> str:
+def heading(known: ScheduleInfo) -> str:
     """What the schedules of the entry's module have in common, in the module's own words.
 
     >>> heading(entry("wsd"))
     'Shapes that hold the peak for a while before they decay'
     """
-    module = importlib.import_module(known.factory.__module__)
-    words = re.split(r"(?<!\.)[:;.](?:\s|$)|\n", module.__doc__ or known.group, maxsplit=1)[0]
+    text = docstrings(known.group)[""] or known.group
+    words = re.split(r"(?<!\.)[:;.](?:\s|$)|\n", text, maxsplit=1)[0]
     return words.replace("``", "")
 
 

@@ -1,4 +1,8 @@
-"""Where each schedule lives: read by the registry and by the lazy names of the packages; imports nothing."""
+"""Where each public name of `mlxsched.schedules` lives: the only list of them.
+
+The registry and the lazy imports of ``mlxsched`` and ``mlxsched.schedules`` read it; ``schedules/__init__.pyi``, which
+tells type checkers the same, is generated from it by ``scripts/make_schedule_stub.py``. Imports nothing.
+"""
 
 from __future__ import annotations
 
@@ -86,21 +90,23 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "fastai": ("fit_one_cycle", "fit_flat_cos", "fit_sgdr"),
 }
-"""Other libraries' names, written ``library.name`` in a spec; their modules are in `aliases`."""
+"""Other libraries' names, written ``library.name`` in a spec; their modules are in `compat`."""
 
 HELPERS: dict[str, tuple[str, ...]] = {
     "scaling": ("scale_peak", "lora_plus", "LoraPlus"),
     "compat.hf": ("from_hf",),
     "compat.mlx_lm": ("from_mlx_lm",),
-    "base": ("Schedule", "Phase", "Extrema"),
-    "serialization": ("parse", "from_dict", "to_dict"),
+    "controllers": ("LiveController",),
+    "base": ("Schedule", "Phase", "Extrema", "to_dict"),
+    "serialization": ("parse", "from_dict"),
     "defaults": ("for_run",),
     "registry": ("entry", "names"),
 }
+"""Public names that are not schedules."""
 
 
 def home_of(name: str) -> str | None:
-    """The module of `mlxsched.schedules` that has this public name."""
+    """The module of `mlxsched.schedules` that defines a public name."""
     for table in (MODULES, HELPERS):
         for module, group in table.items():
             if name in group:
@@ -109,5 +115,5 @@ def home_of(name: str) -> str | None:
 
 
 def public_names() -> list[str]:
-    """All names that ``mlxsched`` takes from `mlxsched.schedules`."""
+    """All public names, in the order of the tables."""
     return [name for table in (MODULES, HELPERS) for group in table.values() for name in group]

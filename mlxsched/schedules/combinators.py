@@ -8,20 +8,21 @@ from dataclasses import dataclass
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.backends import PYTHON, Backend, Number
-from mlxsched.schedules.base import Part, Phase, Schedule, check_part, knots_of, phases_of, steps_of, value_of
+from mlxsched.schedules.base import Phase, Schedule
 from mlxsched.schedules.curves import TAILS, WARMUPS, check_tail
-from mlxsched.schedules.fields import Count, Rate, Steps, count, one_of
+from mlxsched.schedules.fields import Count, Rate, Steps, as_count, as_items, one_of
+from mlxsched.schedules.parts import Part, checked_part, knots_of, phases_of, steps_of, value_of
 from mlxsched.schedules.segments import Segment, along
 
 
 @dataclass(frozen=True)
-class _Wrapped(Schedule):
+class Wrapped(Schedule):
     """What the combinators over one schedule have in common."""
 
     schedule: Part
 
     def _check(self) -> None:
-        check_part("schedule", self.schedule)
+        checked_part("schedule", self.schedule)
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
         return knots_of(self.schedule, last)
@@ -37,7 +38,7 @@ class _Wrapped(Schedule):
 
 
 @dataclass(frozen=True)
-class with_warmup(_Wrapped):
+class with_warmup(Wrapped):
     """A warmup in front of a schedule, which then counts from the warmup's end.
 
     Formula: rate(t) goes from init to schedule(0) in `warmup` updates; then schedule(t - warmup)
@@ -94,7 +95,7 @@ class with_warmup(_Wrapped):
 
 
 @dataclass(frozen=True)
-class cooldown(_Wrapped):
+class cooldown(Wrapped):
     """A decay from whatever rate holds at a step: how a run is brought to an end.
 
     Formula: rate(t) = schedule(t) for t < start; then from schedule(start) to end by the shape; end from
@@ -156,7 +157,7 @@ class cooldown(_Wrapped):
 
 
 @dataclass(frozen=True)
-class scale(_Wrapped):
+class scale(Wrapped):
     """A schedule times a constant factor.
 
     Formula: rate(t) = factor * schedule(t)
@@ -183,7 +184,7 @@ class scale(_Wrapped):
 
 
 @dataclass(frozen=True)
-class clamp(_Wrapped):
+class clamp(Wrapped):
     """A schedule kept between two rates.
 
     Formula: rate(t) = min(max(schedule(t), low), high)
@@ -221,7 +222,7 @@ class clamp(_Wrapped):
 
 
 @dataclass(frozen=True)
-class shift(_Wrapped):
+class shift(Wrapped):
     """A schedule moved along the axis.
 
     Formula: rate(t) = schedule(max(t - updates, 0))
@@ -246,7 +247,7 @@ class shift(_Wrapped):
     def _check(self) -> None:
         super()._check()
         later = not isinstance(self.updates, int) or self.updates >= 0
-        size = count("updates", self.updates if later else -self.updates)
+        size = as_count("updates", self.updates if later else -self.updates)
         object.__setattr__(self, "updates", size if later else -size)
 
     def _value(self, step: Number, ops: Backend) -> Number:
@@ -273,7 +274,7 @@ class shift(_Wrapped):
 
 
 @dataclass(frozen=True)
-class repeat(_Wrapped):
+class repeat(Wrapped):
     """A schedule that starts again and again.
 
     Formula: rate(t) = schedule(t mod period); with times, schedule(period) from t = times * period on
@@ -353,12 +354,9 @@ class product(Schedule):
     schedules: Sequence[Part]
 
     def _check(self) -> None:
-        parts = tuple(self.schedules)
-        if not parts:
+        object.__setattr__(self, "schedules", as_items("schedules", self.schedules, checked_part))
+        if not self.schedules:
             raise ScheduleError("`schedules` must hold at least one schedule; got none. Give the factors.")
-        for part in parts:
-            check_part("schedules", part)
-        object.__setattr__(self, "schedules", parts)
 
     def _value(self, step: Number, ops: Backend) -> Number:
         return math.prod(value_of(part, step, ops) for part in self.schedules)

@@ -1,4 +1,4 @@
-"""A schedule for a run: what a spec leaves out is filled in from the run's peak, steps, warmup and end."""
+"""The schedule of a run: arguments that a spec leaves out are filled in from the run's peak, steps, warmup and end."""
 
 from __future__ import annotations
 
@@ -7,34 +7,44 @@ from inspect import Parameter
 from typing import Any
 
 from mlxsched.errors import ScheduleError
-from mlxsched.schedules.base import Part, Schedule
-from mlxsched.schedules.fields import Span, below, count, span, span_steps
-from mlxsched.schedules.fields import steps as checked_steps
+from mlxsched.schedules.base import Schedule
+from mlxsched.schedules.fields import (
+    Duration,
+    as_count,
+    as_duration,
+    as_steps,
+    below,
+    duration_steps,
+    rules_of,
+    shown,
+)
+from mlxsched.schedules.parts import Part
 from mlxsched.schedules.registry import entry
 from mlxsched.schedules.serialization import from_dict, read
 
 FAMILIES = {"linear": "warmup_linear", "cosine": "warmup_cosine", "constant": "warmup_constant"}
-"""What the app's short names stand for."""
+"""What the command line's short names stand for: the same shape over a whole run, with a warmup."""
 INSIDE = {"plateau": "constant", "greedy": "constant"}
-"""What the controllers scale when they are not told: they find the decay themselves."""
+"""What the controllers scale by default: a constant rate, because they find the decay themselves."""
 PEAKS = {"init", "peak", "learning_rate"}
+"""The arguments that hold a schedule's highest rate."""
 
 
 def for_run(
-    spec: str | Mapping[str, Any] | Part, *, peak: float, steps: int, warmup: Span = 0, end: float = 0.0
+    spec: str | Mapping[str, Any] | Part, *, peak: float, steps: int, warmup: Duration = 0, end: float = 0.0
 ) -> Part:
     """The schedule that a run asks for.
 
     Args:
-        spec: a name (``"linear"``), a string form (``"wsd(decay=0.1)"``), a dictionary form, both with any of the
-            arguments left out, or a schedule or a function of the step, which comes back as it is.
-        peak: fills in a missing `peak` (or `init`, in schedules that have no peak).
-        steps: fills in missing `steps` or `decay_steps`.
-        warmup: fills in a missing `warmup`; 0 leaves the schedule's own default. Schedules without a warmup get
-            one in front, within `steps`.
-        end: fills in a missing `end`.
+        spec: a name (``"linear"``), a string form (``"wsd(decay=0.1)"``) or a dictionary form, with any of the
+            arguments left out; or a schedule or a function of the step, which is returned unchanged.
+        peak: the highest rate; fills in a missing `peak` (or `init`, in schedules that have no peak).
+        steps: updates of the run; fills in missing `steps` or `decay_steps`.
+        warmup: updates, or a ratio of `steps`; fills in a missing `warmup`. 0 leaves the schedule's own default.
+            A schedule without a warmup gets one in front, within `steps`.
+        end: the last rate; fills in a missing `end`.
 
-    A schedule inside another one is filled in likewise; `plateau` and `greedy` scale a constant rate by default.
+    A schedule inside another one is filled in the same way; `plateau` and `greedy` scale a constant rate by default.
 
     Raises:
         ScheduleError: the spec cannot be read or its arguments don't fit.
@@ -56,15 +66,15 @@ def for_run(
         return spec
     else:
         raise ScheduleError(
-            f"a schedule is a name, a spec, a dictionary or a function; got {spec!r}. Name one."
+            f"a schedule is a name, a spec, a dictionary or a function; got {shown(spec)}. Name one."
         )
     return _filled(given, {"peak": peak, "steps": steps, "warmup": warmup, "end": end})
 
 
 def has_own_warmup(spec: object) -> bool:
-    """Whether a family comes with a warmup that is part of its shape, as `one_cycle` does.
+    """Whether a warmup is part of a family's shape, as in `one_cycle`.
 
-    A run that was told nothing about the warmup leaves such a family its own.
+    A run whose configuration says nothing about the warmup leaves such a family its own.
 
     >>> has_own_warmup("one_cycle"), has_own_warmup("wsd(decay=0.1)")
     (True, False)
@@ -81,15 +91,16 @@ def _filled(given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
     parameters = {one.name: one for one in entry(name).parameters}
     if "schedule" in parameters:
         return _around(name, given, run)
-    updates = span_steps(span("warmup", run["warmup"]), checked_steps("steps", run["steps"]))
+    updates = duration_steps(as_duration("warmup", run["warmup"]), as_steps("steps", run["steps"]))
     warms_up = {"warmup", "num_warmup_steps"} & parameters.keys()
     in_front = 0 if warms_up or PEAKS & given.keys() else updates
     left = run["steps"] - in_front
     wanted = {"peak": run["peak"], "learning_rate": run["peak"], "end": run["end"]}
     wanted |= dict.fromkeys(("steps", "decay_steps", "num_training_steps"), left)
     if updates:
-        ratio_will_do = "warmup" in parameters and parameters["warmup"].annotation == "Span"
-        wanted |= {"warmup": run["warmup"] if ratio_will_do else updates, "num_warmup_steps": updates}
+        rule = rules_of(entry(name).factory).get("warmup")
+        takes_ratio = rule is not None and rule.check is as_duration
+        wanted |= {"warmup": run["warmup"] if takes_ratio else updates, "num_warmup_steps": updates}
     if "peak" not in parameters and "init" in parameters and parameters["init"].default is Parameter.empty:
         wanted["init"] = run["peak"]
     filled = {key: value for key, value in wanted.items() if key in parameters and key not in given}
@@ -101,13 +112,13 @@ def _filled(given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
 
 
 def _around(name: str, given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
-    """A schedule around another one, which is filled in with what the outer one leaves of the run."""
+    """A schedule around another one, which gets the part of the run that the outer one leaves."""
     given, inner_run = dict(given), dict(run)
     if name == "with_warmup":
-        given.setdefault("warmup", span_steps(run["warmup"], run["steps"]))
-        inner_run |= {"steps": run["steps"] - count("warmup", given["warmup"]), "warmup": 0}
+        given.setdefault("warmup", duration_steps(run["warmup"], run["steps"]))
+        inner_run |= {"steps": run["steps"] - as_count("warmup", given["warmup"]), "warmup": 0}
     elif name == "cooldown" and "start" in given:
-        given = {"decay_steps": run["steps"] - count("start", given["start"]), "end": run["end"], **given}
+        given = {"decay_steps": run["steps"] - as_count("start", given["start"]), "end": run["end"], **given}
     elif name == "repeat" and "period" in given:
         inner_run["steps"] = given["period"]
     inner = given.get("schedule", INSIDE.get(name))
@@ -119,7 +130,7 @@ def _around(name: str, given: Mapping[str, Any], run: Mapping[str, Any]) -> Sche
 
 
 def _family(given: Mapping[str, Any]) -> str:
-    """The registered name: a short name means the app's family when the family has the arguments given."""
+    """The registered name; a short name means the whole-run family if that takes the given arguments."""
     name = given.get("name")
     if name not in FAMILIES:
         return str(name)

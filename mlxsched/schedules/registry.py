@@ -1,53 +1,94 @@
 """Every schedule that has a name, and what is known about it.
 
-`MODULES` says where each name lives, so that only the modules that are used get imported. All else is read from
+`catalog` says where each name lives, so that only the modules that are used get imported. Everything else is read from
 the docstring of the class or function, which has these fields, each starting a line::
 
     One line that says what it is.
 
-    Formula: rate(t) = ..., with both boundaries (may go on in indented lines)
+    Formula: rate(t) = ..., with both boundaries (may continue in indented lines)
     When: when to use it.
     Source: Author & Author year (arXiv ....)
     Spec: name(argument=value, ...)     an example with sensible numbers, which `parse` reads
 
-`entry(name)` returns them as an `Entry`: ``entry("wsd").formula``, ``.summary``, ``.when``, ``.source``, ``.spec``
+`entry(name)` returns them as a `ScheduleInfo`: ``entry("wsd").formula``, ``.summary``, ``.when``, ``.source``, ``.spec``
 (a string for `parse`), ``.group`` (the module's name) and ``.factory``. `names()` lists all names.
+
+Docstrings are read from the source files, not from ``__doc__``, which ``python -OO`` removes.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from importlib.abc import InspectLoader
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.catalog import ALIASES, MODULES
+from mlxsched.schedules.fields import shown
 from mlxsched.text import did_you_mean
 
+PACKAGE = "mlxsched.schedules"
 _FIELD = re.compile(r"^(Formula|When|Source|Spec):[ \n]+(.*(?:\n[ ]+.*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What is known about a named schedule."""
+class ScheduleInfo:
+    """What is known about a named schedule; modules are imported and docstrings read on first use."""
 
     name: str
     group: str
-    factory: Callable[..., Schedule]
-    summary: str
-    formula: str
-    when: str
-    source: str
-    spec: str
 
-    @property
+    @cached_property
+    def factory(self) -> Callable[..., Schedule]:
+        """The class or function that makes the schedule."""
+        module = importlib.import_module(f"{PACKAGE}.{self.group}")
+        factory: Callable[..., Schedule] = getattr(module, self.name.rpartition(".")[2])
+        return factory
+
+    @cached_property
     def parameters(self) -> tuple[inspect.Parameter, ...]:
         """The arguments in order, with their defaults."""
         return tuple(inspect.signature(self.factory).parameters.values())
+
+    @property
+    def doc(self) -> str:
+        """The whole docstring."""
+        return docstrings(self.group).get(self.name.rpartition(".")[2], "")
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.doc.partition("\n")[0]
+
+    @property
+    def formula(self) -> str:
+        """The rate at update t, with both boundaries."""
+        return self._field("Formula")
+
+    @property
+    def when(self) -> str:
+        """When to use it."""
+        return self._field("When")
+
+    @property
+    def source(self) -> str:
+        """The paper or the library that it comes from."""
+        return self._field("Source")
+
+    @property
+    def spec(self) -> str:
+        """An example, as text for `parse`; empty for other libraries' names."""
+        return self._field("Spec")
+
+    def _field(self, name: str) -> str:
+        return next((" ".join(text.split()) for key, text in _FIELD.findall(self.doc) if key == name), "")
 
 
 def names() -> list[str]:
@@ -60,20 +101,7 @@ def alias_names() -> list[str]:
     return [f"{library}.{name}" for library, group in ALIASES.items() for name in group]
 
 
-def factory(name: str) -> Callable[..., Schedule]:
-    """The class or function of that name.
-
-    Raises:
-        ScheduleError: there is none; the nearest name is suggested.
-    """
-    made: Callable[..., Schedule] = getattr(
-        importlib.import_module(f"{__package__}.{_module_of(name)}"), name.rpartition(".")[2]
-    )
-    return made
-
-
-@cache
-def entry(name: str) -> Entry:
+def entry(name: str) -> ScheduleInfo:
     """What is known about a schedule.
 
     Raises:
@@ -82,19 +110,29 @@ def entry(name: str) -> Entry:
     >>> entry("warmup_linear").spec
     'warmup_linear(peak=2e-4, steps=1000, warmup=100)'
     """
-    made = factory(name)
-    text = inspect.getdoc(made) or ""
-    found = {key.lower(): " ".join(value.split()) for key, value in _FIELD.findall(text)}
-    facts = {key: found.get(key, "") for key in ("formula", "when", "source", "spec")}
-    return Entry(name, _module_of(name), made, text.partition("\n")[0], **facts)
+    if not isinstance(name, str):
+        raise ScheduleError(f"a schedule's name is text; got {shown(name)}. `mlxsched schedules` lists all.")
+    return _entry(name)
 
 
-def _module_of(name: str) -> str:
+@cache
+def docstrings(module: str) -> Mapping[str, str]:
+    """The docstrings of a module of this package by name; its own is under the empty name."""
+    spec = importlib.util.find_spec(f"{PACKAGE}.{module}")
+    loader = spec.loader if spec else None
+    source = loader.get_source(spec.name) if spec and isinstance(loader, InspectLoader) else None
+    tree = ast.parse(source or "")
+    defined = [one for one in tree.body if isinstance(one, ast.ClassDef | ast.FunctionDef)]
+    return {"": ast.get_docstring(tree) or ""} | {one.name: ast.get_docstring(one) or "" for one in defined}
+
+
+@cache
+def _entry(name: str) -> ScheduleInfo:
     for module, group in MODULES.items():
         if name in group:
-            return module
-    library, _, alias = str(name).partition(".")
+            return ScheduleInfo(name, module)
+    library, _, alias = name.partition(".")
     if alias in ALIASES.get(library, ()):
-        return f"compat.{library}"
+        return ScheduleInfo(name, f"compat.{library}")
     near = did_you_mean(name, names() + alias_names())
-    raise ScheduleError(f"no schedule is called {str(name)[:100]!r}.{near} `mlxsched schedules` lists all.")
+    raise ScheduleError(f"no schedule is called {shown(name)}.{near} `mlxsched schedules` lists all.")

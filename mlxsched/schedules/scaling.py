@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.backends import Backend, Number
-from mlxsched.schedules.base import Part, check_part, value_of
-from mlxsched.schedules.combinators import _Wrapped, scale
-from mlxsched.schedules.fields import above_0, one_of, rate, real, steps
+from mlxsched.schedules.combinators import Wrapped, scale
+from mlxsched.schedules.fields import Real, as_positive, as_rate, as_steps, one_of
+from mlxsched.schedules.parts import Part, checked_part, value_of
 
 RULES: dict[str, float] = {"sqrt": 0.5, "linear": 1.0, "none": 0.0}
 """The power of the batch size's ratio that the peak is multiplied with."""
@@ -34,12 +34,12 @@ def scale_peak(peak: float, batch_size: int, reference_batch_size: int, rule: st
     0.0004
     """
     one_of("rule", rule, tuple(RULES))
-    ratio = steps("batch_size", batch_size) / steps("reference_batch_size", reference_batch_size)
-    return rate("peak", peak) * float(ratio ** RULES[rule])
+    ratio = as_steps("batch_size", batch_size) / as_steps("reference_batch_size", reference_batch_size)
+    return as_rate("peak", peak) * float(ratio ** RULES[rule])
 
 
 @dataclass(frozen=True)
-class bias_corrected(_Wrapped):
+class bias_corrected(Wrapped):
     """Gives Adam without bias correction, MLX's default, the updates of Adam with it.
 
     Formula: rate(t) = schedule(t) * (1 - beta1^n) / sqrt(1 - beta2^n) inverted, that is
@@ -62,17 +62,15 @@ class bias_corrected(_Wrapped):
     (0.316228, 0.152241, 1.0)
     """
 
-    betas: Sequence[float] = (0.9, 0.999)
+    betas: Sequence[Real] = (0.9, 0.999)
 
     def _check(self) -> None:
         super()._check()
-        betas = tuple(real("betas", beta) for beta in self.betas)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ScheduleError(
-                f"`betas` must be two numbers from 0 to below 1; got {list(betas)}. "
-                "Use the optimizer's, as [0.9, 0.999]."
+                f"`betas` must be two numbers from 0 to below 1; got {list(self.betas)}. "
+                "Use the optimizer's, such as [0.9, 0.999]."
             )
-        object.__setattr__(self, "betas", betas)
 
     def _value(self, step: Number, ops: Backend) -> Number:
         updates = ops.real(step + 1)
@@ -121,8 +119,8 @@ def lora_plus(schedule: Part, ratio: float = 16.0) -> LoraPlus:
     >>> [rate(100) for rate in plus.schedules]
     [0.0016, 0.0001]
     """
-    check_part("schedule", schedule)
-    return LoraPlus((scale(schedule, above_0("ratio", ratio)), schedule), (is_lora_b,))
+    checked_part("schedule", schedule)
+    return LoraPlus((scale(schedule, as_positive("ratio", ratio)), schedule), (is_lora_b,))
 
 
 def is_lora_b(path: str, _: Any) -> bool:

@@ -1,25 +1,26 @@
-"""The forms of a schedule: dictionary (and so YAML and JSON) and the string that `repr` prints.
+"""Reading schedules: from the dictionary form (and so YAML and JSON) and from the string form that `repr` prints.
 
 The string form is ``name(argument=value, ...)``. Values are numbers, quoted strings, True, False, None, lists and
-further schedules. It is read by the small parser below and never evaluated.
+other schedules. The small parser below reads it; nothing is evaluated. `Schedule.to_dict` and ``repr`` write both
+forms.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
+from mlxsched.schedules.fields import shown
 from mlxsched.schedules.registry import entry
 from mlxsched.text import did_you_mean
 
 MAX_LENGTH = 1_000_000
 """Characters of a string form: a table of 40,000 rates fits."""
 MAX_DEPTH = 32
-"""Schedules and lists inside each other."""
+"""Levels of schedules and lists inside each other."""
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[+-]?(?:\d[\d_]{0,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][+-]?\d{1,4})?)(?![\w.])"
@@ -28,33 +29,13 @@ _TOKEN = re.compile(
     r"|(?P<mark>[()\[\],=]))"
 )
 _WORDS = {"True": True, "False": False, "None": None}
-
-
-def to_dict(schedule: Schedule) -> dict[str, Any]:
-    """The dictionary form, ``{"name": ..., argument: value, ...}``; schedules inside become dictionaries too.
-
-    Raises:
-        ScheduleError: a user's own function is part of the schedule.
-    """
-    values = {field.name: _plain(getattr(schedule, field.name)) for field in fields(schedule)}
-    return {"name": type(schedule).__name__, **values}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Schedule):
-        return to_dict(value)
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if callable(value):
-        raise ScheduleError(
-            f"a function of your own cannot be saved; got {value!r}. "
-            "Use named schedules (`table` holds any values), or keep this schedule in code."
-        )
-    return value
+_YAML_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d{1,4}")
 
 
 def from_dict(mapping: Mapping[str, Any]) -> Schedule:
     """The schedule of a dictionary form.
+
+    Numbers such as ``"1e-7"``, which YAML 1.1 reads as text, are read as numbers.
 
     Raises:
         ScheduleError: the name is not registered, or an argument is unknown, missing or does not fit.
@@ -62,18 +43,27 @@ def from_dict(mapping: Mapping[str, Any]) -> Schedule:
     >>> from_dict({"name": "warmup_constant", "peak": 2e-4, "warmup": 100})
     warmup_constant(peak=0.0002, warmup=100)
     """
+    if not isinstance(mapping, Mapping):
+        raise ScheduleError(
+            f"a schedule's dictionary form is a mapping with `name`; got {shown(mapping)}. "
+            'Write {"name": "constant", "peak": 2e-4}, or use `parse` for text.'
+        )
     return _build(mapping, 0)
+
+
+def number_from_yaml(value: Any) -> Any:
+    """A float for text like ``1e-7``, which YAML 1.1 does not recognize as a number; any other value unchanged."""
+    return float(value) if isinstance(value, str) and _YAML_NUMBER.fullmatch(value) else value
 
 
 def _build(mapping: Mapping[str, Any], depth: int) -> Schedule:
     if depth > MAX_DEPTH:
         raise ScheduleError(f"schedules are nested more than {MAX_DEPTH} deep. Compose fewer.")
-    arguments = {str(key): _made(value, depth) for key, value in mapping.items() if key != "name"}
     if "name" not in mapping:
-        raise ScheduleError(
-            f"a schedule's dictionary needs `name`; got the keys {list(mapping)}. Add the name."
-        )
+        keys = ", ".join(shown(key) for key in list(mapping)[:20]) or "none"
+        raise ScheduleError(f"a schedule's dictionary needs `name`; got the keys {keys}. Add the name.")
     known = entry(mapping["name"])
+    arguments = {str(key): _argument(value, depth) for key, value in mapping.items() if key != "name"}
     parameters = {parameter.name: parameter for parameter in known.parameters}
     for key in arguments:
         if key not in parameters:
@@ -89,19 +79,22 @@ def _build(mapping: Mapping[str, Any], depth: int) -> Schedule:
     return known.factory(**arguments)
 
 
-def _made(value: Any, depth: int) -> Any:
+def _argument(value: Any, depth: int) -> Any:
+    """An argument's value, with schedules and lists inside it read too."""
     if isinstance(value, Mapping) and "name" in value:
         return _build(value, depth + 1)
     if isinstance(value, list | tuple):
-        return tuple(_made(item, depth + 1) for item in value)
-    return value
+        if depth > MAX_DEPTH:
+            raise ScheduleError(f"lists are nested more than {MAX_DEPTH} deep. Flatten them.")
+        return tuple(_argument(item, depth + 1) for item in value)
+    return number_from_yaml(value)
 
 
 def parse(text: str) -> Schedule:
     """The schedule of a string form.
 
     Raises:
-        ScheduleError: the text is not of that form, or what it says does not fit; nothing is evaluated.
+        ScheduleError: the text does not have that form, or an argument does not fit.
 
     >>> parse("warmup_cosine(peak=2e-4, steps=1000, warmup=0.1)")(100)
     0.0002
@@ -110,7 +103,11 @@ def parse(text: str) -> Schedule:
 
 
 def read(text: str) -> dict[str, Any]:
-    """A string form as a dictionary form, without looking whether all arguments are there."""
+    """A string form as a dictionary form; arguments may still be missing."""
+    if not isinstance(text, str):
+        raise ScheduleError(
+            f"a schedule's string form is text; got {shown(text)}. Use `from_dict` for mappings."
+        )
     if len(text) > MAX_LENGTH:
         raise ScheduleError(
             f"a schedule's text must be at most {MAX_LENGTH} characters; got {len(text)}. Shorten it."
@@ -119,7 +116,7 @@ def read(text: str) -> dict[str, Any]:
 
 
 class _Reader:
-    """A recursive-descent reader of one text."""
+    """A recursive-descent parser of one text."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -184,7 +181,7 @@ class _Reader:
         return result
 
     def key(self, position: int, parameters: list[str]) -> str:
-        """The name of the next argument: written, or that of its position."""
+        """The name of the next argument: as written, or by its position."""
         start = self.at
         kind, token = self.next()
         if kind == "word" and self.peek() == "=":

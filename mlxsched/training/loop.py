@@ -20,6 +20,7 @@ from mlxsched.model.generate import answer_all, exact_match
 from mlxsched.model.trees import flatten, unflatten
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, Event, Notice, Sink, Tick, UpdateMade
+from mlxsched.schedules.controllers import Controller
 from mlxsched.text import counted
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.batch_loader import BatchLoader, UpdateRows
@@ -59,6 +60,8 @@ class Trainer:
         self._feed = _make_feed(session, paths.training)
         self._evaluator = _make_evaluator(session, paths.validation)
         self._keeper = Checkpointer(run, self._optimizer, session.adapter_config, session.config.keep_last)
+        # Plateau and greedy are values; what they have observed lives here and in `progress`.
+        self._live = session.schedule.live() if isinstance(session.schedule, Controller) else None
         self._packed = self._optimizer.pack(trainable)
         self._state = self._optimizer.init(self._packed)
         self._prepared: tuple[int, UpdateRows] | None = None
@@ -127,7 +130,7 @@ class Trainer:
         started = time.perf_counter()
         update = self.progress.update
         rows = self._rows_of(update)
-        rate = self.session.rate(update) * self.progress.peak_factor
+        rate = self._rate(update)
         outcome = self._dispatch(rows, rate)
         if update + 1 < self.session.plan.updates:
             self._prepared = (update + 1, self._feed(update + 1))
@@ -217,7 +220,7 @@ class Trainer:
         if config.on_divergence != "halve" or self.progress.peak_factor < 1:
             raise DivergedError(
                 f"{counted(count, 'update')} in a row had a loss or gradient that is not finite; the last was update "
-                f"{update} at a rate of {self.session.rate(update) * self.progress.peak_factor:.3g}. None of them was applied, and "
+                f"{update} at a rate of {self._rate(update):.3g}. None of them was applied, and "
                 f"{self.run.adapters} holds the last good adapter. Lower --learning-rate, lengthen --warmup, or let "
                 "the run help itself with --on-divergence halve; `mlxsched data check` looks for bad rows."
             )
@@ -252,17 +255,22 @@ class Trainer:
         if patience and since >= patience and not self._done:
             self.progress.ended = f"no better validation loss in {counted(since, 'evaluation')}"
 
+    def _rate(self, update: int) -> float:
+        schedule = self._live or self.session.schedule
+        return float(schedule(update)) * self.progress.peak_factor
+
     def _observe(self, loss: float) -> None:
-        """Adaptive schedules (plateau, greedy) live on the validation loss."""
-        schedule: Any = self.session.schedule
-        if hasattr(schedule, "observe") and self.progress.update > 0:
-            schedule.observe(loss)
-            self.progress.schedule_state = schedule.state_dict()
+        """Adaptive schedules (plateau, greedy) follow the validation loss."""
+        if self._live is not None and self.progress.update > 0:
+            self._live.observe(loss)
+            self.progress.schedule_state = self._live.state_dict()
 
     def _restore_schedule(self) -> None:
-        schedule: Any = self.session.schedule
-        if self.progress.schedule_state is not None and hasattr(schedule, "load_state_dict"):
-            schedule.load_state_dict(self.progress.schedule_state)
+        """Bring the adaptive schedule to the state of the progress; without one, to its initial state."""
+        if self._live is not None and self.progress.schedule_state is not None:
+            self._live.load_state_dict(self.progress.schedule_state)
+        elif self._live is not None:
+            self._live.reset()
 
     def _measure(self, loss: float | None) -> dict[str, Any]:
         """Validation loss, perplexity and, where test rows have answers, the share that the module gets exactly."""

@@ -1,4 +1,4 @@
-"""Controllers: torch's and transformers' decisions, state, and one trace under mx.compile."""
+"""Controllers: torch's and transformers' decisions, states as values, and one trace under mx.compile."""
 
 from __future__ import annotations
 
@@ -27,13 +27,22 @@ def made_by(trace: dict[str, Any]) -> Any:
     return ms.from_hf("greedy", arguments.pop("lr"), lr_scheduler_kwargs=arguments)
 
 
+def after(controller: Controller, metrics: list[float], state: Any = None) -> Any:
+    """The state after some observations."""
+    state = controller.init() if state is None else state
+    for metric in metrics:
+        state = controller.observe(state, metric)
+    return state
+
+
 @pytest.mark.parametrize("trace", GOLDEN["traces"])
 def test_controllers_decide_as_their_originals(trace: dict[str, Any]) -> None:
     controller = made_by(trace)
-    rates = [controller(0)]
+    state = controller.init()
+    rates = [controller.rate(state, 0)]
     for metric in GOLDEN["curves"][trace["curve"]]:
-        controller.observe(metric)
-        rates.append(controller(0))
+        state = controller.observe(state, metric)
+        rates.append(controller.rate(state, 0))
     np.testing.assert_allclose(rates, trace["values"], rtol=1e-6)
 
 
@@ -53,66 +62,100 @@ def controllers() -> list[Controller]:
 
 
 NAN = float("nan")
-METRICS = [
-    2.0,
-    1.9,
-    1.8,
-    1.7,
-    1.9,
-    1.95,
-    2.0,
-    NAN,
-    2.1,
-    2.0,
-    2.2,
-    2.3,
-    1.0,
-    0.9,
-    0.8,
-    0.7,
-    0.9,
-    1.0,
-    1.1,
-    1.2,
-]
+METRICS = [2.0, 1.9, 1.8, 1.7, 1.9, 1.95, 2.0, NAN, 2.1, 2.0,
+           2.2, 2.3, 1.0, 0.9, 0.8, 0.7, 0.9, 1.0, 1.1, 1.2]  # fmt: skip
+BOTH = pytest.mark.parametrize("controller", controllers(), ids=["plateau", "greedy"])
 
 
-@pytest.mark.parametrize("controller", controllers(), ids=["plateau", "greedy"])
+@BOTH
 @pytest.mark.parametrize("cut", [0, 5, 11])
-def test_state_is_json_and_resumes_exactly(controller: Controller, cut: int) -> None:
-    straight, first = controller.replace(), controller.replace()
-    for metric in METRICS[:cut]:
-        first.observe(metric)
-    resumed = ms.from_dict(json.loads(json.dumps(controller.to_dict())))
-    resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
-    for metric in METRICS[:cut]:
-        straight.observe(metric)
+def test_a_state_is_json_and_continues_exactly(controller: Controller, cut: int) -> None:
+    saved = json.dumps(after(controller, METRICS[:cut]).to_dict(), allow_nan=False)
+    twin = ms.from_dict(json.loads(json.dumps(controller.to_dict())))
+    state, resumed = after(controller, METRICS[:cut]), twin.state_from(json.loads(saved))
+    assert resumed == state
     for metric in METRICS[cut:]:
-        straight.observe(metric)
-        resumed.observe(metric)
-        assert resumed.factor == straight.factor
-        assert resumed(50) == straight(50) == pytest.approx(2e-4 * straight.factor)
-    assert resumed.state_dict() == straight.state_dict()
+        state, resumed = controller.observe(state, metric), twin.observe(resumed, metric)
+        assert resumed == state
+        assert twin.rate(resumed, 50) == controller.rate(state, 50) == pytest.approx(2e-4 * state.factor)
+    assert state.factor != 1
 
 
-@pytest.mark.parametrize("controller", controllers(), ids=["plateau", "greedy"])
-def test_forms_hold_the_arguments_and_copies_the_state(controller: Controller) -> None:
-    seen = controller.replace()
+@BOTH
+def test_a_controller_and_its_states_are_values(controller: Controller) -> None:
+    before = (hash(controller), repr(controller), controller(50), dict(vars(controller)))
+    first = controller.init()
+    state = after(controller, METRICS)
+    assert (hash(controller), repr(controller), controller(50), vars(controller)) == before
+    assert first == controller.init() != state
+    assert after(controller.replace(), METRICS) == state  # `replace` loses nothing: nothing is hidden
+    assert ms.parse(repr(controller)) == controller == pickle.loads(pickle.dumps(controller))  # noqa: S301
+    assert pickle.loads(pickle.dumps(state)) == state == copy.deepcopy(state)  # noqa: S301
+    with pytest.raises(AttributeError):
+        state.factor = 2.0
+
+
+@BOTH
+def test_a_live_controller_is_the_same_thing_with_an_identity(controller: Controller) -> None:
+    live, other = controller.live(), controller.live()
+    assert live != other and live == live and len({live, other}) == 2
     for metric in METRICS:
-        seen.observe(metric)
-    assert seen == controller and hash(seen) == hash(controller)
-    assert ms.parse(repr(seen)) == controller and ms.parse(repr(seen)).factor == 1.0
-    for twin in (pickle.loads(pickle.dumps(seen)), copy.deepcopy(seen)):  # noqa: S301 - our own bytes
-        assert twin == seen and twin.state_dict() == seen.state_dict()
-        before = seen.state_dict()
+        live.observe(metric)
+    state = after(controller, METRICS)
+    assert live.observed == state and live.factor == state.factor != other.factor == 1
+    assert live(50) == controller.rate(state, 50)
+    np.testing.assert_array_equal(live(np.array([0, 50])), controller.rate(state, np.array([0, 50])))
+    assert live(mx.array(50)).item() == pytest.approx(live(50), rel=1e-6)
+    for twin in (pickle.loads(pickle.dumps(live)), copy.deepcopy(live)):  # noqa: S301 - our own bytes
         twin.observe(0.1)
-        assert seen.state_dict() == before
+        assert live.observed == state != twin.observed
+    other.load_state_dict(json.loads(json.dumps(live.state_dict())))
+    assert other.observed == state and other.state[0].item() == pytest.approx(state.factor)
+    other.reset()
+    assert other.observed == controller.init() and other.state[0].item() == 1
+    assert (live.steps, live.phases, live.to_dict()) == (
+        controller.steps,
+        controller.phases,
+        controller.to_dict(),
+    )
 
 
-def test_a_wrong_state_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"factor": -3}, "factor"),
+        ({"factor": 0.001}, "factor"),
+        ({"factor": 1.5}, "factor"),
+        ({"factor": NAN}, "factor"),
+        ({"factor": "1"}, "factor"),
+        ({"factor": None}, "factor"),
+        ({"best": NAN}, "best"),
+        ({"best": [2.0]}, "best"),
+        ({"bad": -1}, "bad"),
+        ({"bad": 1.5}, "bad"),
+        ({"bad": 10**400}, "bad"),
+        ({"cooling": True}, "cooling"),
+        ({"extra": 1}, "keys"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(change: dict[str, Any], hint: str) -> None:
+    controller, _ = controllers()
+    good = after(controller, METRICS).to_dict()
+    with pytest.raises(ms.ScheduleError, match=hint):
+        controller.state_from(good | change)
+    with pytest.raises(ms.ScheduleError, match=hint):
+        controller.live().load_state_dict(good | change)
+
+
+def test_a_state_of_another_kind_is_refused() -> None:
     plateau, greedy = controllers()
-    with pytest.raises(ms.ScheduleError, match="keys"):
-        plateau.load_state_dict(greedy.state_dict())
+    for wrong in (greedy.init().to_dict(), {}, None, [], "state"):
+        with pytest.raises(ms.ScheduleError, match="keys"):
+            plateau.state_from(wrong)
+    with pytest.raises(ms.ScheduleError, match="recent"):
+        greedy.state_from(greedy.init().to_dict() | {"recent": [1.0, NAN]})
+    with pytest.raises(ms.ScheduleError, match="recent"):
+        greedy.state_from(greedy.init().to_dict() | {"recent": 3})
 
 
 @pytest.mark.parametrize(
@@ -126,12 +169,10 @@ def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any], hin
 
 def test_the_defaults_can_move_a_lora_rate_both_ways() -> None:
     controller = ms.greedy(ms.constant(2e-4))
-    for step in range(100):
-        controller.observe(1.0 + step)
-    assert controller(0) == pytest.approx(2e-4 * 0.05)
-    for step in range(200):
-        controller.observe(-1.0 - step)
-    assert controller(0) == pytest.approx(2e-4 * 4)
+    worse = after(controller, [1.0 + step for step in range(100)])
+    assert controller.rate(worse, 0) == pytest.approx(2e-4 * 0.05)
+    better = after(controller, [-1.0 - step for step in range(200)], worse)
+    assert controller.rate(better, 0) == pytest.approx(2e-4 * 4)
 
 
 class OneTensor(nn.Module):
@@ -140,12 +181,12 @@ class OneTensor(nn.Module):
         self.w = mx.zeros(3)
 
 
-def train(controller: Controller, compiled: bool, by_setter: bool) -> tuple[list[float], int]:
-    """Each update's step of SGD with gradient 1, so the rate that was used; and how often it was traced."""
+def train(live: ms.LiveController, compiled: bool, by_setter: bool) -> tuple[list[float], int]:
+    """Each update's step of SGD with gradient 1, which is the rate that was used; and how often it was traced."""
     model, traced = OneTensor(), 0
-    optimizer = optim.SGD(learning_rate=0.0 if by_setter else controller)
+    optimizer = optim.SGD(learning_rate=0.0 if by_setter else live)
     optimizer.init(model.trainable_parameters())
-    state = [model.state, optimizer.state] + ([] if by_setter else [controller.state])
+    state = [model.state, optimizer.state] + ([] if by_setter else [live.state])
 
     def update() -> mx.array:
         nonlocal traced
@@ -158,25 +199,22 @@ def train(controller: Controller, compiled: bool, by_setter: bool) -> tuple[list
     rates = []
     for index, metric in enumerate(METRICS):
         if by_setter:
-            optimizer.learning_rate = controller(index)
+            optimizer.learning_rate = live(index)
         before = model.w[0].item()
         mx.eval(step(), state)
         rates.append(before - model.w[0].item())
-        controller.observe(metric)
+        live.observe(metric)
     return rates, traced
 
 
-@pytest.mark.parametrize("controller", controllers(), ids=["plateau", "greedy"])
+@BOTH
 @pytest.mark.parametrize("by_setter", [False, True], ids=["state", "setter"])
 def test_a_compiled_step_follows_the_factor_in_one_trace(controller: Controller, by_setter: bool) -> None:
-    twin = controller.replace()
-    expected = []
-    for step, metric in enumerate(METRICS):
-        expected.append(twin(step))
-        twin.observe(metric)
-    assert len({twin.factor, 1.0, *(rate / 2e-4 for rate in expected[10:])}) > 2
-    eager, _ = train(controller.replace(), compiled=False, by_setter=by_setter)
-    compiled, traced = train(controller.replace(), compiled=True, by_setter=by_setter)
+    states = [after(controller, METRICS[:step]) for step in range(len(METRICS))]
+    expected = [controller.rate(state, step) for step, state in enumerate(states)]
+    assert len({state.factor for state in states}) > 2
+    eager, _ = train(controller.live(), compiled=False, by_setter=by_setter)
+    compiled, traced = train(controller.live(), compiled=True, by_setter=by_setter)
     np.testing.assert_allclose(eager, expected, rtol=2e-3, atol=1e-9)
     np.testing.assert_allclose(compiled, expected, rtol=2e-3, atol=1e-9)
     assert traced == 1

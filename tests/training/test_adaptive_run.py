@@ -67,12 +67,25 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(schedule, train, open
     resumed = Trainer(prepare(cut.session.config, cut.session.origins), cut.run, lambda event: None)
     resumed.resume()
     assert resumed.progress.update == 6
-    assert resumed.session.schedule.state_dict() == resumed.progress.schedule_state
+    assert resumed._live.state_dict() == resumed.progress.schedule_state
     resumed.train()
     assert resumed.progress.schedule_state == progress.schedule_state
     assert rates(resumed.run) == rates(whole)
     for name in ("adapters/adapters.safetensors", "checkpoints/000012/optimizer.safetensors"):
         assert (resumed.run.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+def test_a_rollback_to_the_beginning_forgets_what_the_controller_observed(open_trainer):
+    trainer = open_trainer("back", **STUCK, schedule="plateau(patience=0)")
+    trainer._save()
+    trainer._observe(2.0)  # before the first update: not counted
+    trainer.progress.update = 4
+    for _ in range(3):
+        trainer._observe(2.0)
+    assert trainer._live.factor == 0.25
+    trainer.resume()
+    assert trainer.progress.update == 0
+    assert trainer._live.factor == 1 and trainer._rate(0) == 1e-12
 
 
 def test_one_cycle_keeps_its_own_warmup_unless_one_is_asked_for(session):

@@ -23,7 +23,7 @@ from mlxsched.schedules.families import decays
 from mlxsched.schedules.families.powers import inverse_sqrt as core_inverse_sqrt
 from mlxsched.schedules.families.whole_run import constant as core_constant
 from mlxsched.schedules.families.whole_run import warmup_constant
-from mlxsched.schedules.fields import above_0, one_of, rate, steps
+from mlxsched.schedules.fields import as_positive, as_rate, as_steps, one_of
 from mlxsched.text import did_you_mean
 
 
@@ -57,8 +57,8 @@ def from_hf(
             f"`lr_scheduler_type` must be one of {', '.join(TYPES)}; got {kind[:100]!r}."
             + did_you_mean(kind, list(TYPES))
         )
-    warmup = rate("warmup_steps", warmup_steps) or rate("warmup_ratio", warmup_ratio)
-    total = steps("num_training_steps", num_training_steps)
+    warmup = as_rate("warmup_steps", warmup_steps) or as_rate("warmup_ratio", warmup_ratio)
+    total = as_steps("num_training_steps", num_training_steps)
     arguments: dict[str, Any] = {"learning_rate": learning_rate, **(lr_scheduler_kwargs or {})}
     if kind not in ("constant", "reduce_lr_on_plateau", "greedy"):
         arguments["num_warmup_steps"] = int(warmup) if warmup >= 1 else math.ceil(total * warmup)
@@ -264,7 +264,7 @@ def greedy(
 
 
 def _check_floor(min_lr: float, learning_rate: float) -> None:
-    if min_lr > above_0("learning_rate", learning_rate):
+    if min_lr > as_positive("learning_rate", learning_rate):
         raise ScheduleError(
             f"`min_lr` must not be above `learning_rate`; got {min_lr} and {learning_rate}. "
             "Set `min_lr` (transformers' default of 1e-3 would never let the rate fall)."

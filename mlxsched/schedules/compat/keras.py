@@ -14,14 +14,14 @@ from mlxsched.schedules.compat import optax
 from mlxsched.schedules.compat.pieces import chain, line, stairs
 from mlxsched.schedules.compat.primitives import restarts, stretched_polynomial
 from mlxsched.schedules.families.decays import cosine, inverse_time, polynomial
-from mlxsched.schedules.fields import steps
+from mlxsched.schedules.fields import as_steps
 
 
 def ExponentialDecay(
     initial_learning_rate: float, decay_steps: int, decay_rate: float, staircase: bool = False
 ) -> Schedule:
     """lr * rate^(t / steps), the exponent floored when staircase."""
-    length = steps("decay_steps", decay_steps)
+    length = as_steps("decay_steps", decay_steps)
     return optax.exponential_decay(initial_learning_rate, length, decay_rate, staircase=staircase)
 
 

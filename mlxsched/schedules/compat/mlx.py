@@ -15,19 +15,10 @@ import mlx.core as mx
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.backends import MLX, Backend, Number
-from mlxsched.schedules.base import (
-    Endless,
-    Part,
-    Phase,
-    Schedule,
-    check_part,
-    knots_of,
-    phases_of,
-    steps_of,
-    value_of,
-)
+from mlxsched.schedules.base import Endless, Phase, Schedule
 from mlxsched.schedules.curves import TAILS
-from mlxsched.schedules.fields import Real, Steps, count
+from mlxsched.schedules.fields import Count, Real, Steps, as_items, ascending
+from mlxsched.schedules.parts import Part, checked_part, knots_of, phases_of, steps_of, value_of
 from mlxsched.schedules.segments import Segment, Segmented
 
 
@@ -192,23 +183,17 @@ class join_schedules(Schedule):
     """
 
     schedules: Sequence[Part]
-    boundaries: Sequence[int]
+    boundaries: Sequence[Count]
 
     def _check(self) -> None:
-        parts, marks = tuple(self.schedules), tuple(count("boundaries", mark) for mark in self.boundaries)
-        for part in parts:
-            check_part("schedules", part)
+        parts, marks = as_items("schedules", self.schedules, checked_part), self.boundaries
         if len(parts) != len(marks) + 1:
             raise ScheduleError(
                 f"`boundaries` must be one fewer than `schedules`; got {len(marks)} for {len(parts)}. "
                 "Give the step at which each schedule but the first takes over."
             )
-        if list(marks) != sorted(marks):
-            raise ScheduleError(
-                f"`boundaries` must ascend; got {list(marks)}. Sort them with their schedules."
-            )
+        ascending("boundaries", marks, strictly=False)
         object.__setattr__(self, "schedules", parts)
-        object.__setattr__(self, "boundaries", marks)
 
     def _value(self, step: Number, ops: Backend) -> Number:
         value = value_of(self.schedules[0], step, ops)

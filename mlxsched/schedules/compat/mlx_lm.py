@@ -14,7 +14,7 @@ from mlxsched.schedules.compat.mlx import (
     linear_schedule,
     step_decay,
 )
-from mlxsched.schedules.fields import count, rate
+from mlxsched.schedules.fields import as_count, as_rate
 from mlxsched.text import did_you_mean
 
 NAMES: dict[str, Callable[..., Schedule]] = {
@@ -48,10 +48,10 @@ def from_mlx_lm(lr_schedule: Mapping[str, Any]) -> Schedule:
         raise ScheduleError(
             f"`lr_schedule.arguments` must fit {made.__name__}; got {arguments!r}. Give them in MLX's order."
         ) from None
-    warmup = count("lr_schedule.warmup", lr_schedule.get("warmup") or 0)
+    warmup = as_count("lr_schedule.warmup", lr_schedule.get("warmup") or 0)
     if not warmup:
         return rest
-    first = rate("lr_schedule.warmup_init", lr_schedule.get("warmup_init") or 0.0)
+    first = as_rate("lr_schedule.warmup_init", lr_schedule.get("warmup_init") or 0.0)
     return join_schedules([linear_schedule(first, arguments[0], warmup), rest], [warmup + 1])
 
 

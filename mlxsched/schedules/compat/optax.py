@@ -19,7 +19,7 @@ from mlxsched.schedules.compat.pieces import boundaries, called, chain, line, st
 from mlxsched.schedules.compat.primitives import through
 from mlxsched.schedules.families.decays import cosine, exponential, polynomial
 from mlxsched.schedules.families.whole_run import constant
-from mlxsched.schedules.fields import above_0, one_of, steps
+from mlxsched.schedules.fields import as_positive, as_steps, one_of
 
 Pairs = Mapping[Any, float] | Sequence[Sequence[float]]
 
@@ -101,7 +101,7 @@ def linear_onecycle_schedule(
     final_div_factor: float = 1e4,
 ) -> Schedule:
     """Lines: peak / div, peak at pct_start, peak / div at pct_final, that / final_div at the end."""
-    total, div = steps("transition_steps", transition_steps), above_0("div_factor", div_factor)
+    total, div = as_steps("transition_steps", transition_steps), as_positive("div_factor", div_factor)
     turns = {int(pct_start * total): div, int(pct_final * total): 1 / div, total: 1 / final_div_factor}
     return piecewise_interpolate_schedule("linear", peak_value / div, turns)
 
@@ -114,7 +114,7 @@ def cosine_onecycle_schedule(
     final_div_factor: float = 1e4,
 ) -> Schedule:
     """Cosines through peak / div at 0, peak at pct_start and peak / div / final_div at the end."""
-    total, div = steps("transition_steps", transition_steps), above_0("div_factor", div_factor)
+    total, div = as_steps("transition_steps", transition_steps), as_positive("div_factor", div_factor)
     turns = {int(pct_start * total): div, total: 1 / (div * final_div_factor)}
     return piecewise_interpolate_schedule("cosine", peak_value / div, turns)
 

@@ -13,7 +13,7 @@ from mlxsched.schedules import curves as shapes
 from mlxsched.schedules.backends import PYTHON, Backend, Number
 from mlxsched.schedules.base import Endless, Phase, Schedule
 from mlxsched.schedules.curves import HALF_PI, TAILS, cosine, one_minus_power
-from mlxsched.schedules.fields import Above0, Count, Rate, Real, Steps, one_of, rate, real
+from mlxsched.schedules.fields import Count, Positive, Rate, Real, Steps, ascending, one_of
 from mlxsched.schedules.segments import Segment, Segmented, hold
 
 HORIZON = 2**40
@@ -42,23 +42,19 @@ class through(Segmented):
     (0.0005, 0.001, 0.0001)
     """
 
-    at: Sequence[float]
-    values: Sequence[float]
+    at: Sequence[Real]
+    values: Sequence[Rate]
     shape: str = "linear"
 
     def _check(self) -> None:
         one_of("shape", self.shape, ("linear", "cosine"))
-        # Ratios of a run bring steps like 29.999999999999996: they are meant to be whole.
-        at = tuple(round(real("at", step), 9) for step in self.at)
-        values = tuple(rate("values", value) for value in self.values)
-        if len(at) < 2 or len(at) != len(values):
+        if len(self.at) < 2 or len(self.at) != len(self.values):
             raise ScheduleError(
-                f"`at` and `values` must be two or more points; got {len(at)} and {len(values)}. Give pairs."
+                f"`at` and `values` must be two or more points; got {len(self.at)} and {len(self.values)}. Give pairs."
             )
-        if list(at) != sorted(at):
-            raise ScheduleError(f"`at` must ascend; got {list(at)}. Sort the points.")
-        object.__setattr__(self, "at", at)
-        object.__setattr__(self, "values", values)
+        # Ratios of a run give steps like 29.999999999999996, which are meant to be whole.
+        object.__setattr__(self, "at", tuple(round(step, 9) for step in self.at))
+        ascending("at", self.at, strictly=False)
 
     def _pieces(self) -> list[tuple[float, float, float, float]]:
         """Start, end, first and last value of each piece that a step falls into."""
@@ -141,7 +137,7 @@ class cosine_wave(Endless):
 
     peak: Rate
     decay_steps: Steps
-    cycles: Above0 = 0.5
+    cycles: Positive = 0.5
     end: Rate = 0.0
 
     def _value(self, step: Number, ops: Backend) -> Number:
@@ -187,15 +183,15 @@ class restarts(Schedule):
     """
 
     peak: Rate
-    first: Above0
-    multiplier: Above0 = 1.0
-    decay: Above0 = 1.0
+    first: Positive
+    multiplier: Positive = 1.0
+    decay: Positive = 1.0
     until: Steps | None = None
     end: Rate = 0.0
     shrinks: str = "peak"
     shape: str = "cosine"
-    power: Above0 = 1.0
-    k: Above0 = 1.0
+    power: Positive = 1.0
+    k: Positive = 1.0
     lower: Real = -7.0
     upper: Real = 3.0
 
@@ -313,7 +309,7 @@ class stretched_polynomial(Endless):
     init: Rate
     decay_steps: Steps
     end: Rate = 0.0
-    power: Above0 = 1.0
+    power: Positive = 1.0
 
     def _value(self, step: Number, ops: Backend) -> Number:
         whole = ops.maximum((step + self.decay_steps - 1) // self.decay_steps, 1) * self.decay_steps
@@ -355,11 +351,11 @@ class falling_plateau(Schedule):
     stable_steps: Count
     decay_steps: Steps
     end: Rate = 0.0
-    timescale: Above0 | None = None
-    stable_power: Above0 = 0.5
+    timescale: Positive | None = None
+    stable_power: Positive = 0.5
     tail: str = "1-sqrt"
-    tail_power: Above0 = 0.5
-    tail_ratio: Above0 = 0.1
+    tail_power: Positive = 0.5
+    tail_ratio: Positive = 0.1
 
     def _check(self) -> None:
         one_of("tail", self.tail, ("linear", "1-sqrt", "cosine", "power", "exp"))

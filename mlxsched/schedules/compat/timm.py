@@ -16,7 +16,7 @@ from mlxsched.schedules.compat.mlx import step_decay
 from mlxsched.schedules.compat.pieces import chain, line, stairs
 from mlxsched.schedules.compat.primitives import falling_plateau, restarts
 from mlxsched.schedules.families.whole_run import constant
-from mlxsched.schedules.fields import above_0, one_of
+from mlxsched.schedules.fields import as_positive, one_of
 
 
 def cosine(
@@ -137,7 +137,9 @@ def wsd(
     one_of("stable_fn", stable_fn, ("constant", "rsqrt", "power"))
     timescale = None
     if stable_fn != "constant":
-        timescale = above_0("stable_timescale", warmup_t if stable_timescale is None else stable_timescale)
+        timescale = as_positive(
+            "stable_timescale", warmup_t if stable_timescale is None else stable_timescale
+        )
     rest = falling_plateau(
         lr,
         t_initial - decay_t,
@@ -171,7 +173,7 @@ def plateau(
         threshold=threshold,
         mode=mode,
         cooldown=cooldown_t,
-        min_factor=lr_min / above_0("lr", lr),
+        min_factor=lr_min / as_positive("lr", lr),
         min_change=1e-8 / lr,
     )
 

@@ -17,7 +17,7 @@ from mlxsched.schedules.compat.primitives import cosine_wave, restarts, through
 from mlxsched.schedules.families.cycles import cyclic
 from mlxsched.schedules.families.decays import exponential, linear, polynomial
 from mlxsched.schedules.families.whole_run import constant
-from mlxsched.schedules.fields import above_0, one_of, rate
+from mlxsched.schedules.fields import as_positive, as_rate, one_of
 
 
 def StepLR(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
@@ -96,8 +96,8 @@ def OneCycleLR(
         raise ScheduleError(
             f"`total_steps` (or `epochs` * `steps_per_epoch`) must be 2 or more; got {total}."
         )
-    first = max_lr / above_0("div_factor", div_factor)
-    last = first / above_0("final_div_factor", final_div_factor)
+    first = max_lr / as_positive("div_factor", div_factor)
+    last = first / as_positive("final_div_factor", final_div_factor)
     at, values = [0.0, pct_start * total - 1, total - 1.0], [first, max_lr, last]
     if three_phase:
         at.insert(2, 2 * pct_start * total - 2)
@@ -119,7 +119,7 @@ def ReduceLROnPlateau(
     eps: float = 1e-8,
 ) -> Schedule:
     """A constant rate that `mlxsched.plateau` lowers; ``observe(metric)`` stands for ``step(metric)``."""
-    above_0("lr", lr)
+    as_positive("lr", lr)
     return adaptive.plateau(
         constant(lr),
         decay_rate=factor,
@@ -128,6 +128,6 @@ def ReduceLROnPlateau(
         threshold_mode=threshold_mode,
         mode=mode,
         cooldown=cooldown,
-        min_factor=rate("min_lr", min_lr) / lr,
-        min_change=rate("eps", eps) / lr,
+        min_factor=as_rate("min_lr", min_lr) / lr,
+        min_change=as_rate("eps", eps) / lr,
     )

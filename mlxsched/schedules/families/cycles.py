@@ -11,16 +11,16 @@ from mlxsched.schedules.base import Endless, Phase
 from mlxsched.schedules.curves import TAILS, between
 from mlxsched.schedules.families.whole_run import warmed
 from mlxsched.schedules.fields import (
-    Above0,
     Count,
+    Duration,
+    Positive,
     Rate,
     Ratio,
-    Span,
     Steps,
     below,
+    duration_steps,
     one_of,
-    shares,
-    span_steps,
+    split,
 )
 from mlxsched.schedules.segments import Segment, Segmented
 
@@ -56,16 +56,16 @@ class one_cycle(Segmented):
 
     peak: Rate
     steps: Steps
-    warmup: Span = 0.3
-    div: Above0 = 25.0
-    final_div: Above0 = 1e4
+    warmup: Duration = 0.3
+    div: Positive = 25.0
+    final_div: Positive = 1e4
     anneal: str = "cosine"
     three_phase: bool = False
 
     @property
     def warmup_steps(self) -> int:
         """The way up in updates."""
-        return span_steps(self.warmup, self.steps)
+        return duration_steps(self.warmup, self.steps)
 
     def _check(self) -> None:
         one_of("anneal", self.anneal, ANNEALS)
@@ -112,7 +112,7 @@ class cosine_restarts(warmed):
 
     cycles: Steps | None = None
     first: Steps | None = None
-    multiplier: Above0 = 1.0
+    multiplier: Positive = 1.0
     decay: Ratio = 1.0
     end: Rate = 0.0
 
@@ -137,7 +137,7 @@ class cosine_restarts(warmed):
         total = self.steps - self.warmup_steps
         if self.first is None:
             count = min(self.cycles or 1, MAX_CYCLES + 1)
-            return shares(total, [self.multiplier**index for index in range(count)])
+            return split(total, [self.multiplier**index for index in range(count)])
         lengths = [self.first]
         while sum(lengths) < total and len(lengths) <= MAX_CYCLES:
             lengths.append(round(self.first * self.multiplier ** len(lengths)))
@@ -312,8 +312,8 @@ class chebyshev(Endless):
     (True, True)
     """
 
-    low: Above0
-    high: Above0
+    low: Positive
+    high: Positive
     period: Steps = 32
 
     def _check(self) -> None:

@@ -13,7 +13,7 @@ from mlxsched.schedules.backends import Backend, Number
 from mlxsched.schedules.base import Endless
 from mlxsched.schedules.curves import TAILS, Blend, Curve, geometric, one_minus_power, to_the_power
 from mlxsched.schedules.curves import cosine as cosine_shares
-from mlxsched.schedules.fields import Above0, Rate, Real, Steps
+from mlxsched.schedules.fields import Positive, Rate, Real, Steps
 from mlxsched.schedules.segments import Segment, Segmented
 
 
@@ -81,7 +81,7 @@ class cosine(_Decay):
     0.0001
     """
 
-    exponent: Above0 = 1.0
+    exponent: Positive = 1.0
     half: bool = False
 
     def _check(self) -> None:
@@ -128,8 +128,8 @@ class polynomial(_Decay):
     0.00025
     """
 
-    power: Above0 = 1.0
-    k: Above0 = 1.0
+    power: Positive = 1.0
+    k: Positive = 1.0
 
     def _curve(self) -> Curve:
         return Blend(self._weights)
@@ -162,8 +162,8 @@ class log_sweep(Segmented):
     0.0001
     """
 
-    init: Above0
-    end: Above0
+    init: Positive
+    end: Positive
     steps: Steps
 
     def _segments(self) -> tuple[Segment, ...]:
@@ -306,7 +306,7 @@ class exponential(Endless):
     """
 
     init: Rate
-    factor: Above0
+    factor: Positive
 
     def _value(self, step: Number, ops: Backend) -> Number:
         return self.init * ops.power(self.factor, step)

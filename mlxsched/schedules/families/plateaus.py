@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from mlxsched.schedules.backends import Backend, Number
 from mlxsched.schedules.curves import TAILS, WARMUPS, check_tail, geometric
 from mlxsched.schedules.families.whole_run import warmed
-from mlxsched.schedules.fields import Above0, Rate, Ratio, Span, Steps, below, fits, one_of, span_steps
+from mlxsched.schedules.fields import (
+    Duration,
+    Positive,
+    Rate,
+    Ratio,
+    Steps,
+    below,
+    duration_steps,
+    fits,
+    one_of,
+)
 from mlxsched.schedules.segments import Segment, Segmented, along, hold
 
 
@@ -39,7 +49,7 @@ class wsd(warmed):
     (0.0002, 0.0002, 0.0001, 0.0)
     """
 
-    decay: Span = 0.2
+    decay: Duration = 0.2
     end: Rate = 0.0
     shape: str = "1-sqrt"
     warmup_shape: str = "linear"
@@ -47,7 +57,7 @@ class wsd(warmed):
     @property
     def decay_steps(self) -> int:
         """The decay in updates."""
-        return span_steps(self.decay, self.steps)
+        return duration_steps(self.decay, self.steps)
 
     def _check(self) -> None:
         super()._check()
@@ -88,13 +98,13 @@ class trapezoid(warmed):
     0.0001
     """
 
-    decay: Span = 0.2
+    decay: Duration = 0.2
     end: Rate = 0.0
 
     @property
     def decay_steps(self) -> int:
         """The decay in updates."""
-        return span_steps(self.decay, self.steps)
+        return duration_steps(self.decay, self.steps)
 
     def _check(self) -> None:
         super()._check()
@@ -128,12 +138,12 @@ class knee(warmed):
     0.0001
     """
 
-    hold: Span = 0.5
+    hold: Duration = 0.5
 
     @property
     def hold_steps(self) -> int:
         """The plateau in updates."""
-        return span_steps(self.hold, self.steps)
+        return duration_steps(self.hold, self.steps)
 
     def _check(self) -> None:
         super()._check()
@@ -169,13 +179,13 @@ class flat_cosine(warmed):
     0.0002
     """
 
-    flat: Span = 0.75
+    flat: Duration = 0.75
     end: Rate = 0.0
 
     @property
     def flat_steps(self) -> int:
         """The step at which the cosine starts."""
-        return span_steps(self.flat, self.steps)
+        return duration_steps(self.flat, self.steps)
 
     def _check(self) -> None:
         super()._check()
@@ -217,22 +227,22 @@ class tri_stage(Segmented):
     (0.0002, 0.0002, 1e-05)
     """
 
-    peak: Above0
+    peak: Positive
     steps: Steps
-    warmup: Span = 0.1
-    hold: Span = 0.4
+    warmup: Duration = 0.1
+    hold: Duration = 0.4
     init_scale: Rate = 0.01
-    final_scale: Above0 = 0.05
+    final_scale: Positive = 0.05
 
     @property
     def warmup_steps(self) -> int:
         """The warmup in updates."""
-        return span_steps(self.warmup, self.steps)
+        return duration_steps(self.warmup, self.steps)
 
     @property
     def hold_steps(self) -> int:
         """The plateau in updates."""
-        return span_steps(self.hold, self.steps)
+        return duration_steps(self.hold, self.steps)
 
     def _check(self) -> None:
         fits(self.steps, warmup=self.warmup_steps, hold=self.hold_steps)
@@ -273,10 +283,10 @@ class infinite(warmed):
     (0.0002, 0.0001, 0.0001, 1e-05)
     """
 
-    cooldown: Span = 0.3
-    constant: Above0 | None = None
-    anneal: Span = 0.1
-    end: Above0 | None = None
+    cooldown: Duration = 0.3
+    constant: Positive | None = None
+    anneal: Duration = 0.1
+    end: Positive | None = None
 
     def _check(self) -> None:
         super()._check()
@@ -284,7 +294,7 @@ class infinite(warmed):
         fits(self.steps, warmup=self.warmup_steps, cooldown=cooldown, anneal=anneal)
 
     def _lengths(self) -> tuple[int, int]:
-        return span_steps(self.cooldown, self.steps), span_steps(self.anneal, self.steps)
+        return duration_steps(self.cooldown, self.steps), duration_steps(self.anneal, self.steps)
 
     def _segments(self) -> tuple[Segment, ...]:
         cooldown, anneal = self._lengths()

@@ -10,25 +10,8 @@ from mlxsched.errors import ScheduleError
 from mlxsched.schedules.backends import Backend, Number
 from mlxsched.schedules.base import Phase, Schedule
 from mlxsched.schedules.curves import TAILS
-from mlxsched.schedules.fields import Rate, count, one_of, rate
+from mlxsched.schedules.fields import Count, Rate, ascending, one_of
 from mlxsched.schedules.segments import Segment, Segmented, hold
-
-
-def _ascending(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    marks = tuple(count(name, value) for value in values)
-    if any(one >= other for one, other in pairwise(marks)):
-        raise ScheduleError(f"`{name}` must ascend; got {list(marks)[:20]}. Sort them and drop duplicates.")
-    return marks
-
-
-def _rates(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    if hasattr(values, "tolist"):
-        values = values.tolist()
-    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-        raise ScheduleError(
-            f"`{name}` must be a list of at least one rate; got {values!r}. Give the rates in order."
-        )
-    return tuple(rate(name, value) for value in values)
 
 
 @dataclass(frozen=True)
@@ -53,7 +36,8 @@ class table(Schedule):
     values: Sequence[Rate]
 
     def _check(self) -> None:
-        object.__setattr__(self, "values", _rates("values", self.values))
+        if not self.values:
+            raise ScheduleError("`values` must hold at least one rate; got none. Give the rates in order.")
 
     def _value(self, step: Number, ops: Backend) -> Number:
         return ops.pick(tuple(self.values), ops.minimum(step, len(self.values) - 1))
@@ -87,11 +71,11 @@ class multistep(Schedule):
     """
 
     init: Rate
-    milestones: Sequence[int]
+    milestones: Sequence[Count]
     factor: Rate = 0.1
 
     def _check(self) -> None:
-        object.__setattr__(self, "milestones", _ascending("milestones", self.milestones))
+        ascending("milestones", self.milestones)
 
     def _value(self, step: Number, ops: Backend) -> Number:
         values = tuple(self.init * self.factor**drops for drops in range(len(self.milestones) + 1))
@@ -133,18 +117,17 @@ class piecewise(Segmented):
     0.0001
     """
 
-    boundaries: Sequence[int]
+    boundaries: Sequence[Count]
     values: Sequence[Rate]
     shape: str = "linear"
 
     def _check(self) -> None:
-        object.__setattr__(self, "boundaries", _ascending("boundaries", self.boundaries))
-        object.__setattr__(self, "values", _rates("values", self.values))
         one_of("shape", self.shape, ("linear", "cosine", "constant"))
-        if len(self.boundaries) != len(self.values):
+        ascending("boundaries", self.boundaries)
+        if not self.values or len(self.boundaries) != len(self.values):
             raise ScheduleError(
-                f"`values` must be as many as `boundaries`; got {len(self.values)} and {len(self.boundaries)}. "
-                "Give one rate for each step."
+                f"`values` must be as many as `boundaries`, at least one; got {len(self.values)} and "
+                f"{len(self.boundaries)}. Give one rate for each step."
             )
 
     def _segments(self) -> tuple[Segment, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlxsched.schedules.backends import Backend, Number
 from mlxsched.schedules.base import Endless, Phase
 from mlxsched.schedules.curves import TAILS, WARMUPS
-from mlxsched.schedules.fields import Count, Rate, Span, Steps, below, span_steps
+from mlxsched.schedules.fields import Count, Duration, Rate, Steps, below, duration_steps
 from mlxsched.schedules.segments import Segment, Segmented, hold
 
 
@@ -45,12 +45,12 @@ class warmed(Segmented):
 
     peak: Rate
     steps: Steps
-    warmup: Span = 0
+    warmup: Duration = 0
 
     @property
     def warmup_steps(self) -> int:
         """The warmup in updates."""
-        return span_steps(self.warmup, self.steps)
+        return duration_steps(self.warmup, self.steps)
 
     def _check(self) -> None:
         below("warmup", self.warmup_steps, "steps", self.steps)
