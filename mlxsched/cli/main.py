@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ COMMANDS = {
     "data": "Check a data set before training on it.",
     "schedules": "List the schedules, or show one.",
     "plot": "Draw schedules and recorded runs.",
+    "import": "Convert a config of transformers, TRL, PEFT, axolotl or LLaMA-Factory.",
     "bench": "Compare speed and memory with mlx-lm's loop.",
     "cache": "Show or clear what is kept on disk between runs.",
     "env": "Show versions, device, memory and the BLAS in use.",
@@ -78,7 +80,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"mlxsched.cli.{cmd_name.replace('-', '_')}")
+        name = cmd_name.replace("-", "_") + "_" * keyword.iskeyword(cmd_name)  # import_.py
+        module = importlib.import_module(f"mlxsched.cli.{name}")
         command: click.Command = module.command
         return command
 
