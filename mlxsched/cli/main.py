@@ -29,11 +29,20 @@ COMMANDS = {
     "data": "Check a data set before training on it.",
     "schedules": "List the schedules, or show one.",
     "plot": "Draw schedules and recorded runs.",
-    "import": "Convert a config of transformers, TRL, PEFT, axolotl or LLaMA-Factory.",
+    "import": "Convert another trainer's configuration.",
     "bench": "Compare speed and memory with mlx-lm's loop.",
     "cache": "Show or clear what is kept on disk between runs.",
     "env": "Show versions, device, memory and the BLAS in use.",
 }
+
+
+def module_of(command: str) -> str:
+    """The module of a command; a Python keyword gets an underscore.
+
+    >>> module_of("lr-find"), module_of("import")
+    ('mlxsched.cli.lr_find', 'mlxsched.cli.import_')
+    """
+    return f"mlxsched.cli.{command.replace('-', '_')}{'_' * keyword.iskeyword(command)}"
 
 
 class _ClosedPipe(Exception):
@@ -80,8 +89,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        name = cmd_name.replace("-", "_") + "_" * keyword.iskeyword(cmd_name)  # import_.py
-        module = importlib.import_module(f"mlxsched.cli.{name}")
+        module = importlib.import_module(module_of(cmd_name))
         command: click.Command = module.command
         return command
 
