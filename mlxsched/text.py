@@ -15,23 +15,40 @@ def counted(number: float, noun: str) -> str:
     return f"{shown} {noun}" if number == 1 else f"{shown} {noun}s"
 
 
-def did_you_mean(word: object, choices: Sequence[str]) -> str:
+def printable(text: str, limit: int = 80) -> str:
+    """``text`` on one line of at most ``limit`` characters, with escapes for what cannot be seen.
+
+    For text from a file or a model: control sequences must not reach the terminal, and a lone surrogate cannot
+    be encoded.
+
+    >>> printable("red" + chr(27) + "[31m" + chr(10))
+    'red\\\\x1b[31m\\\\n'
+    """
+    pieces = [
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for char in text[:limit]
+    ]
+    shown = "".join(pieces)
+    return shown[:limit] + "..." if len(text) > limit or len(shown) > limit else shown
+
+
+def did_you_mean(word: object, choices: Sequence[str], cutoff: float = 0.5) -> str:
     """``" Did you mean ...?"`` for a misspelt name, or nothing.
 
     >>> did_you_mean("cosin", ["cosine", "linear"])
     " Did you mean 'cosine'?"
     """
-    near = closest(word, choices)
+    near = closest(word, choices, cutoff)
     return f" Did you mean {near!r}?" if near is not None else ""
 
 
-def closest(word: object, choices: Sequence[str]) -> str | None:
-    """The choice that is most like ``word``; None where none is like it.
+def closest(word: object, choices: Sequence[str], cutoff: float = 0.5) -> str | None:
+    """The choice that is most like ``word``; None if none is as similar as ``cutoff``, between 0 and 1.
 
     >>> closest("trian.jsonl", ["train.jsonl", "valid.jsonl"])
     'train.jsonl'
     """
     import difflib
 
-    near = difflib.get_close_matches(str(word)[:100], choices, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(word)[:100], choices, n=1, cutoff=cutoff)
     return near[0] if near else None
