@@ -120,7 +120,7 @@ def _show(chart: Chart, file: Path | None, width: int | None, height: int | None
     from mlxsched.render.terminal import draw, look_of_stdout
 
     if file is None:
-        click.echo(draw(chart, look_of_stdout(width, height)))
+        output.picture(draw(chart, look_of_stdout(width, height)))
         return
     from mlxsched.render.image import save
 

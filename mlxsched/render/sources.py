@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Any
 from mlxsched.errors import ScheduleError, UsageError
 from mlxsched.render.curves import DEFAULT_STEPS
 from mlxsched.render.describe import example, example_spec
-from mlxsched.render.ticks import number
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.defaults import FAMILIES, for_run, has_own_warmup
 from mlxsched.schedules.registry import alias_names, entry, names
 from mlxsched.schedules.serialization import parse
-from mlxsched.text import did_you_mean
+from mlxsched.text import did_you_mean, number
 
 if TYPE_CHECKING:
     from mlxsched.config.schema import RunConfig
