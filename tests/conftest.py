@@ -82,6 +82,7 @@ COMMON = {
 }
 EXTRA = {
     "llama": {},
+    "qwen2": {"rope_theta": 10000.0},
     "qwen3": {"head_dim": 16, "rope_theta": 10000.0, "max_position_embeddings": 512},
     "gemma2": {
         "head_dim": 16,

@@ -24,16 +24,16 @@ ROWS = [
     {"planning"},
     {"data", "model", "integrations"},
     {"training"},
-    {"bench", "render"},
+    {"bench", "render", "export"},
     {"cli"},
     {"__main__"},
 ]
-EXTRA = {("model", "data")}
+EXTRA = {("model", "data"), ("export", "render")}
 BEING_FIXED = {("mlxsched.data.sources.hub", "mlxsched.data.sources.files")}
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 HEAVY = ("mlx_lm", "transformers")
-MAY_USE_HEAVY = {"bench", "data", "integrations", "model", "training"}
+MAY_USE_HEAVY = {"bench", "data", "export", "integrations", "model", "training"}
 
 
 def modules() -> list[Path]:

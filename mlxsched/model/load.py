@@ -15,6 +15,7 @@ from mlx.utils import tree_map
 
 from mlxsched.bundled import MODELS, model_path
 from mlxsched.errors import ModelError
+from mlxsched.model import gguf, local
 from mlxsched.model.trees import flatten
 
 _SAMPLES = 64  # of a weight file, for its fingerprint: reading gigabytes at each start would cost seconds
@@ -37,6 +38,9 @@ def resolve_model(name: str) -> str:
     """The path or repository behind a model name; a path that is not there is refused at once."""
     if name in MODELS:
         return str(model_path(name))
+    file = local.gguf_file(name)
+    if file is not None:
+        return str(gguf.converted(file))
     path = Path(name).expanduser()
     if path.exists():
         if not (path / "config.json").is_file():
@@ -45,17 +49,22 @@ def resolve_model(name: str) -> str:
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_like_path:
         raise ModelError(
-            f"no model '{name}': neither bundled ({', '.join(MODELS)}), nor a directory, "
+            f"no model '{name}': neither bundled ({', '.join(MODELS)}), nor a directory or a GGUF file, "
             "nor a Hugging Face repository like Qwen/Qwen3-0.6B."
         )
     return name
 
 
-def load_model(name: str, *, trust_remote_code: bool = False) -> LoadedModel:
-    """Load ``name`` for training; on the CPU half-precision weights become float32, which is faster there."""
+def load_model(name: str, *, trust_remote_code: bool = False, dequantize: bool = False) -> LoadedModel:
+    """Load ``name`` for training; on the CPU half-precision weights become float32, which is faster there.
+
+    With ``dequantize`` the weights of a quantized model become floats, which takes more memory and less time.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     path = resolve_model(name)
     model, tokenizer, config = _load_through_mlx_lm(name, path, trust_remote_code)
+    if dequantize:
+        model, config = _dequantized(model, config)
     notes = _widen_on_cpu(model)
     return LoadedModel(name, path, model, tokenizer, config, notes)
 
@@ -79,6 +88,15 @@ def _load_through_mlx_lm(name: str, path: str, trust: bool) -> tuple[Module, Any
     return model, tokenizer, config
 
 
+def _dequantized(model: Module, config: dict[str, Any]) -> tuple[Module, dict[str, Any]]:
+    """``model`` with floats for its quantized weights, and ``config`` without the mention of them."""
+    import mlx_lm.utils
+
+    convert: Any = mlx_lm.utils.dequantize_model
+    rest = {key: value for key, value in config.items() if key not in ("quantization", "quantization_config")}
+    return convert(model), rest
+
+
 def _explain(name: str, path: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     if Path(path).exists():
@@ -95,7 +113,9 @@ def _widen_on_cpu(model: Module) -> tuple[str, ...]:
     if mx.default_device().type != mx.DeviceType.cpu or not any(p.dtype in narrow for p in parameters):
         return ()
     if any(p.dtype == mx.uint32 for p in parameters):
-        return ("quantized weights are slow on the CPU: an unquantized model trains faster here",)
+        return (
+            "quantized weights are slow on the CPU: an unquantized model, or --dequantize, trains faster here",
+        )
     model.update(tree_map(lambda p: p.astype(mx.float32) if p.dtype in narrow else p, model.parameters()))
     mx.eval(model.parameters())
     return ("half-precision weights were widened to float32: on the CPU that is faster",)

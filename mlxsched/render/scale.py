@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mlxsched.render.chart import Axis, Chart, Mark, span
-from mlxsched.render.ticks import linear_ticks, log_ticks
-from mlxsched.text import number
+from mlxsched.render.ticks import linear_ticks, log_ticks, number
 
 
 @dataclass(frozen=True)

@@ -66,12 +66,11 @@ class Checkpointer:
         self._run.write_adapter(self._fill(packed), final=final)
 
     def copy_adapter(self, target: Path) -> None:
-        """Write the adapter to use to ``target`` as well, a folder of the user's: only its two files are replaced."""
+        """Write the adapter to use to ``target`` as well."""
         source = adapters.read_tensors(self._run.adapters)
-        atomic.replace_files(
-            target,
-            (adapters.CONFIG, adapters.WEIGHTS),
-            lambda directory: adapters.save(directory, self._adapter_config, source),
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic.replace_directory(
+            target, lambda directory: adapters.save(directory, self._adapter_config, source)
         )
 
     def _fill(self, packed: Packed) -> Callable[[Path], None]:

@@ -27,7 +27,9 @@ def load_run_model(
     run: RunDirectory, config: RunConfig, *, base: bool = False, final: bool = False
 ) -> LoadedModel:
     """The model of ``run`` with its best adapter; with the last one (``final``); or as it came (``base``)."""
-    loaded = load_model(config.model, trust_remote_code=config.trust_remote_code)
+    loaded = load_model(
+        config.model, trust_remote_code=config.trust_remote_code, dequantize=config.dequantize
+    )
     if base:
         return loaded
     lora = config.lora_parameters.model_dump()
