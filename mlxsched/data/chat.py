@@ -1,96 +1,113 @@
-"""Where the assistant speaks in a rendered chat, for any template.
-
-The template is asked rather than known. For an assistant turn i of a chat m,
-
-    begin = length of render(m[:i], with the prompt for a generation)
-    end   = length of render(m[:i+1])
-
-as long as these are prefixes of the whole rendering. Where the template writes earlier turns differently once
-others follow (it strips their thinking, say), the turn's end is the first end-of-turn token after its
-beginning; where the beginning can't be found either, the turn is not trained on, and counted.
-"""
+"""A tokenizer's chat template, which is a program of somebody else's: it may refuse a chat, or never end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from mlxsched.data.messages import Messages
 from mlxsched.data.problems import RowProblem, harmless
+from mlxsched.data.time_limit import TimeLimitExceeded, time_limit
 
-Messages = list[dict[str, Any]]
-Span = tuple[int, int]
-# Llama 3's templates write today's date into each row unless told one; rows must be the same ones tomorrow.
+Span = tuple[int, int]  # first character, and the one after the last
+Tools = list[dict[str, Any]] | None
+
+# Llama 3's templates write today's date into each row by default. Rows must be the same tomorrow.
 _FIXED_DATE = "26 Jul 2024"
+_GENERATION_TAG = re.compile(r"{%-?\s*generation\s*-?%}")
+# A chat takes milliseconds. The sandbox of Jinja limits a single loop, but not loops within loops.
+SECONDS = 5.0
+MAX_CHARACTERS = 32 * 2**20
+
+
+class EndlessTemplateError(Exception):
+    """The template took more than `SECONDS`. Not a `RowProblem`: every other row would take as long."""
 
 
 class ChatTemplate:
-    """A tokenizer's chat template; ``ends`` are the texts of the tokens that end a turn."""
+    """Renders chats.
+
+    Args:
+        tokenizer: mlx-lm's wrapper, or a tokenizer of transformers.
+        ends: the texts of the tokens that end a turn.
+    """
 
     def __init__(self, tokenizer: Any, ends: Sequence[str]) -> None:
+        self.ends = tuple(end for end in ends if end)
         self._tokenizer = tokenizer
-        self._ends = tuple(end for end in ends if end)
         source = getattr(tokenizer, "chat_template", None)
-        takes_date = isinstance(source, str) and "date_string" in source
+        sources = (
+            source.values() if isinstance(source, dict) else [source]
+        )  # named templates: default, tool_use
+        text = "".join(str(part) for part in sources if part)
+        takes_date = "date_string" in text
         self._extra = {"date_string": _FIXED_DATE} if takes_date else {}
-        self.writes_today = isinstance(source, str) and "strftime_now" in source and not takes_date
+        self._tagged = _GENERATION_TAG.search(text) is not None
+        self.writes_today = "strftime_now" in text and not takes_date
 
-    def render(self, messages: Messages, tools: Any = None, *, prompt: bool = False) -> str:
-        """The text of ``messages``, with the beginning of the assistant's turn after it when ``prompt``."""
-        text = self._tokenizer.apply_chat_template(
-            messages, tools=tools, add_generation_prompt=prompt, tokenize=False, **self._extra
+    def render(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> str:
+        """The text of ``messages``; with ``prompt``, followed by the beginning of an assistant's turn.
+
+        Raises:
+            RowProblem: the template refuses the messages, or writes too much.
+            EndlessTemplateError: it takes too long.
+        """
+        apply = self._tokenizer.apply_chat_template
+        call = partial(
+            apply, messages, tools=tools, add_generation_prompt=prompt, tokenize=False, **self._extra
         )
-        return str(text)
+        text = str(_guarded(call))
+        if len(text) > MAX_CHARACTERS:
+            raise RowProblem(f"the chat template makes more than {MAX_CHARACTERS:,} characters of it")
+        return text
 
-    def spans(self, messages: Messages, tools: Any = None) -> tuple[str, list[Span], int]:
-        """The whole text, where each assistant turn stands in it, and how many turns could not be found."""
-        try:
-            text = self.render(messages, tools)
-        except Exception as error:  # noqa: BLE001 - a template is a program: it raises anything
-            raise RowProblem(f"the chat template refuses it: {harmless(str(error))}") from None
-        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
-        begins = {i: self._begin(text, messages, i, tools) for i in turns}
-        spans = []
-        for position, i in enumerate(turns):
-            begin = begins[i]
-            limit = begins[turns[position + 1]] if position + 1 < len(turns) else len(text)
-            end = None if begin is None else self._end(text, messages, i, tools, begin, limit)
-            if begin is not None and end is not None and end > begin:
-                spans.append((begin, end))
-        return text, spans, len(turns) - len(spans)
-
-    def _begin(self, text: str, messages: Messages, i: int, tools: Any) -> int | None:
-        before = self._try(messages[:i], tools, prompt=True)
-        if before is not None and text.startswith(before):
-            return len(before)
-        # Some templates open a generation with more than they keep of an answer (a thinking tag): the answer
-        # begins where the two part, after all of the earlier messages; a little before if it begins like the tag.
-        silent = "" if i == 0 else self._try(messages[:i], tools)
-        if before is None or silent is None or not text.startswith(silent):
-            return None
-        parted = max(_shared(text, before), len(silent))
-        words = str(messages[i].get("content") or "").strip()
-        found = text.find(words, max(parted - len(words), len(silent)), parted + len(words))
-        return parted if found < 0 else found
-
-    def _end(
-        self, text: str, messages: Messages, i: int, tools: Any, begin: int, limit: int | None
-    ) -> int | None:
-        if i == len(messages) - 1:
-            return len(text)
-        through = self._try(messages[: i + 1], tools)
-        if through is not None and len(through) > begin and text.startswith(through):
-            return len(through)
-        found = [text.find(end, begin, limit) + len(end) for end in self._ends if end in text[begin:limit]]
-        return min(found, default=None)
-
-    def _try(self, messages: Messages, tools: Any, *, prompt: bool = False) -> str | None:
+    def attempt(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> str | None:
+        """`render`, or None: a template may refuse part of a chat that it takes as a whole."""
         try:
             return self.render(messages, tools, prompt=prompt)
-        except Exception:  # noqa: BLE001 - a template may refuse part of what it takes as a whole
+        except RowProblem:
             return None
 
+    def tagged_spans(self, messages: Messages, tools: Tools, text: str) -> list[Span] | None:
+        """What stands between ``{% generation %}`` tags in ``text``; None for a template without such tags."""
+        if not self._tagged:
+            return None
+        from transformers.utils.chat_template_utils import render_jinja_template
 
-def _shared(one: str, other: str) -> int:
-    """Number of characters that two texts have in common at their beginning."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+        inner = getattr(self._tokenizer, "_tokenizer", self._tokenizer)
+        inner = inner if hasattr(inner, "special_tokens_map") else self._tokenizer
+        # mlx-lm's wrapper passes enable_thinking. The spans are those of the variant that gives the same text.
+        for more in ({}, {"enable_thinking": True}, {"enable_thinking": False}):
+            arguments = {
+                "conversations": [_without_nulls(messages)],
+                "tools": tools,
+                "chat_template": inner.get_chat_template(tools=tools),
+                "return_assistant_tokens_mask": True,
+                **inner.special_tokens_map,
+                **self._extra,
+                **more,
+            }
+            with contextlib.suppress(RowProblem):
+                rendered, spans = _guarded(partial(render_jinja_template, **arguments))
+                if rendered[0] == text:
+                    return [(int(begin), int(end)) for begin, end in spans[0]]
+        return None
+
+
+def _guarded(render: Callable[[], Any]) -> Any:
+    """Run a template: within the time limit, and with its exceptions as `RowProblem`."""
+    try:
+        with time_limit(SECONDS):
+            return render()
+    except TimeLimitExceeded:
+        raise EndlessTemplateError from None
+    except Exception as error:  # noqa: BLE001 - a template raises anything
+        raise RowProblem(f"the chat template refuses it: {harmless(str(error))}") from None
+
+
+def _without_nulls(messages: Messages) -> Messages:
+    # As transformers does it before rendering: to a template, a null is a key that is not there.
+    return [{key: value for key, value in message.items() if value is not None} for message in messages]

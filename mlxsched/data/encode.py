@@ -1,8 +1,8 @@
-"""From rendered texts to tokens and targets, a few hundred rows at a time.
+"""From rendered texts to tokens and targets, a batch of rows at a time.
 
-A fast tokenizer says which characters each token came from, and encodes a whole list with all cores. For
-others (and where a tokenizer's batched answer differs from its single one) the text before a span is encoded
-by itself, and the tokens that both have in common are those before the span.
+A fast tokenizer reports which characters each token came from, and encodes a whole batch on all cores. For others
+(and where a tokenizer encodes a batch differently from a single text) the text before a span is encoded by itself,
+and the tokens that both have in common are those before the span.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlxsched.data.chat import ChatTemplate, Span
-from mlxsched.data.formats import Rendered
+from mlxsched.data.rendering import Rendered
+
+Offsets = list[Span]  # of each token: the characters that it came from
 
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """One row as tokens; ``prompt_length`` is how many come before the last span."""
+    """One row as tokens; ``prompt_length`` is the number of tokens before the last span."""
 
     tokens: NDArray[np.int32]
     targets: NDArray[np.bool_]
@@ -35,7 +37,7 @@ class Encoder:
     def __init__(self, tokenizer: Any, mask_prompt: bool) -> None:
         self._tokenizer = tokenizer
         inner = getattr(tokenizer, "_tokenizer", tokenizer)
-        # transformers' own tokenizers have a _tokenizer too: their part in Rust
+        # Tokenizers of transformers have a _tokenizer too: their part in Rust.
         self._inner = inner if hasattr(inner, "special_tokens_map") else tokenizer
         self._mask_prompt = mask_prompt
         self.end_ids = _end_ids(tokenizer)
@@ -51,7 +53,7 @@ class Encoder:
         return ChatTemplate(self._tokenizer, ends) if has else None
 
     def identity(self) -> str:
-        """A hash of all that decides how text becomes tokens."""
+        """A hash of everything that decides how text becomes tokens."""
         inner = self._inner
         backend = getattr(inner, "backend_tokenizer", None)
         facts = {
@@ -65,7 +67,7 @@ class Encoder:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def encode(self, batch: Sequence[Rendered]) -> list[Encoded]:
-        """Tokens and targets of each row; all rows of a batch are raw, or none."""
+        """Tokens and targets of each row; either all rows of a batch are raw, or none."""
         if not batch:
             return []
         texts, raw = [row.text for row in batch], batch[0].raw
@@ -76,10 +78,14 @@ class Encoder:
         return [self._finish(row, ids, offsets) for row, ids, offsets in rows]
 
     def ends_turn(self, row: Encoded) -> bool:
-        """Whether a token that ends a turn is among the last targets."""
+        """Whether a token that ends a turn is among the last targets.
+
+        The last four, because a template may write a line break or two after it.
+        """
         return not self.end_ids or not self.end_ids.isdisjoint(row.tokens[row.targets][-4:].tolist())
 
     def _can_batch(self, text: str, raw: bool) -> bool:
+        """Whether the batched interface gives the same tokens as the single one; asked once, for the first text."""
         if raw not in self._batched:
             fast = bool(getattr(self._inner, "is_fast", False))
             self._batched[raw] = fast and (
@@ -91,7 +97,8 @@ class Encoder:
     def _single(self, text: str, raw: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=raw))
 
-    def _finish(self, row: Rendered, ids: list[int], offsets: list[Span] | None) -> Encoded:
+    def _finish(self, row: Rendered, ids: list[int], offsets: Offsets | None) -> Encoded:
+        ids, offsets = self._without_doubled_marks(row, ids, offsets)
         eos = self._tokenizer.eos_token_id
         closed = row.raw and isinstance(eos, int) and ids[-1:] != [eos]
         tokens = np.asarray([*ids, eos] if closed else ids, np.int32)
@@ -99,23 +106,65 @@ class Encoder:
         prompt = 0
         for span in row.spans or ():
             prompt, stop = self._token_span(row, span, ids, offsets)
-            targets[prompt : self._without_what_follows(ids, prompt, stop)] = True
-        if row.raw and row.spans:  # the end, appended or the tokenizer's own, belongs to the answer
+            targets[prompt : stop if row.exact else self._without_what_follows(ids, prompt, stop)] = True
+        if row.raw and row.spans:  # the end token, appended here or by the tokenizer, belongs to the answer
             targets[prompt:] = True
         if row.spans is None or not self._mask_prompt:
             targets[:] = True
-        targets[:1] = False
+            for span in row.unscored:
+                start, stop = self._token_span(row, span, ids, offsets)
+                targets[start:stop] = False
+        targets[:1] = False  # nothing precedes the first token
         return Encoded(tokens, targets, prompt)
 
-    def _token_span(self, row: Rendered, span: Span, ids: list[int], offsets: list[Span] | None) -> Span:
+    def _without_doubled_marks(
+        self, row: Rendered, ids: list[int], offsets: Offsets | None
+    ) -> tuple[list[int], Offsets | None]:
+        """Drop the special tokens that the tokenizer added to a text which has them already.
+
+        Texts made with a chat template begin with the begin token and end with the end token. Both twice would be
+        learned: a second begin token is even a target.
+        """
+        bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        if (
+            row.raw
+            and isinstance(bos, int)
+            and ids[:2] == [bos, bos]
+            and self._is_at(row.text, bos, begin=True)
+        ):
+            ids, offsets = ids[1:], offsets and offsets[1:]
+        if (
+            row.raw
+            and isinstance(eos, int)
+            and ids[-2:] == [eos, eos]
+            and self._is_at(row.text, eos, begin=False)
+        ):
+            ids, offsets = ids[:-1], offsets and offsets[:-1]
+        return ids, offsets
+
+    def _is_at(self, text: str, token: int, *, begin: bool) -> bool:
+        """Whether ``text`` begins or ends with a special token once: written twice, it is meant."""
+        mark = str(self._inner.convert_ids_to_tokens(token))
+        once, twice = (
+            (text.startswith(mark), text.startswith(mark * 2))
+            if begin
+            else (text.endswith(mark), text.endswith(mark * 2))
+        )
+        return once and not twice
+
+    def _token_span(self, row: Rendered, span: Span, ids: list[int], offsets: Offsets | None) -> Span:
+        """First token of a span of characters, and the one after the last."""
         begin, end = span
         if offsets is None:
-            return self._shared(row, begin, ids), self._shared(row, end, ids)
+            return self._tokens_before(row, begin, ids), self._tokens_before(row, end, ids)
         inside = [i for i, (a, b) in enumerate(offsets) if b > begin and a < end and b > a]
         return (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
 
     def _without_what_follows(self, ids: list[int], start: int, stop: int) -> int:
-        """Where the span ends: a line break that a template writes after an end of turn is no target."""
+        """The end of a span without the line break that a template writes after an end token.
+
+        The model stops at the end token, so what follows would be a target that it never gets to predict.
+        """
         for i in range(stop - 1, max(start, stop - 4) - 1, -1):
             if ids[i] in self.end_ids:
                 return i + 1 if self._is_blank(tuple(ids[i + 1 : stop])) else stop
@@ -126,11 +175,12 @@ class Encoder:
             self._blank[ids] = not self._tokenizer.decode(list(ids)).strip()
         return self._blank[ids]
 
-    def _shared(self, row: Rendered, position: int, ids: list[int]) -> int:
+    def _tokens_before(self, row: Rendered, position: int, ids: list[int]) -> int:
         """How many tokens of the whole come before character ``position``."""
         if position >= len(row.text):
             return len(ids)
         before = self._single(row.text[:position], row.raw)
+        before, _ = self._without_doubled_marks(row, before, None)
         shared = 0
         while shared < min(len(before), len(ids)) and before[shared] == ids[shared]:
             shared += 1
@@ -138,6 +188,6 @@ class Encoder:
 
 
 def _end_ids(tokenizer: Any) -> frozenset[int]:
-    ends = getattr(tokenizer, "eos_token_ids", None)  # mlx-lm's wrapper knows all that end a turn
+    ends = getattr(tokenizer, "eos_token_ids", None)  # mlx-lm's wrapper has all tokens that end a turn
     several = ends if isinstance(ends, (set, frozenset, list, tuple)) else [ends]
     return frozenset(end for end in (*several, tokenizer.eos_token_id) if isinstance(end, int))

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mlxsched.data import cache
-from mlxsched.data.chat import ChatTemplate
+from mlxsched.data.chat import SECONDS, ChatTemplate, EndlessTemplateError
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoded, Encoder
-from mlxsched.data.formats import Rendered, Renderer, format_of
+from mlxsched.data.formats import format_of
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.problems import Problems, RowProblem, harmless
 from mlxsched.data.record import Record, Source
+from mlxsched.data.rendering import Rendered, Renderer
 from mlxsched.data.rows import COLUMNS, NO_PROMPT, Rows, RowsWriter, from_buffers
+from mlxsched.errors import DataError
 from mlxsched.text import counted
 
 # Rows are encoded in batches, because a fast tokenizer uses all cores for a batch. The limit in characters keeps
@@ -160,6 +162,11 @@ class _Pass:
         except RowProblem as problem:
             self._bad(record, problem.what, problem.excerpt or record.excerpt)
             return None
+        except EndlessTemplateError:
+            raise DataError(
+                f"{harmless(record.where, 300)}: the chat template did not end within {SECONDS:g} s of processor "
+                "time. Use another model, or fix its chat template."
+            ) from None
 
     def _bad(self, record: Record, what: str, excerpt: str) -> None:
         self.counts[record.split].add("bad", record.where)
@@ -186,6 +193,7 @@ class _Pass:
         whole = len(row.tokens) <= limit
         counts.add("truncated", record.where, not whole)
         counts.add("lost_turns", record.where, rendered.lost_turns)
+        counts.add("ignored_tools", record.where, rendered.ignored_tools)
         counts.add("open_ended", record.where, whole and not self._encoder.ends_turn(row))
         asked = rendered.answer is not None and 0 < row.prompt_length < limit
         self.writers[record.split].add(
@@ -202,6 +210,8 @@ def _notes(done: _Pass, template: ChatTemplate | None, options: DataOptions) -> 
     if done.problems.count:
         yield f"{counted(done.problems.count, 'bad row')} skipped; the first: {done.problems.shown[0]}"
     templated = any(name != "text" for name, _ in done.formats.values())
+    if "Alpaca" in {name for name, _ in done.formats.values()}:
+        yield "Alpaca rows: instruction and input are what the user says, output is the answer"
     if templated and template is not None and template.writes_today:
         yield "the chat template writes today's date into each row, so the rows differ from day to day"
     for split, counts in done.counts.items():
@@ -214,6 +224,8 @@ def _notes(done: _Pass, template: ChatTemplate | None, options: DataOptions) -> 
                 f"{counted(counts.lost_turns, 'assistant turn')} of {split} not trained on: the chat template "
                 "rewrites such turns once others follow"
             )
+        if counts.ignored_tools:
+            yield f"the chat template leaves out the `tools` of {counted(counts.ignored_tools, 'row')} of {split}"
         if counts.open_ended:
             yield (
                 f"{counted(counts.open_ended, 'row')} of {split} without one of the tokenizer's end tokens at the "

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `chat_templates`
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -126,3 +130,37 @@ def write(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write_rows
+
+
+@pytest.fixture(scope="session")
+def with_template(tokenizers: dict[str, Any]) -> Callable[[str], Any]:
+    """The ChatML tokenizer, wrapped, with another chat template."""
+
+    def make(template: str) -> Any:
+        fast = copy.deepcopy(tokenizers["chatml"]._tokenizer)
+        fast.chat_template = template
+        return wrap(fast)
+
+    return make
+
+
+@pytest.fixture
+def scored(write: Callable[..., Path]) -> Callable[..., list[str]]:
+    """``scored(tokenizer, record, mask_prompt=..)``: the runs of targets of the one row, as text."""
+
+    def runs(tokenizer: Any, record: Any, **options: Any) -> list[str]:
+        from mlxsched.data import DataOptions, load_dataset
+
+        path = write("scored/train.jsonl", [record])
+        rows = load_dataset(str(path.parent), tokenizer, DataOptions(**options)).splits["train"]
+        found: list[list[int]] = []
+        previous = False
+        for token, target in zip(rows[0].tokens.tolist(), rows[0].targets.tolist(), strict=True):
+            if target and not previous:
+                found.append([])
+            if target:
+                found[-1].append(token)
+            previous = target
+        return [tokenizer.decode(run) for run in found]
+
+    return runs

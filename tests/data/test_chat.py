@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlxsched.data.encode import Encoder
-from mlxsched.data.formats import Renderer
 from mlxsched.data.options import Features
 from mlxsched.data.problems import RowProblem
+from mlxsched.data.rendering import Renderer
 
 Piece = tuple[str, bool]
 
@@ -171,14 +171,31 @@ def test_a_prompt_that_opens_more_than_an_answer_keeps(tokenizers: dict[str, Any
         assert targets == [f"{answer}<|im_end|>"]
 
 
-def test_turns_that_cannot_be_found_are_counted_not_guessed(tokenizers: dict[str, Any]) -> None:
-    # The number of messages stands at the top: no beginning of the chat is a prefix of the whole.
+@pytest.mark.parametrize(
+    "top",
+    [
+        "{{ messages | map(attribute='content') | join(';') }}",  # each content twice
+        "{{ messages | map(attribute='content') | join | length }}",  # at the top, something that depends on it
+    ],
+)
+def test_turns_that_cannot_be_found_are_counted_not_guessed(top: str, tokenizers: dict[str, Any]) -> None:
+    template = (
+        top
+        + "{{ messages | length }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    with pytest.raises(RowProblem, match="can't be told"):
+        tokenize_with(template, tokenizers, [("user", "hello"), ("assistant", "fine, thanks")])
+
+
+def test_a_turn_is_found_where_no_part_of_the_chat_is_a_prefix(tokenizers: dict[str, Any]) -> None:
     template = (
         "{{ messages | length }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    with pytest.raises(RowProblem, match="can't be told"):
-        tokenize_with(template, tokenizers, [("user", "hello"), ("assistant", "fine")])
+    _, encoded = tokenize_with(template, tokenizers, [("user", "hello"), ("assistant", "fine")])
+    targets = [text for text, target in by_character(tokenizers["chatml"], encoded) if target]
+    assert targets == ["fine<|im_end|>"]
 
 
 def test_a_turn_of_which_only_the_end_is_rewritten(tokenizers: dict[str, Any]) -> None:

@@ -403,7 +403,7 @@ def test_a_damaged_entry_is_rebuilt(damage: str, cached: tuple[str, DataOptions]
     elif damage == "counts":
         header.write_text(header.read_text().replace('"dropped"', '"lost"'))
     elif damage == "format":
-        header.write_text(header.read_text().replace('"format": 2', '"format": 0'))
+        header.write_text(header.read_text().replace('"format": 3', '"format": 0'))
     else:
         tokens.unlink()
     again = load_dataset(source, tokenizer, options)

@@ -1,0 +1,145 @@
+"""From a record to one text, and the parts of it that are to be predicted.
+
+Chats go through the tokenizer's chat template. So do a prompt and its completion; without a template they are joined
+as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlxsched.data.chat import ChatTemplate, Span
+from mlxsched.data.formats import Conversation, read_conversation, read_text
+from mlxsched.data.messages import Messages, encodable
+from mlxsched.data.options import Features
+from mlxsched.data.problems import RowProblem, harmless
+from mlxsched.data.tool_calls import fit_tool_calls, uses_tools
+from mlxsched.data.turns import Turns, find_turns
+
+# Every template knows these and may reword what they say. Results of tools are checked by `fit_tool_calls`.
+_KNOWN_ROLES = ("user", "assistant", "tool")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One row as text.
+
+    Args:
+        text: all of it.
+        spans: the characters to be predicted; None for all of them.
+        unscored: characters that are never predicted, even if all others are.
+        answer: the text that the model should answer with, if the row is a question.
+        raw: not from a template: the tokenizer adds its own special tokens, and an end token is appended.
+        exact: the spans come from the template's own tags and are taken as they are.
+        lost_turns: assistant turns that are not in ``spans`` because they were not found.
+        ignored_tools: whether the template leaves out the definitions of the tools.
+    """
+
+    text: str
+    spans: tuple[Span, ...] | None
+    unscored: tuple[Span, ...] = ()
+    answer: str | None = None
+    raw: bool = False
+    exact: bool = False
+    lost_turns: int = 0
+    ignored_tools: bool = False
+
+
+class Renderer:
+    """Renders records with one tokenizer's template (None if it has none)."""
+
+    def __init__(self, template: ChatTemplate | None, mask_prompt: bool) -> None:
+        self._template = template
+        self._mask_prompt = mask_prompt
+
+    def render(self, record: Mapping[str, Any], format_name: str, features: Features) -> Rendered:
+        """The record as text and spans; raises `RowProblem` if it can't be used."""
+        if format_name == "text":
+            text = read_text(record, features.text)
+            if not text:
+                raise RowProblem(f'"{features.text}" is empty')
+            return Rendered(text, None, raw=True)
+        conversation = read_conversation(record, format_name, features)
+        if self._template is None:
+            if format_name == "completion" and isinstance(record[features.completion], str):
+                return _joined(record, features)
+            raise RowProblem(
+                "the tokenizer has no chat template; use a chat model, or rows with a prompt and a completion"
+            )
+        return self._chat(self._template, conversation)
+
+    def _chat(self, template: ChatTemplate, chat: Conversation) -> Rendered:
+        scored = self._scored(chat)
+        messages, tools = chat.messages, chat.tools
+        if uses_tools(messages):
+            messages = fit_tool_calls(messages, lambda form: template.render(form, tools))
+        turns = find_turns(template, messages, tools)
+        encodable(turns.text, "the rendered chat")
+        _check_roles(messages, turns.text)
+        spans, unscored = self._spans(turns, chat, scored)
+        if self._mask_prompt and not spans:
+            raise RowProblem(
+                "the assistant's turns can't be told from the rest in this chat template's output"
+            )
+        last_is_found = bool(spans) and spans[-1][1] >= len(turns.text.rstrip())
+        return Rendered(
+            turns.text,
+            spans,
+            unscored,
+            answer=_answer(messages) if last_is_found else None,
+            exact=turns.tagged,
+            lost_turns=len(scored) - len(spans) if turns.matched else 0,
+            ignored_tools=bool(tools) and template.attempt(messages) == turns.text,
+        )
+
+    def _scored(self, chat: Conversation) -> list[int]:
+        """Indices of the assistant messages to be predicted."""
+        turns = [i for i, message in enumerate(chat.messages) if message["role"] == "assistant"]
+        scored = [i for i in turns if i >= chat.context and i not in chat.unscored]
+        if self._mask_prompt and not turns:
+            raise RowProblem(
+                "no assistant message: nothing to train on (--no-mask-prompt trains on all tokens)"
+            )
+        if self._mask_prompt and not scored:
+            raise RowProblem("every assistant message has weight 0: nothing to train on")
+        return scored
+
+    def _spans(
+        self, turns: Turns, chat: Conversation, scored: list[int]
+    ) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+        """The characters to be predicted, and those never to be."""
+        if not turns.matched:
+            if chat.unscored or chat.context:
+                raise RowProblem(
+                    "the chat template's {% generation %} tags don't match the assistant messages one to one, "
+                    "so it is unknown which of them has which weight"
+                )
+            return tuple(turns.spans.values()), ()
+        if not self._mask_prompt and not chat.unscored <= turns.spans.keys():
+            raise RowProblem("a message of weight 0 can't be found in this chat template's output")
+        spans = tuple(turns.spans[i] for i in scored if i in turns.spans)
+        return spans, tuple(turns.spans[i] for i in sorted(chat.unscored) if i in turns.spans)
+
+
+def _joined(record: Mapping[str, Any], features: Features) -> Rendered:
+    prompt, completion = read_text(record, features.prompt), read_text(record, features.completion)
+    text = prompt + completion
+    return Rendered(text, ((len(prompt), len(text)),), answer=completion, raw=True)
+
+
+def _check_roles(messages: Messages, text: str) -> None:
+    """Some templates silently leave out roles that they don't know."""
+    for message in messages:
+        if message["role"] not in _KNOWN_ROLES and message["content"].strip() not in text:
+            role = harmless(message["role"], 30)
+            raise RowProblem(f'the chat template leaves out what the role "{role}" says')
+
+
+def _answer(messages: Messages) -> str | None:
+    """What the last message says, if it is the assistant's, is text alone and is scored."""
+    last = messages[-1]
+    if last["role"] != "assistant" or last.get("tool_calls") or last.get("weight") == 0:
+        return None
+    return str(last["content"])
