@@ -21,7 +21,7 @@ blas.preload()
 
 import mlx.core as mx  # noqa: E402  after the BLAS
 import numpy as np  # noqa: E402
-from tiny_models import KEYS, REASONS, VOCABULARY, build  # noqa: E402
+from tiny_models import REASONS, VOCABULARY, build  # noqa: E402
 
 from mlxsched.data.batching.packing import Packing  # noqa: E402
 from mlxsched.data.rows import COLUMNS, Rows, RowsWriter, from_buffers  # noqa: E402
@@ -79,8 +79,6 @@ def tried(kind: str) -> Line:
     if not _finite(*check.expected):
         return not_tried(kind, "the plain path's own loss or gradients are not finite")
     notes = [REASONS[kind]] if kind in REASONS else []
-    if kind in KEYS:
-        notes.append(f"LoRA on {', '.join(KEYS[kind])}, for mlx-lm's own choice breaks the model")
     path = choose_path(check, notes.append, prefix=True, checkpoint=1)
     packed = SelfCheck(model, random_rows(0), packing=LINES)
     path = with_packing(packed, path, LINES, notes.append)

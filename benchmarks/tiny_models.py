@@ -253,16 +253,6 @@ SIZES |= {
     "rope_parameters": {**ROPE, "full_attention": ROPE, "sliding_attention": ROPE},
     "original_max_position_embeddings": 128,
 }
-# Modules to attach LoRA to, where mlx-lm's own choice (every one that it can) breaks the model.
-KEYS = {
-    "gemma3n": ["self_attn.q_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.down_proj"],
-    "kimi_k3": [
-        "self_attn.qkv_proj",
-        "self_attn.o_proj",
-        "mlp.shared_experts.up_proj",
-        "mlp.switch_mlp.down_proj",
-    ],
-}
 # Why mlx-lm can't train an architecture, or what is wrong with its own model.
 REASONS = {
     "bitnet": "mlx-lm has no LoRA for packed ternary weights",
@@ -302,6 +292,8 @@ def nested_values(arguments: Any, kind: str, special: dict[str, Any]) -> dict[st
         return tiny_values(inside, inner_kind, {**SPECIAL.get(inner_kind, {}), **special})
     inner = [getattr(module, name) for name in ("TextConfig", "TextArgs") if hasattr(module, name)]
     own = tiny_values(inner[0], kind, special) if inner else {}
+    if "vocab_size_per_layer_input" in own:  # Gemma 3n embeds its tokens twice, with one vocabulary
+        own["vocab_size"] = max(own["vocab_size"], own["vocab_size_per_layer_input"])
     return {**SIZES, "model_type": kind, "tie_word_embeddings": True, **special, **own}
 
 
@@ -327,7 +319,7 @@ def build(kind: str) -> Module:
     if size > TOO_BIG:
         raise ValueError(f"{size / 1e6:.0f}M parameters")
     fill_zeros(model)
-    lora = {"rank": 4, "scale": 10.0, "dropout": 0.0, "keys": KEYS.get(kind)}
+    lora = {"rank": 4, "scale": 10.0, "dropout": 0.0}
     adapters.attach(model, "lora", len(model.layers) // 2, lora, seed=1)
     model.train()
     mx.eval(model.parameters())

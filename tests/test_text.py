@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mlxsched.bundled import data_path
 from mlxsched.cli.main import main
-from mlxsched.text import counted
+from mlxsched.text import counted, number
 
 WRONG = re.compile(r"(?<![\d.,])1 (updates|epochs|rows|layers|steps|tokens|evaluations)\b")
 
@@ -29,3 +33,8 @@ def test_a_run_of_one_update_is_told_in_the_singular(tmp_path, monkeypatch, caps
     assert "1 update of 1 row: 1 epoch of 1" in err
     assert "1 update, " in out
     assert not WRONG.search(out + err), out + err
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e30, max_value=1e30))
+def test_a_number_reads_back_within_what_it_shows(value):
+    assert float(number(value)) == pytest.approx(value, rel=6e-4, abs=1e-300)

@@ -133,7 +133,7 @@ def _run(
     from mlx_lm.tuner.datasets import CacheDataset
 
     config = session.config
-    optimizer = make_optimizer(config.optimizer, config.optimizer_config.get(config.optimizer) or {}, False)
+    optimizer = make_optimizer(config.optimizer, config.optimizer_arguments, False)
     optimizer.learning_rate = config.learning_rate
     callback: Any = TrainingCallback()
     callback.on_train_loss_report = report

@@ -1,4 +1,4 @@
-"""``mlxsched bench``: the user's model and rows through mlx-lm's loop and through ours."""
+"""``mlxsched bench``: compare mlx-lm's training loop with ours on the user's model and rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlxsched.cli.options import GroupedCommand, given_flags, run_options
-from mlxsched.cli.output import note, print_json, table
+from mlxsched.cli.output import note, print_json, say, table
 from mlxsched.config import load_config
+from mlxsched.text import clock
 
 if TYPE_CHECKING:
     from mlxsched.bench.compare import Comparison
@@ -19,21 +20,22 @@ if TYPE_CHECKING:
 
 @click.command(cls=GroupedCommand)
 @run_options
-@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Times that both are run. [5]")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Rounds; each runs both loops. [5]")
 @click.option(
-    "--rows", type=click.IntRange(min=1), default=128, help="Rows to train on, drawn at random. [128]"
+    "--rows", type=click.IntRange(min=1), default=128, help="Rows to train on, sampled at random. [128]"
 )
 @click.option(
-    "--epochs-later/--no-epochs-later", default=True, help="Measure a second epoch too. [epochs-later]"
+    "--epochs-later/--no-epochs-later", default=True, help="Also measure a second epoch. [epochs-later]"
 )
-@click.option("--evaluation/--no-evaluation", default=True, help="Measure an evaluation too. [evaluation]")
+@click.option("--evaluation/--no-evaluation", default=True, help="Also measure an evaluation. [evaluation]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def command(ctx: click.Context, /, preset: str | None, config: Path | None, **flags: Any) -> None:
-    """Train a model on the same rows with mlx-lm's loop and with ours, in turn, and compare speed and memory.
+    """Compare the speed and memory of mlx-lm's training loop and ours.
 
-    Both make the same updates, from the same weights, with the same loss. On the CPU the times are CPU time, so
-    that other programs don't count. Ratios are of the same round, and the median of the rounds is shown.
+    Both loops make the same updates on the same rows, from the same weights, with the same loss, in turn. On a CPU,
+    times are CPU time, so that other programs do not count. Ratios compare the two loops of one round; their median
+    over the rounds is shown.
 
     \b
     Examples:
@@ -76,14 +78,12 @@ def _session(loaded: Any, flags: dict[str, Any]) -> Session:
 
 
 class _Eta:
-    """Says on stderr which side runs, and how long it will take yet."""
+    """Reports on stderr which loop runs, and the time left."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        from mlxsched.cli.progress import clock
-
         if not what:
             return
         passed = time.monotonic() - self._started
@@ -92,7 +92,7 @@ class _Eta:
 
 
 def _show(result: Comparison, values: dict[str, Any]) -> None:
-    clock = "CPU time" if values["clock"] == "cpu" else "time"
+    kind = "CPU time" if values["clock"] == "cpu" else "time"
     lines = [
         (name, *(_format(values[side][key]) for side in ("mlx_lm", "mlxsched")))
         for name, key in (
@@ -105,8 +105,8 @@ def _show(result: Comparison, values: dict[str, Any]) -> None:
         )
         if values["mlxsched"][key] is not None
     ]
-    table(lines, header=(f"{values['rows']} rows, {clock}", "mlx-lm", "mlxsched"))
-    click.echo()
+    table(lines, header=(f"{values['rows']} rows, {kind}", "mlx-lm", "mlxsched"))
+    say()
     table(list(_findings(result, values)))
 
 
@@ -123,8 +123,8 @@ def _findings(result: Comparison, values: dict[str, Any]) -> Any:
     ):
         if values[key] is not None:
             yield name, f"{values[key]:.2f}x as fast"
-    yield "peak above the weights", f"{result.peak_memory_ratio:.2f} of mlx-lm's"
-    yield "largest difference of the loss", f"{result.loss_difference:.1e} relative"
+    yield "peak above the weights", f"{result.peak_memory_ratio:.2f} times mlx-lm's"
+    yield "largest loss difference", f"{result.loss_difference:.1e} relative"
     yield "matmul ceiling", f"{values['ceiling_gflops']:.0f} GFLOP/s in float32"
 
 

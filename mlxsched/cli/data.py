@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlxsched.cli.output import note, print_json, table
+from mlxsched.cli.output import note, print_json, say, table
 from mlxsched.text import counted
 
 if TYPE_CHECKING:
@@ -86,13 +86,13 @@ def _print(report: DataReport) -> None:
         most = max((count for *_, count in r.histogram), default=0)
         bars = [(f"{a}-{b - 1}", count, "█" * -(-count * BAR_WIDTH // most)) for a, b, count in r.histogram]
         if bars:
-            click.echo(f"\n{split}, by length in tokens")
+            say(f"\n{split}, by length in tokens")
             table(bars)
     if report.findings:
-        click.echo("\nFound")
+        say("\nFound")
         table([(f.severity, f.where, f.evidence, f.fix) for f in report.findings])
     for line in report.problems:
-        click.echo(f"  {line}")
+        say(f"  {line}")
 
 
 def _numbers(split: str, r: SplitReport) -> tuple[str | int, ...]:

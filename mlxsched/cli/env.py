@@ -10,7 +10,7 @@ from mlxsched.cli.output import print_json, table, warn
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(as_json: bool) -> None:
-    """Show versions, device, memory, and how fast this machine multiplies matrices.
+    """Show versions, device and memory, and measure how fast this machine multiplies matrices.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``mlxsched eval``: how good a run's adapter is."""
+"""``mlxsched eval``: measure how good a run's adapter is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlxsched.cli.output import note, print_json, safe, table
+from mlxsched.cli.output import note, print_json, say, table
 
 if TYPE_CHECKING:
     from mlxsched.training.inference import Measured
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=Path)
-@click.option("--base", is_flag=True, help="Measure the model without the adapter.")
-@click.option("--final", is_flag=True, help="Take the last adapter instead of the best.")
+@click.option("--base", is_flag=True, help="Evaluate the model without the adapter.")
+@click.option("--final", is_flag=True, help="Use the last adapter instead of the best.")
 @click.option("--data", help="Other data than the run's.")
+@click.option("--model", help="Where the run's model is now, if it was moved.")
 @click.option("--split", type=click.Choice(["train", "valid", "test"]), help="Default: test, else valid.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many rows.")
-@click.option("--no-generate", is_flag=True, help="Only the loss; answers take longer.")
-@click.option("--show", type=click.IntRange(min=0), default=0, help="Show so many wrong answers.")
-@click.option(
-    "--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code."
-)
+@click.option("--limit", type=click.IntRange(min=1), help="Use only the first N rows.", metavar="N")
+@click.option("--no-generate", is_flag=True, help="Compute only the loss, which is faster.")
+@click.option("--show", type=click.IntRange(min=0), default=0, help="Show N wrong answers.", metavar="N")
+@click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     run: Path,
     base: bool,
     final: bool,
     data: str | None,
+    model: str | None,
     split: str | None,
     limit: int | None,
     no_generate: bool,
@@ -38,7 +38,7 @@ def command(
     trust_remote_code: bool,
     as_json: bool,
 ) -> None:
-    """Measure the adapter of the run in directory RUN: loss, perplexity, and answers that are exactly right.
+    """Evaluate the adapter of the run in the directory RUN: loss, perplexity, and exact match of its answers.
 
     \b
     Examples:
@@ -52,9 +52,7 @@ def command(
     from mlxsched.training.run import config_of
 
     directory = RunDirectory.open(run)
-    config = config_of(directory, trust_remote_code=trust_remote_code)
-    if data:
-        config = config.model_copy(update={"data": data, "hf_dataset": None})
+    config = config_of(directory, trust_remote_code=trust_remote_code, data=data, model=model)
     loaded = load_run_model(directory, config, base=base, final=final)
     measured = measure(
         loaded,
@@ -63,7 +61,7 @@ def command(
         cache_dir=cache_home() / "rows",
         limit=limit,
         ask=not no_generate,
-        on_progress=Steps(),
+        on_progress=Tenths(),
     )
     if as_json:
         print_json({"run": str(run), "base": base, **measured.to_dict()})
@@ -71,8 +69,8 @@ def command(
         _show(measured, show)
 
 
-class Steps:
-    """Says on stderr how far something long has come, at each tenth."""
+class Tenths:
+    """Reports the progress of a long step on stderr, at its start and at each tenth."""
 
     def __init__(self) -> None:
         self._last = ("", -1)
@@ -86,11 +84,15 @@ class Steps:
 
 def _show(measured: Measured, wrong: int) -> None:
     values = measured.to_dict()
-    rows = [("split", measured.split), ("rows", f"{values['rows']:,}"), ("loss", f"{values['loss']:.4f}")]
-    rows.append(("perplexity", f"{values['perplexity']:.4g}"))
+    rows = [
+        ("split", measured.split),
+        ("rows", f"{values['rows']:,}"),
+        ("loss", f"{values['loss']:.4f}"),
+        ("perplexity", f"{values['perplexity']:.4g}"),
+    ]
     if measured.answers:
         rows.append(("exact match", f"{values['exact_match']:.1%} of {values['asked']:,}"))
     table(rows)
     misses = [answer for answer in measured.answers or [] if not answer.correct]
     for answer in misses[:wrong]:
-        click.echo(f"expected: {safe(answer.expected)}\n     got: {safe(answer.text)}\n")
+        say(f"expected: {answer.expected}\n     got: {answer.text}\n")

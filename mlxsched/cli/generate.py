@@ -1,4 +1,4 @@
-"""``mlxsched generate``: ask the model of a run."""
+"""``mlxsched generate``: answer a prompt with a run's model."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from pathlib import Path
 
 import click
 
-from mlxsched.cli.output import print_json, safe
+from mlxsched.cli.output import print_json, say
 from mlxsched.errors import UsageError
 
 
 @click.command()
 @click.argument("run", type=Path)
-@click.option("-p", "--prompt", required=True, help="The request; - reads it from standard input.")
+@click.option("-p", "--prompt", required=True, help="The prompt; - reads it from standard input.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--temp", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--base", is_flag=True, help="Ask the model without the adapter.")
-@click.option("--final", is_flag=True, help="Take the last adapter instead of the best.")
-@click.option(
-    "--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code."
-)
+@click.option("--seed", type=click.IntRange(min=0, max=2**64 - 1), default=0, show_default=True)
+@click.option("--base", is_flag=True, help="Use the model without the adapter.")
+@click.option("--final", is_flag=True, help="Use the last adapter instead of the best.")
+@click.option("--model", help="Where the run's model is now, if it was moved.")
+@click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print prompt and answer as JSON.")
 def command(
     run: Path,
@@ -31,10 +30,11 @@ def command(
     seed: int,
     base: bool,
     final: bool,
+    model: str | None,
     trust_remote_code: bool,
     as_json: bool,
 ) -> None:
-    """Answer a prompt with the adapter of the run in directory RUN.
+    """Answer a prompt with the adapter of the run in the directory RUN.
 
     \b
     Examples:
@@ -47,14 +47,14 @@ def command(
 
     text = sys.stdin.read().strip() if prompt == "-" else prompt
     if not text.strip():
-        raise UsageError("the prompt is empty. Give a request with --prompt.")
+        raise UsageError("the prompt is empty. Give one with --prompt.")
     directory = RunDirectory.open(run)
-    config = config_of(directory, trust_remote_code=trust_remote_code)
+    config = config_of(directory, trust_remote_code=trust_remote_code, need=("model",), model=model)
     loaded = load_run_model(directory, config, base=base, final=final)
     pieces = answer(loaded, text, max_tokens=max_tokens, temperature=temp, seed=seed)
     if as_json:
         print_json({"prompt": text, "answer": "".join(pieces)})
         return
     for piece in pieces:
-        click.echo(safe(piece), nl=False)
-    click.echo()
+        say(piece, nl=False)
+    say()

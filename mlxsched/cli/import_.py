@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from mlxsched.cli.files import write_new
-from mlxsched.cli.output import note, print_json, safe
+from mlxsched.cli.output import note, print_json, say
 from mlxsched.text import counted
 
 
@@ -43,7 +43,7 @@ def command(
 
     result = import_config(files, tool)
     for line in [*leftover_lines(result), *result.problems]:
-        note(safe(f"No counterpart: {line}"))
+        note(f"No counterpart: {line}")
     for line in result.notes:
         note(f"Note: {line}")
     if write is not None:
@@ -52,4 +52,4 @@ def command(
     if as_json:
         print_json(result.to_dict())
     elif write is None:
-        click.echo(result.to_yaml(), nl=False)
+        say(result.to_yaml(), nl=False)

@@ -1,8 +1,9 @@
-"""The ``mlxsched`` command: a group whose commands are imported when they are called, not before."""
+"""The ``mlxsched`` command: a group that imports a command only when it is called."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import keyword
 import os
@@ -14,36 +15,45 @@ import click
 
 from mlxsched.errors import MlxschedError, Stopped
 
-# Who reads us has gone (`mlxsched ... | head`): the code that a shell gives for the signal SIGPIPE, as other commands
-# end with it. Nothing is said, and the output is known to be incomplete.
+# The reader of our output has gone (`mlxsched ... | head`). Like other commands, we end silently with the exit code that
+# a shell gives for SIGPIPE, which says that the output is incomplete.
 CLOSED_PIPE = 128 + 13
 
-# Name -> what `mlxsched --help` says of it. A command lives in the module of its name, as `command`.
+# Name -> its line in `mlxsched --help`. The command is `command` in the module of that name.
 COMMANDS = {
     "train": "Fine-tune a model.",
-    "plan": "Show what a training would do, without doing it.",
-    "resume": "Go on with a run that was stopped.",
-    "eval": "Measure a run: loss, perplexity, exact match.",
-    "generate": "Let a model answer a prompt.",
-    "presets": "List, show and copy the presets.",
+    "plan": "Show what a training would do, without training.",
+    "resume": "Continue a run that was stopped.",
+    "eval": "Evaluate a run: loss, perplexity, exact match.",
+    "generate": "Answer a prompt with a run's model.",
+    "presets": "List, show or copy the presets.",
     "data": "Check a data set before training on it.",
     "schedules": "List the schedules, or show one.",
-    "plot": "Draw schedules and recorded runs.",
-    "import": "Convert a config of transformers, TRL, PEFT, axolotl or LLaMA-Factory.",
+    "import": "Convert another trainer's configuration.",
+    "plot": "Plot schedules and recorded runs.",
     "models": "List the models on this machine.",
     "bench": "Compare speed and memory with mlx-lm's loop.",
-    "cache": "Show or clear what is kept on disk between runs.",
-    "env": "Show versions, device, memory and the BLAS in use.",
+    "cache": "Show or clear what is cached on disk.",
+    "env": "Show versions, device, memory and BLAS.",
 }
 
 
+def module_of(command: str) -> str:
+    """The module of a command; a Python keyword gets an underscore.
+
+    >>> module_of("lr-find"), module_of("import")
+    ('mlxsched.cli.lr_find', 'mlxsched.cli.import_')
+    """
+    return f"mlxsched.cli.{command.replace('-', '_')}{'_' * keyword.iskeyword(command)}"
+
+
 class _ClosedPipe(Exception):
-    """Standard output or standard error has no reader any more."""
+    """Standard output or standard error lost its reader."""
 
 
 @contextlib.contextmanager
 def _watching_pipes() -> Iterator[None]:
-    """Raise `_ClosedPipe` before click, or after rich, makes an exit with code 1 of it."""
+    """Raise `_ClosedPipe` where click and rich would exit with code 1."""
     try:
         yield
     except BrokenPipeError as error:
@@ -54,18 +64,18 @@ def _watching_pipes() -> Iterator[None]:
         raise
 
 
-def _forget_output() -> int:
-    """Send what is left in the buffers nowhere, or the interpreter complains of it at its end."""
+def _discard_output() -> None:
+    """Send what is left in the buffers nowhere; the interpreter would report it as an error at its end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return CLOSED_PIPE
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class LazyGroup(click.Group):
-    """Lists its commands from a table, so that showing the help imports none of them."""
+    """Lists its commands from a table, so that the help imports none of them."""
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         with _watching_pipes():
@@ -81,15 +91,14 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        name = cmd_name.replace("-", "_") + "_" * keyword.iskeyword(cmd_name)  # import_.py
-        module = importlib.import_module(f"mlxsched.cli.{name}")
+        module = importlib.import_module(module_of(cmd_name))
         command: click.Command = module.command
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, but an unknown name is answered with the nearest one."""
+        """As in click, but an unknown name gets a suggestion."""
         name = args[0]
         if name in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
@@ -121,7 +130,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     help="Show the version.",
 )
 def cli() -> None:
-    """Fine-tune a language model on MLX under a learning-rate schedule that is planned before it runs.
+    """Fine-tune language models on MLX, with the learning-rate schedule planned before the run.
 
     \b
     Start here:
@@ -130,39 +139,64 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; a user's mistake gets one message, never a traceback."""
+    """Run one command line and return its exit code; a user's mistake gets a message, never a traceback."""
+    _replace_unencodable()
     try:
         result = cli.main(args=arguments, prog_name="mlxsched", standalone_mode=False)
     except click.exceptions.Abort:
         return 130
     except _ClosedPipe:
-        return _forget_output()
+        _discard_output()
+        return CLOSED_PIPE
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except MlxschedError as error:
-        _say(str(error) if isinstance(error, Stopped) else f"Error: {error}")
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last resort, which tells how to see the traceback
+        return _report(str(error) if isinstance(error, Stopped) else f"Error: {error}", error.exit_code)
+    except OSError as error:
+        return _report_system_error(error)
+    except Exception as error:  # noqa: BLE001 - the last resort, which says how to see the traceback
         return _report_bug(error)
     return result if isinstance(result, int) else 0
+
+
+def _replace_unencodable() -> None:
+    """Print ``?`` for a character that the terminal's encoding lacks; the default is an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _report(message: str, code: int) -> int:
+    """Print an error on stderr, as far as that can be written."""
+    from mlxsched.cli.output import note
+
+    with contextlib.suppress(OSError):
+        note(message)
+    return code
+
+
+def _report_system_error(error: OSError) -> int:
+    """A file or stream that the system refused: a full device behind stdout, a name that is too long."""
+    if os.environ.get("MLXSCHED_DEBUG"):
+        raise error
+    reason = error.strerror or str(error)
+    if error.filename is None:
+        _discard_output()
+        return _report(f"Error: cannot write the output: {reason}.", 1)
+    code = 2 if error.errno in (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP) else 1
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    return _report(f"Error: {name[:200]}: {reason}. Check the path and its permissions.", code)
 
 
 def _report_bug(error: Exception) -> int:
     if os.environ.get("MLXSCHED_DEBUG"):
         raise error
-    _say(
+    return _report(
         f"Error: {type(error).__name__}: {error}\n"
-        "mlxsched did not expect this. Run it again with MLXSCHED_DEBUG=1 for the traceback."
+        "This is a bug in mlxsched. Run the command again with MLXSCHED_DEBUG=1 for the traceback.",
+        1,
     )
-    return 1
-
-
-def _say(message: str) -> None:
-    """Print an error; it may quote a file or a model, so no control codes go through."""
-    from mlxsched.cli.output import note, safe
-
-    note(safe(message))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ GROUPS = {
     "What to train": "fine_tune_type num_layers lora_parameters.rank lora_parameters.scale "
     "lora_parameters.dropout lora_plus_ratio resume_adapter_file",
     "Length": "epochs iters max_time batch_size grad_accumulation_steps length_window micro_batch_tokens seed",
-    "Learning rate": "learning_rate schedule warmup end_lr",
-    "Update": "optimizer bias_correction max_grad_norm label_smoothing z_loss max_bad_updates on_divergence",
+    "Learning rate": "learning_rate schedule warmup warmup_init end_lr",
+    "Update": "optimizer weight_decay bias_correction max_grad_norm label_smoothing z_loss max_bad_updates on_divergence",
     "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience test test_batches "
     "report_to project_name",
     "Run directory": "run_dir name adapter_path save_every save_minutes keep_last",

@@ -1,78 +1,73 @@
-"""What the commands print: results on stdout, notes on stderr, no colour codes where nobody can see them."""
+"""What the commands print: results on stdout, notes on stderr, no colour codes off a terminal.
+
+Every command prints through this module. Text may come from a config, a run directory, a data set or a model, so
+`say`, `note`, `warn` and `table` remove control characters, and `print_json` escapes them. Only `picture` prints text
+unchanged: a chart, whose colours are our own.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mlxsched.runs.json_file import finite
+from mlxsched.text import without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-# ESC sequences (CSI, OSC up to BEL or ST, two-byte ones), then every control character but tab and newline.
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)
+# json.dumps escapes the C0 controls. The others reach a terminal unless they are escaped too, and a lone surrogate
+# cannot be written at all.
+_UNPRINTABLE = re.compile("[\x7f-\x9f\ud800-\udfff]")
 
 
-def safe(text: str) -> str:
-    """Return ``text`` without control and escape sequences, for text that came from a file or a model.
-
-    >>> safe("\\x1b[31mred\\x1b[0m\\tand\\x07 plain")
-    'red\\tand plain'
-    """
-    return _CONTROL.sub("", text)
-
-
-def rate(value: float) -> str:
-    """Return a learning rate as people write it.
-
-    >>> rate(2e-4), rate(0.00035), rate(0.05), rate(0.0)
-    ('2e-4', '3.5e-4', '0.05', '0')
-    """
-    if not math.isfinite(value) or value == 0 or abs(value) >= 0.01:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
-
-
-def print_json(value: Any) -> None:
-    """Print ``value`` on stdout as JSON, floats at full precision."""
-    click.echo(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+def say(text: str = "", *, nl: bool = True) -> None:
+    """Print `text` on stdout: a result."""
+    click.echo(without_controls(text), nl=nl)
 
 
 def note(text: str) -> None:
-    """Say something beside the result, on stderr."""
-    click.echo(text, err=True)
+    """Print `text` on stderr: something that is not the result."""
+    click.echo(without_controls(text), err=True)
 
 
 def warn(text: str) -> None:
-    """Say on stderr that something deserves attention."""
-    click.echo(f"Warning: {text}", err=True)
+    """Print a warning on stderr."""
+    note(f"Warning: {text}")
+
+
+def picture(text: str, *, stderr: bool = False) -> None:
+    """Print a chart as it was drawn, with its colours; the renderer removes control characters from its labels."""
+    click.echo(text, err=stderr)
+
+
+def print_json(value: object) -> None:
+    """Print `value` on stdout as JSON: floats with every digit, null for what is not finite."""
+    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    click.echo(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a rich console; rich itself drops colours off a terminal and under ``NO_COLOR``.
+    """A rich console; rich drops colours off a terminal and under ``NO_COLOR``.
 
     Off a terminal lines may be long, so that ``grep`` finds whole ones.
     """
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else 200, highlight=False, markup=False)
+    width = None if stream.isatty() else 200
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def table(
     rows: Iterable[Sequence[object]], *, header: Sequence[str] = (), title: str = "", stderr: bool = False
 ) -> None:
-    """Print ``rows`` in aligned columns; numbers go to the right."""
+    """Print `rows` in aligned columns, numbers to the right."""
     from rich.table import Table
     from rich.text import Text
 
@@ -86,5 +81,5 @@ def table(
         column.justify = "right" if all(isinstance(cell, (int, float)) for cell in cells) else "left"
         column.overflow = "fold"
     for row in rows:
-        grid.add_row(*(Text(safe(str(cell))) for cell in row))
+        grid.add_row(*(Text(without_controls(str(cell))) for cell in row))
     console(stderr=stderr).print(grid)

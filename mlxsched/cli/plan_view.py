@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from mlxsched.cli.output import console, note, table, warn
+from mlxsched.cli.output import console, note, picture, table, warn
 from mlxsched.text import counted
 
 if TYPE_CHECKING:
@@ -21,9 +19,9 @@ PICTURE_WIDTHS = (40, 60)  # fewer columns show no curve, and more of them nothi
 def show_plan(session: Session, *, stderr: bool) -> None:
     """Print the plan; its notes and warnings always go to stderr."""
     table(list(plan_lines(session)), title="Plan", stderr=stderr)
-    picture = schedule_picture(session, console(stderr=stderr).width)
-    if picture:
-        click.echo(picture + "\n", err=stderr)
+    drawn = schedule_picture(session, console(stderr=stderr).width)
+    if drawn:
+        picture(drawn + "\n", stderr=stderr)
     for text in session.plan.notes:
         note(f"Note: {text}.")
     for text in session.plan.warnings:

@@ -1,4 +1,4 @@
-"""``mlxsched plot``: schedules and recorded runs, in the terminal, as a picture file or as numbers."""
+"""``mlxsched plot``: schedules and recorded runs, in the terminal, as an image file or as numbers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from mlxsched.render.chart import Chart
     from mlxsched.render.sources import Planned, Recorded
 
-HELP = """Draw learning-rate schedules, several over each other, and what a run recorded.
+HELP = """Draw learning-rate schedules and recorded runs, several in one chart.
 
-    A SCHEDULE is looked at in this order:
+    Each SCHEDULE is looked up in this order:
 
     \b
-      a spec            a name and a bracket: "wsd(peak=2e-4, steps=1000)"
+      a spec            a name and arguments: "wsd(peak=2e-4, steps=1000)"
       a schedule's name cosine, wsd, ...: `mlxsched schedules` lists them; takes
                         --peak, --steps, --warmup and --end
-      a preset          laptop, ...: `mlxsched presets` lists them
-      a directory       of a run: its recorded rate, with the loss beside it
+      a preset          laptop, ...: as `mlxsched train` would use it
+      a directory       a run: its recorded learning rate and loss
       a YAML file       a schedule in dictionary form, an mlx-lm config (its
                         lr_schedule, with mlx-lm's exact values), or one of ours
 
-    For a file that is called like a schedule write a path, ./cosine.
+    Write a file with the name of a schedule as a path, ./cosine.
 
     \b
     Examples:
@@ -38,8 +38,10 @@ HELP = """Draw learning-rate schedules, several over each other, and what a run 
       mlxsched plot lora_config.yaml runs/laptop-001
     """
 JSON_POINTS = 10_000
-"""``--json`` holds every update of a schedule up to this long."""
+"""``--json`` has every update of a schedule up to this length, and a sample of a longer one."""
 MOST_POINTS = 1_000_000
+MOST_CELLS = 1000
+"""Columns or lines of a chart: more fill the memory, and no terminal shows them."""
 
 
 def _updates_or_ratio(_: click.Context, __: click.Parameter, value: str | None) -> int | float | None:
@@ -69,18 +71,18 @@ def _updates_or_ratio(_: click.Context, __: click.Parameter, value: str | None) 
     "--points",
     metavar="N",
     type=click.IntRange(2, MOST_POINTS),
-    help="Look at about this many updates, evenly spread.",
+    help="Sample about this many updates, evenly spaced.",
 )
 @click.option(
-    "-o", "--output", "file", type=click.Path(path_type=Path), help="Write a .png, .svg or .pdf instead."
+    "-o", "--output", "file", type=click.Path(path_type=Path), help="Write a .png, .svg or .pdf file instead."
 )
 @click.option(
-    "--width", metavar="N", type=click.IntRange(min=30), help="Columns of the picture in the terminal."
+    "--width", metavar="N", type=click.IntRange(30, MOST_CELLS), help="Columns of the chart in the terminal."
 )
 @click.option(
-    "--height", metavar="N", type=click.IntRange(min=8), help="Lines of the picture in the terminal."
+    "--height", metavar="N", type=click.IntRange(8, MOST_CELLS), help="Lines of the chart in the terminal."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print name, steps and values instead of a picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print name, steps and values as JSON.")
 def command(schedules: tuple[str, ...], steps: int | None, points: int | None, **options: Any) -> None:
     from mlxsched.render.sources import Planned, Shape, find_source
 
@@ -120,7 +122,7 @@ def _show(chart: Chart, file: Path | None, width: int | None, height: int | None
     from mlxsched.render.terminal import draw, look_of_stdout
 
     if file is None:
-        click.echo(draw(chart, look_of_stdout(width, height)))
+        output.picture(draw(chart, look_of_stdout(width, height)))
         return
     from mlxsched.render.image import save
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from mlxsched.cli.output import note, print_json, rate, table
+from mlxsched.cli.output import note, print_json, say, table
+from mlxsched.text import number
 
 
 @click.group(invoke_without_command=True)
@@ -31,7 +32,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([asdict(preset) for preset in presets])
         return
-    rows = [(p.name, rate(p.peak), p.schedule, p.warmup, p.description) for p in presets]
+    rows = [(p.name, number(p.peak), p.schedule, p.warmup, p.description) for p in presets]
     table(rows, header=("preset", "peak", "schedule", "warmup", "for"))
     note(
         "Start with `mlxsched train --preset NAME`; `mlxsched presets show NAME` says where its numbers come from."
@@ -49,7 +50,7 @@ def show(name: str) -> None:
     """
     from mlxsched.config.presets import find_preset
 
-    click.echo(find_preset(name).read_text(encoding="utf-8"), nl=False)
+    say(find_preset(name).read_text(encoding="utf-8"), nl=False)
 
 
 @command.command()

@@ -1,33 +1,43 @@
-"""What one sees while it trains: a live line on a terminal, plain lines elsewhere; all on stderr."""
+"""The display of a training: a live bar on a terminal, plain lines elsewhere; all on stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-import click
-
-from mlxsched.cli.output import console, safe
+from mlxsched.cli.output import console, note
 from mlxsched.runs.events import Evaluated, Event, Notice, Tick, UpdateMade
-from mlxsched.text import counted
+from mlxsched.text import clock, counted, without_controls
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
     from rich.progress import Progress, TaskID
 
-DOING_EVERY = 5.0  # seconds between plain lines about something long
-SPEED_UPDATES = 20  # the speed shown is that of about so many updates
+TICK_SECONDS = 5.0  # between two plain lines about the same long step
+SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
 
 class Display:
-    """Shows the events of a training of ``updates`` updates; a context manager."""
+    """Shows the events of a training of `updates` updates; a context manager and a sink.
+
+    Args:
+        updates: how many updates the run is planned to make.
+        every: plain lines report every `every`-th update; the live display shows each one.
+        plain: print lines even on a terminal.
+        done: updates that were made before, when the run resumes.
+    """
+
+    name = "the display"
 
     def __init__(self, updates: int, every: int, *, plain: bool, done: int = 0) -> None:
         self._updates, self._every = updates, max(every, 1)
-        self._live: _Live | None = None if plain or not sys.stderr.isatty() else _Live(updates, done)
+        self._live = None if plain or not sys.stderr.isatty() else LiveDisplay(updates, done)
         self._speed = Speed()
-        self._told = 0.0
+        self._step = LongStep()
 
     def __enter__(self) -> Self:
         if self._live:
@@ -42,45 +52,69 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, UpdateMade):
-            self._update(event)
+            self._show_update(event)
         elif isinstance(event, Evaluated):
             self._say(evaluation_line(event))
         elif isinstance(event, Tick):
-            self._doing(event)
+            self._show_tick(event)
         elif isinstance(event, Notice):
-            self._say(f"{event.code} at update {event.update}: {safe(event.message)}")
+            self._say(f"{event.code} at update {event.update}: {event.message}")
 
-    def _update(self, event: UpdateMade) -> None:
-        self._speed.see(event)
+    def _show_update(self, event: UpdateMade) -> None:
+        self._speed.add(event)
         left = self._speed.eta(self._updates - event.update - 1)
-        line = update_line(event, self._speed.tokens_per_second, left)
+        parts = update_parts(event, self._speed.tokens_per_second, left)
         if self._live:
-            self._live.update(event.update + 1, line)
+            self._live.update(event.update + 1, parts)
         elif (event.update + 1) % self._every == 0 or event.update + 1 == self._updates:
-            click.echo(f"update {event.update + 1}/{self._updates}  {line}", err=True)
+            note("  ".join([f"update {event.update + 1}/{self._updates}", *parts]))
 
-    def _doing(self, event: Tick) -> None:
+    def _show_tick(self, event: Tick) -> None:
         if self._live:
-            self._live.doing(event)
-        elif time.monotonic() - self._told > DOING_EVERY and event.done < event.total:
-            self._told = time.monotonic()
-            click.echo(f"{event.what}: {event.done}/{event.total}", err=True)
+            self._live.tick(event)
+        elif self._step.due(event):
+            note(f"{event.what}: {event.done}/{event.total}")
 
     def _say(self, text: str) -> None:
         if self._live:
             self._live.say(text)
         else:
-            click.echo(text, err=True)
+            note(text)
+
+
+class LongStep:
+    """Decides which ticks of a long step get a plain line: one every few seconds, and the last if any had one."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._since = 0.0
+        self._shown = False
+
+    def due(self, event: Tick) -> bool:
+        """Whether `event` gets a line."""
+        now = time.monotonic()
+        if event.what != self._what:
+            self._what, self._since, self._shown = event.what, now, False
+        if event.done >= event.total:
+            self._what = ""
+            return self._shown
+        if now - self._since < TICK_SECONDS:
+            return False
+        self._since, self._shown = now, True
+        return True
 
 
 class Speed:
-    """Tokens a second and seconds an update over the last updates; the first, which compiles, counts little."""
+    """Tokens a second and seconds an update, as means over the latest updates.
+
+    The first update, which includes compilation, counts only until there is a second one.
+    """
 
     def __init__(self) -> None:
         self._tokens = self._seconds = self._count = 0.0
 
-    def see(self, event: UpdateMade) -> None:
-        """Take an update in; older ones fade."""
+    def add(self, event: UpdateMade) -> None:
+        """Add an update; the weight of earlier ones decays exponentially."""
         keep = 0.0 if self._count == 1.0 else 1 - 1 / SPEED_UPDATES
         self._tokens = self._tokens * keep + event.tokens
         self._seconds = self._seconds * keep + event.seconds
@@ -88,88 +122,105 @@ class Speed:
 
     @property
     def tokens_per_second(self) -> float:
-        """Real tokens, padding not counted."""
+        """Real tokens a second, padding not counted."""
         return self._tokens / self._seconds
 
     def eta(self, updates: int) -> float:
-        """Seconds that ``updates`` more updates will take."""
+        """The seconds that `updates` more updates will take."""
         return updates * self._seconds / self._count
 
 
-def update_line(event: UpdateMade, tokens_per_second: float, eta: float) -> str:
-    """Loss raw and smoothed, rate, gradient norm, speed, memory, time left."""
-    return (
-        f"loss {event.loss:.3f} ({event.smoothed:.3f})  lr {event.lr:.2e}  |g| {event.grad_norm:.2f}  "
-        f"{tokens_per_second:,.0f} tok/s  {event.peak_memory_gb:.2f} GB  ETA {clock(eta)}"
-    )
+def update_parts(event: UpdateMade, tokens_per_second: float, eta: float) -> list[str]:
+    """Loss (and its running mean), rate, gradient norm, speed, memory and the time left, each as a text."""
+    return [
+        f"loss {event.loss:.3f} ({event.smoothed:.3f})",
+        f"lr {event.lr:.2e}",
+        f"|g| {event.grad_norm:.2f}",
+        f"{tokens_per_second:,.0f} tok/s",
+        f"{event.peak_memory_gb:.2f} GB",
+        f"ETA {clock(eta)}",
+    ]
+
+
+def wrapped(parts: Iterable[str], width: int) -> str:
+    """`parts` joined by two spaces, broken into lines of at most `width` characters between parts.
+
+    >>> print(wrapped(["loss 2.000", "lr 1.00e-04", "ETA 1:15"], 24))
+    loss 2.000  lr 1.00e-04
+    ETA 1:15
+    """
+    lines: list[str] = []
+    for part in parts:
+        if lines and len(lines[-1]) + 2 + len(part) <= width:
+            lines[-1] += "  " + part
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def evaluation_line(event: Evaluated) -> str:
-    """Validation loss and whether it is the best so far."""
+    """The validation loss, and whether it is the best so far."""
     best = ", the best so far" if event.best else ""
     after = counted(event.update, "update")
     return f"validation after {after}: loss {event.loss:.4f}, perplexity {event.perplexity:.4g}{best}"
 
 
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> clock(75), clock(3700)
-    ('1:15', '1:01:40')
-    """
-    whole = round(seconds)
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-class _Live:
-    """A bar with the last update's numbers below it, through rich."""
+class LiveDisplay:
+    """A progress bar with the numbers of the last update below it, drawn by rich."""
 
     def __init__(self, updates: int, done: int) -> None:
+        from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        columns: Any = (TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn())
-        self._progress: Progress = Progress(*columns, console=console(stderr=True), expand=True)
+        self._console: Console = console(stderr=True)
+        self._progress: Progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            console=self._console,
+            expand=True,
+        )
         self._training: TaskID = self._progress.add_task("training", total=updates, completed=done)
-        numbers: Any = TextColumn("{task.fields[line]}")
-        self._line: Progress = Progress(numbers, console=console(stderr=True))
-        self._numbers: TaskID = self._line.add_task("", line="", total=None)
+        self._parts: list[str] = []
         self._other: tuple[str, TaskID] | None = None
-        self._screen: Any = None
+        self._screen: Live = Live(
+            console=self._console, get_renderable=self._picture, refresh_per_second=5, transient=True
+        )
 
     def start(self) -> None:
-        from rich.console import Group
-        from rich.live import Live
-
-        self._screen = Live(
-            Group(self._progress, self._line),
-            console=console(stderr=True),
-            refresh_per_second=5,
-            transient=True,
-        )
+        """Take over the bottom of the terminal."""
         self._screen.start()
 
     def stop(self) -> None:
+        """Remove the bar and give the terminal back."""
         self._screen.stop()
 
-    def update(self, done: int, line: str) -> None:
+    def update(self, done: int, parts: list[str]) -> None:
+        """Show `done` updates and the numbers of the last one."""
         self._progress.update(self._training, completed=done)
-        self._line.update(self._numbers, line=line)
+        self._parts = parts
 
-    def doing(self, event: Tick) -> None:
-        """A second bar for something long, which goes when it is done."""
+    def tick(self, event: Tick) -> None:
+        """Show a second bar for a long step, and remove it when the step is done."""
         if self._other is None or self._other[0] != event.what:
-            self._forget()
+            self._remove_other()
             self._other = (event.what, self._progress.add_task(event.what, total=event.total))
         self._progress.update(self._other[1], completed=event.done)
         if event.done >= event.total:
-            self._forget()
+            self._remove_other()
 
-    def _forget(self) -> None:
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(without_controls(text))
+
+    def _remove_other(self) -> None:
         if self._other is not None:
             self._progress.remove_task(self._other[1])
             self._other = None
 
-    def say(self, text: str) -> None:
-        self._screen.console.print(text)
+    def _picture(self) -> RenderableType:
+        """At 60 columns the numbers need two lines; cutting them off would lose the time left."""
+        from rich.console import Group
+        from rich.text import Text
+
+        return Group(self._progress, Text(wrapped(self._parts, self._console.width)))

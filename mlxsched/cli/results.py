@@ -1,4 +1,4 @@
-"""The end of a run: what it was good for, where the adapter is, and what to do next."""
+"""The end of a run: the results, where the adapter is, and what to do next."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from mlxsched.cli.output import table
-from mlxsched.cli.progress import clock
-from mlxsched.text import counted
+from mlxsched.cli.output import say, table
+from mlxsched.text import clock, counted
 
 if TYPE_CHECKING:
     from mlxsched.runs.directory import RunDirectory
@@ -19,25 +16,26 @@ if TYPE_CHECKING:
 MEASURES = (
     ("loss", "validation loss", "{:.4f}"),
     ("perplexity", "perplexity", "{:.4g}"),
+    ("test_loss", "test loss", "{:.4f}"),
+    ("test_perplexity", "test perplexity", "{:.4g}"),
     ("exact_match", "test exact match", "{:.1%}"),
 )
 
 
 def show_results(run: RunDirectory, progress: Progress, model_path: str) -> None:
-    """Print the table before/after and the next commands on stdout."""
+    """Print the measures before and after the run and the next commands on stdout."""
     before, after = progress.results.get("before", {}), progress.results.get("after", {})
     rows = list(_rows(before, after))
     if rows:
-        table(rows, header=("", "before", "after"), title="What it was good for")
-    best = f" (the best, after update {progress.best_update})" if progress.best_update is not None else ""
-    click.echo(
-        f"{counted(progress.update, 'update')}, {counted(progress.tokens, 'token')} in {clock(progress.seconds)}"
-    )
+        table(rows, header=("", "before", "after"), title="Results")
+    updates, tokens = counted(progress.update, "update"), counted(progress.tokens, "token")
+    say(f"{updates}, {tokens} in {clock(progress.seconds)}")
     if progress.ended:
-        click.echo(f"Ended early: {progress.ended}.")
-    click.echo(f"Adapter{best}: {run.adapters}\n\nNext:")
+        say(f"Ended early: {progress.ended}.")
+    best = f" (the best, after update {progress.best_update})" if progress.best_update is not None else ""
+    say(f"Adapter{best}: {run.adapters}\n\nNext:")
     for line in next_commands(run, model_path):
-        click.echo(f"  {line}")
+        say(f"  {line}")
 
 
 def _rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -47,7 +45,7 @@ def _rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple
 
 
 def next_commands(run: RunDirectory, model_path: str) -> list[str]:
-    """Commands to look at the run and to use its adapter."""
+    """Commands that look at the run and use its adapter."""
     here, adapters, model = (shlex.quote(str(p)) for p in (run.path, run.adapters, model_path))
     return [
         f"mlxsched generate {here} --prompt 'Your request'",

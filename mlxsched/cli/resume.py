@@ -1,4 +1,4 @@
-"""``mlxsched resume``: go on with a run that was stopped, exactly where it was."""
+"""``mlxsched resume``: continue a run that was stopped, exactly where it was."""
 
 from __future__ import annotations
 
@@ -12,38 +12,50 @@ from mlxsched.errors import UsageError
 
 @click.command()
 @click.argument("run", type=Path)
-@click.option("--force", is_flag=True, help="Go on although data, model or versions have changed.")
-@click.option("--adapter-path", help="Write the adapter here too; never read from the run's own files.")
+@click.option("--force", is_flag=True, help="Resume even if data, model or versions have changed.")
+@click.option("--data", help="Where the run's data is now, if it was moved.")
+@click.option("--model", help="Where the run's model is now, if it was moved.")
 @click.option(
-    "--trust-remote-code", is_flag=True, help="Let the model's repository run its own tokenizer code."
+    "--adapter-path", help="Also write the adapter to this directory; never read from the run's files."
 )
+@click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--plain", is_flag=True, help="Lines instead of a live display.")
+@click.option("--plain", is_flag=True, help="Print lines instead of a live display.")
 def command(
-    run: Path, force: bool, adapter_path: str | None, trust_remote_code: bool, as_json: bool, plain: bool
+    run: Path,
+    force: bool,
+    data: str | None,
+    model: str | None,
+    adapter_path: str | None,
+    trust_remote_code: bool,
+    as_json: bool,
+    plain: bool,
 ) -> None:
-    """Go on with the unfinished run in the directory RUN, bit for bit as if it had never stopped.
+    """Resume the unfinished run in the directory RUN; the result is bit-identical to an uninterrupted run.
 
     \b
     Example:
       mlxsched resume runs/laptop-001
     """
     from mlxsched.cli.train import make_session, train_and_tell
-    from mlxsched.config import LoadedConfig, RunConfig
+    from mlxsched.config import LoadedConfig
     from mlxsched.runs.directory import RunDirectory
+    from mlxsched.runs.store import after_the_end
     from mlxsched.training.run import config_of, refuse_changes
 
     directory = RunDirectory.open(run)
     if directory.info.status == "finished":
-        raise UsageError(
-            f"{run} is finished: there is nothing to go on with. `mlxsched eval {run}` measures it."
-        )
+        raise UsageError(f"{run} is finished: there is nothing to resume. {after_the_end(run)}")
     with directory.lock():
-        pass  # a run that is in use is refused before anything long is done
-    config: RunConfig = config_of(directory, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
+        pass  # refuse a run that is in use before anything slow is done
+    config = config_of(
+        directory, adapter_path=adapter_path, trust_remote_code=trust_remote_code, data=data, model=model
+    )
     origins = {key: str(value) for key, value in directory.info.origins.items()}
     session = make_session(LoadedConfig(config, origins))
     for change in refuse_changes(directory, session, force=force):
-        warn(f"not as it was: {change}. The result will not be bit for bit that of one run")
-    note(f"Going on after update {directory.info.update} of {session.plan.updates}.")
+        warn(
+            f"changed since the run began: {change}. The result will differ from that of an uninterrupted run"
+        )
+    note(f"Resuming after update {directory.info.update} of {session.plan.updates}.")
     train_and_tell(session, directory, plain=plain, as_json=as_json, resume=True)

@@ -1,4 +1,4 @@
-"""``mlxsched schedules``: every schedule that has a name, and all that is known of one."""
+"""``mlxsched schedules``: list the named schedules, or show one in detail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxsched.cli.output import note, print_json
+from mlxsched.cli.output import note, picture, print_json, say
 
 if TYPE_CHECKING:
     from mlxsched.render.terminal import Look
@@ -22,7 +22,7 @@ SPARK_WIDTH = 16
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """List all schedules, each with a line and a small curve; or show one.
+    """List all schedules with their curves, or show one in detail.
 
     \b
     Examples:
@@ -40,14 +40,14 @@ def command(ctx: click.Context, as_json: bool) -> None:
         return
     for _, members in itertools.groupby(entries, key=lambda known: known.group):
         _print_group(list(members))
-    note("`mlxsched schedules show NAME` says more, `mlxsched plot NAME` draws one.")
+    note("`mlxsched schedules show NAME` shows one in detail; `mlxsched plot NAME` draws it.")
 
 
 @command.command()
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Show a schedule: formula, arguments, picture, when to use it and where it comes from.
+    """Show a schedule: its formula, arguments and curve, when to use it, and its source.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _record(known: ScheduleInfo) -> dict[str, Any]:
-    """All that is known of a schedule, as JSON has it."""
+    """A schedule as plain data."""
     from dataclasses import asdict
 
     from mlxsched.render.describe import arguments, example_spec, other_names
@@ -82,17 +82,17 @@ def _record(known: ScheduleInfo) -> dict[str, Any]:
 
 
 def _print_group(members: list[ScheduleInfo]) -> None:
-    """A heading, and a line for each schedule: name, curve, what it is; cut to fit a terminal."""
+    """A heading, and a line for each schedule: name, curve, summary; cut to the width of the terminal."""
     from mlxsched.render.describe import heading
     from mlxsched.render.terminal import look_of_stdout
 
     look, wide = look_of_stdout(), max(len(known.name) for known in members)
     room = look.width - wide - SPARK_WIDTH - 6 if sys.stdout.isatty() else 1000
-    click.echo(heading(members[0]))
+    say(heading(members[0]))
     for known in members:
         summary = textwrap.shorten(known.summary, room, placeholder=" ...")
-        click.echo(f"  {known.name:{wide}}  {_curve(known, look):{SPARK_WIDTH}}  {summary}")
-    click.echo()
+        say(f"  {known.name:{wide}}  {_curve(known, look):{SPARK_WIDTH}}  {summary}")
+    say()
 
 
 def _curve(known: ScheduleInfo, look: Look) -> str:
@@ -104,18 +104,18 @@ def _curve(known: ScheduleInfo, look: Look) -> str:
 
 
 def _print_entry(known: ScheduleInfo) -> None:
-    """Everything about one schedule; what is not known of it is left out."""
+    """Print everything about one schedule; empty fields are left out."""
     from mlxsched.render.curves import small_picture
     from mlxsched.render.describe import example, example_spec, other_names, stands_for
     from mlxsched.render.terminal import look_of_stdout
 
     look = look_of_stdout(height=12)
-    click.echo(f"{known.name}: {known.summary}\n")
+    say(f"{known.name}: {known.summary}\n")
     _field("Formula", known.formula, look)
     _print_arguments(known, look)
     _field("Example", example_spec(known), look)
     if shown := example(known):
-        click.echo(f"\n{small_picture(shown.schedule, steps=shown.steps, look=look)}\n")
+        picture(f"\n{small_picture(shown.schedule, steps=shown.steps, look=look)}\n")
     _field("When", known.when, look)
     _field("Source", known.source, look)
     _field("Aliases", ", ".join(other_names(known.name)), look)
@@ -124,10 +124,10 @@ def _print_entry(known: ScheduleInfo) -> None:
 
 
 def _field(label: str, text: str, look: Look) -> None:
-    """A label and its text, wrapped beside it; nothing where there is no text."""
+    """Print a label and its text, wrapped to the width; nothing when there is no text."""
     if text:
         lines = textwrap.wrap(text, max(30, look.width - 11))
-        click.echo(f"{label:<10} " + f"\n{'':11}".join(lines))
+        say(f"{label:<10} " + f"\n{'':11}".join(lines))
 
 
 def _print_arguments(known: ScheduleInfo, look: Look) -> None:

@@ -53,15 +53,10 @@ def command(ctx: click.Context, /, preset: str | None, config: Path | None, **fl
 
 def _path_of_new_run(loaded: LoadedConfig, preset: str | None) -> Path:
     """Refuse a directory that is taken before anything long is done."""
-    from mlxsched.errors import UsageError
-    from mlxsched.runs.directory import is_run
-    from mlxsched.training.run import run_path
+    from mlxsched.runs.store import refuse_taken, run_path
 
-    path = run_path(loaded.config, preset)
-    if is_run(path):
-        raise UsageError(
-            f"there is a run in {path} already. Go on with it: mlxsched resume {path}; or choose another --run-dir."
-        )
+    path = run_path(loaded.config.run_dir, loaded.config.name, preset)
+    refuse_taken(path)
     return path
 
 

@@ -38,7 +38,7 @@ def complaints(error: ValidationError, place: Callable[[KeyPath], str]) -> Itera
     got: dict[KeyPath, object] = {}
     for detail in error.errors(include_url=False):
         keys = detail["loc"]
-        if detail["type"] == "rivals":
+        if detail["type"] == "conflict":
             first, second = detail["ctx"]["first"], detail["ctx"]["second"]
             yield f"{place((first,))} and {place((second,))}: {detail['msg']}."
         elif detail["type"] == "extra_forbidden":

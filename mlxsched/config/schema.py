@@ -1,7 +1,8 @@
-"""The configuration of a run: flat, typed, with mlx-lm's names and meanings wherever mlx-lm has them."""
+"""`RunConfig`: the configuration of a run, flat and typed, with mlx-lm's names and meanings where it has them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import (
@@ -22,11 +23,15 @@ from mlxsched.config.units import parse_duration, parse_percentage, parse_size
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_SCHEDULE = "linear"
-NESTED = "lora_parameters"  # the one key whose own keys merge one by one: lora_parameters.rank
+NESTED = "lora_parameters"  # the one key whose own keys are merged one by one: lora_parameters.rank
+MOST = 10**9  # of a count: more would overflow a 32-bit index somewhere below
+MOST_RANK = 2**15  # beyond the width of any model, where a LoRA has more parameters than the layer
+MOST_SEED = 2**32 - 1  # NumPy's limit, which mlx-lm has too
+NO_DECAY = ("adam",)  # optimizers of MLX without a weight decay
 
 
 def _warmup(value: object) -> object:
-    """Tell updates from a ratio: 1 and above are updates, a float below 1 is a ratio."""
+    """Distinguish updates from a ratio: 1 and above are updates, a float below 1 is a ratio."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -43,6 +48,38 @@ def _off_at_zero(value: float | None) -> float | None:
     return value or None
 
 
+def _lower_case(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All text in a plain value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _usable_path(value: str) -> str:
+    """Refuse what no file system takes, before it fails deep in a library."""
+    if not value:
+        raise ValueError("must not be empty")
+    if max(len(part.encode()) for part in value.split("/")) > 255 or len(value) > 4000:
+        raise ValueError("must be a shorter path: at most 255 bytes for each part")
+    return value
+
+
 Size = Annotated[int, Field(ge=0), BeforeValidator(parse_size, json_schema_input_type=int | str)]
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(parse_duration, json_schema_input_type=float | str)]
 Share = Annotated[
@@ -50,7 +87,13 @@ Share = Annotated[
 ]
 Warmup = Annotated[int | float, Field(ge=0), BeforeValidator(_warmup)]
 Norm = Annotated[float | None, Field(ge=0), AfterValidator(_off_at_zero)]
-Batches = Annotated[int, Field(ge=-1)]
+Batches = Annotated[int, Field(ge=-1, le=MOST)]
+Count = Annotated[int, Field(gt=0, le=MOST)]
+OptimizerName = Annotated[
+    Literal["adam", "adamw", "muon", "sgd", "adafactor", "lion"], BeforeValidator(_lower_case)
+]
+ReadPath = Annotated[str, AfterValidator(_usable_path)]
+WrittenPath = Annotated[str, AfterValidator(_usable_path)]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -64,9 +107,17 @@ class LrSchedule(TypedDict):
 
 
 class _Strict(BaseModel):
-    """Refuses unknown keys, NaN and infinity, and ``yes`` where a number belongs."""
+    """Refuses unknown keys, NaN and infinity, text that UTF-8 cannot encode, and ``yes`` in place of a number."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _encodable(cls, value: object) -> object:
+        # It would fail later, where run.json is written or the file is opened.
+        if any("\0" in text or not _is_utf8(text) for text in _texts(value)):
+            raise ValueError("must be text without null characters and lone surrogates")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod
@@ -82,23 +133,25 @@ class _Strict(BaseModel):
 class LoraParameters(_Strict):
     """mlx-lm's ``lora_parameters`` block."""
 
-    rank: int = Field(default=8, gt=0, description="Rank of the LoRA matrices.")
-    scale: float = Field(default=20.0, gt=0, description="Factor on what LoRA adds.")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the LoRA matrices.")
+    rank: int = Field(default=8, gt=0, le=MOST_RANK, description="Rank of the LoRA matrices.")
+    scale: float = Field(
+        default=20.0, gt=0, description="Factor on the output of LoRA: alpha / rank in PEFT."
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the input of LoRA.")
     keys: list[str] | None = Field(
-        default=None, description="Layers to adapt, such as self_attn.q_proj; all if unset."
+        default=None, description="Modules to adapt, such as self_attn.q_proj; all linear ones if unset."
     )
 
 
 class RunConfig(_Strict):
-    """Everything that decides a run. Sizes are bytes, times seconds, ratios between 0 and 1."""
+    """Everything that decides a run. Sizes are in bytes, times in seconds, ratios between 0 and 1."""
 
-    # what to train on what
+    # model and data
     description: str = Field(default="", description="What a preset is for.")
-    model: str = Field(
+    model: ReadPath = Field(
         default="tiny", description="The bundled `tiny`, a local directory or a Hugging Face repository."
     )
-    data: str = Field(
+    data: ReadPath = Field(
         default="excel",
         description="The bundled `excel`, a directory, a JSONL or CSV file, or a Hugging Face data set.",
     )
@@ -109,134 +162,171 @@ class RunConfig(_Strict):
     chat_feature: str = Field(default="messages", description="Key of a row's chat.")
     prompt_feature: str = Field(default="prompt", description="Key of a row's prompt.")
     completion_feature: str = Field(default="completion", description="Key of a row's answer.")
-    train: bool = Field(default=True, description="Accepted for mlx-lm's sake; `mlxsched train` trains.")
-    mask_prompt: bool = Field(default=True, description="Score answers only, not prompts.")
-    max_seq_length: int = Field(default=2048, gt=1, description="Tokens a row may have; more are cut off.")
+    train: bool = Field(default=True, description="For mlx-lm's files; `mlxsched train` always trains.")
+    mask_prompt: bool = Field(default=True, description="Compute the loss on answers only, not on prompts.")
+    max_seq_length: Count = Field(
+        default=2048, gt=1, description="Most tokens of a row; the rest is cut off."
+    )
     skip_bad_rows: bool = Field(
-        default=False, description="Leave out rows that cannot be read instead of stopping."
+        default=False, description="Skip rows that cannot be read instead of failing."
     )
     dequantize: bool = Field(
         default=False, description="Turn the weights of a quantized model into floats when it is loaded."
     )
     trust_remote_code: bool = Field(
-        default=False, description="Let the model's repository run its own tokenizer code."
+        default=False, description="Run Python code that comes with the model. Command line only."
     )
 
-    # what to change in the model
-    fine_tune_type: Literal["lora", "dora", "full"] = Field(default="lora", description="What to train.")
-    num_layers: int = Field(
-        default=-1, ge=-1, description="Layers to train, counted from the last; -1 for all."
+    # parameters
+    fine_tune_type: Literal["lora", "dora", "full"] = Field(
+        default="lora", description="Train a LoRA, a DoRA, or the weights themselves."
+    )
+    num_layers: Annotated[int, Field(ge=-1, le=MOST)] = Field(
+        default=-1, description="Number of layers to train, counted from the last; -1 for all."
     )
     lora_parameters: LoraParameters = Field(
         default=LoraParameters(), description="Rank, scale, dropout and keys of LoRA."
     )
-    lora_plus_ratio: float = Field(default=1.0, gt=0, description="LoRA+: rate of B over rate of A.")
-    resume_adapter_file: str | None = Field(default=None, description="Adapter weights to start from.")
+    lora_plus_ratio: float = Field(
+        default=1.0, gt=0, description="LoRA+: learning rate of the B matrices over that of A."
+    )
+    resume_adapter_file: ReadPath | None = Field(
+        default=None, description="Adapter weights to start from, with a new optimizer and schedule."
+    )
 
-    # how long, and how much at a time
+    # length
     epochs: float | None = Field(
-        default=None, gt=0, description="Passes over the data, may be a fraction; 3 if unset."
+        default=None, gt=0, le=MOST, description="Passes over the data, 0.5 for half of it; 3 if unset."
     )
-    iters: int | None = Field(
-        default=None, gt=0, description="Length as mlx-lm has it: iterations of --batch-size rows."
+    iters: Count | None = Field(
+        default=None, description="Length in iterations of --batch-size rows, as in mlx-lm."
     )
-    max_time: Seconds | None = Field(default=None, description="End the run by then, such as 10m or 2h.")
-    batch_size: int = Field(
-        default=8, gt=0, description="Rows of an iteration; of an update, without accumulation."
+    max_time: Seconds | None = Field(
+        default=None, description="Stop after this time, such as 10m or 2h, with everything saved."
     )
-    grad_accumulation_steps: int = Field(default=1, gt=0, description="Iterations that make one update.")
-    length_window: int = Field(
-        default=1, gt=0, description="Updates that share out their rows by length; 1 for none."
+    batch_size: Count = Field(
+        default=8, description="Rows per iteration; without accumulation, rows per update."
     )
-    micro_batch_tokens: int | None = Field(
-        default=None, gt=0, description="Padded tokens that go through at once."
+    grad_accumulation_steps: Count = Field(default=1, description="Iterations per update.")
+    length_window: Count = Field(
+        default=1,
+        description="Group rows of similar length within this many updates; 1 keeps the random order.",
     )
-    seed: int = Field(default=0, ge=0, description="Seed of initialisation, order and split.")
+    micro_batch_tokens: Count | None = Field(
+        default=None, description="Most padded tokens per forward pass; planned if unset."
+    )
+    seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = Field(
+        default=0, description="Seed of the initialization, the order of the rows, dropout and the split."
+    )
 
-    # the learning rate
+    # learning rate
     learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate.")
     schedule: str | dict[str, Any] | None = Field(
-        default=None, description="A family such as linear, or a full schedule."
+        default=None, description='A name such as cosine, or a spec such as "wsd(decay=0.1)".'
     )
-    warmup: Warmup = Field(default=0.03, description="Updates of warmup, or a ratio below 1.")
-    end_lr: float = Field(default=0.0, ge=0, description="Learning rate at the end.")
-    lr_schedule: LrSchedule | None = Field(default=None, description="mlx-lm's block; gives mlx-lm's values.")
+    warmup: Warmup = Field(default=0.03, description="Warmup in updates, or a ratio of the run below 1.")
+    warmup_init: float | None = Field(
+        default=None,
+        ge=0,
+        description="Learning rate of the first update, where the warmup starts; 0 if unset.",
+    )
+    end_lr: float = Field(default=0.0, ge=0, description="Learning rate at the end of the run.")
+    lr_schedule: LrSchedule | None = Field(
+        default=None, description="mlx-lm's block; gives mlx-lm's exact values."
+    )
 
-    # the update
-    optimizer: Literal["adam", "adamw", "muon", "sgd", "adafactor", "lion"] = Field(
-        default="adamw", description="Optimizer."
-    )
-    optimizer_config: dict[str, dict[str, Any] | None] = Field(
+    # optimizer
+    optimizer: OptimizerName = Field(default="adamw", description="Optimizer.")
+    optimizer_config: dict[OptimizerName, dict[str, Any] | None] = Field(
         default={}, description="Arguments of the optimizer, under its name."
     )
-    bias_correction: bool = Field(default=True, description="Correct Adam's early moments.")
-    max_grad_norm: Norm = Field(default=1.0, description="Clip the gradient to this norm; 0 for never.")
-    label_smoothing: float = Field(
-        default=0.0, ge=0, lt=1, description="Share of a target spread over the vocabulary."
+    weight_decay: float | None = Field(
+        default=None, ge=0, description="Weight decay; the optimizer's own default if unset."
     )
-    z_loss: float = Field(default=0.0, ge=0, description="Weight of the squared log-normaliser.")
-    max_bad_updates: int = Field(default=5, gt=0, description="Non-finite updates in a row that end the run.")
+    bias_correction: bool = Field(
+        default=True, description="Correct the bias of Adam's moments in early updates; mlx-lm does not."
+    )
+    max_grad_norm: Norm = Field(default=1.0, description="Clip the gradient to this norm; 0 turns it off.")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of each target that is spread over the vocabulary."
+    )
+    z_loss: float = Field(default=0.0, ge=0, description="Weight of the squared log-partition function.")
+    max_bad_updates: Count = Field(
+        default=5, description="Consecutive non-finite updates after which the run fails."
+    )
     on_divergence: Literal["stop", "halve"] = Field(
-        default="stop", description="What to do when it diverges."
+        default="stop", description="When the run diverges: stop, or roll back and halve the rate."
     )
 
     # evaluation and reports
-    val_batches: Batches = Field(default=-1, description="Validation batches; -1 for the whole set.")
-    steps_per_eval: int | None = Field(
-        default=None, gt=0, description="Updates between evaluations; planned if unset."
+    val_batches: Batches = Field(
+        default=-1, description="Batches per validation; -1 for the whole validation set."
     )
-    steps_per_report: int = Field(default=10, gt=0, description="Updates between report lines.")
-    patience: int | None = Field(
-        default=None, gt=0, description="Evaluations without a new best that end the run."
+    steps_per_eval: Count | None = Field(
+        default=None, description="Updates between validations; planned if unset."
     )
-    test: bool = Field(default=False, description="Evaluate on the test set at the end.")
-    test_batches: Batches = Field(default=-1, description="Test batches; -1 for the whole set.")
+    steps_per_report: Count = Field(default=10, description="Updates between progress lines.")
+    patience: Count | None = Field(
+        default=None, description="Stop after this many validations without a new best loss."
+    )
+    test: bool = Field(default=False, description="Evaluate on the test set before and after training.")
+    test_batches: Batches = Field(default=-1, description="Batches of the test; -1 for the whole test set.")
     report_to: str | None = Field(
-        default=None, description="Accepted for mlx-lm's sake; trackers are not built yet."
+        default=None, description="Tracker, as in mlx-lm; not supported yet, metrics.jsonl has everything."
     )
-    project_name: str | None = Field(default=None, description="Project name at the trackers.")
+    project_name: str | None = Field(default=None, description="Project name at the tracker.")
 
-    # the run directory
-    run_dir: str | None = Field(default=None, description="Directory of the run; runs/NAME if unset.")
+    # run directory
+    run_dir: WrittenPath | None = Field(default=None, description="Directory of the run; runs/NAME if unset.")
     name: str | None = Field(
-        default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the run."
+        default=None,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the run.",
     )
-    adapter_path: str | None = Field(default=None, description="Write the adapter here too, as mlx-lm does.")
-    save_every: int = Field(default=100, gt=0, description="Updates between checkpoints.")
+    adapter_path: WrittenPath | None = Field(
+        default=None, description="Directory for a second copy of the adapter, as in mlx-lm."
+    )
+    save_every: Count = Field(default=100, description="Updates between checkpoints.")
     save_minutes: float | None = Field(
         default=None, gt=0, description="Minutes between checkpoints, if that is sooner."
     )
-    keep_last: int = Field(default=3, gt=0, description="Checkpoints to keep.")
+    keep_last: Count = Field(default=3, description="Number of checkpoints to keep.")
 
-    # the machine
-    fast: bool = Field(default=True, description="Use the exact short cuts; --no-fast for the plain path.")
-    packing: bool | None = Field(
-        default=None,
-        description="Several short rows in a line; by default where that is predicted to be faster.",
+    # machine
+    fast: bool = Field(
+        default=True,
+        description="Use the optimizations, which do not change results; --no-fast turns them off.",
     )
-    grad_checkpoint: bool = Field(default=False, description="Trade time for memory.")
-    checkpoint_every: int = Field(
-        default=1, gt=0, description="With grad_checkpoint: only every so many-th layer."
+    packing: bool | None = Field(
+        default=None, description="Pack short rows into sequences; planned if unset."
+    )
+    grad_checkpoint: bool = Field(
+        default=False, description="Recompute activations in the backward pass: slower, less memory."
+    )
+    checkpoint_every: Count = Field(
+        default=1, description="With --grad-checkpoint, recompute every n-th layer only."
     )
     prefix_cache: Size = Field(
         default=512_000_000,
-        description="Memory for the outputs of frozen layers, beyond which they go on disk; 0 keeps none.",
+        description="Memory for activations of the frozen layers, kept between epochs; more goes to disk; "
+        "0 turns it off.",
     )
-    memory: Size | None = Field(default=None, description="Memory to stay within, such as 6GB.")
+    memory: Size | None = Field(default=None, description="Memory limit of the run, such as 6GB.")
     cache_limit: Size | None = Field(default=None, description="Limit of MLX's cache of free buffers.")
     wired_limit: Size | None = Field(default=None, description="Limit of the memory that macOS keeps wired.")
     clear_cache_threshold: Size = Field(
-        default=0, description="Empty MLX's cache above this size; 0 for never."
+        default=0, description="Clear MLX's cache when it is larger than this; 0 for never."
     )
-    keep_awake: bool = Field(default=True, description="Keep the machine from sleeping.")
+    keep_awake: bool = Field(default=True, description="Prevent the machine from sleeping.")
     pause_below: Share | None = Field(
-        default=None, description="Pause when the battery is below, such as 20%."
+        default=None, description="Pause while the battery is below this charge, such as 20%."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, data: Any) -> Any:
-        """Fill in the two defaults that hold only as long as their rival is not given."""
+        """Fill in the two defaults that apply only if their rival is not given."""
         if not isinstance(data, dict):
             return data
         data = dict(data)
@@ -247,26 +337,36 @@ class RunConfig(_Strict):
         return data
 
     @model_validator(mode="after")
-    def _refuse_rivals(self) -> RunConfig:
+    def _refuse_conflicts(self) -> RunConfig:
         if self.epochs is not None and self.iters is not None:
-            raise _rivals("epochs", "iters", "both say how long to train")
+            raise _conflict("epochs", "iters", "give epochs or iters, not both: both say how long to train")
         if self.schedule is not None and self.lr_schedule is not None:
-            raise _rivals("schedule", "lr_schedule", "both say how the learning rate moves")
+            why = "give schedule or lr_schedule, not both: both say how the learning rate changes"
+            raise _conflict("schedule", "lr_schedule", why)
+        if self.weight_decay and self.optimizer in NO_DECAY:
+            why = f"{self.optimizer} has no weight decay; use optimizer adamw, or leave out weight_decay"
+            raise _conflict("weight_decay", "optimizer", why)
         return self
 
+    @property
+    def optimizer_arguments(self) -> dict[str, Any]:
+        """The keyword arguments of the optimizer: its block of ``optimizer_config``, and ``weight_decay``."""
+        arguments = dict(self.optimizer_config.get(self.optimizer) or {})
+        return arguments if self.weight_decay is None else {**arguments, "weight_decay": self.weight_decay}
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, as JSON has them; ``RunConfig(**values)`` takes them back."""
+        """Plain values, as in JSON; ``RunConfig(**values)`` reads them back."""
         return self.model_dump(mode="json")
 
 
-def _rivals(first: str, second: str, why: str) -> PydanticCustomError:
+def _conflict(first: str, second: str, message: str) -> PydanticCustomError:
     return PydanticCustomError(
-        "rivals", "give {first} or {second}, not both: {why}", {"first": first, "second": second, "why": why}
+        "conflict", "{message}", {"first": first, "second": second, "message": message}
     )
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a config file, with which editors complete and check it."""
+    """The JSON Schema of a config file, for completion and checks in editors."""
     schema = RunConfig.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["properties"]["preset"] = {"type": "string", "description": "A preset to start from."}

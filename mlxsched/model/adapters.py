@@ -1,65 +1,149 @@
 """What is trained: LoRA, DoRA or whole layers, attached and stored the way mlx-lm does it.
 
 The files are mlx-lm's own (``adapter_config.json`` and ``adapters.safetensors``), so that
-``mlx_lm.generate --adapter-path`` and ``mlx_lm.fuse`` take them as they come.
+``mlx_lm.generate --adapter-path`` and ``mlx_lm.fuse`` can use them directly.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
+from mlx.utils import tree_unflatten
 
 from mlxsched.errors import ModelError, UsageError
+from mlxsched.model.lora_keys import base_of, check_keys, is_adapted, layer_keys, trains
 from mlxsched.model.trees import flatten
-from mlxsched.text import counted
 
 WEIGHTS = "adapters.safetensors"
 CONFIG = "adapter_config.json"
+_KINDS = {"lora": "LoRA", "dora": "DoRA"}
 
 
-def attach(model: Module, kind: str, num_layers: int, lora: Mapping[str, Any], seed: int) -> int:
-    """Freeze ``model`` and make its last ``num_layers`` layers (-1: all) trainable; returns how many.
+@dataclass(frozen=True)
+class Attached:
+    """What `attach` made trainable: how many layers, and the LoRA keys where mlx-lm's default would not do.
 
-    ``kind`` is ``"lora"``, ``"dora"`` or ``"full"``; ``lora`` holds rank, scale, dropout and
-    optionally keys. The initial A matrices are drawn from ``seed``.
+    ``notes`` are for the user.
     """
+
+    layers: int
+    keys: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def attach(model: Module, kind: str, num_layers: int, lora: Mapping[str, Any], seed: int) -> Attached:
+    """Make the last ``num_layers`` layers of ``model`` (-1: all) trainable, and freeze everything else.
+
+    Safe to call again: what was attached before is detached first, and the initial A matrices depend on ``seed``
+    only. Whole layers that were trained keep their weights.
+
+    Args:
+        model: a model as mlx-lm loads it.
+        kind: ``"lora"``, ``"dora"`` or ``"full"``.
+        num_layers: counted from the last layer.
+        lora: rank, scale, dropout and optionally keys, as mlx-lm's ``lora_parameters``.
+        seed: of the initial A matrices.
+
+    Raises:
+        UsageError: keys that match nothing, quantized weights in full fine-tuning, or a model that can't be
+            trained this way.
+    """
+    detach(model)
+    try:
+        model.freeze()
+    except AttributeError:  # a model whose class leaves out Module.__init__ (mlx-lm's recurrent_gemma)
+        raise _untrainable(model, kind) from None
+    count = len(model.layers) if num_layers < 0 else min(num_layers, len(model.layers))
+    layers = list(model.layers)[len(model.layers) - count :]
+    if not layers:
+        raise UsageError("nothing to train: --num-layers 0 leaves no layer. Raise --num-layers.")
+    if kind != "full":
+        return _attach_lora(model, kind, layers, lora, seed)
+    for layer in layers:
+        layer.unfreeze()
+    _refuse_quantized(model)
+    if not trains(model):
+        raise _untrainable(model, kind)
+    return Attached(count)
+
+
+def detach(model: Module) -> None:
+    """Put every module that LoRA or DoRA was put around back in its place, whoever attached it."""
+    bases = {name: base_of(module) for name, module in model.named_modules() if is_adapted(module)}
+    if bases:
+        model.update_modules(tree_unflatten(list(bases.items())))
+
+
+def _attach_lora(
+    model: Module, kind: str, layers: list[Module], lora: Mapping[str, Any], seed: int
+) -> Attached:
+    keys = lora.get("keys")
+    if keys:
+        check_keys(model, layers, keys)
+    if _convert(model, kind, len(layers), lora, seed) and trains(model):
+        return Attached(len(layers))
+    if keys:
+        raise UsageError(
+            f"{_name(model)} can't be trained with --fine-tune-type {kind} in {', '.join(keys)}: mlx-lm does not "
+            "support it there. Choose other lora_parameters.keys, or leave them out."
+        )
+    return _attach_working_keys(model, kind, layers, lora, seed)
+
+
+def _attach_working_keys(
+    model: Module, kind: str, layers: list[Module], lora: Mapping[str, Any], seed: int
+) -> Attached:
+    """Attach to the keys that work one by one, where all of them together don't.
+
+    Some models read ``module.weight`` themselves, which mlx-lm's LoRA modules don't have (Gemma 3n's AltUp), and
+    mlx-lm has no DoRA for the experts of a mixture.
+    """
+    detach(model)
+    every = layer_keys(layers)
+    keys = [key for key in every if _works(model, kind, layers, {**lora, "keys": [key]})]
+    if not keys or not _convert(model, kind, len(layers), {**lora, "keys": keys}, seed) or not trains(model):
+        raise _untrainable(model, kind)
+    left_out = ", ".join(key for key in every if key not in set(keys))
+    note = f"{_KINDS[kind]} left out of {left_out}: {_name(model)} does not support it there"
+    return Attached(len(layers), tuple(keys), (note,))
+
+
+def _works(model: Module, kind: str, layers: list[Module], lora: Mapping[str, Any]) -> bool:
+    works = _convert(model, kind, len(layers), lora, seed=0) and trains(model)
+    detach(model)
+    return works
+
+
+def _convert(model: Module, kind: str, count: int, lora: Mapping[str, Any], seed: int) -> bool:
+    """Put mlx-lm's LoRA or DoRA modules into the last ``count`` layers; False where it has none for a module."""
     from mlx_lm.tuner.utils import linear_to_lora_layers
 
-    count = _layer_count(model, num_layers)
-    model.freeze()
-    mx.random.seed(seed)
-    if kind == "full":
-        for layer in model.layers[-count:]:
-            layer.unfreeze()
-        _refuse_quantized(model)
-    else:
-        _attach_lora(linear_to_lora_layers, model, count, lora, kind)
-    if not flatten(model.trainable_parameters()):
-        raise UsageError(
-            f"nothing to train: no module of the last {counted(count, 'layer')} matches lora_parameters.keys = "
-            f"{lora.get('keys')}. Name modules of this model, for example self_attn.q_proj, or leave keys out."
-        )
-    return count
-
-
-def _attach_lora(convert: Any, model: Module, count: int, lora: Mapping[str, Any], kind: str) -> None:
     settings = {"rank": lora["rank"], "scale": lora["scale"], "dropout": lora.get("dropout", 0.0)}
     if lora.get("keys"):
         settings["keys"] = list(lora["keys"])
+    mx.random.seed(seed)
     try:
-        convert(model, count, settings, use_dora=kind == "dora")
-    except ValueError as error:
-        raise UsageError(f"{kind} does not fit this model: {error}. Try --fine-tune-type lora.") from error
+        linear_to_lora_layers(model, count, settings, use_dora=kind == "dora")
+    except ValueError:
+        return False
+    return True
 
 
-def _layer_count(model: Module, num_layers: int) -> int:
-    available = len(model.layers)
-    return available if num_layers < 0 else min(num_layers, available)
+def _untrainable(model: Module, kind: str) -> UsageError:
+    return UsageError(
+        f"{_name(model)} can't be trained with --fine-tune-type {kind}: mlx-lm's implementation of the model does not "
+        "support it. Choose another model."
+    )
+
+
+def _name(model: Any) -> str:
+    return str(getattr(model, "model_type", None) or type(model).__module__.rsplit(".", 1)[-1])
 
 
 def _refuse_quantized(model: Module) -> None:

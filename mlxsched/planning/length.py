@@ -4,26 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 from mlxsched.analysis.findings import Finding
+from mlxsched.config.views import LengthSettings
 from mlxsched.errors import UsageError
 from mlxsched.text import counted
 
 EVALUATIONS = 10  # per run, unless they would cost more than a tenth of it
-
-
-class LengthSettings(Protocol):
-    """The settings that decide the length of a run; a ``RunConfig`` has them."""
-
-    @property
-    def epochs(self) -> float | None: ...
-    @property
-    def iters(self) -> int | None: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def grad_accumulation_steps(self) -> int: ...
 
 
 @dataclass(frozen=True)

@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from mlxsched.analysis.findings import Finding
+from mlxsched.config.views import PlanSettings
 from mlxsched.planning.length import Length, evaluation_interval
 from mlxsched.planning.schedule import ResolvedSchedule
-
-
-class PlanSettings(Protocol):
-    """The settings that a plan shows or plans by; a ``RunConfig`` has them."""
-
-    @property
-    def length_window(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def val_batches(self) -> int: ...
-    @property
-    def steps_per_eval(self) -> int | None: ...
-    @property
-    def save_every(self) -> int: ...
-    @property
-    def report_to(self) -> str | None: ...
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from mlxsched.analysis.findings import Finding
+from mlxsched.config.views import ScheduleSettings
 from mlxsched.errors import ConfigError
-from mlxsched.schedules import Schedule, for_run, from_mlx_lm
+from mlxsched.schedules import Schedule, for_run, from_mlx_lm, shift, with_warmup
+from mlxsched.schedules.controllers import Controller
 from mlxsched.schedules.defaults import has_own_warmup
 from mlxsched.text import counted
 
@@ -20,21 +22,7 @@ ScheduleLike: TypeAlias = Callable[[int], Any]
 """A `Schedule`, or a user's own function of the update index."""
 
 DEFAULT_FAMILY = "linear"
-
-
-class ScheduleSettings(Protocol):
-    """The settings that decide the learning rate; a ``RunConfig`` has them."""
-
-    @property
-    def schedule(self) -> str | dict[str, Any] | None: ...
-    @property
-    def lr_schedule(self) -> Any: ...
-    @property
-    def learning_rate(self) -> float: ...
-    @property
-    def warmup(self) -> int | float: ...
-    @property
-    def end_lr(self) -> float: ...
+WASTE = 0.01  # share of a run from which on an update at rate 0 is worth a note
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,12 @@ def resolve_schedule(
     """
     warmup, findings = plan_warmup(config, origins, updates)
     request = _Request(
-        config.schedule or DEFAULT_FAMILY, config.learning_rate, updates, warmup, config.end_lr
+        config.schedule or DEFAULT_FAMILY,
+        config.learning_rate,
+        updates,
+        warmup,
+        config.warmup_init,
+        config.end_lr,
     )
     schedule: ScheduleLike
     if given is not None:
@@ -92,6 +85,7 @@ def resolve_schedule(
     peak = highest_rate(schedule, updates)
     findings += _implied_decay(config, origins)
     findings += schedule_findings(schedule, updates, peak)
+    findings += _first_update(schedule, updates, peak, None if given else config)
     return ResolvedSchedule(schedule, warmup_updates(schedule), peak, tuple(findings))
 
 
@@ -103,12 +97,22 @@ class _Request:
     learning_rate: float
     updates: int
     warmup: int | float
+    warmup_init: float | None
     end_lr: float
 
     def made(self) -> ScheduleLike:
-        return for_run(
+        schedule = for_run(
             self.spec, peak=self.learning_rate, steps=self.updates, warmup=self.warmup, end=self.end_lr
         )
+        return schedule if self.warmup_init is None else _with_init(schedule, self.warmup_init)
+
+
+def _with_init(schedule: ScheduleLike, init: float) -> ScheduleLike:
+    """The same schedule from the end of its warmup on, with a line from ``init`` up to there."""
+    if isinstance(schedule, Controller):  # it must stay the outermost, to be told the metric
+        return schedule.replace(schedule=_with_init(schedule.schedule, init))
+    warmup = warmup_updates(schedule)
+    return with_warmup(shift(schedule, -warmup), warmup, init) if warmup else schedule
 
 
 # Warmup
@@ -134,7 +138,8 @@ def plan_warmup(
 
 def _shortened(warmup: int | float, updates: int) -> tuple[int | float, list[Finding]]:
     """``warmup``, cut to a tenth of the run. A ratio fits any run and is left alone."""
-    limit = max(updates // 10, 1)
+    # At least one update of warmup, and one after it: a run of one update has none.
+    limit = min(max(updates // 10, 1), updates - 1)
     if isinstance(warmup, float) or warmup <= limit:
         return warmup, []
     evidence = f"warmup shortened from {warmup} to {counted(limit, 'update')}, a tenth of the run"
@@ -202,6 +207,20 @@ def schedule_findings(schedule: ScheduleLike, updates: int, peak: float) -> Iter
         )
 
 
+def _first_update(
+    schedule: ScheduleLike, updates: int, peak: float, config: ScheduleSettings | None
+) -> Iterator[Finding]:
+    """A note if a short run spends its first update at rate 0; ``config`` is None for a given schedule."""
+    if peak == 0 or updates * WASTE >= 1 or float(schedule(0)) != 0:
+        return
+    warmup, fix = warmup_updates(schedule), ""
+    if warmup and config is not None:
+        where = "warmup_init in lr_schedule:" if config.lr_schedule else "--warmup-init"
+        fix = f"Start the warmup higher, with {where} {peak / (warmup + 1):.3g}"
+    evidence = f"the first update has a learning rate of 0 and changes nothing: {1 / updates:.0%} of the run"
+    yield Finding("first_update_wasted", "note", evidence, fix=fix)
+
+
 def _end_above_peak(request: _Request, schedule: ScheduleLike) -> Iterator[Finding]:
     if request.end_lr > request.learning_rate < float(schedule(request.updates)):
         yield Finding(
@@ -235,6 +254,8 @@ def _without_effect(request: _Request, origins: Mapping[str, str]) -> Iterator[F
         "learning_rate": replace(request, learning_rate=2 * request.learning_rate),
         "end_lr": replace(request, end_lr=(request.end_lr or request.learning_rate) / 2),
     }
+    if request.warmup_init is not None:
+        others["warmup_init"] = replace(request, warmup_init=request.warmup_init / 2 + request.learning_rate)
     if request.warmup:
         others["warmup"] = replace(request, warmup=0)
     used = describe_schedule(request.made())

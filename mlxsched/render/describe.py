@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from mlxsched.render.alias_examples import alias_spec
 from mlxsched.render.curves import DEFAULT_STEPS
-from mlxsched.render.ticks import number
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.defaults import FAMILIES
 from mlxsched.schedules.registry import ScheduleInfo, alias_names, docstrings, entry, names
 from mlxsched.schedules.serialization import parse
+from mlxsched.text import number
 
 _ARGS = re.compile(r"^Args:\n((?:[ ]+.*\n?|\n)*)", re.MULTILINE)
 _ARGUMENT = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)", re.MULTILINE)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlxsched.errors import UsageError
 from mlxsched.render.chart import Axis, Chart, require_points
 from mlxsched.render.scale import horizontal, with_room
-from mlxsched.render.ticks import number
+from mlxsched.text import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mlxsched.render.chart import Axis, Chart, Mark, span
-from mlxsched.render.ticks import linear_ticks, log_ticks, number
+from mlxsched.render.ticks import linear_ticks, log_ticks
+from mlxsched.text import number
 
 
 @dataclass(frozen=True)

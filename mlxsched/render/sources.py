@@ -1,6 +1,6 @@
 """What a word on the command line of ``mlxsched plot`` stands for: a schedule, or a run.
 
-In this order, so that the same word always means the same:
+The word is looked up in this order:
 
 1. a name with a bracket behind it is a spec, ``wsd(peak=2e-4, steps=1000)``
 2. the name of a schedule, ``cosine``
@@ -8,27 +8,25 @@ In this order, so that the same word always means the same:
 4. a path: a directory is a run; a file is YAML and holds a schedule in dictionary form, mlx-lm's ``lr_schedule``
    block, or the configuration of a run, ours or mlx-lm's
 
-So a file that is called like a schedule is written as a path, ``./cosine``.
+A file with the name of a schedule must therefore be written as a path, ``./cosine``.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from mlxsched.errors import ScheduleError, UsageError
+from mlxsched.errors import DataError, ScheduleError, UsageError
 from mlxsched.render.curves import DEFAULT_STEPS
 from mlxsched.render.describe import example, example_spec
-from mlxsched.render.ticks import number
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.defaults import FAMILIES, for_run, has_own_warmup
 from mlxsched.schedules.registry import alias_names, entry, names
 from mlxsched.schedules.serialization import parse
-from mlxsched.text import did_you_mean
+from mlxsched.text import counted, did_you_mean, number
 
 if TYPE_CHECKING:
     from mlxsched.config.schema import RunConfig
@@ -40,7 +38,7 @@ _SPEC = re.compile(r"\s*[\w.]+\s*\(")
 
 @dataclass(frozen=True)
 class Shape:
-    """What the command line says of a schedule; None is "not said"."""
+    """What the flags say about a schedule; None if a flag was not given."""
 
     peak: float | None = None
     steps: int | None = None
@@ -50,7 +48,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Planned:
-    """A schedule, how many updates of it are of interest, and what the user should know about that."""
+    """A schedule, the number of updates to draw, and what was assumed."""
 
     name: str
     schedule: Schedule
@@ -87,17 +85,17 @@ def _schedule_names() -> list[str]:
 
 
 def _planned(name: str, schedule: Any, shape: Shape, steps: int | None = None, note: str = "") -> Planned:
-    """How far to draw: what the flag says, else the source, else the schedule itself."""
+    """Draw as far as the flag says, else the source, else the schedule itself."""
     return Planned(name, schedule, shape.steps or steps or schedule.steps or DEFAULT_STEPS, note)
 
 
 def _spec(spec: str | Mapping[str, Any], shape: Shape) -> Any:
-    """A spec that says all stands as it is; from one that leaves arguments out, the flags and defaults fill them in."""
+    """A complete spec is used as it is; arguments that it leaves out come from the flags and defaults."""
     if isinstance(spec, str) and shape.warmup is None and shape.end is None:
         try:
             return parse(spec)
         except ScheduleError:
-            pass  # perhaps an argument is missing; what else is wrong will be said below
+            pass  # perhaps an argument is missing; for_run reports whatever else is wrong
     return for_run(
         spec,
         peak=DEFAULT_PEAK if shape.peak is None else shape.peak,
@@ -108,7 +106,7 @@ def _spec(spec: str | Mapping[str, Any], shape: Shape) -> Any:
 
 
 def _family(name: str, shape: Shape) -> Planned:
-    """A schedule by its name alone; the note says what was assumed."""
+    """A schedule by its name; the note lists what was assumed."""
     peak = DEFAULT_PEAK if shape.peak is None else shape.peak
     own = shape.warmup is None and has_own_warmup(name)
     warmup = (0 if own else DEFAULT_WARMUP) if shape.warmup is None else shape.warmup
@@ -154,28 +152,54 @@ def _yaml(name: str, path: Path, shape: Shape) -> Planned:
 
 
 def _configured(name: str, shape: Shape, *, preset: str | None = None, file: Path | None = None) -> Planned:
-    """What ``mlxsched train`` would take from a preset or a configuration file."""
+    """The schedule that ``mlxsched train`` would use with a preset or a configuration file."""
     from mlxsched.config.load import load_config
+    from mlxsched.planning.schedule import resolve_schedule
 
     said = {"learning_rate": shape.peak, "warmup": shape.warmup, "end_lr": shape.end}
     flags = {key: value for key, value in said.items() if value is not None}
     loaded = load_config(preset=preset, file=file, flags=flags)
-    config = loaded.config
-    updates = _updates(config)
-    if config.lr_schedule is not None:
-        return _planned(name, _from_mlx_lm(config.lr_schedule), shape, updates)
-    known, spec = shape.steps or updates, config.schedule or "linear"
-    steps = known or DEFAULT_STEPS
-    note = "" if known else f"its length depends on the data; drawn over {steps} updates (--steps)"
-    own = loaded.origins.get("warmup") == "default" and has_own_warmup(spec)
-    warmup = 0 if own else config.warmup
-    schedule = for_run(spec, peak=config.learning_rate, steps=steps, warmup=warmup, end=config.end_lr)
-    return _planned(name, schedule, shape, steps, note)
+    updates, assumed = (shape.steps, []) if shape.steps else _length(loaded.config)
+    resolved = resolve_schedule(loaded.config, loaded.origins, updates or DEFAULT_STEPS)
+    schedule = cast(Schedule, resolved.schedule)  # a configuration cannot hold a user's own function
+    known = [*assumed, *(str(finding) for finding in resolved.findings)]
+    return Planned(name, schedule, updates or schedule.steps or DEFAULT_STEPS, "; ".join(known))
 
 
-def _updates(config: RunConfig) -> int | None:
-    """Updates of a configuration that counts in mlx-lm's iterations; unknown where it counts in epochs."""
-    return math.ceil(config.iters / config.grad_accumulation_steps) if config.iters else None
+def _length(config: RunConfig) -> tuple[int | None, list[str]]:
+    """Updates of the run, if they are known without loading a model, and what was assumed."""
+    from mlxsched.planning.length import plan_length
+
+    if config.iters is not None:
+        return plan_length(config, config.batch_size * config.grad_accumulation_steps).updates, []
+    rows = _training_rows(config)
+    if not rows:
+        return None, [f"its length depends on the data; drawn over {DEFAULT_STEPS} updates (--steps)"]
+    updates = plan_length(config, rows).updates
+    return updates, [f"{counted(updates, 'update')} on the {counted(rows, 'row')} of {config.data} (--steps)"]
+
+
+def _training_rows(config: RunConfig) -> int | None:
+    """Training rows of local data, counted without a tokenizer; None if there are none, or not here."""
+    from mlxsched.data.options import DataOptions, Features
+    from mlxsched.data.problems import RowProblem
+    from mlxsched.data.sources.hub import HubSource
+    from mlxsched.data.sources.open import open_source
+
+    features = Features(
+        config.text_feature, config.chat_feature, config.prompt_feature, config.completion_feature
+    )
+    try:
+        source = open_source(
+            config.hf_dataset or config.data, DataOptions(seed=config.seed, features=features)
+        )
+        if isinstance(source, HubSource):  # a picture is no reason to download
+            return None
+        return sum(
+            record.split == "train" and not isinstance(record.data, RowProblem) for record in source.records()
+        )
+    except DataError:
+        return None
 
 
 def _from_mlx_lm(block: Mapping[str, Any]) -> Schedule:

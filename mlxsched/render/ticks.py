@@ -1,26 +1,14 @@
-"""Where an axis gets its numbers, and how they are written, for the renderers that draw their own axes."""
+"""Round numbers for the ticks of an axis, for the renderers that draw their own axes."""
 
 from __future__ import annotations
 
 import math
 
 
-def number(value: float) -> str:
-    """A number as a person writes a learning rate or an update: short, and no rounding one would miss.
-
-    >>> [number(v) for v in (0, 2e-4, 1.5e-5, 0.25, 1000, 12_500, 3_000_000, -2.0)]
-    ['0', '2e-4', '1.5e-5', '0.25', '1000', '12500', '3e6', '-2']
-    """
-    if value == 0 or 1e-2 <= abs(value) < 1e5:
-        return f"{value:.6g}"
-    mantissa, exponent = f"{value:.3e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
-
-
 def linear_ticks(low: float, high: float, about: int, least_gap: float = 0.0) -> list[float]:
     """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) from ``low`` to ``high``, at most ``about`` + 1.
 
-    ``least_gap`` is 1 for things that are counted.
+    ``least_gap`` is 1 for axes that count things.
 
     >>> linear_ticks(0, 2e-4, 4)
     [0.0, 5e-05, 0.0001, 0.00015, 0.0002]

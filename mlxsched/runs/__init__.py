@@ -1,4 +1,4 @@
-"""The run directory: files and JSON, written so that a crash at any moment loses nothing that was promised.
+"""The run directory: its files, and the guarantees that they keep when a process is killed at any moment.
 
 Start at `mlxsched.runs.directory.RunDirectory`.
 """

@@ -1,11 +1,11 @@
-"""Checkpoints: one directory each, there whole or not at all, and checked before it is trusted.
+"""Checkpoints: one directory each, complete or absent, and verified before use.
 
 ::
 
-    checkpoints/000100/    manifest.json, and whatever the writer put there
+    checkpoints/000100/    manifest.json, and the files that the writer put there
 
-The manifest holds the size and the SHA-256 of every file. A checkpoint that doesn't match its manifest is passed
-over, and the one before it is used.
+The manifest holds the size and the SHA-256 of every file. A checkpoint that does not match its manifest is skipped, and
+the one before it is used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,14 @@ from mlxsched.runs import atomic
 from mlxsched.runs.json_file import open_plain_file, read_object, reading_errors
 
 MANIFEST = "manifest.json"
+_USUAL_FILES = ("adapters.safetensors", "optimizer.safetensors", "state.json")
 _NAME = re.compile(r"[0-9]{6,12}")
 _REPLACED = re.compile(re.escape(atomic.TEMPORARY_PREFIX) + r"replaced-([0-9]{6,12})")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was found whole: the number of updates it holds, where it is, and what was noted of it."""
+    """A verified checkpoint: the number of updates made, its directory, and the `info` that was stored with it."""
 
     update: int
     path: Path
@@ -37,24 +38,26 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints below `directory`, which is made with the first one.
+    """The checkpoints below `directory`, which is created with the first one.
 
-    Reading never changes anything. Writing, pruning and `recover` are for the holder of the run's lock.
+    Reading changes nothing. Only the holder of the run's lock may write, prune and `recover`.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = Path(directory)
 
     def path(self, update: int) -> Path:
-        """Where the checkpoint of `update` is or would be: ``checkpoints/000100``."""
+        """The directory of the checkpoint of `update`, which may not exist: ``checkpoints/000100``."""
         return self.directory / f"{update:06d}"
 
     def updates(self) -> list[int]:
-        """The updates that have a checkpoint directory, in order; what is in them is not looked at."""
+        """The updates that have a checkpoint directory, in order; their content is not verified."""
         try:
             entries = list(os.scandir(self.directory))
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise UserError(f"Cannot read {self.directory}: {error.strerror}.") from error
         plain = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         names = [name for name in plain if _NAME.fullmatch(name)]
         return sorted(int(name) for name in names if self.path(int(name)).name == name)
@@ -64,8 +67,9 @@ class Checkpoints:
     ) -> Path:
         """Write the checkpoint of `update` (the number of updates made) and return its directory.
 
-        `fill` writes plain files into the directory that it gets; `info` is kept in the manifest. One of the same
-        update is replaced, and never lost on the way. Raises `StorageError`; the other checkpoints stay.
+        `fill` writes plain files into the directory that it receives; `info` is stored in the manifest. A checkpoint of
+        the same update is replaced, and at no moment are both missing. Raises `StorageError`; the other checkpoints
+        are unchanged.
         """
 
         def fill_and_list(directory: Path) -> None:
@@ -80,9 +84,9 @@ class Checkpoints:
         return self._replace(final, fill_and_list)
 
     def load(self, update: int) -> Checkpoint:
-        """The checkpoint of `update`, after all its files have been checked.
+        """The checkpoint of `update`, after all its files have been verified.
 
-        Raises `RunError` saying what is wrong with it.
+        Raises `RunError` that says what is wrong with it.
         """
         path = self.path(update)
         try:
@@ -91,26 +95,26 @@ class Checkpoints:
             raise RunError(str(error)) from error
 
     def latest_good(self, note: Callable[[str], None] = lambda text: None) -> Checkpoint | None:
-        """The last checkpoint that is whole, or None; `note` is told of each one that is passed over."""
+        """The last checkpoint that is intact, or None; `note` receives a message for each one that is skipped."""
         for update in reversed(self.updates()):
             try:
                 return self.load(update)
             except RunError as error:
-                note(f"Passed over checkpoint {update}: {error}")
+                note(f"Skipped checkpoint {update}: {error}")
         return None
 
-    def prune(self, keep_last: int, keep: int | None = None) -> list[int]:
-        """Remove all but the last `keep_last` (at least 1) and that of the update `keep`; returns the removed."""
+    def prune(self, keep_last: int) -> list[int]:
+        """Remove all but the last `keep_last` (at least 1); returns the updates that were removed."""
         if keep_last < 1:
             raise ValueError(f"keep_last must be at least 1; got {keep_last}")
-        return self._remove(update for update in self.updates()[:-keep_last] if update != keep)
+        return self._remove(self.updates()[:-keep_last])
 
     def remove_after(self, update: int) -> list[int]:
-        """Remove those beyond `update`, the last one first; returns the removed."""
+        """Remove those after `update`, the last one first; returns the updates that were removed."""
         return self._remove(later for later in reversed(self.updates()) if later > update)
 
     def recover(self) -> None:
-        """Clean up after an interrupted write: put a checkpoint back that was being replaced, drop the rest."""
+        """Clean up after an interrupted write: restore a checkpoint that was being replaced, remove temporaries."""
         with suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(self.directory):
                 match = _REPLACED.fullmatch(entry.name)
@@ -119,26 +123,40 @@ class Checkpoints:
         atomic.remove_temporaries(self.directory)
 
     def _replace(self, final: Path, fill: Callable[[Path], None]) -> Path:
-        """The new one is complete before the old one is moved, and `recover` knows where the old one is."""
+        """Complete the new one before the old one is moved; `recover` finds the old one by its name."""
         old = self.directory / f"{atomic.TEMPORARY_PREFIX}replaced-{final.name}"
         new = self.directory / f"{atomic.TEMPORARY_PREFIX}new-{final.name}"
         with atomic.storage_errors(final):
             for stale in (old, new):
                 if stale.exists():
-                    atomic.remove_directory(stale)
+                    _remove_directory(stale)
             atomic.new_directory(new, fill)
             os.rename(final, old)
             os.rename(new, final)
             atomic.sync_directory(self.directory)
-        atomic.remove_directory(old)
+        _remove_directory(old)
         return final
 
-    def _remove(self, updates: Iterator[int]) -> list[int]:
+    def _remove(self, updates: Iterable[int]) -> list[int]:
         removed = []
         for update in updates:
-            atomic.remove_directory(self.path(update))
+            _remove_directory(self.path(update))
             removed.append(update)
         return removed
+
+
+def _remove_directory(path: Path) -> None:
+    """Remove the files that we wrote; ``kept-000100`` holds what a user added."""
+    atomic.remove_files(path, _our_names(path), leftovers=f"kept-{path.name.rpartition('-')[2]}")
+
+
+def _our_names(path: Path) -> set[str]:
+    """The files of the manifest; those that checkpoints have today when the manifest is damaged."""
+    try:
+        files = read_object(path / MANIFEST).get("files")
+    except UserError:
+        files = None
+    return {MANIFEST, *(files if isinstance(files, dict) else _USUAL_FILES)}
 
 
 def _manifest(directory: Path, update: int, info: Mapping[str, object]) -> dict[str, object]:
@@ -166,11 +184,19 @@ def _checked(path: Path, update: int) -> Checkpoint:
 
 
 def _compare(path: Path, promised: object) -> None:
-    """Every file of the manifest must be there, unchanged. Others (a ``.DS_Store``) are nothing to us."""
+    """Raise `RunError` unless every file of the manifest is there, unchanged.
+
+    Other plain files (a ``.DS_Store``) are ignored. Links and pipes are refused whether they are listed or not: a reader
+    would follow the first and wait for the second.
+    """
     if not isinstance(promised, dict) or not promised:
         raise RunError(f"{path / MANIFEST} lists no files.")
     for name, written in promised.items():
         if os.path.basename(name) != name or name in (".", ".."):
             raise RunError(f"{path / MANIFEST} names a file outside its directory: {name!r}.")
         if _measured(path / name) != written:
-            raise RunError(f"{path} is damaged: {name!r} is not as it was written.")
+            raise RunError(f"{path} is damaged: {name!r} differs from what was written.")
+    with reading_errors(path):
+        for entry in os.scandir(path):
+            if not entry.is_file(follow_symlinks=False) and not entry.is_dir(follow_symlinks=False):
+                raise RunError(f"{entry.path} is not a regular file. Remove it.")

@@ -1,17 +1,17 @@
-"""A run's directory: the one place that knows which file is where.
+"""A run's directory: the one module that knows which file is where.
 
 ::
 
-    run.json              what the run is and how it stands (`RunInfo`)
+    run.json              what the run is, and its status (`RunInfo`)
     metrics.jsonl         one record a line
     checkpoints/000100/   a checkpoint after 100 updates
-    adapters/             the adapter to use, in mlx-lm's format: the best by validation loss, or the last where
-                          there is no validation set; complete at any moment
-    adapters_final/       the last adapter, when that isn't the best
+    adapters/             the adapter to use, in mlx-lm's format: the best by validation loss, or the last one
+                          without a validation set; complete at any moment
+    adapters_final/       the last adapter, when it is not the best
     .lock                 held while a process works here
 
-A directory from a stranger is only data: names are fixed or built from numbers, links are refused, sizes are
-limited, and no place outside that it names is written to.
+A directory may come from a stranger: names are fixed or made from numbers, links are refused, sizes are limited, and
+nothing outside is written because a file in it says so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,10 +28,10 @@ from mlxsched.errors import UsageError, UserError
 from mlxsched.runs import atomic
 from mlxsched.runs.checkpoints import Checkpoint, Checkpoints
 from mlxsched.runs.info import RunInfo, read_info, to_json, without_permissions
+from mlxsched.runs.json_file import reading_errors
 from mlxsched.runs.lock import LOCK_NAME, RunLock
 from mlxsched.runs.metrics import MetricsWriter, Record, read_metrics
 
-DEFAULT_ROOT = Path("runs")
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 _ADAPTERS = ("adapters", "adapters_final")
@@ -40,7 +39,7 @@ _OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, "checkpoints", *_ADAPTERS)
 
 
 class RunDirectory:
-    """A run on the disk; made by `create` or `open`. Reading needs no lock, whatever writes needs `lock`."""
+    """A run on the disk, from `create` or `open`. Reading needs no lock; every method that writes needs `lock`."""
 
     def __init__(self, path: Path, info: RunInfo) -> None:
         self.path = Path(path)
@@ -59,10 +58,10 @@ class RunDirectory:
         versions: Mapping[str, object],
         **more: object,
     ) -> RunDirectory:
-        """Make the directory `path`, with a ``run.json`` in it; `more` are other fields of `RunInfo`.
+        """Create the directory `path` with a ``run.json``; `more` are other fields of `RunInfo`.
 
-        Raises `UsageError` when there is something under that name (an empty directory is fine), and
-        `StorageError` when the disk refuses.
+        Raises `UsageError` when `path` exists and is not an empty directory, and `StorageError` when it cannot be
+        written.
         """
         path = Path(path)
         info = RunInfo(
@@ -84,20 +83,21 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """The run in `path`. Raises `UserError` when there is none, or when what is there can't be trusted."""
+        """The run in `path`. Raises `UserError` when there is none, or when its files cannot be trusted."""
         path = Path(path)
-        if not path.is_dir():
-            raise UsageError(
-                f"There is no run in {path}: no such directory. `ls {path.parent}` shows what there is."
-            )
-        if not os.path.lexists(path / RUN_FILE):
-            raise UsageError(f"There is no run in {path}: it has no {RUN_FILE}.")
-        _refuse_links(path)
+        with reading_errors(path):
+            if not os.path.isdir(path):
+                raise UsageError(
+                    f"There is no run in {path}: no such directory. `ls {path.parent}` lists what is there."
+                )
+            if RUN_FILE not in os.listdir(path):
+                raise UsageError(f"There is no run in {path}: it has no {RUN_FILE}.")
+            _refuse_links(path)
         return cls(path, read_info(path / RUN_FILE))
 
     @property
     def name(self) -> str:
-        """The name of the run: the last part of its path."""
+        """The name of the run, which is the last part of its path."""
         return self.path.resolve().name
 
     @property
@@ -112,20 +112,20 @@ class RunDirectory:
 
     @property
     def metrics(self) -> MetricsWriter:
-        """The writer of ``metrics.jsonl``, opened at the first use; for the holder of the lock."""
+        """The writer of ``metrics.jsonl``, opened when it is first used; only for the holder of the lock."""
         if self._metrics is None:
             self._metrics = MetricsWriter(self.path / METRICS_FILE)
         return self._metrics
 
     def read_metrics(self) -> list[Record]:
-        """The records so far; also while another process is writing them."""
+        """The records so far, also while another process writes them."""
         return read_metrics(self.path / METRICS_FILE)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process. Raises `UsageError` when another one has it.
+        """Hold the run for this process. Raises `UsageError` when another process holds it.
 
-        What an interrupted write left behind is cleaned up, and `info` is read again.
+        The remains of interrupted writes are removed, and `info` is read again.
         """
         with RunLock(self.path):
             atomic.remove_temporaries(self.path)
@@ -144,18 +144,18 @@ class RunDirectory:
     def write_checkpoint(
         self, update: int, fill: Callable[[Path], None], *, info: Mapping[str, object] | None = None
     ) -> Path:
-        """A checkpoint that remembers how long ``metrics.jsonl`` was, so that `rewind` can go back to it.
+        """Write a checkpoint that records the length of ``metrics.jsonl``, so that `rewind` can go back to it.
 
-        The metrics are flushed first: a checkpoint never knows of a record that a power cut takes away.
+        The metrics are flushed first: a checkpoint never counts a record that a power cut could still lose.
         """
         self.metrics.sync()
         noted = {**(info or {}), "metrics_position": self.metrics.position}
         return self.checkpoints.write(update, fill, info=noted)
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
-        """Go back to `checkpoint` (None is the start): later checkpoints and later metrics are removed.
+        """Go back to `checkpoint` (None: the start) by removing later checkpoints and later metrics.
 
-        In that order, so that a kill in between leaves every checkpoint with the metrics that it counts on.
+        In that order, so that a kill in between leaves every checkpoint with the metrics that it needs.
         """
         self.checkpoints.remove_after(-1 if checkpoint is None else checkpoint.update)
         if checkpoint is None:
@@ -165,11 +165,11 @@ class RunDirectory:
         self.metrics.rewind(position if isinstance(position, int) else -1, checkpoint.update)
 
     def write_adapter(self, fill: Callable[[Path], None], *, final: bool = False) -> Path:
-        """Put what `fill` writes into ``adapters/`` (or ``adapters_final/``), which stays usable meanwhile."""
+        """Replace the files that `fill` writes in ``adapters/`` (or ``adapters_final/``), which stays usable meanwhile."""
         return atomic.replace_directory(self.final_adapters if final else self.adapters, fill)
 
     def close(self) -> None:
-        """Close the metrics; they open again when they are used."""
+        """Close the metrics; they are opened again when they are used."""
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
@@ -180,26 +180,13 @@ def is_run(path: Path) -> bool:
     return os.path.lexists(Path(path) / RUN_FILE)
 
 
-def next_run_name(base: Path, hint: str) -> Path:
-    """The next free directory of the kind ``base/hint-001``; `hint` is made fit for a file name.
-
-    >>> next_run_name(Path("no-such-directory"), "Laptop (small)")
-    PosixPath('no-such-directory/laptop-small-001')
-    """
-    stem = re.sub(r"[^a-z0-9]+", "-", hint.lower()).strip("-")[:60] or "run"
-    pattern = re.compile(re.escape(stem) + r"-([0-9]+)")
-    names = os.listdir(base) if Path(base).is_dir() else []
-    taken = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
-    return Path(base) / f"{stem}-{max(taken, default=0) + 1:03d}"
-
-
 def free_space_check(path: Path, needed: int) -> None:
-    """Raise `StorageError` when the disk that holds `path` has less than `needed` bytes free.
+    """Raise `StorageError` when the disk that will hold `path` has less than `needed` bytes free.
 
-    `path` need not exist yet; the nearest directory above it that does is asked.
+    `path` need not exist yet: the nearest existing directory above it decides.
     """
     place = Path(path).absolute()
-    while not place.is_dir():
+    while not os.path.isdir(place):
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -211,15 +198,15 @@ def free_space_check(path: Path, needed: int) -> None:
 
 
 def _refuse_links(run: Path) -> None:
-    """Nothing of ours is a link; what is in checkpoints is looked at when one is loaded."""
+    """Refuse a link in place of one of our files; those in checkpoints are checked when one is loaded."""
     ours = [run / name for name in _OURS]
     inside = [path for name in _ADAPTERS if (run / name).is_dir() for path in (run / name).iterdir()]
     for path in [*ours, *inside]:
         if path.is_symlink():
-            raise UserError(f"{path} is a symbolic link, which a run directory does not have. Remove it.")
+            raise UserError(f"{path} is a symbolic link, which is not allowed in a run directory. Remove it.")
 
 
 def _taken(path: Path) -> str:
     if is_run(path):
-        return f"There is a run in {path} already. Go on with it: `mlxsched resume {path}`; or choose another name."
+        return f"There is a run in {path} already. Continue it: `mlxsched resume {path}`; or choose another name."
     return f"{path} exists and is not an empty directory. Choose another --run-dir."

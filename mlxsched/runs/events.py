@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
+from mlxsched.runs.json_file import shortened
+
 Record = dict[str, object]
 """One line of ``metrics.jsonl``."""
 
@@ -168,7 +170,7 @@ def event_from_record(record: Mapping[str, object]) -> Recorded:
     """
     cls = RECORDED.get(str(record.get("kind")))
     if cls is None:
-        raise ValueError(f"'kind' must be one of {', '.join(KINDS)}; got {_shown(record.get('kind'))}")
+        raise ValueError(f"'kind' must be one of {', '.join(KINDS)}; got {shortened(record.get('kind'))}")
     values = {name: _typed(name, record[name], of) for name, of in field_types(cls).items() if name in record}
     try:
         return cls(**values)  # type: ignore[arg-type]  # the values were checked just above
@@ -191,7 +193,7 @@ def _typed(name: str, value: object, of: type) -> object:
     if name == "update":
         return update_of(value)
     if not isinstance(value, of) or (of is int and isinstance(value, bool)):
-        raise ValueError(f"{name!r} must be a {_NAMES[of]}; got {_shown(value)}")
+        raise ValueError(f"{name!r} must be a {_NAMES[of]}; got {shortened(value)}")
     return value
 
 
@@ -199,7 +201,7 @@ def _number(name: str, value: object) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{name!r} must be a number; got {_shown(value)}")
+        raise ValueError(f"{name!r} must be a number; got {shortened(value)}")
     try:
         return float(value)
     except OverflowError:  # JSON has integers of any size
@@ -209,16 +211,10 @@ def _number(name: str, value: object) -> float:
 def update_of(value: object) -> int:
     """`value` as the number of an update; raises `ValueError` when it is none."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST_UPDATES:
-        raise ValueError(f"'update' must be a whole number from 0 to {MOST_UPDATES:,}; got {_shown(value)}")
+        raise ValueError(
+            f"'update' must be a whole number from 0 to {MOST_UPDATES:,}; got {shortened(value)}"
+        )
     return value
-
-
-def _shown(value: object) -> str:
-    """A short form of a value that may be a stranger's; ``repr`` of a huge integer raises."""
-    if isinstance(value, int) and abs(value) > MOST_UPDATES:
-        return "a number of more than 12 digits"
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 _NAMES = {int: "whole number", bool: "true or false", str: "text"}

@@ -1,4 +1,4 @@
-"""``run.json``: what a run is, and how it stands, as typed values read with suspicion."""
+"""``run.json``: what a run is and its status, as typed values that are checked when they are read."""
 
 from __future__ import annotations
 
@@ -12,21 +12,30 @@ from mlxsched.errors import UserError
 from mlxsched.runs.json_file import read_object
 
 STATUSES = ("running", "finished", "stopped", "failed")
-PERMISSIONS = (
-    "trust_remote_code",
-    "adapter_path",
-)  # to run code, to write elsewhere: the command line gives them
+PERMISSIONS = ("trust_remote_code", "adapter_path")
+"""Permission to run a model's code and to write elsewhere: only the command line gives them, never a file."""
 
 
 @dataclass(frozen=True)
 class RunInfo:
     """The contents of ``run.json``.
 
-    ``config`` and ``origins`` (the origin of each value) are those of the first start; ``plan`` and ``versions``
-    too. ``data`` and ``model`` hold what a resume must find unchanged (fingerprints). ``update`` is the number of
-    updates made when the file was written, ``best`` the evaluation of the best adapter, ``results`` what was
-    measured before and after the training, ``short_cuts`` what the last start did instead of the plain path, for
-    training and for validation rows, ``message`` why a run stopped or failed. Times are UTC, ISO 8601.
+    Attributes:
+        status: one of `STATUSES`.
+        config: the run's config at its first start.
+        origins: where each value of `config` came from.
+        plan: the plan at the first start.
+        versions: of the packages that decide what is computed.
+        data: the fingerprint of the data, which a resume must find unchanged.
+        model: the fingerprint of the model, likewise.
+        paths: where the local files of `config` were (see `mlxsched.runs.store.local_paths`).
+        best: update and loss of the best evaluation.
+        results: what was measured before and after the training.
+        short_cuts: the optimizations that the last start used, for training and for validation rows.
+        update: how many updates had been made when the file was written.
+        message: why the run stopped or failed.
+        created: time of the first start; times are UTC, ISO 8601.
+        updated: when the file was written.
     """
 
     status: str = "running"
@@ -36,6 +45,7 @@ class RunInfo:
     versions: Mapping[str, object] = field(default_factory=dict)
     data: Mapping[str, object] = field(default_factory=dict)
     model: Mapping[str, object] = field(default_factory=dict)
+    paths: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     best: Mapping[str, object] | None = None
     results: Mapping[str, object] = field(default_factory=dict)
     short_cuts: Mapping[str, object] = field(default_factory=dict)
@@ -48,8 +58,8 @@ class RunInfo:
 def read_info(path: Path) -> RunInfo:
     """The run information in the file `path`.
 
-    Unknown keys are ignored, a permission in ``config`` (`PERMISSIONS`) is left out. Raises `UserError`
-    with the file, the key and the fix for a value of the wrong kind.
+    Unknown keys are ignored, and so is a permission in ``config`` (`PERMISSIONS`). Raises `UserError` with the file, the
+    key and the fix for a value of the wrong type.
     """
     raw = read_object(path)
     known = {key: raw[key] for key in _KINDS if key in raw}
@@ -58,16 +68,22 @@ def read_info(path: Path) -> RunInfo:
             raise UserError(
                 f"{path}: {key!r} must be {_NAMES[_KINDS[key]]}; got {type(value).__name__}. {_FIX}"
             )
-    info = RunInfo(**known)  # type: ignore[arg-type]  # the loop above is the proof
+    info = RunInfo(**known)  # type: ignore[arg-type]  # the loop above checked the types
     if info.status not in STATUSES or info.update < 0:
         raise UserError(
             f"{path}: {info.status!r} after {info.update} updates is not a state of a run. {_FIX}"
         )
+    if not all(_is_place(place) for place in info.paths.values()):
+        raise UserError(f"{path}: 'paths' must hold objects with 'path' and 'from_run'. {_FIX}")
     return dataclasses.replace(info, config=without_permissions(info.config))
 
 
+def _is_place(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("path", "from_run"))
+
+
 def to_json(info: RunInfo) -> dict[str, object]:
-    """The form in which `info` is written: dated, and without permissions."""
+    """`info` as it is written: with the time, and without permissions."""
     record: dict[str, object] = {"format": 1}
     record.update({item.name: getattr(info, item.name) for item in fields(info)})
     record["config"] = without_permissions(info.config)
@@ -77,12 +93,12 @@ def to_json(info: RunInfo) -> dict[str, object]:
 
 
 def without_permissions(config: Mapping[str, object]) -> dict[str, object]:
-    """`config` without what a file can't allow."""
+    """`config` without the values that a file must not give."""
     return {key: value for key, value in config.items() if key not in PERMISSIONS}
 
 
 def now() -> str:
-    """The time, as it is written in ``run.json``."""
+    """The current time, as it is written in ``run.json``."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -95,6 +111,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "versions": dict,
     "data": dict,
     "model": dict,
+    "paths": dict,
     "best": (dict, type(None)),
     "results": dict,
     "short_cuts": dict,

@@ -1,4 +1,4 @@
-"""Reading JSON that may have been written by a stranger, a crash or an editor."""
+"""Reading JSON that may have been written by a stranger, damaged by a crash, or edited by hand."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlxsched.errors import UserError
@@ -25,32 +26,86 @@ def reading_errors(path: Path) -> Iterator[None]:
 
 
 def open_plain_file(path: Path) -> int:
-    """Open a regular file for reading; a link, a pipe or a device is refused, so nothing outside is read."""
+    """Open a regular file for reading. A link, a pipe or a device is refused: it could lead elsewhere or never end."""
     with reading_errors(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(f"{path} is not a regular file: remove it.")
+        raise UserError(f"{path} is not a regular file. Remove it.")
     return descriptor
 
 
 def read_object(path: Path, *, largest: int = LARGEST) -> dict[str, object]:
     """The JSON object in the file `path`.
 
-    Raises `UserError` for a file that cannot be read, isn't a regular file, is larger than `largest` bytes, isn't
-    UTF-8, isn't JSON (with line and column), is nested too deep, or holds something else than an object.
+    Raises `UserError` for a file that cannot be read, is not a regular file, has more than `largest` bytes, is not
+    UTF-8 or not JSON (with line and column), is nested too deeply, or holds anything but an object.
     """
     with open(open_plain_file(path), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > largest:
             raise UserError(
-                f"{path} has {size:,} bytes; at most {largest:,} are read. It is not ours, or damaged."
+                f"{path} has {size:,} bytes; at most {largest:,} are read. It is damaged, or not from mlxsched."
             )
         content = file.read()
     value = _parse(path, content)
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object; got {type(value).__name__}.")
     return value
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a value of a JSON object must be: its type, its range, and whether it may be null."""
+
+    of: type
+    low: float = -math.inf
+    high: float = math.inf
+    null: bool = False
+
+    def holds(self, value: object) -> bool:
+        """Whether `value` fits. A whole number is a number too; true and false are neither."""
+        if value is None:
+            return self.null
+        kinds = (int, float) if self.of is float else (self.of,)
+        if (isinstance(value, bool) and self.of is not bool) or not isinstance(value, kinds):
+            return False
+        return not isinstance(value, int | float) or self.low <= value <= self.high  # NaN fails
+
+    def __str__(self) -> str:
+        name = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(self.of)
+        limits = f" from {self.low:g}" if math.isfinite(self.low) else ""
+        limits += f" to {self.high:g}" if math.isfinite(self.high) else ""
+        return f"{name or 'an object'}{limits}{' or null' if self.null else ''}"
+
+
+def validated(raw: Mapping[str, object], fields: Mapping[str, Expected], where: Path) -> dict[str, object]:
+    """The values of `raw` that `fields` names; other keys are dropped, missing ones stay missing.
+
+    Raises `UserError` with the file `where`, the key and what was expected.
+
+    >>> validated({"update": 3, "more": 1}, {"update": Expected(int, 0, 1e12)}, Path("state.json"))
+    {'update': 3}
+    >>> validated({"update": -1}, {"update": Expected(int, 0, 1e12)}, Path("state.json"))
+    Traceback (most recent call last):
+    mlxsched.errors.UserError: state.json: 'update' must be a whole number from 0 to 1e+12; got -1.
+    """
+    for key, expected in fields.items():
+        if key in raw and not expected.holds(raw[key]):
+            raise UserError(f"{where}: {key!r} must be {expected}; got {shortened(raw[key])}.")
+    return {key: raw[key] for key in fields if key in raw}
+
+
+def shortened(value: object) -> str:
+    """A short form of a foreign value for a message; ``repr`` of an integer of 5,000 digits would raise.
+
+    >>> shortened(10**5000), shortened("x" * 100)
+    ('a number of very many digits', "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...")
+    """
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of very many digits"
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def finite(value: object) -> object:
@@ -73,5 +128,5 @@ def _parse(path: Path, content: bytes) -> object:
         return json.loads(content.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}:{error.colno} is not JSON: {error.msg}.") from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, an endless integer, nesting without end
-        raise UserError(f"{path} is not JSON that mlxsched reads: {error}.") from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, an integer of too many digits, endless nesting
+        raise UserError(f"{path} cannot be read as JSON: {error}.") from error

@@ -1,4 +1,4 @@
-"""One process at a time in a run directory, by an advisory lock that dies with its owner."""
+"""One process at a time in a run directory, by an advisory lock that is released when its owner ends."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LOCK_NAME = ".lock"
 class RunLock:
     """``with RunLock(directory): ...`` holds the lock of a run directory, or raises `UsageError` at once.
 
-    It is ``flock`` on the file ``.lock``: the kernel lets go of it when the process ends, however it ends, so a
-    lock is never left behind. The file itself stays (removing it would let two processes lock two files); its
-    text says who holds it and is worth nothing once the lock is free.
+    The lock is ``flock`` on the file ``.lock``. The kernel releases it when the process ends, however it ends, so no
+    stale lock is left. The file itself stays, since removing it would let two processes lock two different files; its
+    text names the owner and means nothing once the lock is free.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -35,7 +35,7 @@ class RunLock:
         return self._descriptor is not None
 
     def acquire(self) -> None:
-        """Take the lock. Raises `UsageError` when another process (or another `RunLock`) has it."""
+        """Take the lock. Raises `UsageError` when another process, or another `RunLock`, holds it."""
         with storage_errors(self._path):
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -47,7 +47,7 @@ class RunLock:
         _write_owner(descriptor)
 
     def release(self) -> None:
-        """Give the lock back; does nothing when it isn't held."""
+        """Release the lock; does nothing when it is not held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -78,7 +78,7 @@ class RunLock:
 
 
 def _write_owner(descriptor: int) -> None:
-    """Say who we are; on a full disk we go on without, for the lock is what counts."""
+    """Write who holds the lock; a full disk is ignored, since only the lock itself matters."""
     try:
         os.ftruncate(descriptor, 0)
         text = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})

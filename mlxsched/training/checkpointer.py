@@ -66,11 +66,12 @@ class Checkpointer:
         self._run.write_adapter(self._fill(packed), final=final)
 
     def copy_adapter(self, target: Path) -> None:
-        """Write the adapter to use to ``target`` as well."""
+        """Write the adapter to use to ``target`` as well, a folder of the user's: only its two files are replaced."""
         source = adapters.read_tensors(self._run.adapters)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        atomic.replace_directory(
-            target, lambda directory: adapters.save(directory, self._adapter_config, source)
+        atomic.replace_files(
+            target,
+            (adapters.CONFIG, adapters.WEIGHTS),
+            lambda directory: adapters.save(directory, self._adapter_config, source),
         )
 
     def _fill(self, packed: Packed) -> Callable[[Path], None]:

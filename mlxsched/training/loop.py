@@ -360,7 +360,7 @@ def _make_optimizer(session: Session, trainable: dict[str, mx.array]) -> Grouped
     return group_tensors(
         trainable,
         config.optimizer,
-        config.optimizer_config.get(config.optimizer) or {},
+        config.optimizer_arguments,
         bias_correction=config.bias_correction,
         lora_plus_ratio=config.lora_plus_ratio,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,13 @@ from mlxsched.model.trees import n_bytes
 from mlxsched.platform.machine import versions
 from mlxsched.platform.signals import StopRequest
 from mlxsched.runs.atomic import StorageError
-from mlxsched.runs.directory import DEFAULT_ROOT, RunDirectory, free_space_check, next_run_name
+from mlxsched.runs.directory import RunDirectory, free_space_check
 from mlxsched.runs.events import Sink
+from mlxsched.runs.store import local_paths, stored_config
 from mlxsched.training.host import Host, limits
 from mlxsched.training.loop import Trainer
 from mlxsched.training.progress import Progress
 from mlxsched.training.session import Session
-
-
-def run_path(config: RunConfig, preset: str | None) -> Path:
-    """Where the run of a config goes: its ``run_dir``, else ``runs/NAME``, else the next free number."""
-    if config.run_dir:
-        return Path(config.run_dir).expanduser()
-    if config.name:
-        return DEFAULT_ROOT / config.name
-    return next_run_name(DEFAULT_ROOT, preset or "run")
 
 
 def create_run(session: Session, path: Path) -> RunDirectory:
@@ -39,8 +31,14 @@ def create_run(session: Session, path: Path) -> RunDirectory:
         config=session.config.to_dict(),
         origins=dict(session.origins),
         plan=session.plan.to_dict(),
+        paths=local_paths(_read_paths(session.config), path),
         **_identity(session),
     )
+
+
+def _read_paths(config: RunConfig) -> dict[str, object]:
+    values = config.to_dict()
+    return {**values, "data": None} if config.hf_dataset else values
 
 
 def _identity(session: Session) -> dict[str, Any]:
@@ -147,21 +145,22 @@ def _out_of_memory(run: RunDirectory, error: Exception) -> RunError | None:
 
 
 def config_of(
-    run: RunDirectory, *, adapter_path: str | None = None, trust_remote_code: bool = False
+    run: RunDirectory,
+    *,
+    adapter_path: str | None = None,
+    trust_remote_code: bool = False,
+    need: Collection[str] = ("data", "model"),
+    **given: object,
 ) -> RunConfig:
-    """The config that ``run`` was started with.
+    """The config that `run` was started with, with `given` values in place of its own (see `stored_config`).
 
-    What lets a run reach beyond its directory (another place to write to, code of strangers) is never read from a
-    file: it has to be given anew.
+    Permissions to reach beyond the run's directory (another place to write to, a model's code) are never read from a
+    file: they must be given again.
     """
-    values: dict[str, Any] = {
-        **run.info.config,
-        "adapter_path": adapter_path,
-        "trust_remote_code": trust_remote_code,
-    }
+    values: dict[str, Any] = stored_config(run, need=need, **given)
     try:
-        return RunConfig(**values)
+        return RunConfig(**{**values, "adapter_path": adapter_path, "trust_remote_code": trust_remote_code})
     except ValueError as error:
         raise UsageError(
-            f"{run.path}/run.json holds a config that this version can't read: {error}"
+            f"{run.path}/run.json holds a config that this version cannot read: {error}"
         ) from error

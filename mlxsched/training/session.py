@@ -94,7 +94,13 @@ def prepare(
     if dataset.train is None:
         raise DataError(f"{config.data} has no training rows. Add a train.jsonl.")
     lora = config.lora_parameters.model_dump()
-    num_layers = adapters.attach(loaded.model, config.fine_tune_type, config.num_layers, lora, config.seed)
+    attached = adapters.attach(loaded.model, config.fine_tune_type, config.num_layers, lora, config.seed)
+    num_layers = attached.layers
+    if (
+        attached.keys
+    ):  # not all of mlx-lm's default keys work: say so in the run, and to whoever loads the adapter
+        lora_parameters = config.lora_parameters.model_copy(update={"keys": list(attached.keys)})
+        config = config.model_copy(update={"lora_parameters": lora_parameters})
     if config.resume_adapter_file:
         adapters.load_weights(loaded.model, Path(config.resume_adapter_file).expanduser())
     length = plan_length(config, len(dataset.train))
@@ -105,6 +111,7 @@ def prepare(
     notes = [
         *loaded.notes,
         *dataset.notes,
+        *attached.notes,
         *_fewer_layers(config, num_layers),
         *memory.notes(config),
     ]

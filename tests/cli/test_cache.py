@@ -46,7 +46,7 @@ def test_after_a_run_there_are_its_rows_and_its_states(after_a_run, capsys, tmp_
     assert told["directory"] == str(tmp_path / "cache")
     assert main(["cache"]) == 0
     streams = capsys.readouterr()
-    assert streams.out.count("outputs of frozen layers") == 2
+    assert streams.out.count("frozen-prefix activations") == 2
     assert str(tmp_path / "cache") in streams.err
     assert "\x1b" not in streams.out
 

@@ -10,7 +10,7 @@ import click
 import pytest
 
 from mlxsched.cli import main as cli_main
-from mlxsched.cli.main import COMMANDS, main
+from mlxsched.cli.main import COMMANDS, main, module_of
 
 
 def test_help_lists_every_command_with_a_line(capsys):
@@ -23,7 +23,7 @@ def test_help_lists_every_command_with_a_line(capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_exists_and_its_help_has_an_example(name, capsys):
-    module = importlib.import_module(f"mlxsched.cli.{name.replace('-', '_')}")
+    module = importlib.import_module(module_of(name))
     assert isinstance(module.command, click.Command)
     assert main([name, "--help"]) == 0
     assert f"mlxsched {name}" in capsys.readouterr().out.partition("\n")[2]
@@ -33,7 +33,7 @@ def test_no_command_of_the_package_is_missing_from_the_table():
     from pathlib import Path
 
     modules = {
-        path.stem.replace("_", "-")
+        path.stem.rstrip("_").replace("_", "-")
         for path in Path(cli_main.__file__).parent.glob("*.py")
         if "\ncommand = " in (text := path.read_text()) or "\ndef command(" in text
     }

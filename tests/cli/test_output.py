@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from mlxsched.cli.output import note, print_json, safe, table, warn
+import mlxsched.cli
+from mlxsched.cli.output import note, print_json, say, table, warn
+from mlxsched.text import without_controls
 
 
 def test_json_keeps_every_digit_and_has_null_for_what_is_not_finite(capsys):
@@ -25,12 +31,13 @@ def test_json_keeps_every_digit_and_has_null_for_what_is_not_finite(capsys):
         ("\x1b]8;;https://example.com\x1b\\link\x1b]8;;\x1b\\", "link"),
         ("over\rwrite\x08\x00", "overwrite"),
         ("\x9b31m", "31m"),
+        ("lone \ud800", "lone \ufffd"),
         ("tab\tand\nline", "tab\tand\nline"),
         ("naïve 漢字", "naïve 漢字"),
     ],
 )
-def test_safe_strips_what_a_terminal_would_obey(dirty, clean):
-    assert safe(dirty) == clean
+def test_what_a_terminal_would_obey_is_removed(dirty, clean):
+    assert without_controls(dirty) == clean
 
 
 def test_a_table_is_plain_text_off_a_terminal_with_numbers_to_the_right(capsys):
@@ -60,3 +67,39 @@ def test_notes_and_warnings_go_to_stderr(capsys):
     streams = capsys.readouterr()
     assert streams.err == "one\nWarning: two\n"
     assert streams.out == ""
+
+
+CONTROLS = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"]
+DIRTY = st.text(st.sampled_from([*CONTROLS, "a", "[", "]", "m", "\ud800", "é", "\n"]), max_size=30)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(DIRTY)
+def test_no_control_character_gets_through(capfd, text):
+    say(text)
+    note(text)
+    warn(text)
+    table([(text, 1)], header=("a", "b"))
+    print_json({"value": text, text: [text]})
+    streams = capfd.readouterr()
+    assert not set(streams.out + streams.err) & set(CONTROLS)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(DIRTY)
+def test_json_gives_the_text_back(capfd, text):
+    print_json({"value": text})
+    assert json.loads(capfd.readouterr().out) == {"value": text}
+
+
+def test_every_command_prints_through_this_module():
+    """`click.echo` and `print` would let control characters through."""
+    commands = Path(mlxsched.cli.__file__).parent
+    direct = {
+        f"{path.name}:{node.lineno}"
+        for path in commands.glob("*.py")
+        if path.name not in ("output.py",)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.echo", "click.secho", "print")
+    }
+    assert {place.split(":")[0] for place in direct} <= {"main.py"}  # the version number

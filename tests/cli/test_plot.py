@@ -120,6 +120,8 @@ def test_a_picture_file(tmp_path: Path, suffix: str, start: bytes) -> None:
         (["linear", "-o", "lr.bmp"], ".png, .svg or .pdf"),
         (["linear", "--peak", "0", "--log"], "Leave out --log"),
         (["linear", "--steps", "0"], "--steps"),
+        (["linear", "--width", "100000000"], "--width"),
+        (["linear", "--height", "100000000"], "--height"),
         (["linear", "--warmup", "1.5"], "`warmup`"),
         (["linear", "--warmup", "nan"], "`warmup`"),
         (["linear", "--peak", "-1"], "`peak`"),
@@ -144,7 +146,7 @@ def test_an_empty_directory_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_help_says_how_the_kinds_are_told_apart_and_gives_examples() -> None:
     text = plot("--help").stdout
     for word in (
-        "looked at in this order",
+        "looked up in this order",
         "a spec",
         "a preset",
         "a directory",

@@ -29,7 +29,7 @@ def test_a_run_in_use_is_refused_before_anything_is_loaded(run, capsys):
         assert main(["resume", str(run)]) == 2
     err = capsys.readouterr().err
     assert "in use by process" in err
-    assert "Loading" not in err and "Going on" not in err
+    assert "Loading" not in err and "Resuming" not in err
 
 
 LONG = ["--iters", "5000", "--val-batches", "1", "--no-test", "--plain", "--steps-per-report", "1"]

@@ -76,7 +76,7 @@ def test_the_end_shows_before_and_after_and_what_to_do_next(capsys):
 def test_a_second_training_into_the_same_directory_is_refused(capsys):
     assert main(["train", *SHORT, "--run-dir", "runs/a"]) == 0
     assert main(["train", *SHORT, "--run-dir", "runs/a"]) == 2
-    assert "mlxsched resume runs/a" in capsys.readouterr().err
+    assert "mlxsched eval runs/a" in capsys.readouterr().err
 
 
 def test_plan_counts_updates_as_mlx_lm_users_expect(capsys):

@@ -51,7 +51,7 @@ def build():
         if bits:
             nn.quantize(model, 32, bits)
         adapters.attach(model, "lora", layers, {"rank": 4, "scale": 20.0, "dropout": dropout}, seed=1)
-        stir(model)
+        add_noise(model)
         model.train()
         mx.eval(model.parameters())
         return model
@@ -59,10 +59,16 @@ def build():
     return make
 
 
-def stir(model):
+def add_noise(model):
     """Random values added to what is trained: LoRA's B starts at zero, which would hide errors."""
     mx.random.seed(2)
     model.update(tree_map(lambda p: p + 0.05 * mx.random.normal(p.shape), model.trainable_parameters()))
+
+
+@pytest.fixture
+def stir():
+    """Add random values to what is trained."""
+    return add_noise
 
 
 @pytest.fixture

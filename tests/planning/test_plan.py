@@ -21,7 +21,7 @@ def planned(rows=100, valid_rows=20, findings=(), **flags):
 
 def test_a_plan_in_json_has_findings_beside_notes_and_warnings():
     note = Finding("memory", "note", "micro-batches of 512 tokens")
-    record = json.loads(json.dumps(planned(findings=[note], batch_size=128, iters=3).to_dict()))
+    record = json.loads(json.dumps(planned(findings=[note], batch_size=128, iters=3, warmup=0).to_dict()))
     assert record["notes"] == ["micro-batches of 512 tokens"]
     assert [finding["code"] for finding in record["findings"]] == ["memory", "few_rows"]
     assert record["warnings"] == [record["findings"][1]["evidence"] + ". " + record["findings"][1]["fix"]]
@@ -41,4 +41,4 @@ def test_only_the_evaluated_rows_count_for_the_interval():
 
 
 def test_a_tracker_is_not_sent_anything_and_the_plan_says_so():
-    assert [finding.code for finding in planned(report_to="wandb").findings] == ["tracker"]
+    assert [finding.code for finding in planned(report_to="wandb", warmup=0).findings] == ["tracker"]

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from mlxsched.config import load_config
+from mlxsched.config import list_presets, load_config
 from mlxsched.errors import ConfigError
 from mlxsched.planning.schedule import highest_rate, resolve_schedule
 from mlxsched.schedules import warmup_cosine, warmup_linear
@@ -64,7 +64,7 @@ def test_an_end_above_the_peak_is_warned_of():
 def test_a_preset_s_warmup_is_cut_to_a_tenth_of_the_run(updates, warmup):
     made = resolved(updates, preset="lora")
     assert (made.warmup, made.schedule.warmup) == (warmup, warmup)
-    assert [finding.code for finding in made.findings] == ["warmup_shortened"] * (warmup < 100)
+    assert ("warmup_shortened" in [finding.code for finding in made.findings]) == (warmup < 100)
 
 
 def test_a_warmup_of_the_user_s_own_must_fit():
@@ -118,3 +118,41 @@ def test_a_schedule_that_never_leaves_zero_is_warned_of():
 
 def test_a_schedule_made_for_the_run_is_not_warned_of():
     assert resolved(40, given=warmup_linear(1e-3, 40)).findings == ()
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3])
+@pytest.mark.parametrize("preset", [preset.name for preset in list_presets()])
+def test_every_preset_survives_a_short_run(preset, updates):
+    made = resolved(updates, preset=preset)
+    assert made.warmup < updates
+    assert made.peak > 0 and made.schedule(updates - 1) > 0
+
+
+def test_a_first_update_at_rate_0_is_pointed_out_in_a_short_run():
+    made = resolved(50, warmup=4, learning_rate=1e-3)
+    (finding,) = made.findings
+    assert (finding.code, finding.severity) == ("first_update_wasted", "note")
+    assert "2% of the run" in finding.evidence and finding.fix.endswith("--warmup-init 0.0002")
+    assert codes(updates=50, warmup=4, learning_rate=1e-3, warmup_init=2e-4) == []
+    assert codes(updates=100, warmup=4) == []
+
+
+def test_the_fix_for_mlx_lms_block_is_in_the_block():
+    block = {"name": "cosine_decay", "warmup": 4, "arguments": [1e-4, 45, 1e-6]}
+    (finding,) = resolved(50, lr_schedule=block).findings
+    assert finding.fix.endswith("warmup_init in lr_schedule: 2e-05")
+    assert resolved(50, lr_schedule={**block, "warmup_init": 1e-7}).findings == ()
+
+
+@pytest.mark.parametrize(
+    "name", ["linear", "cosine", "constant", "wsd", "one_cycle", "rex", "plateau", "knee"]
+)
+def test_warmup_init_changes_the_warmup_and_nothing_after_it(name):
+    plain = resolved(100, schedule=name, warmup=10, learning_rate=1e-3).schedule
+    lifted = resolved(100, schedule=name, warmup=10, learning_rate=1e-3, warmup_init=1e-4).schedule
+    assert [lifted(step) for step in range(10, 130)] == [plain(step) for step in range(10, 130)]
+    assert [lifted(step) for step in range(10)] == pytest.approx([1e-4 + 9e-5 * step for step in range(10)])
+
+
+def test_warmup_init_without_a_warmup_has_no_effect_and_that_is_said():
+    assert codes(warmup=0, warmup_init=1e-4) == ["without_effect"]

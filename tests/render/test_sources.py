@@ -75,9 +75,35 @@ def test_a_preset_is_what_training_with_it_would_do() -> None:
     assert planned("laptop", peak=0.5, steps=500).schedule(100) > config.learning_rate
 
 
-def test_a_preset_without_a_length_says_so() -> None:
-    assert "--steps" in planned("laptop").note
-    assert planned("laptop", steps=300).note == ""
+@pytest.mark.parametrize("iters", [400, 100, 3])
+def test_a_preset_is_drawn_as_it_would_be_trained(tmp_path: Path, iters: int) -> None:
+    # plot used to draw a warmup of 100 updates where the run had 40, and to fail for a run of 100 updates.
+    from mlxsched.config.load import load_config
+    from mlxsched.planning.schedule import resolve_schedule
+
+    path = tmp_path / "run.yaml"
+    path.write_text(f"preset: lora\niters: {iters}\n")
+    loaded = load_config(file=path)
+    expected = resolve_schedule(loaded.config, loaded.origins, iters)
+    source = planned(str(path))
+    assert (source.schedule, source.steps) == (expected.schedule, iters)
+    assert f"warmup shortened from 100 to {max(iters // 10, 1)}" in source.note
+
+
+def test_the_length_comes_from_the_rows_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"text": "a"}\n' * 100)
+    path = tmp_path / "run.yaml"
+    path.write_text(f"data: {tmp_path}\nepochs: 2\nbatch_size: 8\n")
+    source = planned(str(path))
+    assert source.steps == source.schedule.steps == 26
+    assert source.note.startswith("26 updates on the 100 rows of")
+
+
+def test_a_length_that_is_not_known_is_assumed_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("data: ./nowhere.jsonl\nschedule: linear\n")
+    assert "drawn over 1000 updates (--steps)" in planned(str(path)).note
+    assert planned(str(path), steps=300).note == ""
 
 
 def test_an_mlx_lm_configuration_gives_mlx_lms_own_values(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Exact short cuts of the training step, each checked against the plain path before it is used."""
+"""Exact optimizations of the training step, each checked against the plain path before it is used."""

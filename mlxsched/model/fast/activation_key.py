@@ -1,4 +1,4 @@
-"""What the bits of frozen layers' states depend on, as a name for them."""
+"""A name for stored activations, made of everything that their bits depend on."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def activation_key(
 ) -> str:
     """A hash over the frozen weights, the model's ``config`` and code, the machine, ``arrays`` and ``more``.
 
-    The weights are those in memory: whatever was quantized, widened, fused or edited is in it, and a repository's
-    name needs no files. Hashing them costs about a second a gigabyte, far less than the states.
+    The weights are hashed as they are in memory, not as a file's name or date: quantized, widened, fused or edited
+    ones differ. That takes about a second for each gigabyte, far less than computing the activations.
     """
     facts = {
         "weights": _hash_of_weights(model, boundary),
@@ -45,7 +45,7 @@ def activation_key(
 
 
 def _hash_of_weights(model: Module, boundary: PrefixBoundary) -> str:
-    """Of all but the layers from the boundary on, which have no part in the states."""
+    """Of everything below the boundary; the layers from there on have no influence."""
     upper = {id(layer) for layer in distinct(model.layers)[boundary.below :]}
     above = tuple(f"{name}." for name, module in model.named_modules() if id(module) in upper)
     digest = hashlib.sha256()
@@ -57,15 +57,15 @@ def _hash_of_weights(model: Module, boundary: PrefixBoundary) -> str:
 
 
 def _hash_of_code(model: Module) -> str:
-    """Of the file that the model's class is in: it may have come with the model."""
+    """Of the file with the model's class, which may have come with the model."""
     try:
         return hashlib.sha256(Path(inspect.getfile(type(model).__call__)).read_bytes()).hexdigest()
-    except (OSError, TypeError):  # made up in a session; nothing to read
+    except (OSError, TypeError):  # defined interactively: there is no file
         return ""
 
 
 def _machine() -> list[object]:
-    """What else decides the last bits: versions, device and the library that multiplies."""
+    """What else decides the last bits: versions of MLX, device and BLAS library."""
     machine = describe()
     versions = {name: version for name, version in machine.versions.items() if name.startswith("mlx")}
     return [versions, machine.device, machine.chip, machine.blas]

@@ -1,7 +1,8 @@
 """Causal attention in blocks of queries, each with the keys that it may see and no others.
 
-Where MLX has no fused kernel (on the CPU, and in training on Metal) it computes all scores and masks half of them away.
-A block of queries needs only the keys up to its own end: nearly half of the scores are never computed nor kept.
+Without a fused kernel (always on the CPU; on GPUs in the backward pass, before MLX 0.32.4) MLX computes all
+``length ** 2`` scores of a head and masks half of them away. A block of queries needs only the keys up to its own
+end: with 8 blocks, 7/16 of the scores are never computed nor stored.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from mlxsched.model.fast.patching import dropout_off
 
 Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
 Edges = list[tuple[int, int]]
+_FEWEST = 8
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """At least ``least`` queries in a block, and at most ``most`` blocks: each takes time to trace.
+    """At least ``least`` queries in a block, and at most ``most`` blocks, because each takes time to trace.
 
-    ``kept``: the backward pass finds the scores' softmax in memory. Otherwise it computes one block's again after
-    the other, which takes a quarter of the memory and half as long again (Rabe & Staats, 2021, arXiv 2112.05682).
+    ``kept``: the backward pass finds the softmax of the scores in memory. Otherwise it recomputes them block by
+    block, in a quarter of the memory and half again the time (Rabe & Staats, 2021, arXiv 2112.05682).
     """
 
     least: int
@@ -40,12 +42,18 @@ class Blocks:
 
         >>> Blocks(128).edges(300)
         [(0, 128), (128, 256), (256, 300)]
+        >>> Blocks(128).edges(260)
+        [(0, 128), (128, 260)]
         """
         size = max(self.least, -(-length // self.most))
-        return list(itertools.pairwise([*range(0, length, size), length]))
+        starts = list(range(0, length, size))
+        # MLX's fused backward pass raises for 8 queries or fewer: a block that short joins the one before it.
+        if len(starts) > 1 and size > _FEWEST and length - starts[-1] <= _FEWEST:
+            starts.pop()
+        return list(itertools.pairwise([*starts, length]))
 
     def shares(self, length: int) -> tuple[float, float]:
-        """Of the ``length ** 2`` scores, those kept for the backward pass, and those in memory while it computes.
+        """Shares of the ``length ** 2`` scores: kept for the backward pass, and in memory at once in a layer.
 
         >>> Blocks(128).shares(256), Blocks(128, kept=False).shares(256)
         ((0.75, 0.75), (0.0, 0.5))
@@ -62,16 +70,17 @@ LEAN = Blocks(64, most=16, kept=False)
 
 
 def blocks_for(checkpoint: int) -> Blocks:
-    """The blocks of a run: those of little memory where it is so short that layers are computed again."""
+    """The blocks of a run: the lean ones where memory is so short that layers are recomputed (``checkpoint``)."""
     return LEAN if checkpoint else KEPT
 
 
 @contextmanager
 def in_blocks(blocks: Blocks | None) -> Iterator[None]:
-    """Inside, `mx.fast.scaled_dot_product_attention` goes ``blocks`` by block (None: all at once, as ever).
+    """Inside, `mx.fast.scaled_dot_product_attention` is computed in ``blocks`` (None: unchanged).
 
-    Only whole causal attention without sinks is cut, where a model asks for the mask by its name. ``mx.fast`` is where
-    all models find the function, so it is replaced there while any thread is inside; in the others it does as ever.
+    Only causal attention of equally many queries and keys without sinks is cut, where a model asks for the mask as
+    ``"causal"``. Every model looks the function up in ``mx.fast``, so it is replaced there while any thread is inside;
+    a context variable keeps it unchanged in the other threads.
     """
     token = _BLOCKS.set(blocks)
     _install(1)
@@ -83,16 +92,16 @@ def in_blocks(blocks: Blocks | None) -> Iterator[None]:
 
 
 def cuts_all(model: Any, length: int, blocks: Blocks) -> bool:
-    """Whether the attention of every layer of ``model`` can be cut for rows of ``length`` tokens.
+    """Whether the attention of every layer of ``model`` is cut for rows of ``length`` tokens.
 
-    It can't where a layer has a window, sinks or attention of its own. Nothing is computed, only traced.
+    It is not where a layer has a window, sinks or its own attention. The model is only traced, nothing is computed.
     """
     cut: list[bool] = []
     seen = _SEEN.set(cut)
     try:
         with in_blocks(blocks), dropout_off(model):
             model(mx.zeros((1, length), mx.int32))
-    except Exception:  # noqa: BLE001 a model that is too strange to try
+    except Exception:  # noqa: BLE001 a model may be too unusual to be traced like this
         return False
     finally:
         _SEEN.reset(seen)
@@ -117,29 +126,32 @@ def _install(entered: int) -> None:
 @wraps(_WHOLE)
 def _attention(queries: mx.array, keys: mx.array, values: mx.array, **options: Any) -> mx.array:
     blocks, length, seen = _BLOCKS.get(), queries.shape[2], _SEEN.get()
+    # Fewer queries than keys means that a cache holds the earlier ones: generation, not training.
     can = options.get("mask") == "causal" and options.get("sinks") is None and length == keys.shape[2]
     if seen is not None:
         seen.append(can)
     if blocks is None or not can or len(blocks.edges(length)) == 1:
         return cast(mx.array, _WHOLE(queries, keys, values, **options))
-    way = _kept if blocks.kept else _lean
-    return way(partial(_WHOLE, **options), blocks.edges(length), queries, keys, values)
+    attend = _kept if blocks.kept else _lean
+    return attend(partial(_WHOLE, **options), blocks.edges(length), queries, keys, values)
 
 
 def _kept(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+    """Attention of ``[batch, heads, length, width]`` arrays, block by block."""
+    # With fewer queries than keys, "causal" aligns their ends: query a + i sees the keys up to a + i.
     parts = [attend(queries[:, :, a:b], keys[:, :, :b], values[:, :, :b]) for a, b in edges]
     return mx.concatenate(parts, axis=2)
 
 
 def _lean(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-    """The same with a backward pass that has one block's scores at a time."""
+    """As `_kept`, with a backward pass that recomputes the scores of one block at a time."""
 
     @mx.custom_function
     def attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
         parts: list[mx.array] = []
         for a, b in edges:
             block = (queries[:, :, a:b], keys[:, :, :b], values[:, :, :b])
-            # One after the other, or all live at once.
+            # MLX starts whatever has its inputs: without the dependency all blocks are in memory at once.
             parts.append(attend(*(mx.depends(block, parts[-1:]) if parts else block)))
         return mx.concatenate(parts, axis=2)
 
@@ -149,7 +161,7 @@ def _lean(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, va
     ) -> tuple[mx.array, mx.array, mx.array]:
         queries, keys, values = primals
         to_queries: list[mx.array] = []
-        # In float32, or sixteen sums of half precision would lose digits.
+        # Each key gets a gradient from up to 16 blocks; summed in half precision they would lose digits.
         to_keys, to_values = mx.zeros(keys.shape), mx.zeros(values.shape)
         for a, b in edges:
             block = [queries[:, :, a:b], keys[:, :, :b], values[:, :, :b], cotangent[:, :, a:b]]

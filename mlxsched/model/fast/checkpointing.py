@@ -1,6 +1,6 @@
-"""Activations of layers computed again in the backward pass instead of kept (Chen et al., 2016, arXiv 1604.06174).
+"""Gradient checkpointing: activations recomputed in the backward pass (Chen et al., 2016, arXiv 1604.06174).
 
-Only this model's layers, and only while a step is traced: mlx-lm's own switch changes the class of the first layer
+Only this model's layers, and only while a step is traced. mlx-lm's own switch changes the class of the first layer
 for the whole process, and misses the other kinds of layers that hybrid models have.
 """
 
@@ -20,7 +20,7 @@ from mlxsched.model.fast.patching import replaced
 
 @contextmanager
 def checkpointed(model: Module, every: int, blocks: Blocks | None = None) -> Iterator[None]:
-    """Inside, each ``every``-th layer of ``model`` keeps its inputs only; 0 for none.
+    """Inside, each ``every``-th layer of ``model`` keeps only its inputs for the backward pass; 0 for none.
 
     ``blocks``: how the attention of these layers is cut.
     """
@@ -36,29 +36,34 @@ def distinct(layers: Any) -> list[Module]:
 
 
 class _Checkpoint:
+    """Runs a layer inside `mx.checkpoint`, as a pure function of its parameters, its random keys and its inputs."""
+
     def __init__(self, layer: Module, blocks: Blocks | None) -> None:
         self._layer, self._blocks = layer, blocks
         self._dropouts = [m for m in layer.modules() if isinstance(m, nn.Dropout) and _draws(m)]
 
     def __call__(self, original: Any, *args: Any, **kwargs: Any) -> Any:
-        def inner(parameters: Any, keys: list[mx.array], *args: Any, **kwargs: Any) -> Any:
+        def pure(parameters: Any, keys: list[mx.array], *args: Any, **kwargs: Any) -> Any:
             self._layer.update(parameters)
             with ExitStack() as stack:
-                # The second time is after the loss function has returned, and what it had replaced is back.
+                # mx.checkpoint traces this a second time for the backward pass, after the loss function has returned
+                # and its patches are undone. So whatever matters inside the layer is patched here again.
                 stack.enter_context(in_blocks(self._blocks))
                 for dropout, key in zip(self._dropouts, keys, strict=True):
                     stack.enter_context(replaced(dropout, "__call__", _KeyedDropout(dropout, key)))
                 return original(*args, **kwargs)
 
-        # The layer runs twice, so its draws have to come from keys, not from the state that moves on.
+        # Drawn from the global state, the second trace would get other masks than the first: draw from keys.
         keys = [mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32) for _ in self._dropouts]
-        kept = self._layer.trainable_parameters()
-        output = mx.checkpoint(inner)(kept, keys, *args, **kwargs)
-        self._layer.update(kept)
+        parameters = self._layer.trainable_parameters()
+        output = mx.checkpoint(pure)(parameters, keys, *args, **kwargs)
+        self._layer.update(parameters)  # tracing left placeholders
         return output
 
 
 class _KeyedDropout:
+    """Dropout whose mask depends on ``key`` only."""
+
     def __init__(self, dropout: nn.Dropout, key: mx.array) -> None:
         self._keep, self._key = 1 - dropout_rate(dropout), mx.stop_gradient(key)
 
@@ -69,7 +74,7 @@ class _KeyedDropout:
 
 def dropout_rate(dropout: nn.Dropout) -> float:
     """The share of numbers that ``dropout`` sets to 0."""
-    return float(1 - dropout._p_1)
+    return float(1 - dropout._p_1)  # MLX stores the share that it keeps, and has no public name for it
 
 
 def _draws(dropout: nn.Dropout) -> bool:

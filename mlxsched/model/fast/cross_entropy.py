@@ -1,4 +1,10 @@
-"""Cross-entropy whose backward pass is written out, whole or in chunks that never hold all logits."""
+"""Cross-entropy with an analytic backward pass, whole or in chunks so that the logits never exist all at once.
+
+A micro-batch of 4 x 512 tokens and a vocabulary of 151,936 has 1.2 GB of float32 logits, and autodiff keeps three to
+four arrays of that size. The gradient to the logits is known in closed form, so a chunk's loss and gradient to the
+hidden states are computed together and its logits are dropped: 0.41 to 0.57 of the peak at the same speed.
+`mx.checkpoint` around each chunk would do the same at 0.82 of the speed, because it computes the logits twice.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +18,21 @@ import mlx.core as mx
 from mlxsched.model.loss import LossOptions, losses_given, masked_sum
 
 LogitsOf = Callable[[mx.array], mx.array]
-_CHUNK_NUMBERS = 1 << 21  # logits in a chunk: 8 MB of float32
+_CHUNK_LOGITS = 1 << 21  # 8 MB of float32
 _LOG2_E = math.log2(math.e)
 
 
 def chunk_rows(vocabulary: int, checkpoint: int = 0) -> int:
-    """Rows of a chunk: at most two million logits (four on a GPU), but 32 rows (64) for the matrix products' sake.
+    """Targets in a chunk: as many as make two million logits (four on a GPU), in multiples of 32 (64).
 
-    Where memory is so short that layers are computed again (``checkpoint``), at most 64.
+    At least one multiple, because matrix products of fewer rows waste the device. Where memory is so short that
+    layers are recomputed (``checkpoint``), at most 64.
 
     >>> chunk_rows(49152) in (32, 64), chunk_rows(488, checkpoint=1)
     (True, 64)
     """
     least = 32 if mx.default_device().type == mx.DeviceType.cpu else 64
-    rows = max(least * (_CHUNK_NUMBERS // vocabulary // 32), least)
+    rows = max(least * (_CHUNK_LOGITS // vocabulary // 32), least)
     return min(rows, 64) if checkpoint else rows
 
 
@@ -37,32 +44,32 @@ def summed_loss(
     *,
     differentiable: bool = True,
 ) -> mx.array:
-    """The weighted sum of `target_losses` over ``logits`` ``[N, V]``, ``labels`` and ``weights`` ``[N]``."""
+    """The weighted sum of `target_losses` over ``logits`` ``[N, V]`` with ``labels`` and ``weights`` ``[N]``."""
     loss, gradient = loss_and_gradient(mx.stop_gradient(logits), labels, weights, options)
     if not differentiable:
-        return loss  # and the gradient is dead code
+        return loss  # nothing depends on the gradient, so it is never computed
     return cast(mx.array, _with_gradient(loss, logits, gradient))
 
 
 def loss_and_gradient(
     logits: mx.array, labels: mx.array, weights: mx.array, options: LossOptions
 ) -> tuple[mx.array, mx.array]:
-    """`summed_loss` and its gradient to ``logits``, ``w * ((1 + 2 z lse) softmax - (1 - s) onehot - s / V)``.
+    """`summed_loss` and its gradient to ``logits`` ``[N, V]``: ``w * ((1 + 2 z lse) softmax - (1 - s) onehot - s / V)``.
 
-    s is label smoothing and z the weight of the z-loss. Both come from one ``exp(logits - max)``, the dearest
-    operation here: autodiff takes it once for the loss and again for the gradient.
+    w is a target's weight, s label smoothing, z the weight of the z-loss and lse the logsumexp. Loss and gradient
+    share one ``exp(logits - max)``, the most expensive operation here; autodiff computes it twice.
     """
     numbers = logits.astype(mx.float32)
     powers, total, normalizer = _normalized(numbers)
     loss = masked_sum(losses_given(normalizer, numbers, labels, options), weights)
     slope = weights * (1 + 2 * options.z_loss * normalizer) if options.z_loss else weights
-    wanted = _wanted(labels, logits.shape[-1], options.label_smoothing)
-    gradient = powers * (slope[:, None] / total) - wanted * weights[:, None]
+    goal = _goal(labels, logits.shape[-1], options.label_smoothing)
+    gradient = powers * (slope[:, None] / total) - goal * weights[:, None]
     return loss, mx.where(weights[:, None] > 0, gradient, 0.0).astype(logits.dtype)
 
 
 def _normalized(logits: mx.array) -> tuple[mx.array, mx.array, mx.array]:
-    """``exp(logits - max)``, its sums ``[N, 1]``, and the logsumexp of each row ``[N]``."""
+    """``exp(logits - max)`` ``[N, V]``, its sums ``[N, 1]``, and the logsumexp of each row ``[N]``."""
     highest = logits.max(axis=-1, keepdims=True)
     powers = _exp(logits - highest)
     total = powers.sum(axis=-1, keepdims=True)
@@ -70,20 +77,20 @@ def _normalized(logits: mx.array) -> tuple[mx.array, mx.array, mx.array]:
 
 
 def _exp(x: mx.array) -> mx.array:
-    """``exp(x)`` for x up to 0. Where MLX computes one number at a time, ``2 ** y`` takes 5 ns and ``exp`` 13."""
+    """``exp(x)`` for x up to 0. On Linux CPUs, MLX's ``exp`` takes 13 ns a number and ``2 ** y`` only 5 ns."""
     scalar = mx.default_device().type == mx.DeviceType.cpu and sys.platform != "darwin"
     return mx.power(2.0, x * _LOG2_E) if scalar else mx.exp(x)
 
 
-def _wanted(labels: mx.array, vocabulary: int, smoothing: float) -> mx.array:
-    """The distribution to be predicted; a comparison instead of a scatter fuses with the rest into one pass."""
+def _goal(labels: mx.array, vocabulary: int, smoothing: float) -> mx.array:
+    """The distribution to be predicted ``[N, V]``. A comparison fuses with what follows, where a scatter would not."""
     correct = (mx.arange(vocabulary)[None] == labels[:, None]) * (1 - smoothing)
     return correct + smoothing / vocabulary if smoothing else correct
 
 
 @mx.custom_function
-def _with_gradient(loss: mx.array, states: mx.array, gradient: mx.array) -> mx.array:
-    """``loss``, whose gradient with respect to ``states`` is known to be ``gradient``."""
+def _with_gradient(loss: mx.array, hidden: mx.array, gradient: mx.array) -> mx.array:
+    """``loss``, whose gradient with respect to ``hidden`` is known to be ``gradient``."""
     return loss
 
 
@@ -91,13 +98,13 @@ def _with_gradient(loss: mx.array, states: mx.array, gradient: mx.array) -> mx.a
 def _known(
     primals: tuple[mx.array, mx.array, mx.array], cotangent: mx.array, _: mx.array
 ) -> tuple[mx.array, mx.array, mx.array]:
-    loss, _states, gradient = primals
+    loss, _hidden, gradient = primals
     return mx.zeros_like(loss), gradient * cotangent.astype(gradient.dtype), mx.zeros_like(gradient)
 
 
 def chunked_loss(
     logits_of: LogitsOf,
-    states: mx.array,
+    hidden: mx.array,
     labels: mx.array,
     weights: mx.array,
     options: LossOptions,
@@ -105,17 +112,17 @@ def chunked_loss(
     rows: int,
     differentiable: bool = True,
 ) -> mx.array:
-    """The weighted sum of losses over ``states`` ``[N, hidden]``, ``rows`` at a time.
+    """The weighted sum of losses over ``hidden`` ``[N, width]``, ``rows`` targets at a time.
 
-    Each chunk's gradient to the states is computed beside its loss, so its logits can go at once. Valid as long as
-    nothing in ``logits_of`` is trained. With ``differentiable`` False only the loss is computed.
+    Each chunk's gradient to the hidden states is computed together with its loss, so its logits can be freed at once.
+    Valid only while nothing in ``logits_of`` is trained. With ``differentiable`` False only the loss is computed.
     """
     total = mx.array(0.0)
     gradients: list[mx.array] = []
-    constant = mx.stop_gradient(states)  # or autodiff would go through the gradient's own computation
-    for start in range(0, states.shape[0], rows):
+    constant = mx.stop_gradient(hidden)  # or autodiff would differentiate the gradient's own computation
+    for start in range(0, hidden.shape[0], rows):
         part, *chunk = (array[start : start + rows] for array in (constant, labels, weights))
-        if start:  # one chunk after the other, or all live at once
+        if start:  # without this dependency MLX computes all chunks at once, and holds all their logits
             part = mx.depends([part], [total, *gradients[-1:]])[0]
         if differentiable:
             loss, gradient = _chunk(logits_of, part, chunk[0], chunk[1], options)
@@ -126,19 +133,20 @@ def chunked_loss(
     if not differentiable:
         return total
     known = mx.stop_gradient(mx.concatenate(gradients))
-    return cast(mx.array, _with_gradient(mx.stop_gradient(total), states, known))
+    return cast(mx.array, _with_gradient(mx.stop_gradient(total), hidden, known))
 
 
 def _chunk(
-    logits_of: LogitsOf, states: mx.array, labels: mx.array, weights: mx.array, options: LossOptions
+    logits_of: LogitsOf, hidden: mx.array, labels: mx.array, weights: mx.array, options: LossOptions
 ) -> tuple[mx.array, mx.array]:
-    """The loss of a chunk, and its gradient to ``states``."""
+    """The loss of a chunk, and its gradient to ``hidden`` ``[n, width]``."""
 
-    def of(states: mx.array) -> tuple[mx.array, mx.array]:
-        logits = logits_of(states)
+    def of(hidden: mx.array) -> tuple[mx.array, mx.array]:
+        logits = logits_of(hidden)
         loss, gradient = loss_and_gradient(mx.stop_gradient(logits), labels, weights, options)
-        # Only the gradient of the first value is used; the value itself is dead code, so that it keeps no logits.
+        # Only the gradient of the first value is used. The value is a constant, so that it holds on to no logits;
+        # the loss is returned beside it.
         return cast(mx.array, _with_gradient(mx.array(0.0), logits, gradient)), loss
 
-    (_, loss), gradient = mx.value_and_grad(of)(states)
+    (_, loss), gradient = mx.value_and_grad(of)(hidden)
     return loss, gradient

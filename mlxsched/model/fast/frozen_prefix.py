@@ -1,4 +1,8 @@
-"""The frozen lower layers: what the first trained layer gets is the same in each epoch."""
+"""The frozen lower layers: the first trained layer receives the same input for a row in every epoch.
+
+With LoRA on the upper half of the layers, running the lower half is about a third of a step. From the second epoch on
+its output can come from storage instead (`PrefixActivations`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ class NothingFrozen(NotApplicable):
 
 
 class _Reached(Exception):
-    """Carries the value out of a forward pass that has got far enough."""
+    """Carries the boundary's input out of a forward pass, which need not go any further."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -30,9 +34,9 @@ class _Reached(Exception):
 
 @dataclass(frozen=True)
 class PrefixBoundary:
-    """Where the frozen layers end: the first trained layer, the width and the type of what it gets.
+    """Where the frozen layers end: the first trained ``layer``, and its input ``[rows, length, width]`` of ``dtype``.
 
-    ``blocks``: how the frozen layers' attention is cut.
+    ``below`` layers are frozen. ``blocks``: how their attention is cut.
     """
 
     layer: Module
@@ -45,8 +49,8 @@ class PrefixBoundary:
 def find_boundary(model: Module, inputs: mx.array) -> PrefixBoundary:
     """The boundary of ``model``, tried out on ``inputs`` ``[rows, length]``.
 
-    Raises ``NotApplicable`` where there is nothing frozen below the first trained layer, or it is not the same
-    each time.
+    Raises ``NotApplicable`` where no layer below the first trained one is frozen, or its input differs from one
+    epoch to the next.
     """
     layers = distinct(model.layers)
     trained = [_n_trainable(layer) > 0 for layer in layers]
@@ -54,10 +58,10 @@ def find_boundary(model: Module, inputs: mx.array) -> PrefixBoundary:
     if below == 0:
         raise NothingFrozen
     _refuse_what_varies(model, layers[below:])
-    states = _input_of(layers[below], model, inputs)
-    if states.shape[:-1] != inputs.shape:
-        raise NotApplicable(f"what its layers hand on has the shape {states.shape}")
-    return PrefixBoundary(layers[below], below, states.shape[-1], states.dtype)
+    received = _input_of(layers[below], model, inputs)
+    if received.shape[:-1] != inputs.shape:
+        raise NotApplicable("its layers pass on more than one hidden state for each token")
+    return PrefixBoundary(layers[below], below, received.shape[-1], received.dtype)
 
 
 def _refuse_what_varies(model: Module, upper: list[Module]) -> None:
@@ -74,7 +78,7 @@ def _n_trainable(module: Module) -> int:
 
 
 def boundary_input(model: Module, boundary: PrefixBoundary, inputs: mx.array) -> mx.array:
-    """What the tapped layer gets when ``model`` reads ``inputs``; nothing behind that is run."""
+    """What the boundary's layer receives when ``model`` reads ``inputs``; no later layer is run."""
     with in_blocks(boundary.blocks):
         return _input_of(boundary.layer, model, inputs)
 
@@ -90,20 +94,20 @@ def _input_of(layer: Module, model: Module, inputs: mx.array) -> mx.array:
         except _Reached as end:
             if isinstance(end.value, mx.array):
                 return end.value
-            raise NotApplicable("its layers hand on more than one array") from None
+            raise NotApplicable("its layers pass on more than one array") from None
     raise NotApplicable("its layers are not called one by one")
 
 
 @contextmanager
-def prefix_replaced(boundary: PrefixBoundary, states: mx.array) -> Iterator[None]:
-    """Inside, the tapped layer gets ``states``, and what computes its real input is dead code."""
+def prefix_replaced(boundary: PrefixBoundary, activations: mx.array) -> Iterator[None]:
+    """Inside, the boundary's layer receives ``activations``, and what computes its real input is dead code."""
     calls = []
 
     def resumed(original: Any, *args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         if args:
-            return original(states, *args[1:], **kwargs)
-        return original(**{**kwargs, next(iter(kwargs)): states})
+            return original(activations, *args[1:], **kwargs)
+        return original(**{**kwargs, next(iter(kwargs)): activations})
 
     with replaced(boundary.layer, "__call__", resumed):
         yield

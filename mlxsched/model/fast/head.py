@@ -1,11 +1,15 @@
 """The projection onto the vocabulary, applied only where there are targets.
 
+Of a chat row, often 40% of the positions are targets, and with a vocabulary of 50,000 or more the logits outweigh
+everything else: applying the head only at targets saves a third of the time and of the memory of a step.
+
 The model's own scaling and soft-capping still act: they come after the projection and see fewer positions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +18,7 @@ import mlx.nn as nn
 from mlx.nn.layers.base import Module
 
 from mlxsched.model.fast.patching import NotApplicable, dropout_off, replaced
+from mlxsched.model.lora_keys import base_of, is_adapted
 from mlxsched.model.trees import flatten
 
 _EMBEDDINGS = (nn.Embedding, nn.QuantizedEmbedding)
@@ -22,9 +27,10 @@ _PROJECTIONS = (nn.Linear, nn.QuantizedLinear)
 
 @dataclass(frozen=True)
 class Head:
-    """The module that makes the logits, the method that does it, and what is known of it.
+    """The module that makes the logits, and the method of it that does.
 
-    ``bare``: the model's output is the projection's, untouched. ``frozen``: nothing in it is trained.
+    ``bare``: the projection's output is the model's, with nothing done to it. ``frozen``: no parameter of the module
+    is trained.
     """
 
     module: Module
@@ -39,13 +45,16 @@ def find_head(model: Module, inputs: mx.array) -> Head:
 
     Raises ``NotApplicable`` if the model has none that is a module of its own.
     """
-    with dropout_off(model):
+    calls: list[tuple[Module, str, mx.array]] = []
+    with dropout_off(model), ExitStack() as stack:
         vocabulary = model(inputs).shape[-1]
-        calls: list[tuple[Module, str, mx.array]] = []
-        logits = _watched(model, inputs, _candidates(model, vocabulary), calls)
+        for module, method in _candidates(model, vocabulary):
+            stack.enter_context(replaced(module, method, _Recorder(module, method, calls)))
+        logits = model(inputs)
     calls = [call for call in calls if call[2].shape[:2] == inputs.shape and call[2].shape[-1] >= vocabulary]
     if not calls:
         raise NotApplicable("its logits do not come from a projection module")
+    # The last one: models with an input embedding as wide as the vocabulary call that first.
     module, method, output = calls[-1]
     bare = output.shape == logits.shape and bool(mx.array_equal(output, logits, equal_nan=True).item())
     frozen = not flatten(module.trainable_parameters())
@@ -53,37 +62,36 @@ def find_head(model: Module, inputs: mx.array) -> Head:
 
 
 def _candidates(model: Module, vocabulary: int) -> list[tuple[Module, str]]:
+    """Modules with a ``[vocabulary, hidden]`` weight, and the method that projects onto it.
+
+    LoRA around a head is part of the head: the module inside it sees the same input, but its output lacks what LoRA
+    adds.
+    """
+    adapted = [module for module in model.modules() if is_adapted(module)]
+    inside = {id(base_of(module)) for module in adapted}
     found: list[tuple[Module, str]] = []
     for module in model.modules():
-        weight = module.get("weight")
-        if weight is None or weight.ndim != 2 or weight.shape[0] < vocabulary:
+        base = base_of(module) if is_adapted(module) else module
+        weight = base.get("weight")
+        if id(module) in inside or weight is None or weight.ndim != 2 or weight.shape[0] < vocabulary:
             continue
-        if isinstance(module, _EMBEDDINGS):
+        if isinstance(base, _EMBEDDINGS):
             found.append((module, "as_linear"))
-        elif isinstance(module, _PROJECTIONS):
+        elif isinstance(base, _PROJECTIONS):
             found.append((module, "__call__"))
     return found
 
 
-def _watched(
-    model: Module,
-    inputs: mx.array,
-    candidates: list[tuple[Module, str]],
-    calls: list[tuple[Module, str, mx.array]],
-) -> mx.array:
-    """One forward pass that notes each call of a candidate with its output."""
-    if not candidates:
-        logits: mx.array = model(inputs)
-        return logits
-    (module, method), rest = candidates[0], candidates[1:]
+class _Recorder:
+    """Appends each call of a module's method to ``calls``, with its output."""
 
-    def noting(original: Callable[..., mx.array], *args: Any) -> mx.array:
+    def __init__(self, module: Module, method: str, calls: list[tuple[Module, str, mx.array]]) -> None:
+        self._module, self._method, self._calls = module, method, calls
+
+    def __call__(self, original: Callable[..., mx.array], *args: Any) -> mx.array:
         output = original(*args)
-        calls.append((module, method, output))
+        self._calls.append((self._module, self._method, output))
         return output
-
-    with replaced(module, method, noting):
-        return _watched(model, inputs, rest, calls)
 
 
 def gathered_logits(model: Module, head: Head, inputs: mx.array, positions: mx.array) -> mx.array:
@@ -98,12 +106,14 @@ def gathered_logits(model: Module, head: Head, inputs: mx.array, positions: mx.a
 
 
 def gathered_hidden(model: Module, head: Head, inputs: mx.array, positions: mx.array) -> mx.array:
-    """What the projection would see at the flat ``positions``: ``[N, hidden]``."""
+    """The hidden states ``[N, hidden]`` that the projection reads at the flat ``positions``."""
     seen: list[mx.array] = []
 
     def record(original: Callable[..., mx.array], x: mx.array) -> mx.array:
         seen.append(_gather(x, positions))
-        return original(seen[-1])  # dead code from here on
+        # The model goes on with logits of the right shape. Nobody uses what it makes of them, so MLX never
+        # computes them.
+        return original(seen[-1])
 
     with replaced(head.module, head.method, record):
         model(inputs)
@@ -113,24 +123,25 @@ def gathered_hidden(model: Module, head: Head, inputs: mx.array, positions: mx.a
 
 
 def _gather(x: mx.array, positions: mx.array) -> mx.array:
+    """``[rows, length, hidden]`` to ``[1, N, hidden]``: one row, as models expect a batch axis."""
     return x.reshape(-1, x.shape[-1])[positions][None]
 
 
 def logits_of_hidden(model: Module, head: Head, inputs: mx.array) -> Callable[[mx.array], mx.array]:
-    """The rest of the model behind the gathered states: ``[n, hidden]`` to ``[n, V]``.
+    """The rest of the model behind the gathered hidden states: ``[n, hidden]`` to ``[n, V]``.
 
-    Where the model does something after the projection, that is had by running all of it with the projection's
-    input replaced; ``inputs`` only give the dead code in front something to work on.
+    Where the model scales or caps the projection's output, the whole model is traced again with the projection's
+    input replaced. Everything before the projection is dead code then, and ``inputs`` only give it a shape.
     """
 
-    def bare(states: mx.array) -> mx.array:
-        logits: mx.array = getattr(head.module, head.method)(states)
+    def bare(hidden: mx.array) -> mx.array:
+        logits: mx.array = getattr(head.module, head.method)(hidden)
         return logits
 
-    def through_the_model(states: mx.array) -> mx.array:
+    def through_the_model(hidden: mx.array) -> mx.array:
         with (
             dropout_off(model),
-            replaced(head.module, head.method, lambda original, x: original(states[None])),
+            replaced(head.module, head.method, lambda original, x: original(hidden[None])),
         ):
             logits: mx.array = model(inputs[:1])
         return logits.squeeze(0)

@@ -1,8 +1,9 @@
-"""Methods of single module instances, replaced for the length of a trace.
+"""Methods of single module instances, replaced while a graph is traced.
 
-MLX is lazy, so a value that is replaced makes whatever computed it dead code, which is never run. That is how the
-short cuts get inside any model without a copy of its source. No class is changed: only the one instance gets a
-class of its own, and it gets the old one back at the end.
+MLX is lazy: it computes only what the result depends on. So when a method returns something else than its module
+would have, whatever led to the original value is dead code and is never run. That is how the optimizations get inside
+any model of mlx-lm without a copy of its source. No class is changed, because other models of the process use it:
+the one instance gets a subclass of its own, and its old class back at the end.
 """
 
 from __future__ import annotations
@@ -20,33 +21,34 @@ Replacement = Callable[..., Any]
 
 
 class NotApplicable(Exception):
-    """A short cut does not fit this model; the plain path does its work."""
+    """An optimization does not fit this model, which is trained without it. The message is for the user."""
 
 
 @contextmanager
 def replaced(module: Module, method: str, replacement: Replacement) -> Iterator[None]:
-    """Inside, ``module.method(*args)`` is ``replacement(original, *args)``, ``original`` being the bound method."""
-    kept = type(module)
-    original = getattr(kept, method)
+    """Inside, ``module.method(*args)`` is ``replacement(original, *args)``, with ``original`` the bound method."""
+    cls = type(module)
+    original = getattr(cls, method)
 
     def substitute(self: Module, *args: Any, **kwargs: Any) -> Any:
         return replacement(partial(original, self), *args, **kwargs)
 
-    module.__class__ = type(kept.__name__, (kept,), {method: substitute})
+    # Python looks special methods such as __call__ up in the class only: an attribute of the instance would not do.
+    module.__class__ = type(cls.__name__, (cls,), {method: substitute})
     try:
         yield
     finally:
-        module.__class__ = kept
+        module.__class__ = cls
 
 
 @contextmanager
 def dropout_off(model: Module) -> Iterator[None]:
     """Inside, no dropout of ``model`` draws: what is traced leaves the global random state alone."""
-    switched = [m for m in model.modules() if isinstance(m, _DROPOUTS) and m.training]
-    for module in switched:
+    active = [m for m in model.modules() if isinstance(m, _DROPOUTS) and m.training]
+    for module in active:
         module._training = False
     try:
         yield
     finally:
-        for module in switched:
+        for module in active:
             module._training = True

@@ -1,7 +1,8 @@
-"""The outputs of the frozen layers for all rows of a split, computed once, in memory or on disk.
+"""Frozen-prefix activations: the outputs of the frozen layers for all rows of a split, computed once.
 
-A row's states come from a fixed group of rows of like length, whatever update asks for them first. So they are
-the same to the last bit in an uninterrupted run and in a resumed one.
+They take 2 to 4 bytes times the hidden size for each token (2.3 KB for a 135M model in float32), in memory or on disk.
+Rows are computed in fixed groups of like length, whatever update asks for one of them first: the padded shape of a
+matrix product decides its last bits, and a resumed run must find the same ones as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -37,32 +38,35 @@ _RAW: dict[mx.Dtype, np.dtype[Any]] = {
 
 @dataclass(frozen=True)
 class ActivationStore:
-    """Where states go: memory up to ``memory_bytes``, else a file in ``shared`` or, for this process only, ``directory``."""
+    """Where activations go: memory up to ``memory_bytes``, else a file in ``shared``, else one in ``directory``.
+
+    The latter is for this process only; None for no file.
+    """
 
     memory_bytes: int
     directory: Path | None
     shared: SharedFolder | None = None
 
-    def make(self, form: StoreLayout, key: Callable[[SharedFolder], str]) -> StoredActivations | None:
-        """Room for states; None where there is none."""
-        if form.size <= self.memory_bytes:
-            return StoredActivations(np.empty((form.positions, form.width), form.dtype))
-        kept = self.shared.open(key(self.shared), form) if self.shared else None
-        if kept is None and self.directory is not None:
-            kept = private_file(self.directory, form)
-        return kept
+    def make(self, layout: StoreLayout, key: Callable[[SharedFolder], str]) -> StoredActivations | None:
+        """Room for activations; None where there is none."""
+        if layout.size <= self.memory_bytes:
+            return StoredActivations(np.empty((layout.positions, layout.width), layout.dtype))
+        stored = self.shared.open(key(self.shared), layout) if self.shared else None
+        if stored is None and self.directory is not None:
+            stored = private_file(self.directory, layout)
+        return stored
 
 
 @dataclass(frozen=True)
 class RowGroups:
-    """Rows in the groups that their states are computed in, and the shapes that those are padded to."""
+    """The groups of rows that go through the frozen layers together, and the grid that they are padded to."""
 
     members: list[Indices]
     grid: Grid
 
     @classmethod
     def of(cls, lengths: NDArray[Any], max_tokens: int) -> RowGroups:
-        """All rows in groups of like length, longest first, that fill ``max_tokens`` padded tokens but for the last."""
+        """All rows in groups of like length, longest first, each as large as ``max_tokens`` padded tokens allow."""
         grid = length_grid(lengths)
         order = np.argsort(-lengths.astype(np.int64), kind="stable")
         groups, start = [], 0
@@ -70,19 +74,19 @@ class RowGroups:
             width = grid.shape(1, max(int(lengths[order[start]]) - 1, 1))[1]
             size = max(max_tokens // width, 1)
             while grid.shape(size, width)[0] > size:
-                size -= 1  # to a number of rows that needs no padding
+                size -= 1  # down to a number of rows that the grid doesn't pad
             groups.append(order[start : start + size])
             start += size
         return cls(groups, grid)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What decides where each row is computed."""
+        """The grouping as arrays, for `activation_key`."""
         sizes = np.array([len(group) for group in self.members])
         return {"order": np.concatenate(self.members), "sizes": sizes, "grid": np.array(self.grid.lengths)}
 
 
 class PrefixActivations:
-    """The states of ``rows`` in front of ``tap``; ``batch(indices, shape)`` lays them out like the rows themselves."""
+    """The activations of ``rows`` at ``boundary``, computed when they are first asked for."""
 
     def __init__(
         self,
@@ -90,11 +94,11 @@ class PrefixActivations:
         boundary: PrefixBoundary,
         rows: Rows,
         groups: RowGroups,
-        kept: StoredActivations,
+        stored: StoredActivations,
         *,
         compiled: bool,
     ) -> None:
-        self._rows, self._groups, self._kept, self._dtype = rows, groups, kept, boundary.dtype
+        self._rows, self._groups, self._stored, self._dtype = rows, groups, stored, boundary.dtype
         self._starts = rows.offsets - np.arange(len(rows.offsets))  # a row of n tokens has n - 1 inputs
         self._group_of = np.empty(sum(map(len, groups.members)), np.int64)
         for number, group in enumerate(groups.members):
@@ -107,34 +111,41 @@ class PrefixActivations:
         self._compute: Callable[[mx.array], mx.array] = mx.compile(compute) if compiled else compute
 
     def batch(self, indices: Indices, shape: tuple[int, int], places: Places | None = None) -> mx.array:
-        """States ``[*shape, width]`` of the rows ``indices``, each at its place, computed if need be."""
+        """Activations ``[*shape, width]`` of the rows ``indices``, each at its place in the batch."""
         for number in np.unique(self._group_of[indices]):
             if not self._ready[number]:
                 self._make_ready(int(number))
-        states = [self._of(index) for index in indices]
-        return _from_raw(lay_out_activations(states, shape, places_of(indices, places)), self._dtype)
+        activations = [self._of(index) for index in indices]
+        return _from_raw(lay_out_activations(activations, shape, places_of(indices, places)), self._dtype)
 
     def _of(self, index: int) -> NDArray[Any]:
-        return self._kept.values[self._starts[index] : self._starts[index + 1]]
+        return self._stored.values[self._starts[index] : self._starts[index + 1]]
 
     def _make_ready(self, number: int) -> None:
-        """Compute a group, unless an earlier run has, and what it left is whole."""
+        """Compute a group, unless an earlier run left it intact."""
         group = self._groups.members[number]
         parts = [self._of(index) for index in group]
-        if not self._kept.has(number, parts):
-            states = _to_raw(self._compute(mx.array(collate(self._rows, group, self._groups.grid).inputs)))
-            for part, computed in zip(parts, states, strict=False):  # padding has lines, too
+        if not self._stored.has(number, parts):
+            activations = _to_raw(
+                self._compute(mx.array(collate(self._rows, group, self._groups.grid).inputs))
+            )
+            for part, computed in zip(
+                parts, activations, strict=False
+            ):  # behind the rows come lines of padding
                 part[:] = computed[: len(part)]
-            self._kept.mark(number, parts)
+            self._stored.mark(number, parts)
         self._ready[number] = True
 
 
 def lay_out_activations(
-    states: list[NDArray[Any]], shape: tuple[int, int], places: list[tuple[int, int]]
+    activations: list[NDArray[Any]], shape: tuple[int, int], places: list[tuple[int, int]]
 ) -> NDArray[Any]:
-    """Each row's states at its place; padding repeats states that there are, so that nothing odd comes of it."""
-    laid_out = np.empty((*shape, states[0].shape[1]), states[0].dtype)
-    for (line, start), values in zip(places, states, strict=True):
+    """Each row's activations at its place in ``[*shape, width]``.
+
+    Padding repeats real activations: zeros or garbage could become NaN in a layer, and a NaN survives a weight of 0.
+    """
+    laid_out = np.empty((*shape, activations[0].shape[1]), activations[0].dtype)
+    for (line, start), values in zip(places, activations, strict=True):
         laid_out[line, start : start + len(values)] = values
         laid_out[line, start + len(values) :] = values[-1]  # up to the next row of the line
     laid_out[places[-1][0] + 1 :] = laid_out[0]
@@ -151,25 +162,29 @@ def make_activations(
     limit: int | None = None,
     compiled: bool = True,
 ) -> PrefixActivations | None:
-    """The states of the first ``limit`` of ``rows``, or None where there is no room for them."""
+    """The activations of the first ``limit`` of ``rows``; None where there is no room for them."""
     if boundary.dtype not in _RAW:
         return None
     count = len(rows) if limit is None else min(limit, len(rows))
     positions = int(rows.lengths[:count].sum()) - count
     groups = RowGroups.of(rows.lengths[:count], max_tokens)
-    form = StoreLayout(positions, boundary.width, _RAW[boundary.dtype], len(groups.members))
+    layout = StoreLayout(positions, boundary.width, _RAW[boundary.dtype], len(groups.members))
 
     def key(shared: SharedFolder) -> str:
         ends = rows.offsets[: count + 1]
         arrays = {"tokens": rows.columns["tokens"][: ends[-1]], "ends": ends, **groups.arrays()}
         return activation_key(model, shared.config, boundary, arrays, compiled=compiled, format=FORMAT)
 
-    kept = store.make(form, key)
-    return None if kept is None else PrefixActivations(model, boundary, rows, groups, kept, compiled=compiled)
+    stored = store.make(layout, key)
+    return (
+        None
+        if stored is None
+        else PrefixActivations(model, boundary, rows, groups, stored, compiled=compiled)
+    )
 
 
-def _to_raw(states: mx.array) -> NDArray[Any]:
-    return np.array(states if states.dtype == mx.float32 else states.view(mx.uint16))
+def _to_raw(activations: mx.array) -> NDArray[Any]:
+    return np.array(activations if activations.dtype == mx.float32 else activations.view(mx.uint16))
 
 
 def _from_raw(values: NDArray[Any], dtype: mx.Dtype) -> mx.array:

@@ -194,7 +194,8 @@ def test_half_precision_gradients_are_summed_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "expected"), [("llama", {}, True), ("gemma3_text", {"sliding_window": 16}, False)]
+    ("kind", "changes", "expected"),
+    [("llama", {}, True), ("gemma3_text", {"sliding_window": 16, "sliding_window_pattern": 2}, False)],
 )
 def test_layers_with_a_window_are_not_cut(build, kind, changes, expected):
     assert cuts_all(build(kind, **changes), 200, KEPT) is expected

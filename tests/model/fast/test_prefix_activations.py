@@ -64,7 +64,7 @@ def test_each_row_is_computed_once(build, make_rows):
 def test_disk_holds_the_same_and_leaves_nothing_behind(build, make_rows, tmp_path):
     model, rows = build(), make_rows()
     on_disk = stored(model, rows, ActivationStore(0, tmp_path))
-    assert isinstance(on_disk._kept.values, np.memmap)
+    assert isinstance(on_disk._stored.values, np.memmap)
     assert list(tmp_path.iterdir()) == []  # unlinked already: not even a killed process leaves it
     everything, shape = np.arange(len(rows)), (len(rows), 40)
     assert mx.array_equal(
@@ -101,5 +101,5 @@ def test_half_precision_states_come_back_to_the_bit(build, make_rows, dtype):
 def test_only_the_first_rows_when_limited(build, make_rows):
     rows = make_rows()
     states = stored(build(), rows, limit=5)
-    assert len(states._kept.values) == int(rows.lengths[:5].sum()) - 5
+    assert len(states._stored.values) == int(rows.lengths[:5].sum()) - 5
     assert states.batch(np.array([4]), (1, 40)).shape == (1, 40, 64)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlxsched.model import adapters
 from mlxsched.model.fast.forward_path import PLAIN
 from mlxsched.model.fast.selection import choose_path
 from mlxsched.model.fast.self_check import EXACT, HALF, SelfCheck
@@ -185,3 +186,20 @@ def test_gradients_that_are_a_little_off_are_noticed(build, make_rows):
     check = SelfCheck(model, make_rows(), LossOptions())
     loss, gradients = check.expected
     assert "gradients" in check._difference(loss, {p: 1.0003 * g for p, g in gradients.items()})
+
+
+TIED = {"tie_word_embeddings": True}
+UNTIED = {"tie_word_embeddings": False}
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize(("key", "changes"), [("model.embed_tokens", TIED), ("lm_head", UNTIED)])
+def test_lora_in_the_head_is_part_of_the_head(build, make_rows, stir, kind, key, changes):
+    model = build(**changes)
+    lora = {"rank": 4, "scale": 20.0, "dropout": 0.0, "keys": ["self_attn.q_proj", key]}
+    adapters.attach(model, kind, 2, lora, seed=1)
+    stir(model)
+    path, notes = choose(model, make_rows())
+    assert path.head is not None and path.head.module is dict(model.named_modules())[key]
+    assert path.chunk is None  # the head is trained: its gradient comes from autodiff
+    assert not [note for note in notes if note.startswith("loss only")]

@@ -15,9 +15,9 @@ from mlxsched.runs.json_file import read_object
     [
         (b'{\n  "a": 1,\n}', r"run.json:3:1 is not JSON"),
         (b"", r"run.json:1:1 is not JSON"),
-        (b'{"a": "\xff"}', r"not JSON that mlxsched reads: .*utf-8"),
-        (b"[" * 100_000, r"not JSON that mlxsched reads: .*recursion"),
-        (b'{"a": ' + b"9" * 10_000 + b"}", r"not JSON that mlxsched reads: .*digits"),
+        (b'{"a": "\xff"}', r"cannot be read as JSON: .*utf-8"),
+        (b"[" * 100_000, r"cannot be read as JSON: .*recursion"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", r"cannot be read as JSON: .*digits"),
         (b"[1]", r"must hold a JSON object; got list"),
         (b'{"a": "' + b"x" * 2000 + b'"}', r"has 2,009 bytes; at most 1,000 are read"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlxsched.errors import MlxschedError, UsageError, UserError
 from mlxsched.runs.atomic import StorageError
-from mlxsched.runs.directory import RunDirectory, free_space_check, is_run, next_run_name
+from mlxsched.runs.directory import RunDirectory, free_space_check, is_run
 
 GIVEN = {
     "config": {"peak": 1e-3},
@@ -164,14 +165,44 @@ def test_the_lock_keeps_a_second_process_out_and_readers_in(run):
     assert len(run.read_metrics()) == 2
 
 
-def test_only_the_holder_of_the_lock_cleans_up(run):
-    (run.path / ".tmp-run.json-1").write_text("half")
-    (run.path / "checkpoints" / ".tmp-000100-1").mkdir(parents=True)
+def test_only_the_holder_of_the_lock_cleans_up_and_only_what_is_ours(run):
+    (run.path / ".tmp-run.json-0123456789ab").write_text("half")
+    (run.path / ".tmp-notes").write_text("a user's")
+    (run.path / "checkpoints" / ".tmp-000100-0123456789ab").mkdir(parents=True)
     RunDirectory.open(run.path).read_metrics()
-    assert (run.path / ".tmp-run.json-1").exists()
+    assert (run.path / ".tmp-run.json-0123456789ab").exists()
     with run.lock():
-        assert sorted(os.listdir(run.path)) == [".lock", "checkpoints", "run.json"]
+        assert sorted(os.listdir(run.path)) == [".lock", ".tmp-notes", "checkpoints", "run.json"]
         assert os.listdir(run.path / "checkpoints") == []
+
+
+def test_a_users_file_among_the_adapters_survives(run):
+    run.write_adapter(fill_with("one"))
+    (run.adapters / "notes.txt").write_text("mine")
+    (run.adapters / "more").mkdir()
+    run.write_adapter(fill_with("two"))
+    assert (run.adapters / "notes.txt").read_text() == "mine"
+    assert sorted(os.listdir(run.adapters)) == ["adapters.safetensors", "more", "notes.txt"]
+
+
+@pytest.mark.parametrize("where", [".", "adapters"])
+def test_a_folder_that_cannot_be_read_is_named(run, monkeypatch, where):
+    """By a stand-in for the system, since root may read everything."""
+    run.write_adapter(fill_with("one"))
+    forbidden = (run.path / where).resolve()
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, _refusing(getattr(os, name), forbidden))
+    with pytest.raises(UserError, match="Cannot read .*Permission denied"):
+        RunDirectory.open(run.path)
+
+
+def _refusing(original, forbidden):
+    def refuse(path, *rest):
+        if Path(path).resolve() == forbidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *rest)
+
+    return refuse
 
 
 def test_adapters_are_replaced_as_a_whole(run):
@@ -215,6 +246,8 @@ def test_a_link_to_the_run_itself_is_fine(run, tmp_path):
         ({"config": []}, "'config' must be an object; got list"),
         ({"best": "x"}, "'best' must be an object or null; got str"),
         ({"status": "\x1b[2J"}, r"'\\x1b\[2J'"),
+        ({"paths": {"data": "/etc/passwd"}}, "'paths' must hold objects"),
+        ({"paths": {"data": {"path": 1, "from_run": ".."}}}, "'paths' must hold objects"),
     ],
 )
 def test_a_wrong_value_is_named(run, change, message):
@@ -257,18 +290,6 @@ def test_any_run_json_opens_or_is_a_user_error(tmp_path_factory, content):
     except UserError:
         return
     assert isinstance(info.config, dict) and isinstance(info.update, int)
-
-
-def test_names_count_up_and_are_fit_for_a_file_system(tmp_path):
-    assert next_run_name(tmp_path / "none", "laptop").name == "laptop-001"
-    for name in ("laptop-001", "laptop-009", "laptop-x", "other-050", "my-laptop-070"):
-        (tmp_path / name).mkdir()
-    assert next_run_name(tmp_path, "laptop") == tmp_path / "laptop-010"
-    (tmp_path / "laptop-1234").mkdir()
-    assert next_run_name(tmp_path, "laptop").name == "laptop-1235"
-    assert next_run_name(tmp_path, "../../etc/Passwd é").name == "etc-passwd-001"
-    assert next_run_name(tmp_path, "***").name == "run-001"
-    assert len(next_run_name(tmp_path, "x" * 500).name) < 100
 
 
 def test_too_little_space_is_said_before_the_first_step(small_disk):

@@ -194,13 +194,17 @@ def test_a_directory_with_something_in_it_is_not_overwritten(tmp_path):
     assert os.listdir(tmp_path) == ["d"]
 
 
-def test_replace_directory_leaves_unchanged_files_alone_and_removes_old_ones(tmp_path):
+def test_replace_directory_leaves_unchanged_files_and_those_it_did_not_write_alone(tmp_path):
     final = tmp_path / "adapters"
     atomic.replace_directory(final, fill_with(config="c", weights="1", old="x"))
     config = (final / "config").stat().st_ino
     atomic.replace_directory(final, fill_with(config="c", weights="2"))
     assert (final / "config").stat().st_ino == config
-    assert {path.name: path.read_text() for path in final.iterdir()} == {"config": "c", "weights": "2"}
+    assert {path.name: path.read_text() for path in final.iterdir()} == {
+        "config": "c",
+        "weights": "2",
+        "old": "x",
+    }
     assert temporaries(tmp_path) == []
 
 
@@ -262,7 +266,62 @@ def test_a_full_disk_met_by_mlx_keeps_the_adapter(small_disk):
     assert os.listdir(small_disk) == ["adapters"]
 
 
-def test_remove_directory_leaves_nothing(tmp_path):
-    atomic.new_directory(tmp_path / "d", fill_with(a="1"))
-    atomic.remove_directory(tmp_path / "d")
+def test_replace_files_touches_only_its_names_in_a_folder_of_the_users(tmp_path):
+    folder = tmp_path / "mine"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("thesis.txt", "weights", "sub/deep.txt"):
+        (folder / name).write_text("precious")
+    atomic.replace_files(folder, ("config", "weights"), fill_with(config="c", weights="w"))
+    assert {path.name: path.read_text() for path in folder.rglob("*") if path.is_file()} == {
+        "thesis.txt": "precious",
+        "deep.txt": "precious",
+        "config": "c",
+        "weights": "w",
+    }
+    assert sorted(os.listdir(tmp_path)) == ["mine"] and temporaries(folder) == []
+
+
+def test_replace_files_makes_the_folder_and_refuses_other_names(tmp_path):
+    atomic.replace_files(tmp_path / "a" / "b", ("weights",), fill_with(weights="w"))
+    assert os.listdir(tmp_path / "a" / "b") == ["weights"]
+    with pytest.raises(ValueError, match="only \\['weights'\\]"):
+        atomic.replace_files(tmp_path / "a" / "b", ("weights",), fill_with(weights="x", thesis="y"))
+    assert (tmp_path / "a" / "b" / "weights").read_text() == "w"
+
+
+def test_a_kill_at_every_file_operation_of_replace_files_loses_nothing(tmp_path, killed_at_event):
+    (tmp_path / "thesis.txt").write_text("precious")
+    seen = set()
+    for number in count(1):
+        atomic.replace_files(tmp_path, ("config", "weights"), fill_with(config="c", weights="old"))
+        killed = killed_at_event(
+            lambda: atomic.replace_files(
+                tmp_path, ("config", "weights"), fill_with(config="c", weights="new")
+            ),
+            number,
+        )
+        assert (tmp_path / "thesis.txt").read_text() == "precious"
+        assert (tmp_path / "config").read_text() == "c"
+        seen.add((tmp_path / "weights").read_text())
+        if not killed:
+            break
+    assert seen == {"old", "new"}
+
+
+@pytest.mark.parametrize("name", [".tmp-notes", ".tmp-notes-2024", ".tmp-", "tmp-a-0123456789ab"])
+def test_a_users_file_with_a_similar_name_is_no_temporary(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    atomic.remove_temporaries(tmp_path)
+    assert (tmp_path / name).exists()
+    assert atomic._TEMPORARY.fullmatch(atomic.temporary_name("x" * 300))
+
+
+def test_remove_files_leaves_nothing_of_ours_and_everything_else(tmp_path):
+    atomic.new_directory(tmp_path / "d", fill_with(a="1", b="2"))
+    atomic.remove_files(tmp_path / "d", ("a", "b"), leftovers="kept-d")
     assert os.listdir(tmp_path) == []
+    for expected in ("kept-d", "kept-d-2"):
+        atomic.new_directory(tmp_path / "d", fill_with(a="1", mine="precious"))
+        atomic.remove_files(tmp_path / "d", ("a", "b"), leftovers="kept-d")
+        assert os.listdir(tmp_path / expected) == ["mine"]
+    assert sorted(os.listdir(tmp_path)) == ["kept-d", "kept-d-2"]
