@@ -1,22 +1,25 @@
-"""What pydantic finds wrong with a configuration, in the words of its user."""
+"""Validation errors of pydantic as messages to the user: where, what, and what would be right."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import ValidationError
 
+from mlxsched.config.names import advice
 from mlxsched.config.schema import NESTED, LoraParameters, LrSchedule, RunConfig
 from mlxsched.config.yaml_file import KeyPath
-from mlxsched.text import did_you_mean
+from mlxsched.text import did_you_mean, printable
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-WISHES = {
+# pydantic's type of error -> what the value must do.
+REQUIREMENTS = {
     "missing": "be given",
     "string_type": "be text",
+    "string_unicode": "be text",
     "string_pattern_mismatch": "be letters, digits, dots, dashes and underscores, a letter or digit first",
     "dict_type": "be a mapping",
     "model_type": "be a mapping",
@@ -25,16 +28,26 @@ WISHES = {
     "bool_parsing": "be true or false",
     "int_type": "be a whole number",
     "int_parsing": "be a whole number",
+    "int_parsing_size": "be a smaller number",
     "int_from_float": "be a whole number",
     "float_type": "be a number",
     "float_parsing": "be a number",
 }
 _KEYS_OF = {NESTED: LoraParameters.model_fields, "lr_schedule": get_type_hints(LrSchedule)}
+_SPELLING = 0.7  # how similar a name must be to be suggested: below, suggestions mislead more than they help
 
 
-def complaints(error: ValidationError, place: Callable[[KeyPath], str]) -> Iterator[str]:
-    """Yield a line for each key that is wrong: where (``place`` knows), what, and what would be right."""
-    wishes: dict[KeyPath, list[str]] = {}
+def problems_of(
+    error: ValidationError, place: Callable[[KeyPath], str], values: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield a line for each key that is wrong.
+
+    Args:
+        error: what pydantic found.
+        place: tells where a key was given.
+        values: all values given, for advice that converts one with the help of another.
+    """
+    requirements: dict[KeyPath, list[str]] = {}
     got: dict[KeyPath, object] = {}
     for detail in error.errors(include_url=False):
         keys = detail["loc"]
@@ -42,32 +55,38 @@ def complaints(error: ValidationError, place: Callable[[KeyPath], str]) -> Itera
             first, second = detail["ctx"]["first"], detail["ctx"]["second"]
             yield f"{place((first,))} and {place((second,))}: {detail['msg']}."
         elif detail["type"] == "extra_forbidden":
-            yield f"{place(keys)}: {_unknown_key(keys)}"
+            yield f"{place(keys)}: {_unknown_key(keys, detail['input'], values)}"
         else:
             keys = (*keys[:1], *(key for key in keys[1:] if not _is_union_branch(key)))
-            wishes.setdefault(keys, []).append(_wish(detail))
+            requirements.setdefault(keys, []).append(_requirement(detail))
             got[keys] = detail["input"]
-    for keys, wished in wishes.items():
-        wish = " or ".join(dict.fromkeys(wished)).replace(" or be ", " or ")
-        yield f"{place(keys)}: `{_written(keys)}` must {wish}; got {got[keys]!r}."
+    for keys, required in requirements.items():
+        must = " or ".join(dict.fromkeys(required)).replace(" or be ", " or ")
+        yield f"{place(keys)}: `{_written(keys)}` must {must}; got {printable(repr(got[keys]), 200)}."
 
 
 def _is_union_branch(key: str | int) -> bool:
-    """Say whether pydantic put the name of a branch of ``A | B`` into the location of an error."""
+    """Whether pydantic put the name of a branch of ``A | B`` into the location of an error."""
     return isinstance(key, str) and (key in {"str", "int", "float"} or "[" in key)
 
 
-def _wish(detail: ErrorDetails) -> str:
-    """Return what a value must do, from pydantic's type of error or, failing that, its message."""
+def _requirement(detail: ErrorDetails) -> str:
+    """What a value must do, from pydantic's type of error or, failing that, its message."""
     message = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return WISHES.get(detail["type"], message.removeprefix("must "))
+    message = message.replace("String should", "must")
+    return REQUIREMENTS.get(detail["type"], message.removeprefix("must "))
 
 
 def _written(keys: KeyPath) -> str:
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
+    return printable(text, 100)
 
 
-def _unknown_key(keys: KeyPath) -> str:
-    known = _KEYS_OF.get(str(keys[0]), {}) if len(keys) > 1 else RunConfig.model_fields
-    hint = did_you_mean(str(keys[-1]).replace("-", "_"), list(known))
-    return f"unknown key `{keys[-1]}`.{hint or ' Remove it; `mlxsched train --help` has the names.'}"
+def _unknown_key(keys: KeyPath, value: object, values: Mapping[str, Any]) -> str:
+    name, outer = str(keys[-1]), str(keys[0]) if len(keys) > 1 else ""
+    unknown = f"unknown key `{printable(name)}`."
+    known = list(_KEYS_OF.get(outer, {}) if outer else RunConfig.model_fields)
+    hint = did_you_mean(name.replace("-", "_"), known, _SPELLING).strip()
+    if outer != "lr_schedule":
+        hint = advice(name, value, values) or hint
+    return f"{unknown} {hint or 'Remove it; `mlxsched train --help` lists the names.'}"

@@ -1,4 +1,4 @@
-"""YAML files whose every key knows its line and column, so that a mistake can be pointed at."""
+"""YAML files in which each key has a line and a column, so that a message can point to a mistake."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from mlxsched.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 
+MOST_BYTES = 10_000_000
+MOST_EXPANDED = 10_000  # values that aliases may repeat
+
 
 @dataclass(frozen=True)
 class YamlFile:
-    """What a YAML file says, where it says it, and what is wrong with it so far."""
+    """The values of a YAML file, their positions, and the problems found so far."""
 
     path: Path
     values: dict[str, Any]
@@ -25,11 +28,11 @@ class YamlFile:
     problems: list[str]
 
     def line(self, *keys: str | int) -> str:
-        """Return ``file:line`` of a key."""
+        """``file:line`` of a key."""
         return f"{self.path}:{self._mark(keys)[0]}"
 
     def place(self, *keys: str | int) -> str:
-        """Return ``file:line:column`` of a key, or of the nearest key above it."""
+        """``file:line:column`` of a key, or of the nearest key above it."""
         line, column = self._mark(keys)
         return f"{self.path}:{line}:{column}"
 
@@ -78,18 +81,45 @@ def _parse(path: Path, text: str) -> tuple[yaml.Node | None, Any]:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
+        if node and _expanded(node, {}) - len(text) > MOST_EXPANDED:
+            raise ConfigError(
+                f"{path}:1:1: aliases (`*name`) repeat over {MOST_EXPANDED:,} values. Write the values out."
+            )
         return node, loader.construct_document(node) if node else {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError(f"{place}: not valid YAML: {error.problem}. Mend this line.") from None
+        raise ConfigError(f"{place}: not valid YAML: {error.problem}. Fix this line.") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
 
 
+def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """The number of nodes below ``node`` with each alias written out, without writing it out.
+
+    Aliases of aliases grow exponentially: 594 bytes can stand for gigabytes. A text of n characters without
+    aliases has fewer than n nodes.
+    """
+    if id(node) not in sizes:
+        sizes[id(node)] = MOST_EXPANDED  # for an alias inside what it stands for, which never ends
+        children = (
+            [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else []
+        )
+        children = node.value if isinstance(node, yaml.SequenceNode) else children
+        total = 1 + sum(_expanded(child, sizes) for child in children)
+        sizes[id(node)] = min(total, 10**18)
+    return sizes[id(node)]
+
+
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)  # bounded: the path may be a device
+        if len(content) > MOST_BYTES:
+            raise ConfigError(
+                f"{path} is larger than {MOST_BYTES // 10**6} MB. Check the path given to --config."
+            )
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"No such config file: {path}. Check the path given to --config.") from None
     except UnicodeDecodeError as error:
@@ -99,7 +129,7 @@ def _read_text(path: Path) -> str:
 
 
 def _walk(node: yaml.Node, keys: KeyPath, marks: dict[KeyPath, tuple[int, int]]) -> Iterator[str]:
-    """Note where each key under ``node`` stands; yield a problem for a key given twice and for what isn't plain."""
+    """Record the position of each key under ``node``; yield a problem for a repeated key and for a value of no plain type."""
     if len(keys) > 20:  # an alias that holds itself
         return
     for key, place, child in _children(node):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ def make_plan(
     model: ModelSize,
     findings: Sequence[Finding] = (),
 ) -> Plan:
-    """Put a plan together; ``findings`` are those about model, data and memory."""
+    """Put a plan together; ``findings`` are those about settings, model, data and memory."""
     return Plan(
         rows=data.rows,
         valid_rows=data.valid_rows,
@@ -102,7 +102,7 @@ def make_plan(
         parameters=model.parameters,
         trainable=model.trainable,
         peak_memory_gb=round(model.peak_memory_gb, 3),
-        findings=(*findings, *length.findings, *schedule.findings, *_unsupported(settings)),
+        findings=(*findings, *length.findings, *schedule.findings),
     )
 
 
@@ -111,13 +111,3 @@ def _steps_per_eval(settings: PlanSettings, length: Length, valid_rows: int) -> 
     if settings.val_batches >= 0:
         rows = min(valid_rows, settings.val_batches * settings.batch_size)
     return settings.steps_per_eval or evaluation_interval(length.updates, length.rows_per_update, rows)
-
-
-def _unsupported(settings: PlanSettings) -> Iterator[Finding]:
-    if settings.report_to:
-        yield Finding(
-            "tracker",
-            "note",
-            f"nothing is sent to {settings.report_to}: trackers are not supported yet; metrics.jsonl has "
-            "everything",
-        )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from mlxsched.analysis.findings import Finding
+from mlxsched.config.origins import DEFAULT, from_flag, is_inherited
 from mlxsched.config.views import ScheduleSettings
 from mlxsched.errors import ConfigError
 from mlxsched.schedules import Schedule, for_run, from_mlx_lm, shift, with_warmup
@@ -78,12 +79,12 @@ def resolve_schedule(
         schedule = given
     elif config.lr_schedule is not None:
         schedule = from_mlx_lm(dict(config.lr_schedule))
+        findings += _overridden(config, origins)
     else:
         schedule = request.made()
         findings += _without_effect(request, origins)
         findings += _end_above_peak(request, schedule)
     peak = highest_rate(schedule, updates)
-    findings += _implied_decay(config, origins)
     findings += schedule_findings(schedule, updates, peak)
     findings += _first_update(schedule, updates, peak, None if given else config)
     return ResolvedSchedule(schedule, warmup_updates(schedule), peak, tuple(findings))
@@ -126,10 +127,10 @@ def plan_warmup(
     A preset's or default warmup is cut to a tenth of the run; one that the user chose is kept. By default a
     family with a warmup of its own, such as one_cycle, keeps that: the result is 0.
     """
-    origin = origins.get("warmup", "default")
-    if origin == "default" and has_own_warmup(config.schedule):
+    origin = origins.get("warmup", DEFAULT)
+    if origin == DEFAULT and has_own_warmup(config.schedule):
         return 0, []
-    if origin.startswith(("preset", "default")):
+    if is_inherited(origin):
         return _shortened(config.warmup, updates)
     if config.warmup >= updates:
         raise ConfigError(_warmup_too_long(config.warmup, updates, origin))
@@ -148,7 +149,7 @@ def _shortened(warmup: int | float, updates: int) -> tuple[int | float, list[Fin
 
 def _warmup_too_long(warmup: int | float, updates: int, origin: str) -> str:
     problem = f"`warmup` must be below `steps`; got {warmup} and {updates}. Lower --warmup or raise --epochs."
-    if origin.startswith("-"):
+    if from_flag(origin):
         return problem
     return (
         f"{origin}: {problem} A preset's warmup is cut to a tenth of a short run; a warmup in your own file is not: "
@@ -235,15 +236,14 @@ def _end_above_peak(request: _Request, schedule: ScheduleLike) -> Iterator[Findi
 # What the settings do not do
 
 
-def _implied_decay(config: ScheduleSettings, origins: Mapping[str, str]) -> Iterator[Finding]:
-    """A config file without a schedule: mlx-lm holds the rate, here it falls."""
-    from_file = any(":" in origin for origin in origins.values())
-    if from_file and config.lr_schedule is None and origins.get("schedule") == "default":
+def _overridden(config: ScheduleSettings, origins: Mapping[str, str]) -> Iterator[Finding]:
+    """mlx-lm's block brings its own rate: a learning_rate beside it has no effect, there and here."""
+    origin = origins.get("learning_rate", DEFAULT)
+    if config.lr_schedule is not None and not is_inherited(origin):
         yield Finding(
-            "default_schedule",
+            "without_effect",
             "note",
-            "the file names no schedule, so the rate falls linearly to 0, where mlx-lm would hold it; "
-            "`schedule: constant` does that",
+            f"learning_rate {config.learning_rate:g} ({origin}) has no effect: lr_schedule has its own rates",
         )
 
 
@@ -260,8 +260,8 @@ def _without_effect(request: _Request, origins: Mapping[str, str]) -> Iterator[F
         others["warmup"] = replace(request, warmup=0)
     used = describe_schedule(request.made())
     for key, other in others.items():
-        origin = origins.get(key, "default")
-        if origin.startswith(("preset", "default")):
+        origin = origins.get(key, DEFAULT)
+        if is_inherited(origin):
             continue
         if describe_schedule(other.made()) == used:
             yield Finding(

@@ -20,6 +20,7 @@ from mlxsched.model.load import LoadedModel, count_parameters, load_model
 from mlxsched.planning.length import Length, plan_length
 from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan
 from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
+from mlxsched.planning.settings import settings_findings
 from mlxsched.text import counted
 from mlxsched.training.memory_plan import MemoryPlan, batching_plan, plan_memory
 
@@ -116,6 +117,7 @@ def prepare(
         *memory.notes(config),
     ]
     findings = [Finding("prepared", "note", text) for text in notes]
+    findings += settings_findings(config, origins, resolved.peak)
     size = ModelSize(*count_parameters(loaded.model), memory.peak / 1e9)
     plan = make_plan(config, length, resolved, _data_size(dataset), size, findings)
     fitted = memory.applied_to(config)

@@ -38,7 +38,3 @@ def test_only_the_evaluated_rows_count_for_the_interval():
     assert planned(valid_rows=10_000, batch_size=8, epochs=100).steps_per_eval == 1300
     assert planned(valid_rows=10_000, batch_size=8, epochs=100, val_batches=2).steps_per_eval == 130
     assert planned(valid_rows=10_000, steps_per_eval=7).steps_per_eval == 7
-
-
-def test_a_tracker_is_not_sent_anything_and_the_plan_says_so():
-    assert [finding.code for finding in planned(report_to="wandb", warmup=0).findings] == ["tracker"]

@@ -1,0 +1,64 @@
+"""Layers of settings, and how a higher one overrides a lower one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mlxsched.config.origins import PRESET
+from mlxsched.config.yaml_file import KeyPath, YamlFile
+
+# A key given in one layer removes its rivals from the layers below.
+RIVALS = {
+    "iters": ("epochs",),
+    "epochs": ("iters",),
+    "lr_schedule": ("schedule", "learning_rate", "warmup", "warmup_init", "end_lr"),
+    "schedule": ("lr_schedule",),
+    "learning_rate": ("lr_schedule",),
+    "lora_parameters.alpha": ("lora_parameters.scale",),
+    "lora_parameters.scale": ("lora_parameters.alpha",),
+}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value of one layer, and where it was given."""
+
+    value: Any
+    origin: str
+    file: YamlFile | None = None
+
+    @property
+    def is_from_own_file(self) -> bool:
+        """Whether the value stands in the user's file: neither in a preset nor in a flag."""
+        return self.file is not None and not self.origin.startswith(PRESET)
+
+    def converted(self, value: Any, original: str) -> Given:
+        """The value in our terms; ``original`` goes into the origin."""
+        return replace(self, value=value, origin=f"{self.origin} ({original})")
+
+
+Layer = dict[str, Given]
+"""Values by key; the keys of a nested block as ``lora_parameters.rank``."""
+
+
+def merge(layers: list[Layer]) -> Layer:
+    """All layers in one, from the lowest to the highest."""
+    merged: Layer = {}
+    for layer in layers:
+        for key, given in list(layer.items()):
+            for rival in RIVALS.get(key, ()) if given.value is not None else ():
+                if rival not in layer and rival in merged:
+                    lost = merged.pop(rival)
+                    if (
+                        rival == "lr_schedule"
+                    ):  # more than one number is lost: say so where the rate comes from
+                        layer = {**layer, key: given.converted(given.value, f"replaces {lost.origin}")}
+        merged |= layer
+    return merged
+
+
+def place(keys: KeyPath, merged: Layer) -> str:
+    """Where a key was given: ``file:line:column`` or ``--flag``."""
+    given = merged.get(".".join(map(str, keys[:2]))) or merged[str(keys[0])]
+    return given.file.place(*keys) if given.file else given.origin

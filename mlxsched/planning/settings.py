@@ -1,0 +1,99 @@
+"""What to know about the settings of a run, before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from mlxsched.analysis.findings import Finding
+from mlxsched.config.mlx_lm import INTERVALS, differing_defaults
+from mlxsched.config.origins import DEFAULT, is_inherited
+from mlxsched.config.schema import NESTED, RunConfig
+
+# Rates from which on a run is unlikely to learn anything, by optimizer and by what is trained.
+#
+# Adam moves each parameter by about the rate in every update, whatever the size of the gradient. LoRA's A starts
+# uniform within 1 / sqrt(width): 0.06 for a width of 256, 0.02 for 4096. So at 0.05, one update moves A by as much
+# as A is; usual rates are 1e-4 to 2e-3 (arXiv 2402.12354). A weight of a model is about 0.02 (GPT-2's
+# initialization): at 0.01, two updates replace it. Lion's updates have the size of the rate, too, and want a third
+# to a tenth of Adam's (arXiv 2302.06675). Muon's are orthogonal: a parameter of a matrix of width n moves by
+# rate / sqrt(n). Adafactor is scaled like Adam here. SGD's depend on the gradient, which is clipped to a norm of 1
+# by default: only a rate beyond all use is called too high.
+TOO_HIGH = {"adam": 0.05, "adamw": 0.05, "adafactor": 0.05, "lion": 0.015, "muon": 0.5, "sgd": 50.0}
+FULL = 0.2  # of the bound of an adapter, for training the weights themselves
+
+
+def settings_findings(config: RunConfig, origins: Mapping[str, str], peak: float) -> Iterator[Finding]:
+    """Notes and warnings about settings that may not mean what the user thinks.
+
+    Args:
+        config: the settings.
+        origins: where each comes from.
+        peak: the highest rate of the run.
+    """
+    yield from _default_model(config, origins)
+    yield from _rate_too_high(config, peak)
+    yield from _differing_defaults(config, origins)
+    yield from _converted(config, origins)
+    if config.report_to:
+        yield Finding(
+            "tracker",
+            "note",
+            f"nothing is sent to {config.report_to}: trackers are not supported yet; metrics.jsonl has everything",
+        )
+
+
+def _default_model(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Finding]:
+    own_data = any(not is_inherited(origins.get(key, DEFAULT)) for key in ("data", "hf_dataset"))
+    bundled = config.hf_dataset is None and config.data == RunConfig.model_fields["data"].default
+    if own_data and not bundled and is_inherited(origins.get("model", DEFAULT)):
+        yield Finding(
+            "default_model",
+            "warning",
+            f"the data is your own and the model is the bundled {config.model!r}, because none was given",
+            why="It is a toy that knows spreadsheet formulas only",
+            fix="Give --model, a local directory or a Hugging Face repository",
+        )
+
+
+def _rate_too_high(config: RunConfig, peak: float) -> Iterator[Finding]:
+    full = config.fine_tune_type == "full"
+    bound = TOO_HIGH[config.optimizer] * (FULL if full else 1.0)
+    ratio = 1.0 if full else max(config.lora_plus_ratio, 1.0)
+    if peak * ratio <= bound:
+        return
+    times = f" times lora_plus_ratio {ratio:g}" if ratio > 1 else ""
+    kind = (
+        "all weights"
+        if full
+        else f"a {config.fine_tune_type.replace('lora', 'LoRA').replace('dora', 'DoRA')}"
+    )
+    yield Finding(
+        "rate_too_high",
+        "warning",
+        f"the highest learning rate, {peak:.3g}{times}, is above {bound:g}: {config.optimizer} on {kind} is likely "
+        "to diverge",
+        why="A rate of this size moves a parameter by as much as the parameter is, in one or two updates",
+        fix=f"Lower --learning-rate; with Adam, {'1e-5 to 5e-5 are usual' if full else '1e-4 to 1e-3 are usual'}",
+    )
+
+
+def _differing_defaults(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Finding]:
+    differing = differing_defaults(config, origins)
+    if differing:
+        yield Finding(
+            "defaults_differ",
+            "note",
+            "the file lacks keys whose defaults differ from mlx-lm's: " + ", ".join(differing),
+            fix="Give --as-mlx-lm to take mlx-lm's, but for model and data",
+        )
+
+
+def _converted(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Finding]:
+    """Values that were converted from another unit or name, as their origins tell."""
+    values = config.to_dict()
+    values |= {f"{NESTED}.{key}": value for key, value in values[NESTED].items()}
+    for key in (*INTERVALS, f"{NESTED}.scale", "learning_rate", "schedule"):
+        origin = origins.get(key, DEFAULT)
+        if origin.endswith(")") and not is_inherited(origin):
+            unit = " updates" if key in INTERVALS else ""
+            yield Finding("converted", "note", f"{key} is {values[key]}{unit}: {origin}")
