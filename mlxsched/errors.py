@@ -1,16 +1,16 @@
-"""Every error that mlxsched raises on purpose, and the exit code that each one ends a command with.
+"""The exceptions of mlxsched, and the exit code with which each one ends a command.
 
-    MlxschedError                 1   anything that went wrong at run time
-    ├── UserError                 2   the command, the config or the data must be changed
-    │   ├── UsageError            2   a flag, a name or a path
-    │   ├── ConfigError           2   a YAML file; carries file:line:column
-    │   ├── ScheduleError         2   an argument of a schedule (a ValueError too)
-    │   ├── DataError             2   a row; carries file:line
+    MlxschedError                 1   an error at run time
+    ├── UserError                 2   the command, the config or the data must change
+    │   ├── UsageError            2   a wrong flag, name or path
+    │   ├── ConfigError           2   a config file; the message has file:line:column
+    │   ├── ScheduleError         2   a schedule's argument (also a ValueError)
+    │   ├── DataError             2   a row; the message has file:line
     │   └── ModelError            2   a model or an adapter that cannot be loaded
-    ├── RunError                  1   a training that could not go on
-    │   └── DivergedError         1   the numbers stopped being numbers
-    ├── ChecksFailed              3   a check ran and found problems
-    └── Stopped             128 + n   signal n ended the run, after a checkpoint
+    ├── RunError                  1   a run that could not continue
+    │   └── DivergedError         1   a run whose loss or gradients diverged
+    ├── ChecksFailed              3   a check that found problems
+    └── Stopped             128 + n   a run that signal n ended, after a checkpoint
 
 A message says what is wrong, the value or ``file:line``, and the fix.
 """
@@ -19,31 +19,31 @@ from __future__ import annotations
 
 
 class MlxschedError(Exception):
-    """The base of all; ``exit_code`` is what a command that ends with it returns."""
+    """The base class; ``exit_code`` is the exit code of a command that ends with it."""
 
     exit_code = 1
 
 
 class UserError(MlxschedError):
-    """Something that only the user can mend: the command, the config or the data."""
+    """Something that only the user can fix: the command, the config or the data."""
 
     exit_code = 2
 
 
 class UsageError(UserError):
-    """A flag, a name or a path that does not fit."""
+    """A wrong flag, name or path."""
 
 
 class ConfigError(UserError):
-    """A configuration file that cannot be used; the message carries ``file:line:column``."""
+    """A config file that cannot be used; the message has ``file:line:column``."""
 
 
 class ScheduleError(UserError, ValueError):
-    """An argument of a schedule that does not make sense; names argument, value and cure."""
+    """An invalid argument of a schedule; the message has the argument, its value and the fix."""
 
 
 class DataError(UserError):
-    """Rows that cannot be trained on; the message carries ``file:line``."""
+    """Rows that cannot be trained on; the message has ``file:line``."""
 
 
 class ModelError(UserError):
@@ -51,21 +51,21 @@ class ModelError(UserError):
 
 
 class RunError(MlxschedError):
-    """A training that could not go on; what was last good is on disk."""
+    """A run that could not continue; its last good checkpoint is on the disk."""
 
 
 class DivergedError(RunError):
-    """Losses or gradients stopped being finite; no update was made from them."""
+    """A run that diverged; the last good adapter is on the disk."""
 
 
 class ChecksFailed(MlxschedError):
-    """A check ran to its end and found problems."""
+    """A check that completed and found problems."""
 
     exit_code = 3
 
 
 class Stopped(MlxschedError):
-    """A signal ended the run after a checkpoint."""
+    """A run that a signal ended, after a checkpoint."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)

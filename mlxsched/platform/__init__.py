@@ -1,1 +1,1 @@
-"""What depends on the machine: BLAS, memory, power, signals, paths."""
+"""Everything that depends on the machine: BLAS, memory, power, signals, paths."""

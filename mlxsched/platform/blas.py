@@ -1,7 +1,7 @@
 """A fast BLAS for MLX on Linux.
 
-The CPU wheel of MLX ships the reference BLAS, about 1 GFLOP/s for a float32 matrix product on a core that can
-do 50 to 100. Its symbols are looked up globally, so an OpenBLAS that is already in the process wins.
+MLX's CPU wheel ships the reference BLAS, which multiplies float32 matrices at about 1 GFLOP/s on a core that can do 50 to
+100. Its symbols are looked up globally, so an OpenBLAS that is already loaded takes precedence.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-LIBRARIES = ("libopenblasp.so.0", "libopenblas.so.0")  # Fedora's name of the threaded one, everybody else's
+LIBRARIES = ("libopenblasp.so.0", "libopenblas.so.0")  # Fedora's threaded build; the name elsewhere
 
 ADVICE = (
     "MLX is using the reference BLAS, which is 10 to 50 times slower than OpenBLAS. Install OpenBLAS:\n"
@@ -21,10 +21,10 @@ ADVICE = (
 
 
 def preload() -> bool:
-    """Load the system's OpenBLAS for MLX to find, and say whether that was done.
+    """Load the system's OpenBLAS so that MLX uses it; returns whether it was loaded.
 
-    Does nothing off Linux, where the library is missing, when MLX is already imported (too late then), or when
-    the environment sets ``MLXSCHED_NO_OPENBLAS``. Call it before the first import of ``mlx.core``.
+    Does nothing on other systems than Linux, when the library is missing, when MLX is already imported (it is too late
+    then), or when the environment sets ``MLXSCHED_NO_OPENBLAS``. Call it before the first import of ``mlx.core``.
     """
     if sys.platform != "linux" or "mlx.core" in sys.modules or os.environ.get("MLXSCHED_NO_OPENBLAS"):
         return False
@@ -40,19 +40,19 @@ def _load(library: str) -> bool:
 
 
 def blas_in_use() -> str:
-    """Return ``"accelerate"``, ``"openblas"`` or ``"reference"``: what MLX multiplies matrices with on the CPU."""
+    """The BLAS that MLX uses on the CPU: ``"accelerate"``, ``"openblas"`` or ``"reference"``."""
     if sys.platform == "darwin":
         return "accelerate"
     try:
         multiply = ctypes.CDLL(None).cblas_sgemm
-    except AttributeError:  # no BLAS has global symbols, so MLX finds the one it came with
+    except AttributeError:  # no BLAS has global symbols, so MLX uses its own
         return "reference"
     library = _library_of(ctypes.cast(multiply, ctypes.c_void_p).value or 0)
     return "openblas" if "openblas" in library else "reference"
 
 
 def _library_of(address: int) -> str:
-    """Return the path of the file mapped at ``address``, or an empty string."""
+    """The path of the file that is mapped at ``address``, or an empty string."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:

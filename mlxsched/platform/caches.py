@@ -1,7 +1,8 @@
-"""Entries of a cache folder: directories of their own, looked at, held while in use, and removed.
+"""Entries of a cache folder: one directory each, listed, held while in use, and removed.
 
-An entry is in use while somebody has the advisory lock of its file ``.lock``. When it was last used is when its
-``header.json`` was last written or touched.
+An entry is named by a hash of 32 hexadecimal digits; other directories in the folder are not ours and never touched. An
+entry is in use while a process holds the advisory lock of its file ``.lock``. It was last used when its ``header.json`` was
+last written or touched.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import time
@@ -21,11 +23,13 @@ MOST_BYTES = 32 * 10**9
 SHARE_OF_DISK = 0.25
 MOST_DAYS = 30
 _GOING = ".gone-"
+_NAME = re.compile(r"[0-9a-f]{32}")
+_GONE = re.compile(re.escape(_GOING) + r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its size on disk in bytes, and when it was last used, in seconds since 1970."""
+    """One entry: its size on disk in bytes, and the time of its last use in seconds since 1970."""
 
     path: Path
     size: int
@@ -33,7 +37,7 @@ class Entry:
 
     @property
     def in_use(self) -> bool:
-        """Whether some process holds it now."""
+        """Whether a process holds it now."""
         if not (self.path / LOCK).exists():
             return False
         with contextlib.suppress(OSError):
@@ -45,12 +49,12 @@ class Entry:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """What is in ``folder``, the least recently used first; nothing where there is no such folder."""
+    """The entries of ``folder``, the least recently used first; none if there is no such folder."""
     found = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for path in folder.iterdir():
-            if path.is_dir() and not path.is_symlink() and not path.name.startswith("."):
-                with contextlib.suppress(OSError):  # another process may be tidying up too
+            if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                with contextlib.suppress(OSError):  # another process may remove it meanwhile
                     found.append(_entry(path))
     return sorted(found, key=lambda entry: entry.used)
 
@@ -62,9 +66,9 @@ def _entry(path: Path) -> Entry:
 
 
 def hold(path: Path) -> int | None:
-    """Take the entry in the directory ``path`` until the descriptor is closed; None while another has it.
+    """Hold the entry in the directory ``path`` until the descriptor is closed; None while another process holds it.
 
-    Raises ``OSError`` where there is no such directory, or it can't be written in.
+    Raises ``OSError`` if there is no such directory, or it cannot be written.
     """
     lock = path / LOCK
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -82,7 +86,7 @@ def hold(path: Path) -> int | None:
 
 
 def remove(path: Path) -> bool:
-    """Remove the entry in ``path`` if nobody holds it, and say whether it is gone."""
+    """Remove the entry in ``path`` unless it is held; returns whether it is gone."""
     try:
         held = hold(path)
         if held is None:
@@ -97,17 +101,17 @@ def remove(path: Path) -> bool:
 
 
 def discard(path: Path) -> None:
-    """Remove an entry that the caller holds, so that nobody finds a part of it."""
+    """Remove an entry that the caller holds, so that no process finds a part of it."""
     aside = path.with_name(f"{_GOING}{secrets.token_hex(6)}")
     path.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def make_room(folder: Path, size: int) -> bool:
-    """Whether ``size`` more bytes may go into ``folder``, after removing what was not used for longest.
+    """Whether ``size`` more bytes may go into ``folder``, after removing the least recently used entries if needed.
 
-    All of it stays below 32 GB and a quarter of what the disk has free without it; what was not used for 30 days
-    goes anyway.
+    The folder stays below 32 GB and below a quarter of the space that would be free without it. Entries that were not
+    used for 30 days are always removed.
     """
     sweep(folder)
     left = []
@@ -126,6 +130,7 @@ def make_room(folder: Path, size: int) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a process that was killed while it removed an entry has left."""
+    """Complete removals that were interrupted by a kill."""
     for path in folder.glob(f"{_GOING}*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if _GONE.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the machine is: versions, device, memory, cores, and how fast it multiplies."""
+"""The machine: versions, device, memory, cores, and the speed of a matrix product."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Machine:
-    """What `mlxsched env` shows and a run records; ``versions`` lists packages that are installed."""
+    """What `mlxsched env` shows and a run records; ``versions`` lists the installed packages that matter."""
 
     system: str
     device: str  # what MLX computes on: "gpu" or "cpu"
@@ -30,7 +30,7 @@ class Machine:
 
 
 def describe() -> Machine:
-    """Return what this machine is; imports mlx."""
+    """A description of this machine; imports mlx."""
     preload()
     import mlx.core as mx
 
@@ -49,12 +49,12 @@ def describe() -> Machine:
 
 
 def total_memory() -> int:
-    """Return the bytes of memory that the machine has."""
+    """The memory of the machine in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that decide what a run computes."""
+    """The versions of Python and of the packages that decide what a run computes."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -72,7 +72,7 @@ def matmul_gflops(size: int | None = None, seconds: float = 0.2) -> float:
     if size is None:
         size = 512 if mx.default_device() == mx.Device(mx.cpu) else 2048
     x, w = mx.random.normal((size, size)), mx.random.normal((size, size))
-    mx.eval(x @ w.T)  # memory is allocated, a GPU's kernel compiled
+    mx.eval(x @ w.T)  # allocates memory and compiles a GPU's kernel
     start, products = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         mx.eval(x @ w.T)
@@ -81,6 +81,6 @@ def matmul_gflops(size: int | None = None, seconds: float = 0.2) -> float:
 
 
 def _cores() -> int:
-    """Return the cores this process may use; macOS does not say, there it is all of them."""
+    """The cores that this process may use; macOS does not say, so there it is all of them."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Where mlxsched keeps what it can make again."""
+"""Where mlxsched caches what it can rebuild."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_home() -> Path:
-    """``$MLXSCHED_CACHE``, else ``$XDG_CACHE_HOME/mlxsched``, else ``~/.cache/mlxsched``; may not exist yet."""
+    """``$MLXSCHED_CACHE``, else ``$XDG_CACHE_HOME/mlxsched``, else ``~/.cache/mlxsched``. It may not exist yet."""
     own = os.environ.get("MLXSCHED_CACHE")
     if own:
         return Path(own).expanduser()

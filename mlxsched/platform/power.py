@@ -1,7 +1,7 @@
-"""The laptop: kept awake while it trains, its battery read, its sleep noticed. All that is macOS's own is here.
+"""Laptops: keep them awake during a run, read the battery, detect sleep. Everything specific to macOS is here.
 
-Facts: ``caffeinate -i`` prevents idle sleep and leaves the display alone (``-d`` would hold it, which is what
-trips the display watchdog), ``-w PID`` ends it with the process; ``pmset -g batt`` prints the power sources.
+``caffeinate -i`` prevents idle sleep and does not affect the display (``-d`` would keep it on, which trips the display
+watchdog); ``-w PID`` ends it with the process. ``pmset -g batt`` prints the power sources.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Battery:
 
 @contextlib.contextmanager
 def keep_awake(pid: int | None = None, *, system: str = sys.platform) -> Iterator[bool]:
-    """Keep macOS from idle sleep while the block runs and the process `pid` (ours) lives; True when that worked.
+    """Prevent idle sleep on macOS while the block runs and the process `pid` (ours) lives; yields whether it worked.
 
-    Elsewhere it does nothing. ``caffeinate`` gets a session of its own, so that a Ctrl-C, which reaches the whole
-    foreground group, doesn't let the machine fall asleep during the last checkpoint.
+    Elsewhere it does nothing. ``caffeinate`` runs in its own session: a Ctrl-C reaches the whole foreground group, and
+    would let the machine fall asleep during the last checkpoint.
     """
     holder = _caffeinate(os.getpid() if pid is None else pid) if system == "darwin" else None
     try:
@@ -44,7 +44,7 @@ def keep_awake(pid: int | None = None, *, system: str = sys.platform) -> Iterato
 
 
 def battery(*, system: str = sys.platform) -> Battery | None:
-    """The state of the battery; None without one, and where it can't be read."""
+    """The state of the battery; None if there is none or it cannot be read."""
     if system == "darwin":
         return parse_pmset(_output_of(["pmset", "-g", "batt"]))
     return read_power_supplies(POWER_SUPPLIES)
@@ -65,7 +65,7 @@ def parse_pmset(text: str) -> Battery | None:
 
 
 def read_power_supplies(root: Path) -> Battery | None:
-    """The battery in a tree like Linux's ``/sys/class/power_supply``; batteries of mice and the like don't count."""
+    """The battery in a tree like Linux's ``/sys/class/power_supply``; batteries of peripherals do not count."""
     supplies = [_read_supply(folder) for folder in sorted(root.glob("*"))]
     batteries = [
         supply
@@ -88,9 +88,9 @@ def wait_for_power(
     read: Callable[[], Battery | None] = battery,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait while the battery is below `threshold` percent and discharging; True when there was a wait.
+    """Wait while the battery is below `threshold` percent and discharging; returns whether there was a wait.
 
-    `on_wait` is called once, at the start of the wait; `stop` is asked at every look, `poll` seconds apart.
+    `on_wait` is called once, when the wait begins; `stop` is asked each time the battery is read, every `poll` seconds.
     """
     state = read()
     if state is None or not is_low(state, threshold):
@@ -107,10 +107,10 @@ def is_low(state: Battery | None, threshold: int) -> bool:
 
 
 class SleepWatch:
-    """Notices that the machine slept: the wall clock went on, the monotonic clock did not.
+    """Detects that the machine slept: the wall clock advanced and the monotonic clock did not.
 
-    A jump of the wall clock by hand looks the same; a clock that is set back is no sleep. `check` is cheap enough
-    for every update.
+    A wall clock that is set forward looks the same; one that is set back is not taken for sleep. `check` is cheap enough to
+    call at every update.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class SleepWatch:
         self._offset = wall() - monotonic()
 
     def check(self) -> float:
-        """The seconds slept since the last call, 0.0 when that is below the tolerance (clocks drift)."""
+        """The seconds slept since the last call; 0.0 if below the tolerance, since clocks drift."""
         before, self._offset = self._offset, self._wall() - self._monotonic()
         slept = self._offset - before
         return slept if slept > self._tolerance else 0.0

@@ -1,4 +1,4 @@
-"""Stopping at the next good moment: a signal sets a flag, the training loop looks at it."""
+"""Stopping at a safe moment: a signal sets a flag, and the training loop reads it between updates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """While it is entered, the first SIGINT, SIGTERM or SIGHUP is remembered, and the second ends the process.
+    """While it is active, the first SIGINT, SIGTERM or SIGHUP is recorded, and the second ends the process.
 
     ::
 
@@ -26,10 +26,10 @@ class StopRequest:
                 if stop:
                     raise Stopped("...", stop.signal_number)
 
-    `on_first` and `on_second` are called with the number of the signal, from the handler: they should be quick, and
-    print with `say` alone. The second signal then gets its default effect, so a shell sees 130, 143 or 129 and a
-    parent process the signal itself. A SIGHUP that is ignored (``nohup``) stays ignored. Outside the main thread
-    Python has no handlers: the object is then never set.
+    The handler calls `on_first` and `on_second` with the signal's number; they should be quick, and print only with `say`.
+    The second signal then has its default effect, so a shell sees 130, 143 or 129 and a parent process the signal itself.
+    A SIGHUP that is ignored (``nohup``) stays ignored. Outside the main thread Python allows no handlers, and the object is
+    never set.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class StopRequest:
 def say(text: str) -> None:
     """Write a line to standard error in one system call.
 
-    For signal handlers: they may come in the middle of a `print`, whose buffer can't be entered twice. A terminal that
-    has gone is no error.
+    For signal handlers: a signal may arrive during a `print`, whose buffer cannot be entered twice. A closed terminal is not
+    an error.
     """
     with contextlib.suppress(OSError):
         os.write(2, f"\n{text}\n".encode())

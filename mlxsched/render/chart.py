@@ -1,8 +1,8 @@
-"""The one chart model: what is drawn, as plain data; the renderers decide how.
+"""The chart model: what is drawn, as plain data; the renderers decide how.
 
 A chart is a set of curves over one horizontal axis, with a left and a right vertical axis and vertical marks
-(the boundaries of a schedule's phases). ``terminal``, ``image`` and ``thumbnail`` draw it. Numbers only: nothing here
-imports a drawing library, so that a plan can carry a chart at no cost.
+(the boundaries of a schedule's phases). ``terminal``, ``image`` and ``thumbnail`` draw it. Nothing here
+imports a drawing library, so that building a chart costs nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mlxsched.errors import UsageError
+from mlxsched.text import without_controls
 
 Axis = Literal["left", "right"]
 Style = Literal["line", "dots"]
@@ -33,6 +34,7 @@ class Series:
     style: Style = "line"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "name", _label(self.name))
         if len(self.x) != len(self.y):
             lengths = f"{len(self.x)} and {len(self.y)}"
             raise ValueError(f"`x` and `y` of {self.name!r} must be equally long; got {lengths}")
@@ -40,15 +42,21 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line at ``x``, with the name of what begins there."""
+    """A vertical line at ``x``, with the name of the phase that begins there."""
 
     x: float
     label: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", _label(self.label))
+
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves, titles of the axes, whether an axis is logarithmic, and marks."""
+    """Curves, axis titles, whether each axis is logarithmic, and marks.
+
+    Names may come from a stranger's file: control characters are removed from every text.
+    """
 
     title: str
     x_label: str
@@ -59,14 +67,23 @@ class Chart:
     log_y: bool = False
     marks: tuple[Mark, ...] = ()
 
+    def __post_init__(self) -> None:
+        for field in ("title", "x_label", "y_label", "right_label"):
+            object.__setattr__(self, field, _label(getattr(self, field)))
+
     def on(self, axis: Axis) -> tuple[Series, ...]:
         """The series of one vertical axis, as they can be drawn (see ``drawable``)."""
         log_y = self.log_y and axis == "left"
         return tuple(drawable(curve, self.log_x, log_y) for curve in self.series if curve.axis == axis)
 
 
+def _label(text: str) -> str:
+    """`text` on one line, without control characters."""
+    return " ".join(without_controls(text).split())
+
+
 def drawable(curve: Series, log_x: bool = False, log_y: bool = False) -> Series:
-    """The points of ``curve`` that have a place: finite, and above zero on a logarithmic axis.
+    """The points of ``curve`` that can be drawn: finite, and above zero on a logarithmic axis.
 
     >>> drawable(Series("rate", (0, 1, 2), (0.0, 1e-4, float("nan"))), log_y=True).x
     (1,)
@@ -84,12 +101,12 @@ def require_points(chart: Chart) -> None:
     if any(curve.x for curve in (*chart.on("left"), *chart.on("right"))):
         return
     why = "no value is above zero, and the axis is logarithmic" if chart.log_y else "it holds no finite value"
-    cure = "Leave out --log." if chart.log_y else "Give it at least one point."
-    raise UsageError(f"nothing to draw in {chart.title!r}: {why}. {cure}")
+    fix = "Leave out --log." if chart.log_y else "Give it at least one point."
+    raise UsageError(f"nothing to draw in {chart.title!r}: {why}. {fix}")
 
 
 def span(values: Iterable[float], *, from_zero: bool = False) -> tuple[float, float]:
-    """Lowest and highest of ``values``, widened where they are the same, so that an axis has a length.
+    """Lowest and highest of ``values``, widened if they are equal, so that the axis has a length.
 
     >>> span([2.0, 2.0], from_zero=True)
     (0.0, 2.0)
@@ -107,7 +124,7 @@ def span(values: Iterable[float], *, from_zero: bool = False) -> tuple[float, fl
 
 
 def overlay(first: Chart, second: Chart) -> Chart:
-    """Both charts' curves over ``first``'s axes, without marks, which belong to one of them only."""
+    """The curves of both charts over the axes of ``first``, without marks, which belong to only one of them."""
     return replace(
         first,
         title=f"{first.title} and {second.title}",

@@ -1,6 +1,6 @@
-"""A chart as a picture file, PNG, SVG or PDF, with matplotlib (the extra ``report``).
+"""A chart as a PNG, SVG or PDF file, drawn with matplotlib (the extra ``report``).
 
-The same chart gives the same bytes for SVG: no date, no version, ids from a fixed salt.
+The same chart always gives the same SVG: no date, no version, ids from a fixed salt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
-# Distinguishable with the common colour deficiencies (Okabe and Ito, 2008).
+# Distinguishable with common colour vision deficiencies (Okabe and Ito, 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "mlxsched",
@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
 LINE: dict[str, Any] = {"linewidth": 1.6}
 DOTS: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5}
 LEGEND_CHARACTERS = 96
-"""Small characters that stand beside each other across a picture."""
+"""Small characters that fit across a picture."""
 NO_DATE: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -45,8 +45,8 @@ NO_DATE: dict[str, dict[str, Any]] = {
 def save(chart: Chart, path: Path, *, size: tuple[float, float] = (8.0, 4.5), dpi: int = 150) -> None:
     """Write ``chart`` to ``path``; the suffix says which format. ``size`` is width and height in inches.
 
-    Raises UsageError for another suffix, for a chart without a point, without matplotlib, and where the file cannot
-    be written.
+    Raises UsageError for another suffix, for a chart without points, when matplotlib is not installed, and when the file
+    cannot be written.
     """
     kind = format_of(path)
     require_points(chart)
@@ -105,14 +105,14 @@ def _figure(chart: Chart, size: tuple[float, float]) -> Figure:
 
 
 def _legend(figure: Figure, lines: list[Any]) -> None:
-    """The names below the picture, as many beside each other as have room."""
+    """The names below the picture, in as many columns as fit."""
     longest = max(len(str(line.get_label())) for line in lines)
     columns = max(1, min(len(lines), LEGEND_CHARACTERS // (longest + 6)))
     figure.legend(handles=lines, loc="outside lower left", ncols=columns, frameon=False)
 
 
 def _set_scales(axes: Axes, chart: Chart) -> None:
-    """Logarithmic where asked for; numbers written as in the terminal, and a linear rate starts at zero."""
+    """Set logarithmic axes and the number format of the terminal; a linear axis of rates starts at zero."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     for axis, log in ((axes.xaxis, chart.log_x), (axes.yaxis, chart.log_y)):
@@ -125,7 +125,7 @@ def _set_scales(axes: Axes, chart: Chart) -> None:
 
 
 def _draw(axes: Axes, chart: Chart, axis: Axis, first_color: int) -> list[Any]:
-    """The curves of one vertical axis; returns what stands for them in the legend."""
+    """Draw the curves of one vertical axis; returns their handles for the legend."""
     lines: list[Any] = []
     for index, curve in enumerate(chart.on(axis), first_color):
         look = DOTS if curve.style == "dots" else LINE
@@ -135,7 +135,7 @@ def _draw(axes: Axes, chart: Chart, axis: Axis, first_color: int) -> list[Any]:
 
 
 def _mark(axes: Axes, chart: Chart) -> None:
-    """A dotted line at the boundary of each phase, and the names that have room."""
+    """Draw a dotted line at the boundary of each phase, and the names that fit."""
     for mark in chart.marks:
         axes.axvline(mark.x, color="0.6", linewidth=0.8, linestyle=":")
     place = axes.get_xaxis_transform()

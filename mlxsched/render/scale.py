@@ -1,4 +1,4 @@
-"""An axis: what part of the numbers it shows, its ticks, and where on it a value lies."""
+"""The scale of an axis: its range, its ticks, and the position of a value on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlxsched.text import number
 
 @dataclass(frozen=True)
 class Scale:
-    """From ``low`` to ``high``, linear or logarithmic, with ``ticks``; empty ticks mean that the axis has no curve."""
+    """From ``low`` to ``high``, linear or logarithmic, with ``ticks``; without ticks, the axis has no curve."""
 
     low: float
     high: float
@@ -26,11 +26,11 @@ class Scale:
         return [number(tick) for tick in self.ticks]
 
     def place(self, value: float) -> float:
-        """The value in the units that are drawn evenly: itself, or its logarithm to base ten."""
+        """The value in the units that are drawn evenly: the value itself, or its logarithm to base ten."""
         return math.log10(value) if self.log else float(value)
 
     def fraction(self, value: float) -> float:
-        """Where ``value`` lies: 0 at ``low``, 1 at ``high``."""
+        """The position of ``value``: 0 at ``low``, 1 at ``high``."""
         return (self.place(value) - self.place(self.low)) / (self.place(self.high) - self.place(self.low))
 
 
@@ -43,13 +43,13 @@ def vertical(chart: Chart, axis: Axis, about: int) -> Scale:
 
 
 def horizontal(chart: Chart, about: int) -> Scale:
-    """The axis that all curves share, as long as they are even where a value cannot be drawn."""
+    """The axis that all curves share; it covers every step, also those whose value cannot be drawn."""
     places = [x for curve in chart.series for x in curve.x if math.isfinite(x) and (x > 0 or not chart.log_x)]
     return fit(places, chart.log_x, about)
 
 
 def fit(values: Iterable[float], log: bool, about: int, *, from_zero: bool = False) -> Scale:
-    """The scale that holds ``values``, with about ``about`` gaps between its ticks; whole ticks for whole numbers.
+    """The scale that covers ``values``, with about ``about`` gaps between ticks; whole numbers get whole ticks.
 
     >>> fit([0.0, 2e-4], False, 2).labels
     ['0', '1e-4', '2e-4']
@@ -62,7 +62,7 @@ def fit(values: Iterable[float], log: bool, about: int, *, from_zero: bool = Fal
 
 
 def with_room(marks: Sequence[Mark], scale: Scale, characters: int) -> list[Mark]:
-    """The marks whose names can stand beside each other on a line of ``characters``; the others stay unnamed.
+    """The marks whose names fit next to each other on a line of ``characters``; the others stay unnamed.
 
     >>> marks = [Mark(0, "warmup"), Mark(1, "hold"), Mark(50, "decay")]
     >>> [mark.label for mark in with_room(marks, fit([0, 100], False, 4), 60)]

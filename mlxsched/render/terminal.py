@@ -1,7 +1,7 @@
-"""A chart as text for a terminal: curves in braille dots, a legend, the phases named above.
+"""A chart as text for a terminal: curves in braille dots, a legend, and the names of the phases above.
 
-plotext draws the frame and the curves; ticks, legend and the names of the phases are ours, so that they cover no
-curve. plotext keeps one figure for the whole process: draw from one thread.
+plotext draws the frame and the curves. Ticks, legend and names are ours, so that they cover no curve. plotext keeps one
+figure for the whole process: draw from one thread only.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from mlxsched.render.chart import Chart, Mark, Series, require_points
 from mlxsched.render.scale import Scale, horizontal, vertical
 
 COLORS = ("blue", "orange", "green", "magenta", "cyan", "red")
-# Without colour, curves are told apart by what they are drawn with.
+# Without colour, the markers tell curves apart.
 MARKERS = ("braille", "•", "x", "+", "o", "*")
 ASCII_MARKERS = ("*", "x", "+", "o", "#", "@")
 TO_ASCII = str.maketrans("│─┌┐└┘├┤┬┴┼", "|-+++++++++")
 BRAILLE_SAMPLE = "⠒"
 MOST_SHIFT = 5
-"""Columns that the name of a phase may stand to the right of where the phase begins."""
+"""How many columns the name of a phase may be shifted to the right of its beginning."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How large the picture is, in characters, and what the terminal can show."""
+    """The size of the picture in characters, and what the terminal can show."""
 
     width: int = 80
     height: int = 20
@@ -37,7 +37,7 @@ class Look:
 
 
 def look_of_stdout(width: int | None = None, height: int | None = None) -> Look:
-    """The look that fits standard output: colour on a terminal only, and not with NO_COLOR set."""
+    """The look for standard output: colour only on a terminal, and not when NO_COLOR is set."""
     columns = shutil.get_terminal_size((80, 24)).columns
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower()
@@ -47,7 +47,7 @@ def look_of_stdout(width: int | None = None, height: int | None = None) -> Look:
 def draw(chart: Chart, look: Look | None = None) -> str:
     """The chart as lines of text, none wider than ``look.width``.
 
-    Raises UsageError where there is nothing to draw.
+    Raises UsageError when there is nothing to draw.
     """
     look = look or Look()
     require_points(chart)
@@ -64,7 +64,7 @@ def draw(chart: Chart, look: Look | None = None) -> str:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where in the lines the curves are: ``room`` columns, after ``margin`` for the left axis and its labels."""
+    """The layout: ``room`` columns for the curves, after ``margin`` columns for the left axis and its labels."""
 
     left: Scale
     right: Scale
@@ -81,11 +81,11 @@ class _Frame:
         return max(10, self.look.width - self.margin - right)
 
     def above(self, left: str, right: str) -> str:
-        """The titles of the two vertical axes, each over its own."""
+        """The titles of the two vertical axes, each above its axis."""
         return left + right.rjust(self.look.width - len(left))
 
     def names(self, marks: Sequence[Mark]) -> str:
-        """One line with the name of each mark over its place, or a little beside it, or not where there is no room."""
+        """One line with the name of each mark above it, shifted a little if needed, left out if there is no room."""
         line = ""
         for mark in sorted(marks, key=lambda mark: mark.x):
             column = self.margin + round(self.bottom.fraction(mark.x) * (self.room - 1))
@@ -100,14 +100,14 @@ def _curves(chart: Chart) -> list[Series]:
 
 
 def _marker(index: int, look: Look) -> str:
-    """What curve ``index`` is drawn with."""
+    """The marker of curve ``index``."""
     if look.ascii_only:
         return ASCII_MARKERS[index % len(ASCII_MARKERS)]
     return MARKERS[0] if look.color else MARKERS[index % len(MARKERS)]
 
 
 def _legend(chart: Chart, look: Look) -> list[str]:
-    """A line for each curve, where there are several."""
+    """A line for each curve, if there are several."""
     curves = _curves(chart)
     if len(curves) < 2:
         return []
@@ -124,7 +124,7 @@ def _name(curve: Series) -> str:
 
 
 def _plotext() -> Any:
-    """The drawing library, imported when the first chart is drawn; it has no types."""
+    """plotext, imported when the first chart is drawn; it has no types."""
     import plotext
 
     return plotext
@@ -137,7 +137,7 @@ def _paint(text: str, index: int, look: Look) -> str:
 
 
 def _plot(chart: Chart, frame: _Frame, height: int) -> list[str]:
-    """The frame with ticks and the curves in it."""
+    """The lines of the frame, its ticks and the curves."""
     plotext = _plotext()
     plotext.clear_figure()
     plotext.limit_size(False, False)
@@ -174,7 +174,7 @@ def _curve(curve: Series, index: int, frame: _Frame) -> None:
 
 
 def _clean(text: str, look: Look) -> list[str]:
-    """Lines without trailing blanks, and without what the terminal cannot show."""
+    """The lines without trailing blanks and without what the terminal cannot show."""
     if not look.color:
         text = str(_plotext().uncolorize(text))
     if look.ascii_only:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -13,6 +14,14 @@ import pytest
 from mlxsched.platform.caches import HEADER, MOST_BYTES, discard, entries, hold, make_room, remove, sweep
 
 DAY = 86400
+CALLED: dict[str, str] = {}
+
+
+def key(name: str) -> str:
+    """The name of the entry's directory: a hash, as the caches name them."""
+    found = hashlib.sha256(name.encode()).hexdigest()[:32]
+    CALLED[found] = name
+    return found
 
 
 @pytest.fixture
@@ -20,7 +29,7 @@ def entry(tmp_path):
     """Make an entry of ``size`` bytes, last used ``days`` ago."""
 
     def make(name: str, size: int = 1000, days: float = 0):
-        path = tmp_path / name
+        path = tmp_path / key(name)
         path.mkdir()
         (path / HEADER).write_text("{}")
         (path / "content").write_bytes(bytes(size - 2))
@@ -42,7 +51,7 @@ def free(monkeypatch):
 
 
 def names(folder):
-    return [entry.path.name for entry in entries(folder)]
+    return [CALLED[entry.path.name] for entry in entries(folder)]
 
 
 def test_entries_are_listed_by_their_last_use(entry, tmp_path):
@@ -50,8 +59,9 @@ def test_entries_are_listed_by_their_last_use(entry, tmp_path):
     entry("old", 30, days=3)
     (tmp_path / ".new-abandoned").mkdir()
     (tmp_path / "a file").touch()
-    (tmp_path / "link").symlink_to(tmp_path / "old")
-    assert [(e.path.name, e.size) for e in entries(tmp_path)] == [("old", 30), ("new", 10)]
+    (tmp_path / "link").symlink_to(tmp_path / key("old"))
+    (tmp_path / key("linked")).symlink_to(tmp_path / key("old"))
+    assert [(CALLED[e.path.name], e.size) for e in entries(tmp_path)] == [("old", 30), ("new", 10)]
     assert entries(tmp_path)[0].used == pytest.approx(time.time() - 3 * DAY, abs=5)
     assert entries(tmp_path / "nowhere") == []
 
@@ -121,6 +131,19 @@ def test_what_was_long_unused_goes_anyway(entry, tmp_path):
 
 
 def test_a_removal_that_was_killed_is_completed(entry, tmp_path):
-    entry("a").rename(tmp_path / ".gone-1234")
+    entry("a").rename(tmp_path / ".gone-0123456789ab")
+    (tmp_path / ".gone-fishing").mkdir()
     sweep(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".gone-fishing"]
+
+
+def test_directories_of_the_users_are_no_entries_and_stay(tmp_path, free):
+    """MLXSCHED_CACHE may name a folder in which there is a folder `rows` of somebody else's."""
+    for name in ("thesis", "0123", "A" * 32, "g" * 32):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / HEADER).write_text("{}")
+        os.utime(tmp_path / name / HEADER, (0, 0))
+    free(0)
+    assert entries(tmp_path) == []
+    assert not make_room(tmp_path, 10)
+    assert len(list(tmp_path.iterdir())) == 4

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from mlxsched.errors import UsageError
-from mlxsched.render.chart import Chart, Series, require_points, span
+from mlxsched.render.chart import Chart, Mark, Series, require_points, span
 
 
 def chart_of(*y: float, log_y: bool = False) -> Chart:
@@ -59,3 +59,10 @@ def test_an_axis_has_a_length_whatever_it_holds(
     values: list[float], from_zero: bool, expected: tuple[float, float]
 ) -> None:
     assert span(values, from_zero=from_zero) == expected
+
+
+def test_no_name_carries_control_characters_or_line_ends() -> None:
+    dirty = "a\x1b[31m\x9b1m\nb\x07"
+    chart = Chart(dirty, dirty, dirty, (Series(dirty, (0,), (1.0,)),), dirty, marks=(Mark(0, dirty),))
+    texts = [chart.title, chart.x_label, chart.y_label, chart.right_label, chart.series[0].name]
+    assert {*texts, chart.marks[0].label} == {"a1m b"}
