@@ -44,7 +44,6 @@ def answer_all(
 
     model.eval()
     limits = [len(tokenizer.encode(e.answer, add_special_tokens=False)) + MARGIN for e in examples]
-    budget = sum(limits)
     at_once = _at_once([len(e.prompt) + limit for e, limit in zip(examples, limits, strict=True)], max_tokens)
     generator: Any = BatchGenerator(
         model,
@@ -55,13 +54,13 @@ def answer_all(
     try:
         identifiers = generator.insert([list(e.prompt) for e in examples], limits)
         tokens: dict[int, list[int]] = {identifier: [] for identifier in identifiers}
-        for done, (identifier, token) in enumerate(_generated(generator), 1):
+        done = 0
+        for identifier, token, finished in _generated(generator):
             if token is not None:
                 tokens[identifier].append(token)
-            if on_progress:
-                on_progress(min(done, budget - 1), budget)
-        if on_progress:
-            on_progress(budget, budget)  # most answers end before they have used up their tokens
+            done += finished
+            if on_progress:  # at each token, not only when an answer ends: a signal must not wait that long
+                on_progress(done, len(examples))
     finally:
         generator.close()
         model.train()
@@ -81,12 +80,13 @@ def _at_once(lengths: list[int], max_tokens: int | None) -> int:
     return _MOST_AT_ONCE if max_tokens is None else min(max(max_tokens // max(lengths), 1), _MOST_AT_ONCE)
 
 
-def _generated(generator: Any) -> Iterator[tuple[int, int | None]]:
-    """Each token with its sequence; the stop token comes as None."""
+def _generated(generator: Any) -> Iterator[tuple[int, int | None, bool]]:
+    """Sequence, token (None for the stop token), and whether the sequence ends with it."""
     with generator.stats():
         while responses := generator.next_generated():
             for response in responses:
-                yield response.uid, None if response.finish_reason == "stop" else response.token
+                token = None if response.finish_reason == "stop" else response.token
+                yield response.uid, token, response.finish_reason is not None
 
 
 def without_thinking(text: str, tokenizer: Any) -> str:

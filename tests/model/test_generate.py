@@ -70,3 +70,17 @@ def test_an_answer_with_an_empty_thought_is_right(loaded, thinker):
     assert answer.text == "=B2" and exact_match(answers) == 1.0
     (wrong,) = answer_all(model, thinker, [Example(prompt, "=B3")])
     assert not wrong.correct
+
+
+def test_progress_counts_answers_and_is_called_at_every_token(loaded):
+    prompts = [loaded.tokenizer.encode(text) for text in ("A", "B", "C")]
+    told: list[tuple[int, int]] = []
+    answers = answer_all(
+        loaded.model,
+        loaded.tokenizer,
+        [Example(prompt, "=B2") for prompt in prompts],
+        lambda done, total: told.append((done, total)),
+    )
+    assert len(answers) == 3 and len(told) > 3
+    assert {total for _, total in told} == {3} and told[-1] == (3, 3)
+    assert told == sorted(told)

@@ -1,0 +1,104 @@
+"""What a training shows while it runs: lines that say how far it is, on any width of terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from mlxsched.cli import progress
+from mlxsched.cli.progress import Display, LiveDisplay, update_parts, wrapped
+from mlxsched.runs.events import CheckpointSaved, Evaluated, Notice, RunStarted, Tick, UpdateMade
+
+UPDATE = UpdateMade(
+    0, 2.5, 1e-4, 0.75, tokens=1000, targets=900, tokens_per_second=500.0, peak_memory_gb=12.34, seconds=2.0
+)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A monotonic clock that the test sets."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def shown(capsys) -> list[str]:
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_long_step_reports_every_few_seconds_and_its_end(capsys, clock):
+    display = Display(10, 1, plain=True)
+    for done in range(1, 18):
+        display(Tick(0, "validation", done, 17))
+        clock[0] += 2.0
+    assert shown(capsys) == [f"validation: {done}/17" for done in (4, 7, 10, 13, 16, 17)]
+
+
+def test_a_short_step_says_nothing(capsys, clock):
+    display = Display(10, 1, plain=True)
+    clock[0] += 1000.0  # however long ago the last one was
+    for _ in range(2):
+        for done in range(1, 18):
+            display(Tick(0, "validation", done, 17))
+            clock[0] += 0.1
+    assert shown(capsys) == []
+
+
+def test_two_long_steps_in_turn_are_told_apart(capsys, clock):
+    display = Display(10, 1, plain=True)
+    for what in ("validation", "test answers"):
+        for done in (1, 2):
+            display(Tick(0, what, done, 2))
+            clock[0] += 6.0
+    assert shown(capsys) == []  # neither took long before its last step
+    for what in ("validation", "test answers"):
+        for done in (1, 2, 3):
+            display(Tick(0, what, done, 3))
+            clock[0] += 6.0
+    assert shown(capsys) == ["validation: 2/3", "validation: 3/3", "test answers: 2/3", "test answers: 3/3"]
+
+
+def test_plain_lines_report_every_nth_update_and_the_last(capsys):
+    display = Display(5, 2, plain=True)
+    for update in range(5):
+        display(UpdateMade(update, 2.5, 1e-4, 0.75, 1000, 900, 500.0, 12.34, 2.0, 2.4))
+    lines = shown(capsys)
+    assert [line.split()[1] for line in lines] == ["2/5", "4/5", "5/5"]
+    assert lines[0] == (
+        "update 2/5  loss 2.500 (2.400)  lr 1.00e-04  |g| 0.75  500 tok/s  12.34 GB  ETA 0:06"
+    )
+
+
+def test_other_events_have_a_line_or_none(capsys):
+    display = Display(5, 2, plain=True)
+    display(Evaluated(3, 1.5, 4.48, best=True))
+    display(Notice(3, "spike", "loss 9\x1b[2J"))
+    display(RunStarted(0, 5))
+    display(CheckpointSaved(3, "x"))
+    assert shown(capsys) == [
+        "validation after 3 updates: loss 1.5000, perplexity 4.48, the best so far",
+        "spike at update 3: loss 9",
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+def test_nothing_is_cut_off_at_any_width(width):
+    parts = update_parts(UPDATE, 500.0, 4000.0)
+    text = wrapped(parts, width)
+    assert text.split() == "  ".join(parts).split()
+    assert all(len(line) <= max(width, max(map(len, parts))) for line in text.split("\n"))
+
+
+def test_the_live_display_shows_memory_and_time_left_at_60_columns(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "console", lambda stderr: Console(file=screen, width=60))
+    live = LiveDisplay(10, 0)
+    live.update(1, update_parts(UPDATE, 500.0, 4000.0))
+    live.tick(Tick(0, "[bold]test answers[/bold]", 1, 9))
+    Console(file=screen, width=60).print(live._picture())
+    text = screen.getvalue()
+    assert "12.34 GB" in text and "ETA 1:06:40" in text and "1/10" in text
+    assert "[bold]test answers[/bold]" in text and "1/9" in text
+    assert "…" not in text
