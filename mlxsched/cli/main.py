@@ -27,7 +27,7 @@ COMMANDS = {
     "eval": "Evaluate a run: loss, perplexity, exact match.",
     "generate": "Answer a prompt with a run's model.",
     "presets": "List, show or copy the presets.",
-    "data": "Check a data set before training on it.",
+    "data": "Check a data set, or show rows as the model sees them.",
     "schedules": "List the schedules, or show one.",
     "import": "Convert another trainer's configuration.",
     "plot": "Plot schedules and recorded runs.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from mlxsched.model.trees import flatten
 
 _SAMPLES = 64  # of a weight file, for its fingerprint: reading gigabytes at each start would cost seconds
 _SAMPLE_BYTES = 65536
+# The architectures of mlx-lm with a table of positions. Others have rotary or no position embeddings.
+_LEARNED_POSITIONS = ("gpt2", "gpt_bigcode")
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,20 @@ def count_parameters(model: Module) -> tuple[int, int]:
 
     total: Any = mlx_lm.utils.get_total_parameters
     return int(total(model)), sum(p.size for p in flatten(model.trainable_parameters()).values())
+
+
+def max_positions(config: Mapping[str, Any]) -> int | None:
+    """How many positions a model has, if it looks them up in a learned table; None if it computes them.
+
+    Beyond its end a table gives whatever lies in memory there, and no error: rows must be cut to fit.
+
+    >>> max_positions({"model_type": "gpt2", "n_positions": 1024}), max_positions({"model_type": "llama"})
+    (1024, None)
+    """
+    if config.get("model_type") not in _LEARNED_POSITIONS:
+        return None
+    positions = config.get("n_positions")
+    return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def model_fingerprint(path: str) -> str | None:

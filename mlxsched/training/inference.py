@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from mlxsched.config.schema import RunConfig
-from mlxsched.data import Rows, load_dataset
+from mlxsched.data import DataOptions, Rows, load_dataset
 from mlxsched.errors import DataError, ModelError
 from mlxsched.model import adapters
 from mlxsched.model.evaluate import Evaluator, LossResult
 from mlxsched.model.fast.forward_path import PLAIN
 from mlxsched.model.generate import Answer, answer_all, exact_match
-from mlxsched.model.load import LoadedModel, load_model
+from mlxsched.model.load import LoadedModel, load_model, max_positions
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.training.acceleration import evaluation_path
 from mlxsched.training.memory_plan import default_micro_batch_tokens
-from mlxsched.training.session import data_options
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -94,9 +93,8 @@ def measure(
 def _split(
     config: RunConfig, loaded: LoadedModel, split: str | None, cache_dir: Path | None
 ) -> tuple[str, Rows]:
-    dataset = load_dataset(
-        config.hf_dataset or config.data, loaded.tokenizer, data_options(config, cache_dir)
-    )
+    options = DataOptions.of_run(config, max_positions=max_positions(loaded.config), cache_dir=cache_dir)
+    dataset = load_dataset(config.hf_dataset or config.data, loaded.tokenizer, options)
     wanted = [split] if split else ["test", "valid"]
     for name in wanted:
         if name in dataset.splits:

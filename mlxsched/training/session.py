@@ -10,13 +10,13 @@ from typing import Any
 
 from mlxsched.analysis.findings import Finding
 from mlxsched.config.schema import RunConfig
-from mlxsched.data import DataOptions, Dataset, Features, load_dataset
+from mlxsched.data import DataOptions, Dataset, load_dataset
 from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.rows import Rows
 from mlxsched.errors import DataError
 from mlxsched.model import adapters
-from mlxsched.model.load import LoadedModel, count_parameters, load_model
+from mlxsched.model.load import LoadedModel, count_parameters, load_model, max_positions
 from mlxsched.planning.length import Length, plan_length
 from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan
 from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
@@ -135,23 +135,8 @@ def _load_data(
     cache_dir: Path | None,
     on_progress: Callable[[int], None] | None,
 ) -> Dataset:
-    source = config.hf_dataset or config.data
-    return load_dataset(source, loaded.tokenizer, data_options(config, cache_dir), progress=on_progress)
-
-
-def data_options(config: RunConfig, cache_dir: Path | None = None) -> DataOptions:
-    """The part of a config that says how rows become tokens."""
-    return DataOptions(
-        mask_prompt=config.mask_prompt,
-        max_seq_length=config.max_seq_length,
-        skip_bad_rows=config.skip_bad_rows,
-        seed=config.seed,
-        features=Features(
-            config.text_feature, config.chat_feature, config.prompt_feature, config.completion_feature
-        ),
-        cache_dir=cache_dir,
-        trust_remote_code=config.trust_remote_code,
-    )
+    options = DataOptions.of_run(config, max_positions=max_positions(loaded.config), cache_dir=cache_dir)
+    return load_dataset(config.hf_dataset or config.data, loaded.tokenizer, options, progress=on_progress)
 
 
 def _order(config: RunConfig, rows: Rows, length: Length) -> Sampler:

@@ -527,3 +527,59 @@ def test_progress_receives_the_number_of_rows(write: Write, tokenizer: Any) -> N
     seen: list[int] = []
     load_dataset(str(path.parent), tokenizer, progress=seen.append)
     assert seen == [512, 1024]
+
+
+# positions
+
+
+def test_rows_fit_the_positions_of_the_model(write: Write, tokenizer: Any) -> None:
+    rows = [chat("two?", "four"), chat("two?", "four " * 60), chat("two? " * 60, "four")]
+    path = write("train.jsonl", rows)
+    dataset = load_dataset(str(path.parent), tokenizer, DataOptions(max_positions=79))
+    assert dataset.train is not None
+    assert dataset.train.lengths.max() == 80  # 79 are read, and the 80th is predicted
+    notes = "\n".join(dataset.notes)
+    assert "1 row of train dropped, with all targets beyond the 79 positions of the model" in notes
+    assert "1 row of train cut at 80 tokens (the 79 positions of the model)" in notes
+    counts = dataset.counts["train"]
+    assert counts.places == {"truncated": [f"{path}:2"], "dropped": [f"{path}:3"]}
+    shorter = load_dataset(str(path.parent), tokenizer, DataOptions(max_positions=79, max_seq_length=60))
+    assert shorter.splits["train"].lengths.max() == 60
+
+
+def test_no_row_within_the_positions_is_an_error(write: Write, tokenizer: Any) -> None:
+    path = write("train.jsonl", [chat("two? " * 60, "four")] * 3).parent
+    with pytest.raises(DataError, match=r"3 rows with all targets beyond the 9 positions of the model"):
+        load_dataset(str(path), tokenizer, DataOptions(max_positions=9))
+
+
+# places
+
+
+def test_rows_know_their_file_and_line(write: Write, tmp_path: Path, tokenizer: Any) -> None:
+    lines = ["", *(chat(f"row {i}", "four") for i in range(20))]
+    path = write("all.jsonl", lines)
+    options = DataOptions(cache_dir=tmp_path / "cache")
+    for from_cache in (False, True):
+        dataset = load_dataset(str(path), tokenizer, options)
+        assert dataset.from_cache is from_cache
+        places = []
+        for split, rows in dataset.splits.items():
+            for index, (whole, _) in enumerate(texts(tokenizer, dataset, split)):
+                origin = rows.origin(index)
+                assert origin is not None
+                assert (
+                    json.loads(path.read_text().splitlines()[origin[1] - 1])["messages"][0]["content"]
+                    in whole
+                )
+                places.append(rows.place(index))
+        assert sorted(places) == sorted(f"{path}:{line}" for line in range(2, 22))
+
+
+def test_the_cache_names_the_file_that_was_given(write: Write, tmp_path: Path, tokenizer: Any) -> None:
+    options = DataOptions(cache_dir=tmp_path / "cache")
+    path = write("one.jsonl", [chat("a", "b")])
+    load_dataset(str(path), tokenizer, options)
+    moved = path.rename(tmp_path / "other.jsonl")
+    dataset = load_dataset(str(moved), tokenizer, options)
+    assert dataset.splits["train"].place(0) == f"{moved}:1"
