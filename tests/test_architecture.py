@@ -24,7 +24,7 @@ ROWS = [
     {"planning"},
     {"data", "model", "integrations"},
     {"training"},
-    {"bench", "render", "export"},
+    {"bench", "render", "export", "tracking"},
     {"cli"},
     {"__main__"},
 ]
