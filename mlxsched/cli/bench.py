@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxsched.cli.options import GroupedCommand, given_flags, run_options
+from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json, say, table
-from mlxsched.config import load_config
 from mlxsched.text import clock
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--evaluation/--no-evaluation", default=True, help="Also measure an evaluation. [evaluation]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
-def command(ctx: click.Context, /, preset: str | None, config: Path | None, **flags: Any) -> None:
+def command(ctx: click.Context, /, **flags: Any) -> None:
     """Compare the speed and memory of mlx-lm's training loop and ours.
 
     Both loops make the same updates on the same rows, from the same weights, with the same loss, in turn. On a CPU,
@@ -44,7 +42,7 @@ def command(ctx: click.Context, /, preset: str | None, config: Path | None, **fl
     """
     from mlxsched.bench.compare import compare
 
-    session = _session(load_config(preset=preset, file=config, flags=given_flags(ctx)), flags)
+    session = _session(load_given(ctx), flags)
     result = compare(
         session,
         rounds=flags["rounds"],

@@ -1,27 +1,31 @@
-"""The flags of a run, shared by the commands that plan one: mlx-lm's names where mlx-lm has them."""
+"""The flags of a run, shared by the commands that plan one, with mlx-lm's names where mlx-lm has them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
+from mlxsched.config.load import LoadedConfig, load_config
+from mlxsched.config.messages import SPELLING
+from mlxsched.config.names import advice
 from mlxsched.config.schema import LoraParameters, RunConfig
+from mlxsched.text import did_you_mean, printable
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-# Heading in the help -> keys of RunConfig. The flag is the last part of the key, with dashes.
+# Heading in the help -> keys of RunConfig. A flag is the last part of the key, with dashes.
 GROUPS = {
     "Model and data": "model dequantize data mask_prompt max_seq_length skip_bad_rows trust_remote_code "
     "prompt_feature completion_feature chat_feature text_feature",
-    "What to train": "fine_tune_type num_layers lora_parameters.rank lora_parameters.scale "
+    "Parameters": "fine_tune_type num_layers lora_parameters.rank lora_parameters.scale "
     "lora_parameters.dropout lora_plus_ratio resume_adapter_file",
     "Length": "epochs iters max_time batch_size grad_accumulation_steps length_window micro_batch_tokens seed",
     "Learning rate": "learning_rate schedule warmup warmup_init end_lr",
-    "Update": "optimizer weight_decay bias_correction max_grad_norm label_smoothing z_loss max_bad_updates on_divergence",
+    "Optimizer": "optimizer weight_decay bias_correction max_grad_norm label_smoothing z_loss max_bad_updates on_divergence",
     "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience test test_batches "
     "report_to project_name",
     "Run directory": "run_dir name adapter_path save_every save_minutes keep_last",
@@ -31,7 +35,7 @@ GROUPS = {
 
 
 class GroupedOption(click.Option):
-    """An option that knows its heading in the help, and its key in the config."""
+    """An option with a heading in the help and a key in the config."""
 
     def __init__(self, *names: Any, group: str = "", key: str = "", **settings: Any) -> None:
         super().__init__(*names, **settings)
@@ -40,7 +44,27 @@ class GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options under headings."""
+    """A command whose help lists its options under headings, and that knows the flags of other tools."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does, but with advice for a flag that does not exist."""
+        given = _by_name(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            # Without click's own possibilities, which go by spelling alone: --lr gave --end-lr.
+            hint = self._hint(error.option_name, given, ctx)
+            message = f"No such option: {printable(error.option_name)}.{hint}"
+            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
+
+    def _hint(self, flag: str, given: Mapping[str, str], ctx: click.Context) -> str:
+        name = flag.lstrip("-")
+        known = [option for parameter in self.get_params(ctx) for option in parameter.opts if len(option) > 2]
+        dashed = f"--{name.replace('_', '-').lower()}"
+        if dashed in known:
+            return f" Did you mean {dashed!r}?"
+        told = advice(name, given.get(name.replace("-", "_")), given, flag=True)
+        return f" {told}" if told else did_you_mean(flag, known, SPELLING)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -53,28 +77,64 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
+def _by_name(args: Sequence[str]) -> dict[str, str]:
+    """Flags with a value, by their name with underscores: ``--a-b 1`` and ``--a-b=1`` alike."""
+    found: dict[str, str] = {}
+    for arg, following in zip(args, [*args[1:], "-"], strict=True):
+        name, equals, value = arg.removeprefix("--").partition("=")
+        if arg.startswith("--") and (equals or not following.startswith("-")):
+            found[name.replace("-", "_")] = value if equals else following
+    return found
+
+
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--preset``, ``--config`` and the flags of a run to a command of class ``GroupedCommand``.
 
-    The command receives ``preset``, ``config`` (a path) and one keyword for each flag; ``given_flags`` picks
-    out what the user set. Values stay text: the schema reads them, so all mistakes are told in one go.
+    The command receives one keyword for each flag; `load_given` makes the configuration of them. Values stay
+    text: the schema reads them, so that all mistakes are reported together.
     """
     start = "Start from"
     decorators = [
         _option("--preset", group=start, metavar="NAME", help="A preset; `mlxsched presets` lists them."),
         _option(
-            "-c", "--config", group=start, metavar="FILE", type=Path, help="A YAML file, mlx-lm's or ours."
+            "-c", "--config", group=start, metavar="FILE", type=Path, help="A YAML file, ours or mlx-lm's."
+        ),
+        _option(
+            "--as-mlx-lm",
+            group=start,
+            is_flag=True,
+            help="Take mlx-lm's defaults, and count intervals in iterations as mlx-lm does.",
         ),
         *(_flag(key, group) for group, keys in GROUPS.items() for key in keys.split()),
-        _option("--train", is_flag=True, hidden=True, expose_value=False),  # mlx-lm's users type it
+        # mlx-lm needs it; here it only overrides `train: false` in a file.
+        _option("--train", key="train", is_flag=True, flag_value=True, default=None, hidden=True),
     ]
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
 
 
+def load_given(ctx: click.Context) -> LoadedConfig:
+    """The configuration that the command line asks for.
+
+    Where the length is known without the data, the schedule is resolved once, so that a mistake in it ends the
+    command before a model is loaded.
+    """
+    from mlxsched.planning.length import plan_length
+    from mlxsched.planning.schedule import resolve_schedule
+
+    given = ctx.params
+    loaded = load_config(
+        preset=given["preset"], file=given["config"], flags=given_flags(ctx), as_mlx_lm=given["as_mlx_lm"]
+    )
+    config = loaded.config
+    if config.iters is not None:
+        resolve_schedule(config, loaded.origins, plan_length(config, config.batch_size).updates)
+    return loaded
+
+
 def given_flags(ctx: click.Context) -> dict[str, object]:
-    """Return what the user set on the command line, by key of the config, for ``load_config(flags=...)``."""
+    """What the user set on the command line, by key of the config, for ``load_config(flags=...)``."""
     values = {getattr(option, "key", ""): ctx.params.get(option.name or "") for option in ctx.command.params}
     return {key: value for key, value in values.items() if key and value is not None}
 

@@ -1,23 +1,21 @@
-"""``mlxsched plan``: what a training would do, without doing it."""
+"""``mlxsched plan``: show what a run would do, without training."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from mlxsched.cli.options import GroupedCommand, given_flags, run_options
+from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import print_json
-from mlxsched.config import load_config
 
 
 @click.command(cls=GroupedCommand)
 @run_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-@click.option("--origins", is_flag=True, help="Show where each value comes from, too.")
+@click.option("--origins", is_flag=True, help="Also show where each value comes from.")
 @click.pass_context
-def command(ctx: click.Context, /, preset: str | None, config: Path | None, **flags: Any) -> None:
+def command(ctx: click.Context, /, **flags: Any) -> None:
     """Show what `mlxsched train` would do with the same flags: updates, tokens, schedule, memory.
 
     \b
@@ -29,7 +27,7 @@ def command(ctx: click.Context, /, preset: str | None, config: Path | None, **fl
     from mlxsched.cli.plan_view import plan_json, show_origins, show_plan
     from mlxsched.cli.train import make_session
 
-    session = make_session(load_config(preset=preset, file=config, flags=given_flags(ctx)))
+    session = make_session(load_given(ctx))
     if flags["as_json"]:
         print_json(plan_json(session))
         return

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxsched.cli.options import GroupedCommand, given_flags, run_options
+from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json
-from mlxsched.config import load_config
 from mlxsched.text import counted
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--plain", is_flag=True, help="Lines instead of a live display.")
 @click.pass_context
-def command(ctx: click.Context, /, preset: str | None, config: Path | None, **flags: Any) -> None:
+def command(ctx: click.Context, /, preset: str | None, **flags: Any) -> None:
     """Fine-tune a language model, as planned, and measure what it was good for.
 
     Without --model and --data it trains the bundled tiny model on the bundled spreadsheet formulas, offline.
@@ -38,7 +37,7 @@ def command(ctx: click.Context, /, preset: str | None, config: Path | None, **fl
       mlxsched train --preset laptop --schedule "wsd(decay=0.1)" --dry-run
       mlxsched train -c lora_config.yaml
     """
-    loaded = load_config(preset=preset, file=config, flags=given_flags(ctx))
+    loaded = load_given(ctx)
     path = _path_of_new_run(loaded, preset)
     session = make_session(loaded)
     if flags["dry_run"]:

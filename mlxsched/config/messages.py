@@ -34,7 +34,7 @@ REQUIREMENTS = {
     "float_parsing": "be a number",
 }
 _KEYS_OF = {NESTED: LoraParameters.model_fields, "lr_schedule": get_type_hints(LrSchedule)}
-_SPELLING = 0.7  # how similar a name must be to be suggested: below, suggestions mislead more than they help
+SPELLING = 0.7  # how similar a name must be to be suggested: below, suggestions mislead more than they help
 
 
 def problems_of(
@@ -86,7 +86,7 @@ def _unknown_key(keys: KeyPath, value: object, values: Mapping[str, Any]) -> str
     name, outer = str(keys[-1]), str(keys[0]) if len(keys) > 1 else ""
     unknown = f"unknown key `{printable(name)}`."
     known = list(_KEYS_OF.get(outer, {}) if outer else RunConfig.model_fields)
-    hint = did_you_mean(name.replace("-", "_"), known, _SPELLING).strip()
+    hint = did_you_mean(name.replace("-", "_"), known, SPELLING).strip()
     if outer != "lr_schedule":
         hint = advice(name, value, values) or hint
     return f"{unknown} {hint or 'Remove it; `mlxsched train --help` lists the names.'}"

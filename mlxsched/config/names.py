@@ -7,6 +7,7 @@ converted. Spelling comes after this table: by spelling, ``lora_alpha`` is neare
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +50,10 @@ def _number(value: Any, default: float | None = None) -> float | None:
     if isinstance(value, bool):
         return default
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return default
+    return number if math.isfinite(number) else default
 
 
 def _first(values: Values, *names: str) -> Any:

@@ -16,6 +16,7 @@ KeyPath = tuple[str | int, ...]
 
 MOST_BYTES = 10_000_000
 MOST_EXPANDED = 10_000  # values that aliases may repeat
+_ENDLESS = 10**18
 
 
 @dataclass(frozen=True)
@@ -101,13 +102,13 @@ def _expanded(node: yaml.Node, sizes: dict[int, int]) -> int:
     aliases has fewer than n nodes.
     """
     if id(node) not in sizes:
-        sizes[id(node)] = MOST_EXPANDED  # for an alias inside what it stands for, which never ends
+        sizes[id(node)] = _ENDLESS  # an alias inside the value that it stands for
         children = (
             [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else []
         )
         children = node.value if isinstance(node, yaml.SequenceNode) else children
         total = 1 + sum(_expanded(child, sizes) for child in children)
-        sizes[id(node)] = min(total, 10**18)
+        sizes[id(node)] = min(total, _ENDLESS)
     return sizes[id(node)]
 
 

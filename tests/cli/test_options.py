@@ -28,8 +28,8 @@ def given():
         @click.command(cls=GroupedCommand)
         @run_options
         @click.pass_context
-        def command(ctx: click.Context, preset: str, config: object, **_: object) -> None:
-            seen.update(given_flags(ctx), preset=preset, config=config)
+        def command(ctx: click.Context, **_: object) -> None:
+            seen.update(given_flags(ctx))
 
         result = CliRunner().invoke(command, arguments, catch_exceptions=False)
         assert result.exit_code == 0, result.output
@@ -59,9 +59,8 @@ def test_only_what_was_set_is_given(given):
     seen = given("--iters", "10", "--rank", "8", "--no-fast", "--train", "--warmup", "0.1")
     del seen["output"]
     assert seen == {
-        "preset": None,
-        "config": None,
         "iters": "10",
+        "train": True,
         "lora_parameters.rank": "8",
         "fast": False,
         "warmup": "0.1",
@@ -79,3 +78,52 @@ def test_every_key_of_the_config_has_a_flag_or_a_reason_not_to():
     keys = {key.partition(".")[0] for group in GROUPS.values() for key in group.split()}
     only_in_files = {"description", "hf_dataset", "train", "lr_schedule", "optimizer_config"}
     assert keys | only_in_files == set(RunConfig.model_fields)
+
+
+@pytest.fixture
+def refused():
+    """Run a command with a flag that does not exist, and return the message."""
+
+    @click.command(cls=GroupedCommand)
+    @run_options
+    def command(**_: object) -> None: ...
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(command, arguments)
+        assert result.exit_code == 2
+        return result.output
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--lr", "1e-4"], "Write `--learning-rate 1e-4`"),
+        (["--max_steps", "100", "--grad-accumulation-steps", "4"], "Write `--iters 400`"),
+        (["--max-steps=100"], "Write `--iters 100`"),
+        (["--lora-layers", "8"], "Write `--num-layers 8`"),
+        (["--lora-alpha", "32", "--rank", "16"], "Write `--scale 2.0`"),
+        (["--lr_scheduler_type", "cosine"], "Write `--schedule cosine`"),
+        (["--logging_steps", "5"], "Write `--steps-per-report 5`"),
+        (["--batch_size", "4"], "Did you mean '--batch-size'?"),
+        (["--lerning-rate", "4"], "Did you mean '--learning-rate'?"),
+        (["--bf16"], "The model's weights decide the precision"),
+        (["--xyzzy"], "No such option: --xyzzy."),
+    ],
+)
+def test_a_flag_of_another_tool_is_answered_with_ours(refused, arguments, expected):
+    assert expected in " ".join(refused(*arguments).split())
+
+
+def test_weight_decay_is_a_flag(given):
+    assert given("--weight-decay", "0.1")["weight_decay"] == "0.1"
+
+
+def test_a_schedule_that_does_not_fit_a_known_length_is_refused_without_a_model(monkeypatch, capsys):
+    from mlxsched.cli.main import main
+
+    arguments = ["plan", "--iters", "100", "--schedule", "wsd(decay=200)", "--model", "no/such-model"]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "200" in told and "Loading" not in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -114,3 +115,43 @@ def test_our_floats_agree_with_yaml_1_2_where_pyyaml_does_not(write):
         {"x": 1e-5},
     )  # the latter once mlx_lm.lora is imported
     assert read_yaml(write("x: 1e-5")).values == {"x": 1e-5}
+
+
+def test_aliases_that_stand_for_gigabytes_are_refused_at_once(tmp_path):
+    # 594 bytes that PyYAML expands to more than a gigabyte.
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="aliases"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {b: *a}", "a: &a {<<: [*a, *a]}"])
+def test_an_alias_of_itself_is_refused(tmp_path, text):
+    path = tmp_path / "loop.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="aliases|not valid YAML"):
+        read_yaml(path)
+
+
+def test_merge_keys_do_not_grow_either(tmp_path):
+    lines = ["a0: &a0 {x: 1}"] + [
+        f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12)
+    ]
+    path = tmp_path / "bomb.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="aliases"):
+        read_yaml(path)
+
+
+def test_a_few_aliases_and_a_long_list_are_fine(tmp_path):
+    path = tmp_path / "fine.yaml"
+    path.write_text("a: &a {b: 1}\nc: *a\nd: [" + ", ".join(["1"] * 50_000) + "]\n")
+    values = read_yaml(path).values
+    assert values["c"] == {"b": 1} and len(values["d"]) == 50_000
+
+
+def test_an_endless_file_is_refused():
+    with pytest.raises(ConfigError, match="larger than 10 MB"):
+        read_yaml(Path("/dev/zero"))
