@@ -18,6 +18,7 @@ from mlxsched.bundled import MODELS, model_path
 from mlxsched.errors import ModelError
 from mlxsched.model import gguf, local
 from mlxsched.model.trees import flatten
+from mlxsched.model.untrusted import check_model_directory
 
 _SAMPLES = 64  # of a weight file, for its fingerprint: reading gigabytes at each start would cost seconds
 _SAMPLE_BYTES = 65536
@@ -48,6 +49,7 @@ def resolve_model(name: str) -> str:
     if path.exists():
         if not (path / "config.json").is_file():
             raise ModelError(f"{name} holds no config.json. Give a model directory in mlx-lm's format.")
+        check_model_directory(path)
         return str(path)
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_like_path:
