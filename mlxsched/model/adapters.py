@@ -172,10 +172,20 @@ def load_weights(model: Module, file: Path) -> None:
 
     Names and shapes must be those of the model, else ``ModelError``.
     """
-    weights = read_tensors(file)
+    put_weights(model, file, read_tensors(file))
+
+
+def put_weights(model: Module, file: Path, weights: Mapping[str, mx.array], *, partial: bool = False) -> None:
+    """Put ``weights``, read from ``file``, into the trainable parameters of ``model``, all or none.
+
+    Each takes the precision that the parameter has: a LoRA stored in half precision is trained in float32 all the
+    same. With ``partial``, parameters that ``weights`` lacks stay as they are.
+    """
     trainable = flatten(model.trainable_parameters())
-    check_tensors(file, weights, trainable)
-    model.load_weights(list(weights.items()), strict=False)
+    expected = {name: value for name, value in trainable.items() if not partial or name in weights}
+    check_tensors(file, weights, expected)
+    cast = [(name, value.astype(trainable[name].dtype)) for name, value in weights.items()]
+    model.load_weights(cast, strict=False)
 
 
 def read_tensors(file: Path) -> dict[str, mx.array]:

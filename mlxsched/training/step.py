@@ -53,13 +53,21 @@ class UpdateStep:
         self._apply: Any = mx.compile(self._guarded_update) if compiled else self._guarded_update
 
     def zeros(self, packed: Packed) -> tuple[mx.array, Packed]:
-        """The sums before the first micro-batch of an update: loss and gradients."""
-        return mx.array(0.0), tree_map(mx.zeros_like, packed)
+        """The sums before the first micro-batch of an update: loss and gradients.
+
+        They are float32, whatever the parameters are: 512 bf16 gradients summed in bf16 lose 2.3%.
+        """
+        return mx.array(0.0), tree_map(lambda value: mx.zeros(value.shape, mx.float32), packed)
 
     def add(self, packed: Packed, sums: tuple[mx.array, Packed], *arrays: Any) -> tuple[mx.array, Packed]:
         """Add the loss and gradients of a micro-batch, given as the loss function's arrays, to ``sums``."""
         total: tuple[mx.array, Packed] = self._add(packed, sums, *map(mx.array, arrays))
         return total
+
+    @staticmethod
+    def unscaled(sums: tuple[mx.array, Packed], scale: float) -> tuple[mx.array, Packed]:
+        """``sums`` divided by ``scale``, a power of two (`ForwardPath.loss_scale`)."""
+        return sums if scale == 1.0 else (sums[0] / scale, tree_map(lambda value: value / scale, sums[1]))
 
     def apply(
         self, packed: Packed, state: State, sums: tuple[mx.array, Packed], rate: float
