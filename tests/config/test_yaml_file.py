@@ -104,11 +104,6 @@ def test_a_missing_file_or_a_directory_is_refused(tmp_path):
         read_yaml(tmp_path)
 
 
-def test_an_alias_that_holds_itself_ends(write):
-    file = read_yaml(write("a: &a [*a]"))
-    assert file.values["a"][0] is file.values["a"]
-
-
 def test_our_floats_agree_with_yaml_1_2_where_pyyaml_does_not(write):
     assert yaml.safe_load("x: 1e-5 ") in (
         {"x": "1e-5"},
