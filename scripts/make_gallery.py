@@ -15,9 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mlxsched.render.curves import schedule_chart
-from mlxsched.render.describe import Example, example, example_spec, heading, other_names, stands_for
-from mlxsched.render.thumbnail import thumbnail
+from mlxsched.render.describe import ExampleCurve, example, example_spec, heading, other_names, stands_for
 from mlxsched.schedules.registry import ScheduleInfo, alias_names, entry, names
+
+sys.path.insert(0, str(Path(__file__).parent))  # also when another program imports this file
+from thumbnail import thumbnail
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = "gallery.md"
@@ -48,7 +50,7 @@ def build() -> dict[str, str]:
     return {PAGE: page(ours, others), **pictures}
 
 
-def picture(name: str, shown: Example) -> str:
+def picture(name: str, shown: ExampleCurve) -> str:
     """The example of a schedule as a small SVG."""
     return thumbnail(schedule_chart([(name, shown.schedule)], steps=shown.steps, points=POINTS))
 

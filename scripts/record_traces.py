@@ -235,7 +235,11 @@ def record_adaptive() -> dict[str, Any]:
     for name, curve, arguments in trace_cases.ADAPTIVE:
         values = adaptive_values(name, arguments, trace_cases.CURVES[curve])
         traces.append({"name": name, "arguments": arguments, "curve": curve, "values": values})
-    return {"versions": versions(["torch", "transformers"]), "curves": trace_cases.CURVES, "traces": traces}
+    curves = {
+        name: [value if math.isfinite(value) else str(value) for value in curve]
+        for name, curve in trace_cases.CURVES.items()
+    }
+    return {"versions": versions(["torch", "transformers"]), "curves": curves, "traces": traces}
 
 
 def versions(packages: list[str]) -> dict[str, str]:

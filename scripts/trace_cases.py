@@ -8,6 +8,7 @@ t is the step, T the total, W the warmup, p the progress of the decay.
 # ruff: noqa: C408 - the arguments read as the calls that they stand for
 from __future__ import annotations
 
+import random
 from typing import Any
 
 Case = tuple[list[int], int | None, dict[str, Any]]
@@ -20,6 +21,7 @@ TORCH: Cases = {
             ([10, 20, 50], None, dict(lr=2e-4, step_size=10)),
             ([3, 9], None, dict(lr=1.0, step_size=3, gamma=0.9)),
             ([1], None, dict(lr=0.1, step_size=1, gamma=1.1)),
+            ([2], None, dict(lr=0.1, step_size=2, gamma=0.0)),
         ],
     ),
     "MultiStepLR": (
@@ -27,6 +29,8 @@ TORCH: Cases = {
         [
             ([30, 80], None, dict(lr=1e-3, milestones=[30, 80])),
             ([5, 9], None, dict(lr=1e-3, milestones=[9, 5, 5], gamma=0.5)),
+            ([0, 3], None, dict(lr=1e-3, milestones=[0, 3])),
+            ([3], None, dict(lr=1e-3, milestones=[])),
         ],
     ),
     "ConstantLR": (
@@ -35,6 +39,7 @@ TORCH: Cases = {
             ([5], None, dict(lr=3e-4)),
             ([40], None, dict(lr=3e-4, factor=0.5, total_iters=40)),
             ([1], None, dict(lr=3e-4, factor=1.0, total_iters=1)),
+            ([2], None, dict(lr=3e-4, factor=0.5, total_iters=0)),
         ],
     ),
     "LinearLR": (
@@ -43,6 +48,7 @@ TORCH: Cases = {
             ([5], None, dict(lr=3e-4)),
             ([100], None, dict(lr=3e-4, start_factor=1.0, end_factor=0.0, total_iters=100)),
             ([1], None, dict(lr=3e-4, start_factor=0.01, end_factor=0.5, total_iters=1)),
+            ([2], None, dict(lr=3e-4, total_iters=0)),
         ],
     ),
     "ExponentialLR": (
@@ -50,6 +56,7 @@ TORCH: Cases = {
         [
             ([50], None, dict(lr=1e-3, gamma=0.95)),
             ([400], None, dict(lr=1e-3, gamma=0.999)),
+            ([1], None, dict(lr=1e-3, gamma=0.0)),
         ],
     ),
     "PolynomialLR": (
@@ -58,6 +65,7 @@ TORCH: Cases = {
             ([5], None, dict(lr=1e-3)),
             ([100], None, dict(lr=1e-3, total_iters=100, power=2.0)),
             ([60], None, dict(lr=1e-3, total_iters=60, power=0.5)),
+            ([2], None, dict(lr=1e-3, total_iters=0)),
         ],
     ),
     "CosineAnnealingLR": (
@@ -114,6 +122,19 @@ TORCH: Cases = {
                 49,
                 dict(max_lr=2e-4, epochs=5, steps_per_epoch=10, pct_start=0.2, final_div_factor=100.0),
             ),
+            *(
+                (
+                    [3, 9],
+                    9,
+                    dict(max_lr=1e-3, total_steps=10, pct_start=pct, three_phase=three, anneal_strategy=way),
+                )
+                for pct in (0.0, 0.05, 0.5, 0.55, 0.6, 0.8, 0.95, 1.0)
+                for three in (False, True)
+                for way in ("cos", "linear")
+            ),
+            ([0], 0, dict(max_lr=1e-3, total_steps=1)),
+            ([0, 1], 1, dict(max_lr=1e-3, total_steps=2)),
+            ([0, 2], 2, dict(max_lr=1e-3, total_steps=3, three_phase=True, pct_start=0.5)),
         ],
     ),
 }
@@ -138,6 +159,7 @@ HF: Cases = {
             hf([20], 1e-3, 20, warmup_steps=20),
             hf([1], 1e-3, 1),
             hf([8, 100], 1e-3, 100, warmup_ratio=0.07),
+            hf([5, 8], 1e-3, 5, warmup_steps=8),
         ],
     ),
     "cosine": (
@@ -149,6 +171,7 @@ HF: Cases = {
             hf([10, 90], 5e-5, 90, warmup_steps=10, lr_scheduler_kwargs=dict(num_cycles=0.25)),
             hf([1], 5e-5, 1),
             hf([20], 5e-5, 20, warmup_steps=20),
+            hf([5, 8], 5e-5, 5, warmup_steps=8),
         ],
     ),
     "cosine_with_restarts": (
@@ -158,6 +181,7 @@ HF: Cases = {
             hf([33, 66, 100], 2e-4, 100, lr_scheduler_kwargs=dict(num_cycles=3)),
             hf([50], 2e-4, 50, warmup_ratio=0.1),
             hf([5, 45, 80], 2e-4, 105, warmup_steps=5, lr_scheduler_kwargs=dict(num_cycles=2.5)),
+            hf([5, 8], 2e-4, 5, warmup_steps=8, lr_scheduler_kwargs=dict(num_cycles=2)),
             hf([1], 2e-4, 1),
         ],
     ),
@@ -167,6 +191,7 @@ HF: Cases = {
             hf([100, 1000], 2e-4, 1000, warmup_steps=100, lr_scheduler_kwargs=dict(min_lr=2e-5)),
             hf([60], 2e-4, 60, lr_scheduler_kwargs=dict(min_lr_rate=0.1)),
             hf([5, 60], 2e-4, 60, warmup_steps=5, lr_scheduler_kwargs=dict(min_lr_rate=0.0, num_cycles=1.0)),
+            hf([5, 8], 2e-4, 5, warmup_steps=8, lr_scheduler_kwargs=dict(min_lr_rate=0.1)),
         ],
     ),
     "cosine_warmup_with_min_lr": (
@@ -189,6 +214,7 @@ HF: Cases = {
                 lr_scheduler_kwargs=dict(min_lr_rate=0.2, warmup_lr_rate=0.3),
             ),
             hf([5, 49], 2e-4, 50, warmup_steps=5, lr_scheduler_kwargs=dict(min_lr_rate=0.0, num_cycles=0.75)),
+            hf([5, 8], 2e-4, 5, warmup_steps=8, lr_scheduler_kwargs=dict(min_lr_rate=0.1)),
         ],
     ),
     "polynomial": (
@@ -197,6 +223,8 @@ HF: Cases = {
             hf([100, 1000], 2e-4, 1000, warmup_steps=100),
             hf([60], 2e-4, 60, lr_scheduler_kwargs=dict(power=2.0, lr_end=1e-6)),
             hf([6, 60], 2e-4, 60, warmup_ratio=0.1, lr_scheduler_kwargs=dict(power=0.5, lr_end=0.0)),
+            hf([5, 8], 2e-4, 5, warmup_steps=8),
+            hf([5, 8], 2e-4, 5, warmup_steps=8, lr_scheduler_kwargs=dict(power=2.0, lr_end=1e-5)),
         ],
     ),
     "constant": ("lr; the warmup is ignored", [hf([100], 2e-4, 100), hf([10], 2e-4, 100, warmup_steps=10)]),
@@ -250,6 +278,22 @@ HF: Cases = {
                 2e-4,
                 30,
                 lr_scheduler_kwargs=dict(num_decay_steps=20, min_lr_ratio=0.1, num_cycles=1.0),
+            ),
+            *(
+                hf(
+                    [2, 5, 8],
+                    2e-4,
+                    total,
+                    warmup_steps=warmup,
+                    lr_scheduler_kwargs=dict(num_decay_steps=decay, decay_type=kind, min_lr_ratio=low),
+                )
+                for total, warmup, decay, kind, low in (
+                    (8, 5, 6, "cosine", 0.0),
+                    (8, 5, 6, "1-sqrt", 0.1),
+                    (8, 5, 8, "linear", 0.0),
+                    (4, 6, 3, "cosine", 0.2),
+                    (8, 2, 0, "cosine", 0.2),
+                )
             ),
         ],
     ),
@@ -731,6 +775,31 @@ CURVES: dict[str, list[float]] = {
     "climbs_then_sticks": [round(0.9 * (1 - 0.7**k), 6) for k in range(40)],
     "better_each_time": [round(3.0 - 0.05 * k, 6) for k in range(40)],
 }
+INFINITY = float("inf")
+# JSON has no infinity and no NaN: they are written as text, which float() reads.
+CURVES["infinite_first"] = [INFINITY, INFINITY, 3.0, 2.0, 1.0, INFINITY, 0.9, 0.9, 0.9, 0.9, 0.8, 0.8]
+CURVES["nan_first"] = [float("nan"), 3.0, float("nan"), 2.0, 2.0, 2.0, 2.0, 1.0, 0.9, 0.8, 0.7]
+
+
+def _ties() -> list[tuple[str, str, dict[str, Any]]]:
+    """Metrics in steps of a hundredth with thresholds in the same steps: many improvements of exactly the threshold."""
+    draw, cases = random.Random(22), []
+    for number in range(60):
+        curve = f"ties_{number}"
+        CURVES[curve] = [round(draw.choice((0.5, 1.0, 2.0)) + draw.randint(-8, 8) / 10, 2) for _ in range(24)]
+        common = dict(
+            mode=draw.choice(("min", "max")),
+            threshold=draw.choice((0.0, 0.1, 0.2, 0.3, 0.05)),
+            threshold_mode=draw.choice(("rel", "abs")),
+            patience=draw.choice((0, 1)),
+            cooldown=draw.choice((0, 1)),
+        )
+        greedy = dict(lr=1e-2, factor=0.8, min_lr=1e-4, max_lr=1.0, smooth=draw.random() < 0.4, window_size=3)
+        cases.append(("greedy", curve, greedy | common))
+        cases.append(("plateau", curve, dict(lr=1e-2, factor=0.8) | common))
+    return cases
+
+
 ADAPTIVE: list[tuple[str, str, dict[str, Any]]] = [
     ("plateau", "falls_then_sticks", dict(lr=2e-4, patience=3, factor=0.5)),
     ("plateau", "bumpy", dict(lr=1e-2, patience=2, factor=0.5, cooldown=2, min_lr=1e-3)),
@@ -758,4 +827,10 @@ ADAPTIVE: list[tuple[str, str, dict[str, Any]]] = [
         "climbs_then_sticks",
         dict(lr=2e-4, patience=2, mode="max", threshold_mode="rel", min_lr=1e-6, max_lr=1.0),
     ),
+    ("plateau", "infinite_first", dict(lr=2e-4, patience=2, factor=0.5)),
+    ("plateau", "infinite_first", dict(lr=2e-4, patience=1, factor=0.5, threshold_mode="abs")),
+    ("plateau", "nan_first", dict(lr=2e-4, patience=2, factor=0.5)),
+    ("greedy", "infinite_first", dict(lr=2e-4, patience=2, min_lr=1e-6, max_lr=4e-4, factor=0.8)),
+    ("greedy", "nan_first", dict(lr=2e-4, patience=2, min_lr=1e-6, max_lr=4e-4, factor=0.8)),
+    *_ties(),
 ]

@@ -1,7 +1,7 @@
 """The chart model: what is drawn, as plain data; the renderers decide how.
 
 A chart is a set of curves over one horizontal axis, with a left and a right vertical axis and vertical marks
-(the boundaries of a schedule's phases). ``terminal``, ``image`` and ``thumbnail`` draw it. Nothing here
+(the boundaries of a schedule's phases). ``terminal`` and ``image`` draw it. Nothing here
 imports a drawing library, so that building a chart costs nothing.
 """
 

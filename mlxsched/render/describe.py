@@ -28,7 +28,7 @@ class Argument:
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleCurve:
     """The schedule of an entry's spec, and how many updates of it are worth a picture."""
 
     schedule: Schedule
@@ -50,7 +50,7 @@ def find_entry(name: str) -> ScheduleInfo:
     return entry(name if name in (*names(), *alias_names()) else FAMILIES.get(name, name))
 
 
-def example(known: ScheduleInfo) -> Example | None:
+def example(known: ScheduleInfo) -> ExampleCurve | None:
     """The entry's own example, or what we chose for another library's name; None where there is none.
 
     One of ours without an end is followed four times as far as its last phase begins.
@@ -60,10 +60,10 @@ def example(known: ScheduleInfo) -> Example | None:
         return None
     schedule = parse(spec)
     if not known.spec:
-        return Example(schedule, max(schedule.steps or 0, DEFAULT_STEPS))
+        return ExampleCurve(schedule, max(schedule.steps or 0, DEFAULT_STEPS))
     last = schedule.phases[-1]
     endless = last.start if last.name == "end" else 4 * last.start
-    return Example(schedule, schedule.steps or endless or DEFAULT_STEPS)
+    return ExampleCurve(schedule, schedule.steps or endless or DEFAULT_STEPS)
 
 
 def example_spec(known: ScheduleInfo) -> str:

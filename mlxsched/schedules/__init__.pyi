@@ -19,9 +19,9 @@ from mlxsched.schedules.compat.mlx import step_decay as step_decay
 from mlxsched.schedules.compat.mlx_lm import from_mlx_lm as from_mlx_lm
 from mlxsched.schedules.compat.primitives import cosine_wave as cosine_wave
 from mlxsched.schedules.compat.primitives import falling_plateau as falling_plateau
-from mlxsched.schedules.compat.primitives import restarts as restarts
 from mlxsched.schedules.compat.primitives import stretched_polynomial as stretched_polynomial
 from mlxsched.schedules.compat.primitives import through as through
+from mlxsched.schedules.compat.restarts import restarts as restarts
 from mlxsched.schedules.controllers import LiveController as LiveController
 from mlxsched.schedules.controllers import greedy as greedy
 from mlxsched.schedules.controllers import plateau as plateau

@@ -70,6 +70,7 @@ class Backend:
     log: Callable[[Number], Number]
     log1p: Callable[[Number], Number]
     sqrt: Callable[[Number], Number]
+    floor: Callable[[Number], Number]
     pow: Callable[[Number, Number], Number]
     pick: Callable[[tuple[float, ...], Number], Number]
     count: Callable[[tuple[int, ...], Number], Number]
@@ -114,8 +115,8 @@ class Backend:
         starts, ends = mx.array((0, *bounds), mx.int64), mx.array((*bounds, 2**63 - 1), mx.int64)
         return mx.where((steps >= starts) & (steps < ends), values, 0.0).sum(-1)
 
-    def since(self, step: Number, start: int) -> Number:
-        """Whole steps after `start`, 0 before it."""
+    def since(self, step: Number, start: float) -> Number:
+        """Steps after `start`, 0 before it."""
         return self.maximum(step - start, 0)
 
     def ahead(self, step: Number, start: int, stop: int) -> Number:
@@ -164,13 +165,18 @@ def _real(value: float) -> float:
         return sys.float_info.max
 
 
-def _pow(base: float, exponent: float) -> float:
+def float_power(base: float, exponent: float) -> float:
+    """base^exponent, infinite where ``**`` raises OverflowError."""
     try:
         return math.pow(base, _real(exponent))
     except OverflowError:
         return math.inf
     except ValueError:
         return math.nan if base else math.inf
+
+
+def _floor(value: float) -> float:
+    return float(math.floor(value)) if math.isfinite(value) else value
 
 
 def _exp(value: float) -> float:
@@ -202,10 +208,11 @@ PYTHON = Backend(
     log=math.log,
     log1p=math.log1p,
     sqrt=math.sqrt,
-    pow=_pow,
+    floor=_floor,
+    pow=float_power,
     pick=operator.getitem,
     count=bisect_right,
-    power=_pow,
+    power=float_power,
     gap=_double_gap,
 )
 
@@ -264,8 +271,11 @@ def mlx_step(step: mx.array) -> mx.array:
     return whole if step.dtype in (mx.uint64, mx.uint32) else mx.maximum(whole, 0)
 
 
-def _dtype_of(values: tuple[float, ...]) -> mx.Dtype:
-    return mx.int64 if all(isinstance(value, int) for value in values) else mx.float32
+def _dtype_of(values: Any) -> mx.Dtype:
+    """int64 for whole numbers, so that they stay exact; float32 otherwise. `values` is a tuple or a NumPy array."""
+    kind = values.dtype.kind if hasattr(values, "dtype") else ""
+    whole = kind == "i" if kind else all(isinstance(value, int) for value in values)
+    return mx.int64 if whole else mx.float32
 
 
 MLX = Backend(
@@ -283,6 +293,7 @@ MLX = Backend(
     log=mx.log,
     log1p=mx.log1p,
     sqrt=mx.sqrt,
+    floor=mx.floor,
     pow=_mlx_pow,
     # A new array in each call: mx.compile refuses arrays captured from outside the traced function.
     pick=lambda values, index: mx.array(values, _dtype_of(values))[index],
@@ -314,6 +325,7 @@ def numpy_backend() -> Backend:
         log=np.log,
         log1p=np.log1p,
         sqrt=np.sqrt,
+        floor=np.floor,
         pow=lambda base, exponent: np.power(np.float64(base), exponent),
         pick=lambda values, index: np.asarray(values)[index],
         count=lambda bounds, step: np.searchsorted(np.asarray(bounds, np.int64), step, side="right"),

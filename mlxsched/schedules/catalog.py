@@ -30,10 +30,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "compat.primitives": (
         "through",
         "cosine_wave",
-        "restarts",
         "stretched_polynomial",
         "falling_plateau",
     ),
+    "compat.restarts": ("restarts",),
 }
 
 ALIASES: dict[str, tuple[str, ...]] = {

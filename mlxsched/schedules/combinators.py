@@ -10,7 +10,7 @@ from mlxsched.errors import ScheduleError
 from mlxsched.schedules.backends import PYTHON, Backend, Number
 from mlxsched.schedules.base import Phase, Schedule
 from mlxsched.schedules.curves import TAILS, WARMUPS, check_tail
-from mlxsched.schedules.fields import Count, Rate, Steps, as_count, as_items, one_of
+from mlxsched.schedules.fields import Count, Rate, Steps, Whole, as_items, one_of
 from mlxsched.schedules.parts import Part, checked_part, knots_of, phases_of, steps_of, value_of
 from mlxsched.schedules.segments import Segment, along
 
@@ -242,13 +242,7 @@ class shift(Wrapped):
     (0.001, 0.0005)
     """
 
-    updates: int
-
-    def _check(self) -> None:
-        super()._check()
-        later = not isinstance(self.updates, int) or self.updates >= 0
-        size = as_count("updates", self.updates if later else -self.updates)
-        object.__setattr__(self, "updates", size if later else -size)
+    updates: Whole
 
     def _value(self, step: Number, ops: Backend) -> Number:
         return value_of(self.schedule, ops.since(step, self.updates), ops)

@@ -92,12 +92,20 @@ class GreedyState(ControllerState):
         settling: observations that remain of a pause after a rise.
         falls_at_minimum: falls since the factor reached its minimum.
         recent: the last finite metrics, at most `window`.
+        total: their sum, kept up as transformers keeps it: adding the newest and subtracting the oldest rounds
+            differently from a fresh sum, which decides ties. None stands for the fresh sum.
     """
 
     good: Count = 0
     settling: Count = 0
     falls_at_minimum: Count = 0
     recent: tuple[Real, ...] = ()
+    total: Real | None = None
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` returned; states saved before `total` was kept lack it."""
+        return super().from_dict({"total": None, **mapping} if isinstance(mapping, Mapping) else mapping)
 
 
 @dataclass(frozen=True)
@@ -293,8 +301,8 @@ class greedy(Controller):
         """The state after one more value of the metric."""
         metric = float(metric)
         if self.window and math.isfinite(metric):
-            state = replace(state, recent=(*state.recent, metric)[-self.window :])
-            metric = sum(state.recent) / len(state.recent)
+            state = self._smoothed(state, metric)
+            metric = (state.total or 0.0) / len(state.recent)
         if state.cooling:
             return replace(state, cooling=state.cooling - 1, bad=0, good=0)
         if state.settling:
@@ -310,6 +318,14 @@ class greedy(Controller):
 
     def _limits(self) -> tuple[float, float]:
         return self.min_factor, max(self.max_factor, 1.0)
+
+    def _smoothed(self, state: GreedyState, metric: float) -> GreedyState:
+        """The state with one more metric in its window."""
+        recent = (*state.recent, metric)
+        total = (sum(state.recent) if state.total is None else state.total) + metric
+        if len(recent) > self.window:
+            total, recent = total - recent[0], recent[1:]
+        return replace(state, recent=recent, total=total)
 
     def _raised(self, factor: float) -> float:
         higher = min(factor / self.decay_rate, self.max_factor)

@@ -9,19 +9,23 @@ in modules with and without ``from __future__ import annotations``, for renamed 
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
+import re
 import reprlib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from itertools import pairwise
-from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeAlias, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mlxsched.errors import ScheduleError
 from mlxsched.text import did_you_mean
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Check: TypeAlias = Callable[[str, Any], Any]
 
 MAX_COUNT = 2**53
@@ -80,6 +84,14 @@ def as_ratio(name: str, value: object) -> float:
     return number
 
 
+def as_portion(name: str, value: object) -> float:
+    """A float from 0 to 1, both included."""
+    number = as_rate(name, value)
+    if number > 1:
+        raise ScheduleError(f"`{name}` must be from 0 to 1; got {shown(value)}. Give a fraction of the run.")
+    return number
+
+
 def as_count(name: str, value: object) -> int:
     """A whole number, 0 or more; ``10.0`` counts as whole."""
     if not isinstance(value, bool):
@@ -102,6 +114,12 @@ def as_steps(name: str, value: object) -> int:
     if number < 1:
         raise ScheduleError(f"`{name}` must be at least 1; got {shown(value)}. Give the number of updates.")
     return number
+
+
+def as_whole(name: str, value: object) -> int:
+    """A whole number, also a negative one."""
+    negative = isinstance(value, int | float) and value < 0
+    return -as_count(name, -value) if negative else as_count(name, value)  # type: ignore[operator]
 
 
 def as_duration(name: str, value: object) -> int | float:
@@ -152,12 +170,16 @@ Rate: TypeAlias = Annotated[float, Rule(as_rate)]
 """A learning rate: finite, not negative."""
 Positive: TypeAlias = Annotated[float, Rule(as_positive)]
 """A finite number above 0."""
+Portion: TypeAlias = Annotated[float, Rule(as_portion)]
+"""A fraction, from 0 to 1."""
 Ratio: TypeAlias = Annotated[float, Rule(as_ratio)]
 """A fraction, above 0 and at most 1."""
 Count: TypeAlias = Annotated[int, Rule(as_count)]
 """A whole number, at least 0."""
 Steps: TypeAlias = Annotated[int, Rule(as_steps)]
 """A number of updates, at least 1."""
+Whole: TypeAlias = Annotated[int, Rule(as_whole)]
+"""Any whole number."""
 Duration: TypeAlias = Annotated[int | float, Rule(as_duration)]
 """Updates (an int, at least 0) or a ratio of the schedule's steps (a float, at least 0 and below 1)."""
 
@@ -204,13 +226,35 @@ def _rule_in(owner: Callable[..., Any], name: str, hint: Any) -> Rule | None:
     )
 
 
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Check a function's arguments by their annotations, as the fields of a schedule are checked."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound, rules = signature.bind(*args, **kwargs), rules_of(function)
+        for name, value in bound.arguments.items():
+            if name in rules:
+                bound.arguments[name] = rules[name](name, value)
+        return function(*bound.args, **bound.kwargs)
+
+    return wrapper
+
+
+def number_from_yaml(value: Any) -> Any:
+    """A float for text like ``1e-7``, which YAML 1.1 does not recognize as a number; any other value unchanged."""
+    return float(value) if isinstance(value, str) and _YAML_NUMBER.fullmatch(value) else value
+
+
+_YAML_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d{1,4}")
+
+
 def one_of(name: str, value: object, choices: tuple[str, ...] | list[str]) -> None:
     """Refuse a word that is not among `choices`, and suggest the nearest one."""
     if isinstance(value, str) and value in choices:
         return
-    raise ScheduleError(
-        f"`{name}` must be one of {', '.join(choices)}; got {shown(value)}.{did_you_mean(value, choices)}"
-    )
+    near = did_you_mean(value, choices) if isinstance(value, str) else ""
+    raise ScheduleError(f"`{name}` must be one of {', '.join(choices)}; got {shown(value)}.{near}")
 
 
 def duration_steps(value: float, total: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
-from mlxsched.schedules.fields import shown
+from mlxsched.schedules.fields import number_from_yaml, shown
 from mlxsched.schedules.registry import entry
 from mlxsched.text import did_you_mean
 
@@ -29,7 +29,6 @@ _TOKEN = re.compile(
     r"|(?P<mark>[()\[\],=]))"
 )
 _WORDS = {"True": True, "False": False, "None": None}
-_YAML_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d{1,4}")
 
 
 def from_dict(mapping: Mapping[str, Any]) -> Schedule:
@@ -49,11 +48,6 @@ def from_dict(mapping: Mapping[str, Any]) -> Schedule:
             'Write {"name": "constant", "peak": 2e-4}, or use `parse` for text.'
         )
     return _build(mapping, 0)
-
-
-def number_from_yaml(value: Any) -> Any:
-    """A float for text like ``1e-7``, which YAML 1.1 does not recognize as a number; any other value unchanged."""
-    return float(value) if isinstance(value, str) and _YAML_NUMBER.fullmatch(value) else value
 
 
 def _build(mapping: Mapping[str, Any], depth: int) -> Schedule:

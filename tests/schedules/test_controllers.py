@@ -40,10 +40,10 @@ def test_controllers_decide_as_their_originals(trace: dict[str, Any]) -> None:
     controller = made_by(trace)
     state = controller.init()
     rates = [controller.rate(state, 0)]
-    for metric in GOLDEN["curves"][trace["curve"]]:
+    for metric in map(float, GOLDEN["curves"][trace["curve"]]):
         state = controller.observe(state, metric)
         rates.append(controller.rate(state, 0))
-    np.testing.assert_allclose(rates, trace["values"], rtol=1e-6)
+    np.testing.assert_allclose(rates, trace["values"], rtol=1e-9)
 
 
 def test_the_recorded_runs_do_change_the_rate() -> None:
@@ -218,3 +218,25 @@ def test_a_compiled_step_follows_the_factor_in_one_trace(controller: Controller,
     np.testing.assert_allclose(eager, expected, rtol=2e-3, atol=1e-9)
     np.testing.assert_allclose(compiled, expected, rtol=2e-3, atol=1e-9)
     assert traced == 1
+
+
+def test_a_greedy_state_of_an_earlier_version_has_no_total() -> None:
+    _, controller = controllers()
+    state = after(controller, METRICS[:6])
+    old = state.to_dict()
+    assert old.pop("total") == pytest.approx(sum(state.recent))
+    resumed = controller.state_from(old)
+    for metric in METRICS[6:]:
+        state, resumed = controller.observe(state, metric), controller.observe(resumed, metric)
+        assert (resumed.factor, resumed.recent) == (state.factor, state.recent)
+
+
+def test_infinite_metrics_leave_no_trace_but_a_failure() -> None:
+    """In torch -inf becomes the best for good, and transformers' window is NaN from the first infinity on."""
+    for controller in controllers():
+        for wrong in (float("inf"), -float("inf"), NAN):
+            state = after(controller, [wrong, 3.0])
+            assert state.best == 3.0 and state.bad == 0
+            json.dumps(after(controller, [wrong, 3.0, wrong]).to_dict(), allow_nan=False)
+    tolerant = ms.plateau(ms.constant(2e-4), patience=3)
+    assert after(tolerant, [float("inf"), float("inf"), 3.0, 2.9, 2.8, 2.7, 2.6]).factor == 1.0

@@ -18,13 +18,25 @@ from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.combinators import shift
 from mlxsched.schedules.compat import torch
 from mlxsched.schedules.compat.pieces import after_warmup, called, chain
-from mlxsched.schedules.compat.primitives import cosine_wave, restarts
+from mlxsched.schedules.compat.primitives import cosine_wave
+from mlxsched.schedules.compat.restarts import restarts
 from mlxsched.schedules.families import decays
 from mlxsched.schedules.families.powers import inverse_sqrt as core_inverse_sqrt
 from mlxsched.schedules.families.whole_run import constant as core_constant
 from mlxsched.schedules.families.whole_run import warmup_constant
-from mlxsched.schedules.fields import as_positive, as_rate, as_steps, one_of
-from mlxsched.text import did_you_mean
+from mlxsched.schedules.fields import (
+    Count,
+    Positive,
+    Rate,
+    Steps,
+    as_positive,
+    as_rate,
+    as_steps,
+    checked,
+    number_from_yaml,
+    one_of,
+    shown,
+)
 
 
 def from_hf(
@@ -51,15 +63,19 @@ def from_hf(
     >>> from_hf("linear", learning_rate=2e-4, num_training_steps=1000, warmup_ratio=0.1)(550)
     0.0001
     """
-    kind = str(getattr(lr_scheduler_type, "value", lr_scheduler_type))
-    if kind not in TYPES:
+    kind = getattr(lr_scheduler_type, "value", lr_scheduler_type)  # transformers has an enumeration
+    one_of("lr_scheduler_type", kind, list(TYPES))
+    if not isinstance(lr_scheduler_kwargs or {}, Mapping):
         raise ScheduleError(
-            f"`lr_scheduler_type` must be one of {', '.join(TYPES)}; got {kind[:100]!r}."
-            + did_you_mean(kind, list(TYPES))
+            f"`lr_scheduler_kwargs` must be a mapping; got {shown(lr_scheduler_kwargs)}. "
+            'Write {"num_cycles": 2}, say.'
         )
-    warmup = as_rate("warmup_steps", warmup_steps) or as_rate("warmup_ratio", warmup_ratio)
+    warmup = as_rate("warmup_steps", number_from_yaml(warmup_steps)) or as_rate(
+        "warmup_ratio", number_from_yaml(warmup_ratio)
+    )
     total = as_steps("num_training_steps", num_training_steps)
-    arguments: dict[str, Any] = {"learning_rate": learning_rate, **(lr_scheduler_kwargs or {})}
+    given = {"learning_rate": learning_rate, **(lr_scheduler_kwargs or {})}
+    arguments = {key: number_from_yaml(value) for key, value in given.items()}
     if kind not in ("constant", "reduce_lr_on_plateau", "greedy"):
         arguments["num_warmup_steps"] = int(warmup) if warmup >= 1 else math.ceil(total * warmup)
     if kind not in ("constant", "constant_with_warmup", "inverse_sqrt", "reduce_lr_on_plateau", "greedy"):
@@ -67,23 +83,26 @@ def from_hf(
     return called(TYPES[kind], kind, arguments)
 
 
-def linear(learning_rate: float, num_training_steps: int, num_warmup_steps: int = 0) -> Schedule:
+@checked
+def linear(learning_rate: Rate, num_training_steps: Count, num_warmup_steps: Count = 0) -> Schedule:
     """A linear warmup, then lr * (T - t) / (T - W), 0 from T on."""
     rest = num_training_steps - num_warmup_steps
     fall = decays.linear(learning_rate, rest) if rest > 0 else core_constant(0.0)
     return after_warmup(0.0, learning_rate, num_warmup_steps, fall)
 
 
+@checked
 def cosine(
-    learning_rate: float, num_training_steps: int, num_warmup_steps: int = 0, num_cycles: float = 0.5
+    learning_rate: Rate, num_training_steps: Count, num_warmup_steps: Count = 0, num_cycles: Positive = 0.5
 ) -> Schedule:
     """A linear warmup, then lr * (1 + cos(2 pi num_cycles p)) / 2, which rises again after T."""
     wave = _wave(learning_rate, num_training_steps - num_warmup_steps, num_cycles, 0.0)
     return after_warmup(0.0, learning_rate, num_warmup_steps, wave)
 
 
+@checked
 def cosine_with_restarts(
-    learning_rate: float, num_training_steps: int, num_warmup_steps: int = 0, num_cycles: float = 1
+    learning_rate: Rate, num_training_steps: Count, num_warmup_steps: Count = 0, num_cycles: Positive = 1
 ) -> Schedule:
     """A linear warmup, then lr * (1 + cos(pi ((num_cycles p) mod 1))) / 2, 0 from T on."""
     rest = max(num_training_steps - num_warmup_steps, 1)
@@ -91,13 +110,14 @@ def cosine_with_restarts(
     return after_warmup(0.0, learning_rate, num_warmup_steps, cycles)
 
 
+@checked
 def cosine_with_min_lr(
-    learning_rate: float,
-    num_training_steps: int,
-    num_warmup_steps: int = 0,
-    num_cycles: float = 0.5,
-    min_lr: float | None = None,
-    min_lr_rate: float | None = None,
+    learning_rate: Rate,
+    num_training_steps: Count,
+    num_warmup_steps: Count = 0,
+    num_cycles: Positive = 0.5,
+    min_lr: Rate | None = None,
+    min_lr_rate: Rate | None = None,
 ) -> Schedule:
     """A linear warmup, then a cosine down to min_lr (or min_lr_rate * lr), which rises again after T."""
     low = _lowest(learning_rate, min_lr, min_lr_rate)
@@ -105,14 +125,15 @@ def cosine_with_min_lr(
     return after_warmup(0.0, learning_rate, num_warmup_steps, wave)
 
 
+@checked
 def cosine_warmup_with_min_lr(
-    learning_rate: float,
-    num_training_steps: int,
-    num_warmup_steps: int = 0,
-    num_cycles: float = 0.5,
-    min_lr: float | None = None,
-    min_lr_rate: float | None = None,
-    warmup_lr_rate: float | None = None,
+    learning_rate: Rate,
+    num_training_steps: Count,
+    num_warmup_steps: Count = 0,
+    num_cycles: Positive = 0.5,
+    min_lr: Rate | None = None,
+    min_lr_rate: Rate | None = None,
+    warmup_lr_rate: Rate | None = None,
 ) -> Schedule:
     """As cosine_with_min_lr, one step ahead, after a warmup from lr / W (or warmup_lr_rate * lr).
 
@@ -128,64 +149,73 @@ def cosine_warmup_with_min_lr(
     return chain([(num_warmup_steps, rise)], wave)
 
 
+@checked
 def polynomial(
-    learning_rate: float,
-    num_training_steps: int,
-    num_warmup_steps: int = 0,
-    lr_end: float = 1e-7,
-    power: float = 1.0,
+    learning_rate: Rate,
+    num_training_steps: Count,
+    num_warmup_steps: Count = 0,
+    lr_end: Rate = 1e-7,
+    power: Positive = 1.0,
 ) -> Schedule:
     """A linear warmup, then lr_end + (lr - lr_end) * (1 - p)^power, lr_end from T on."""
     if not learning_rate > lr_end:
         raise ScheduleError(
             f"`lr_end` must be below `learning_rate`; got {lr_end} and {learning_rate}. Lower `lr_end`."
         )
-    fall = decays.polynomial(learning_rate, num_training_steps - num_warmup_steps, lr_end, power)
+    rest = num_training_steps - num_warmup_steps
+    fall = decays.polynomial(learning_rate, rest, lr_end, power) if rest > 0 else core_constant(lr_end)
     return after_warmup(0.0, learning_rate, num_warmup_steps, fall)
 
 
-def constant(learning_rate: float) -> Schedule:
+@checked
+def constant(learning_rate: Rate) -> Schedule:
     """lr at every step; transformers gives this type no warmup, whatever is asked for."""
     return core_constant(learning_rate)
 
 
-def constant_with_warmup(learning_rate: float, num_warmup_steps: int = 0) -> Schedule:
+@checked
+def constant_with_warmup(learning_rate: Rate, num_warmup_steps: Count = 0) -> Schedule:
     """lr * min(1, t / W)."""
     return warmup_constant(learning_rate, num_warmup_steps)
 
 
-def inverse_sqrt(learning_rate: float, num_warmup_steps: int = 0, timescale: int | None = None) -> Schedule:
+@checked
+def inverse_sqrt(
+    learning_rate: Rate, num_warmup_steps: Count = 0, timescale: Steps | None = None
+) -> Schedule:
     """A linear warmup, then lr / sqrt(1 + (t - W) / timescale); timescale is W, or 10000 without a warmup."""
     return core_inverse_sqrt(learning_rate, num_warmup_steps, timescale=timescale)
 
 
+@checked
 def warmup_stable_decay(
-    learning_rate: float,
-    num_decay_steps: int,
-    num_training_steps: int | None = None,
-    num_stable_steps: int | None = None,
-    num_warmup_steps: int = 0,
+    learning_rate: Rate,
+    num_decay_steps: Count,
+    num_training_steps: Count | None = None,
+    num_stable_steps: Count | None = None,
+    num_warmup_steps: Count = 0,
     warmup_type: str = "linear",
     decay_type: str = "cosine",
-    min_lr_ratio: float = 0.0,
-    num_cycles: float = 0.5,
+    min_lr_ratio: Rate = 0.0,
+    num_cycles: Positive = 0.5,
 ) -> Schedule:
-    """Up from min_lr_ratio * lr, lr held, and down again; num_stable_steps wins over the total."""
+    """Up from min_lr_ratio * lr, lr held, and down again; num_stable_steps takes precedence over the total.
+
+    If warmup and decay are together longer than the total, the decay has already begun when the warmup ends.
+    """
     stable = num_stable_steps
     if stable is None:
         stable = (num_training_steps or 0) - num_warmup_steps - num_decay_steps
-    if stable < 0:
-        raise ScheduleError(
-            f"`num_decay_steps` must fit into `num_training_steps` after the warmup; got {num_decay_steps} "
-            f"of {num_training_steps} and {num_warmup_steps}. Lower `num_decay_steps` or `warmup_steps`."
-        )
     low, high = learning_rate * min_lr_ratio, learning_rate
     parts: list[tuple[int, Schedule]] = []
     if num_warmup_steps:
         parts.append((num_warmup_steps, _wsd_rise(low, num_warmup_steps, high, warmup_type)))
-    parts.append((stable, core_constant(high)))
+    if stable > 0:
+        parts.append((stable, core_constant(high)))
     if num_decay_steps:
-        parts.append((num_decay_steps, _wsd_fall(high, num_decay_steps, low, decay_type, num_cycles)))
+        fall = _wsd_fall(high, num_decay_steps, low, decay_type, num_cycles)
+        begun = min(stable, 0)
+        parts.append((num_decay_steps + begun, shift(fall, begun) if begun else fall))
     return chain(parts, core_constant(low))
 
 
@@ -208,16 +238,17 @@ def _wsd_fall(high: float, length: int, low: float, kind: str, num_cycles: float
 WSD_SHAPES = ("linear", "cosine", "1-sqrt")
 
 
+@checked
 def reduce_lr_on_plateau(
-    learning_rate: float,
+    learning_rate: Rate,
     mode: str = "min",
-    factor: float = 0.1,
-    patience: int = 10,
-    threshold: float = 1e-4,
+    factor: Positive = 0.1,
+    patience: Count = 10,
+    threshold: Rate = 1e-4,
     threshold_mode: str = "rel",
-    cooldown: int = 0,
-    min_lr: float = 0.0,
-    eps: float = 1e-8,
+    cooldown: Count = 0,
+    min_lr: Rate = 0.0,
+    eps: Rate = 1e-8,
 ) -> Schedule:
     """torch's ReduceLROnPlateau around a constant rate, as a controller: see `mlxsched.plateau`."""
     return torch.ReduceLROnPlateau(
@@ -225,21 +256,22 @@ def reduce_lr_on_plateau(
     )
 
 
+@checked
 def greedy(
-    learning_rate: float,
+    learning_rate: Rate,
     mode: str = "min",
-    factor: float = 0.95,
-    patience: int = 10,
-    threshold: float = 1e-6,
+    factor: Positive = 0.95,
+    patience: Count = 10,
+    threshold: Rate = 1e-6,
     threshold_mode: str = "abs",
-    cooldown: int = 0,
-    warmup: int = 0,
-    min_lr: float = 1e-3,
-    max_lr: float = 1.0,
-    eps: float = 1e-8,
+    cooldown: Count = 0,
+    warmup: Count = 0,
+    min_lr: Rate = 1e-3,
+    max_lr: Positive = 1.0,
+    eps: Rate = 1e-8,
     smooth: bool = False,
-    window_size: int = 50,
-    reset_start: int = 500,
+    window_size: Steps = 50,
+    reset_start: Steps = 500,
 ) -> Schedule:
     """transformers' GreedyLR around a constant rate, as a controller: see `mlxsched.greedy`.
 

@@ -8,13 +8,14 @@ from typing import Any
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.compat.mlx import (
+    as_length,
     cosine_decay,
     exponential_decay,
     join_schedules,
     linear_schedule,
     step_decay,
 )
-from mlxsched.schedules.fields import as_count, as_rate
+from mlxsched.schedules.fields import as_rate, number_from_yaml, one_of, shown
 from mlxsched.text import did_you_mean
 
 NAMES: dict[str, Callable[..., Schedule]] = {
@@ -27,7 +28,7 @@ def from_mlx_lm(lr_schedule: Mapping[str, Any]) -> Schedule:
     """The schedule that mlx-lm builds from its ``lr_schedule`` block.
 
     Formula: a line from warmup_init to arguments[0] in `warmup` updates, then the named one, counted from
-    update warmup + 1. So the peak is held for two updates; and since the warmup's target is arguments[0],
+    update warmup + 1. So the peak is held for two updates, and since the warmup's target is arguments[0],
     ``linear_schedule`` from 0 stays at 0 during its warmup.
 
     Args:
@@ -46,16 +47,22 @@ def from_mlx_lm(lr_schedule: Mapping[str, Any]) -> Schedule:
         rest = made(*arguments)
     except TypeError:
         raise ScheduleError(
-            f"`lr_schedule.arguments` must fit {made.__name__}; got {arguments!r}. Give them in MLX's order."
+            f"`lr_schedule.arguments` must fit {made.__name__}; got {shown(arguments)}. Give them in MLX's order."
         ) from None
-    warmup = as_count("lr_schedule.warmup", lr_schedule.get("warmup") or 0)
+    warmup = lr_schedule.get("warmup") or 0
     if not warmup:
         return rest
-    first = as_rate("lr_schedule.warmup_init", lr_schedule.get("warmup_init") or 0.0)
+    warmup = as_length("lr_schedule.warmup", number_from_yaml(warmup))
+    first = as_rate("lr_schedule.warmup_init", number_from_yaml(lr_schedule.get("warmup_init") or 0.0))
     return join_schedules([linear_schedule(first, arguments[0], warmup), rest], [warmup + 1])
 
 
 def _checked(block: Mapping[str, Any]) -> tuple[Callable[..., Schedule], list[Any]]:
+    if not isinstance(block, Mapping):
+        raise ScheduleError(
+            f"`lr_schedule` must be a mapping with `name` and `arguments`; got {shown(block)}. "
+            "Write {name: cosine_decay, arguments: [1e-5, 1000]}."
+        )
     for key in block:
         if key not in KEYS:
             near = did_you_mean(key, KEYS)
@@ -63,12 +70,10 @@ def _checked(block: Mapping[str, Any]) -> tuple[Callable[..., Schedule], list[An
                 f"`lr_schedule` has no key {str(key)[:100]!r}; it has {', '.join(KEYS)}.{near}"
             )
     name, arguments = block.get("name"), block.get("arguments")
-    if name not in NAMES:
-        near = did_you_mean(name, list(NAMES))
-        raise ScheduleError(f"`lr_schedule.name` must be one of {', '.join(NAMES)}; got {name!r}.{near}")
-    if isinstance(arguments, str | bytes | Mapping) or not arguments:
+    one_of("lr_schedule.name", name, list(NAMES))
+    if not isinstance(arguments, list | tuple) or not arguments:
         raise ScheduleError(
-            f"`lr_schedule.arguments` must be a list that starts with the rate; got {arguments!r}. "
+            f"`lr_schedule.arguments` must be a list that starts with the rate; got {shown(arguments)}. "
             "Write [1e-5, 1000]."
         )
-    return NAMES[name], list(arguments)
+    return NAMES[str(name)], [number_from_yaml(value) for value in arguments]

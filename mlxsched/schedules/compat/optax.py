@@ -19,18 +19,32 @@ from mlxsched.schedules.compat.pieces import boundaries, called, chain, line, st
 from mlxsched.schedules.compat.primitives import through
 from mlxsched.schedules.families.decays import cosine, exponential, polynomial
 from mlxsched.schedules.families.whole_run import constant
-from mlxsched.schedules.fields import as_positive, as_steps, one_of
+from mlxsched.schedules.fields import (
+    Count,
+    Portion,
+    Positive,
+    Rate,
+    Steps,
+    Whole,
+    as_positive,
+    as_steps,
+    checked,
+    one_of,
+    shown,
+)
 
 Pairs = Mapping[Any, float] | Sequence[Sequence[float]]
 
 
-def constant_schedule(value: float) -> Schedule:
+@checked
+def constant_schedule(value: Rate) -> Schedule:
     """The same value at every step."""
     return constant(value)
 
 
+@checked
 def polynomial_schedule(
-    init_value: float, end_value: float, power: float, transition_steps: int, transition_begin: int = 0
+    init_value: Rate, end_value: Rate, power: Positive, transition_steps: Whole, transition_begin: Whole = 0
 ) -> Schedule:
     """(init - end) * (1 - p)^power + end, after transition_begin; init for ever without transition_steps."""
     if transition_steps <= 0:
@@ -39,8 +53,9 @@ def polynomial_schedule(
     return chain([(max(transition_begin, 0), constant(init_value))], curve)
 
 
+@checked
 def linear_schedule(
-    init_value: float, end_value: float, transition_steps: int, transition_begin: int = 0
+    init_value: Rate, end_value: Rate, transition_steps: Whole, transition_begin: Whole = 0
 ) -> Schedule:
     """A line from init to end, after transition_begin; init for ever without transition_steps."""
     if transition_steps <= 0:
@@ -49,20 +64,22 @@ def linear_schedule(
     return chain([(max(transition_begin, 0), constant(init_value))], rest)
 
 
+@checked
 def cosine_decay_schedule(
-    init_value: float, decay_steps: int, alpha: float = 0.0, exponent: float = 1.0
+    init_value: Rate, decay_steps: Steps, alpha: Rate = 0.0, exponent: Positive = 1.0
 ) -> Schedule:
     """init * ((1 - alpha) * ((1 + cos(pi p)) / 2)^exponent + alpha)."""
     return cosine(init_value, decay_steps, init_value * alpha, exponent)
 
 
+@checked
 def exponential_decay(
-    init_value: float,
-    transition_steps: int,
-    decay_rate: float,
-    transition_begin: int = 0,
+    init_value: Rate,
+    transition_steps: Whole,
+    decay_rate: Rate,
+    transition_begin: Whole = 0,
     staircase: bool = False,
-    end_value: float | None = None,
+    end_value: Rate | None = None,
 ) -> Schedule:
     """init * rate^((t - begin) / steps), its exponent floored when staircase, and not beyond end_value."""
     if transition_steps <= 0 or decay_rate == 0:
@@ -77,14 +94,16 @@ def exponential_decay(
     return clamp(curve, low=end_value) if decay_rate < 1 else clamp(curve, high=end_value)
 
 
-def piecewise_constant_schedule(init_value: float, boundaries_and_scales: Pairs | None = None) -> Schedule:
+@checked
+def piecewise_constant_schedule(init_value: Rate, boundaries_and_scales: Pairs | None = None) -> Schedule:
     """init times the scales of all boundaries at or before t."""
     at, values = _cumulative(init_value, boundaries(boundaries_and_scales))
     return stairs(dict(zip(at, values, strict=True)))
 
 
+@checked
 def piecewise_interpolate_schedule(
-    interpolate_type: str, init_value: float, boundaries_and_scales: Pairs | None = None
+    interpolate_type: str, init_value: Rate, boundaries_and_scales: Pairs | None = None
 ) -> Schedule:
     """A line or half a cosine between the values at the boundaries, each the one before times its scale."""
     one_of("interpolate_type", interpolate_type, ("linear", "cosine"))
@@ -92,13 +111,14 @@ def piecewise_interpolate_schedule(
     return through(at, values, interpolate_type) if len(at) > 1 else constant(init_value)
 
 
+@checked
 def linear_onecycle_schedule(
-    transition_steps: int,
-    peak_value: float,
-    pct_start: float = 0.3,
-    pct_final: float = 0.85,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
+    transition_steps: Whole,
+    peak_value: Rate,
+    pct_start: Portion = 0.3,
+    pct_final: Portion = 0.85,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
 ) -> Schedule:
     """Lines: peak / div, peak at pct_start, peak / div at pct_final, that / final_div at the end."""
     total, div = as_steps("transition_steps", transition_steps), as_positive("div_factor", div_factor)
@@ -106,12 +126,13 @@ def linear_onecycle_schedule(
     return piecewise_interpolate_schedule("linear", peak_value / div, turns)
 
 
+@checked
 def cosine_onecycle_schedule(
-    transition_steps: int,
-    peak_value: float,
-    pct_start: float = 0.3,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
+    transition_steps: Whole,
+    peak_value: Rate,
+    pct_start: Portion = 0.3,
+    div_factor: Positive = 25.0,
+    final_div_factor: Positive = 1e4,
 ) -> Schedule:
     """Cosines through peak / div at 0, peak at pct_start and peak / div / final_div at the end."""
     total, div = as_steps("transition_steps", transition_steps), as_positive("div_factor", div_factor)
@@ -119,18 +140,20 @@ def cosine_onecycle_schedule(
     return piecewise_interpolate_schedule("cosine", peak_value / div, turns)
 
 
-def warmup_constant_schedule(init_value: float, peak_value: float, warmup_steps: int) -> Schedule:
+@checked
+def warmup_constant_schedule(init_value: Rate, peak_value: Rate, warmup_steps: Count) -> Schedule:
     """A line from init to peak, then peak; as in optax, init for ever when warmup_steps is 0."""
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 
+@checked
 def warmup_cosine_decay_schedule(
-    init_value: float,
-    peak_value: float,
-    warmup_steps: int,
-    decay_steps: int,
-    end_value: float = 0.0,
-    exponent: float = 1.0,
+    init_value: Rate,
+    peak_value: Rate,
+    warmup_steps: Count,
+    decay_steps: Steps,
+    end_value: Rate = 0.0,
+    exponent: Positive = 1.0,
 ) -> Schedule:
     """A line to peak at warmup_steps, a cosine to end at decay_steps, which counts the warmup too."""
     if decay_steps <= warmup_steps:
@@ -142,25 +165,33 @@ def warmup_cosine_decay_schedule(
     return chain([(warmup_steps, line(init_value, peak_value, warmup_steps))], rest)
 
 
+@checked
 def warmup_exponential_decay_schedule(
-    init_value: float,
-    peak_value: float,
-    warmup_steps: int,
-    transition_steps: int,
-    decay_rate: float,
-    transition_begin: int = 0,
+    init_value: Rate,
+    peak_value: Rate,
+    warmup_steps: Count,
+    transition_steps: Whole,
+    decay_rate: Rate,
+    transition_begin: Whole = 0,
     staircase: bool = False,
-    end_value: float | None = None,
+    end_value: Rate | None = None,
 ) -> Schedule:
     """A line to peak at warmup_steps, then exponential_decay."""
     rest = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
     return chain([(warmup_steps, line(init_value, peak_value, warmup_steps))], rest)
 
 
+@checked
 def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Schedule:
     """One warmup_cosine_decay_schedule after another, each with its arguments, each of its decay_steps."""
-    if not cosine_kwargs:
+    if not isinstance(cosine_kwargs, list | tuple) or not cosine_kwargs:
         raise ScheduleError("`cosine_kwargs` must hold the arguments of at least one cycle; got none.")
+    for cycle in cosine_kwargs:
+        if not isinstance(cycle, Mapping):
+            raise ScheduleError(
+                f"`cosine_kwargs` must be a list of mappings of arguments; got {shown(cycle)}. "
+                'Write [{"init_value": 0.0, ...}, ...].'
+            )
     cycles = [called(warmup_cosine_decay_schedule, "cosine_kwargs", cycle) for cycle in cosine_kwargs]
     lengths = [int(cycle["decay_steps"]) for cycle in cosine_kwargs]
     return chain(list(zip(lengths[:-1], cycles[:-1], strict=True)), cycles[-1])

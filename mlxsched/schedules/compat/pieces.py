@@ -12,6 +12,7 @@ from mlxsched.schedules.compat.mlx import join_schedules
 from mlxsched.schedules.families.decays import linear
 from mlxsched.schedules.families.tables import piecewise
 from mlxsched.schedules.families.whole_run import constant
+from mlxsched.schedules.fields import as_rate, shown
 from mlxsched.text import did_you_mean
 
 
@@ -47,21 +48,22 @@ def boundaries(pairs: Mapping[Any, float] | Sequence[Sequence[float]] | None) ->
     """optax's ``{boundary: scale}``, sorted; a spec, which has no mappings, gives pairs instead."""
     items = pairs.items() if isinstance(pairs, Mapping) else pairs or ()
     try:
-        return sorted((int(step), float(scale)) for step, scale in items)
-    except (TypeError, ValueError):
+        return sorted((int(step), as_rate("boundaries_and_scales", scale)) for step, scale in items)
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, ScheduleError):
+            raise
         raise ScheduleError(
-            f"`boundaries_and_scales` must be {{boundary: scale}} or [[boundary, scale], ...]; got {pairs!r}."
+            f"`boundaries_and_scales` must be {{boundary: scale}} or [[boundary, scale], ...]; got {shown(pairs)}."
         ) from None
 
 
 def called(function: Callable[..., Schedule], name: str, arguments: Mapping[str, Any]) -> Schedule:
-    """``function(**arguments)``, refusing an argument that it does not have, or lacks, with a cure."""
+    """``function(**arguments)``; an unknown or a missing argument is refused by name."""
     known = inspect.signature(function).parameters
     for key in arguments:
         if key not in known:
-            raise ScheduleError(
-                f"{name} has no argument `{key}`; it has {', '.join(known)}.{did_you_mean(key, list(known))}"
-            )
+            near = did_you_mean(key, list(known)) if isinstance(key, str) else ""
+            raise ScheduleError(f"{name} has no argument `{key}`; it has {', '.join(known)}.{near}")
     for key, parameter in known.items():
         if parameter.default is parameter.empty and key not in arguments:
             raise ScheduleError(f"{name} needs `{key}`; got {', '.join(arguments) or 'nothing'}. Add it.")

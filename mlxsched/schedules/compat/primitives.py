@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +9,11 @@ from fractions import Fraction
 
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules import curves as shapes
-from mlxsched.schedules.backends import PYTHON, Backend, Number
+from mlxsched.schedules.backends import LAST_STEP, Backend, Number
 from mlxsched.schedules.base import Endless, Phase, Schedule
-from mlxsched.schedules.curves import HALF_PI, TAILS, cosine, one_minus_power
-from mlxsched.schedules.fields import Count, Positive, Rate, Real, Steps, ascending, one_of
+from mlxsched.schedules.curves import TAILS, cosine, one_minus_power
+from mlxsched.schedules.fields import MAX_COUNT, Count, Positive, Rate, Real, Steps, ascending, one_of, shown
 from mlxsched.schedules.segments import Segment, Segmented, hold
-
-HORIZON = 2**40
-"""Steps for which growing cycles are laid out, a trillion."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,10 @@ class through(Segmented):
             raise ScheduleError(
                 f"`at` and `values` must be two or more points; got {len(self.at)} and {len(self.values)}. Give pairs."
             )
+        if max(map(abs, self.at)) > MAX_COUNT:
+            raise ScheduleError(
+                f"`at` must be steps of at most {MAX_COUNT}; got {shown(list(self.at))}. Lower it."
+            )
         # Ratios of a run give steps like 29.999999999999996, which are meant to be whole.
         object.__setattr__(self, "at", tuple(round(step, 9) for step in self.at))
         ascending("at", self.at, strictly=False)
@@ -74,6 +74,9 @@ class through(Segmented):
     def _value(self, step: Number, ops: Backend) -> Number:
         if all(step >= 0 and step.is_integer() for step in self.at):
             return super()._value(step, ops)
+        step = ops.minimum(
+            step, LAST_STEP
+        )  # pieces are computed at all steps, and sin(infinity) does not exist
         value: Number = self.values[0]
         for start, end, first, last in self._pieces():
             here = self._along(start, end, first, last, step, ops)
@@ -140,146 +143,27 @@ class cosine_wave(Endless):
     cycles: Positive = 0.5
     end: Rate = 0.0
 
+    def _check(self) -> None:
+        if self.cycles * self.decay_steps > 2**58:
+            raise ScheduleError(
+                f"`cycles` must be fewer for {self.decay_steps} steps; got {self.cycles:g}. "
+                "No step could tell such waves apart."
+            )
+
     def _value(self, step: Number, ops: Backend) -> Number:
         # The wave's place is (step * up) mod (2 * half) in whole numbers: no digit is lost late in a run.
-        ratio = (2 * Fraction(repr(self.cycles))).limit_denominator(10**6)
+        # The denominator is limited so that place * up stays within int64.
+        most = math.isqrt(2**60 // math.ceil(self.decay_steps * max(self.cycles, 1.0)))
+        ratio = (2 * Fraction(repr(self.cycles))).limit_denominator(max(min(most, 10**6), 1))
         up, half = ratio.numerator, ratio.denominator * self.decay_steps
+        if not up:
+            return self.peak  # a wave too long to have begun
         place = step % (2 * half)
         place = place * up % (2 * half) if up > 1 else place
         behind = ops.minimum(place, 2 * half - place)
         return TAILS["cosine"](
             self.peak, self.end, ops.real(behind), ops.real(abs(half - place)), float(half), ops
         )
-
-
-@dataclass(frozen=True)
-class restarts(Schedule):
-    """Cycles that start again, at any length, as transformers, torch, timm and keras have them.
-
-    Formula: cycle i takes first * multiplier^i updates from high_i = peak * decay^i down to `end`:
-        rate(t) = end + (high_i - end) * shape(p), p the share of the cycle; end from t = until on
-    When: to have the values of a library; `cosine_restarts` covers a run with whole cycles.
-    Source: Loshchilov & Hutter 2016 (arXiv 1608.03983); timm's CosineLRScheduler; keras' CosineDecayRestarts
-    Spec: restarts(peak=2e-4, first=100, multiplier=2.0)
-
-    Args:
-        peak: the rate at step 0.
-        first: updates of the first cycle; may be a fraction.
-        multiplier: each cycle's length over that of the one before, 1 or more.
-        decay: the factor from one cycle's peak to the next one's.
-        until: the step from which on the rate is `end`; None restarts for ever.
-        end: the rate at the end of each cycle.
-        shrinks: what `decay` acts on, the whole peak (timm) or its height above `end` (keras).
-        shape: cosine, polynomial ((1 - p^k)^power) or tanh ((1 - tanh(lower (1 - p) + upper p)) / 2).
-        power, k: of the polynomial; `k` also bends the cosine's p to p^k.
-        lower, upper: of tanh.
-
-    Raises:
-        ScheduleError: an argument does not fit.
-
-    >>> schedule = restarts(2e-4, first=100, multiplier=2.0)
-    >>> schedule(0), schedule(100), schedule(300)
-    (0.0002, 0.0002, 0.0002)
-    """
-
-    peak: Rate
-    first: Positive
-    multiplier: Positive = 1.0
-    decay: Positive = 1.0
-    until: Steps | None = None
-    end: Rate = 0.0
-    shrinks: str = "peak"
-    shape: str = "cosine"
-    power: Positive = 1.0
-    k: Positive = 1.0
-    lower: Real = -7.0
-    upper: Real = 3.0
-
-    def _check(self) -> None:
-        one_of("shrinks", self.shrinks, ("peak", "height"))
-        one_of("shape", self.shape, ("cosine", "polynomial", "tanh"))
-        if self.multiplier < 1:
-            raise ScheduleError(
-                f"`multiplier` must be 1 or more; got {self.multiplier}. Cycles don't shrink."
-            )
-
-    def _value(self, step: Number, ops: Backend) -> Number:
-        value = self._even(step, ops) if self.multiplier == 1 else self._growing(step, ops)
-        return value if self.until is None else ops.where(step < self.until, value, self.end)
-
-    def _cycle(self, high: Number, done: Number, left: Number, length: Number, ops: Backend) -> Number:
-        """The rate when so much of a cycle that starts at `high` is done and left."""
-        down = self._down(done, left, length, ops)
-        return high * down + self.end * (1.0 - down) if self.end else high * down
-
-    def _high(self, index: Number, ops: Backend) -> Number:
-        """The peak of cycle `index`."""
-        if self.decay == 1:
-            return self.peak
-        kept = ops.pow(self.decay, index)
-        return self.peak * kept if self.shrinks == "peak" else self.end + (self.peak - self.end) * kept
-
-    def _even(self, step: Number, ops: Backend) -> Number:
-        """The rate in cycles of one length; which cycle, and the shares done and left, come from whole numbers."""
-        length = Fraction(self.first).limit_denominator(10**4)
-        parts = step * length.denominator if length.denominator > 1 else step
-        inside = parts % length.numerator
-        high = self._high(ops.real(parts // length.numerator), ops)
-        left = ops.real(length.numerator - inside)
-        return self._cycle(high, ops.real(inside), left, float(length.numerator), ops)
-
-    def _growing(self, step: Number, ops: Backend) -> Number:
-        """The rate in cycles that each have their own length."""
-        starts = self._starts()
-        rows = [
-            (*_ends(start, end), self._high(float(index), PYTHON))
-            for index, (start, end) in enumerate(itertools.pairwise(starts))
-        ]
-        fractions = any(start % 1 for start in starts)
-
-        def rate(
-            step: Number, first: Number, late: Number, last: Number, early: Number, size: Number, high: Number
-        ) -> Number:
-            done, left = ops.real(step - first), ops.real(last - step)
-            if fractions:
-                done, left = done - late, left - early
-            return self._cycle(high, ops.minimum(done, size), ops.maximum(left, 0.0), size, ops)
-
-        bounds = tuple(math.ceil(start) for start in starts[1:-1])
-        return ops.choose(bounds, list(zip(*rows, strict=True)), rate, step)
-
-    def _starts(self) -> list[float]:
-        """The starts of the cycles, as far as anyone will train."""
-        last = HORIZON if self.until is None else self.until
-        starts = [0.0]
-        while starts[-1] < last:
-            power = self.multiplier ** len(starts)
-            start = self.first * (power - 1) / (self.multiplier - 1)
-            # A start that is whole but for rounding must not fall behind its step.
-            starts.append(float(round(start)) if abs(start - round(start)) < 1e-9 * start else start)
-        return starts
-
-    def _down(self, done: Number, left: Number, length: Number, ops: Backend) -> Number:
-        """The shape, from 1 to 0."""
-        if self.shape == "cosine" and self.k == 1:
-            return shapes.squared_sines(done * (HALF_PI / length), left * (HALF_PI / length), ops)[0]
-        done, left = done / length, left / length
-        if self.shape == "tanh":
-            return 1.0 / (1.0 + ops.exp(2.0 * (self.lower * left + self.upper * done)))
-        if self.k != 1:
-            done, left = ops.pow(done, self.k), one_minus_power(done, left, self.k, ops)
-        return cosine(done, left, ops)[0] if self.shape == "cosine" else ops.pow(left, self.power)
-
-    @property
-    def steps(self) -> int | None:
-        """The update from which on the rate no longer changes; None without an end."""
-        return self.until
-
-
-def _ends(start: float, end: float) -> tuple[float, ...]:
-    """Whole steps at or around a cycle's two ends, each with how far the end is from it, and the length."""
-    first, last = math.floor(start), math.ceil(end)
-    return first, start - first, last, last - end, end - start
 
 
 @dataclass(frozen=True)

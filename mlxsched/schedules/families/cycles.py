@@ -11,6 +11,7 @@ from mlxsched.schedules.base import Endless, Phase
 from mlxsched.schedules.curves import TAILS, between
 from mlxsched.schedules.families.whole_run import warmed
 from mlxsched.schedules.fields import (
+    MAX_COUNT,
     Count,
     Duration,
     Positive,
@@ -96,8 +97,9 @@ class cosine_restarts(warmed):
         peak: the rate at the start of the first cycle, held exactly at step `warmup`.
         steps: updates of the run; the rate is exactly `end` at step `steps` and after.
         warmup: updates (an int) or a ratio of `steps` (a float below 1).
-        cycles: how many, to fill the run; 1 if neither this nor `first` is given.
-        first: in place of `cycles`: updates of the first one; the run's end cuts the last one off.
+        cycles: how many fill the run; 3 by default, fewer if the run has fewer updates. One cycle would be
+            `warmup_cosine`, without a restart.
+        first: instead of `cycles`: updates of the first cycle; the end of the run cuts the last one off.
         multiplier: length of a cycle / length of the one before, at least 1 with `first`.
         decay: peak of a cycle / peak of the one before; peaks don't go below `end`.
         end: the rate that each cycle falls towards.
@@ -122,9 +124,17 @@ class cosine_restarts(warmed):
             raise ScheduleError(
                 f"`first` must be left out with `cycles`; got {self.first}. Give one of the two."
             )
+        if self.cycles is None and self.first is None:
+            # Written into the field, so that `repr` and the plan of a run say how many there are.
+            object.__setattr__(self, "cycles", min(DEFAULT_CYCLES, self.steps - self.warmup_steps))
         if self.first is not None and self.multiplier < 1:
             raise ScheduleError(
                 f"`multiplier` must be at least 1 with `first`; got {self.multiplier}. Use `cycles`."
+            )
+        if self.first is None and abs(math.log(self.multiplier)) * (self.cycles or 1) > MAX_GROWTH:
+            raise ScheduleError(
+                f"`multiplier` must not make the last of {self.cycles} cycles more than e^{MAX_GROWTH:g} times as long as "
+                f"the first, or as short; got {self.multiplier}. Use a value near 1."
             )
         if min(self._lengths()) < 1 or len(self._lengths()) > MAX_CYCLES:
             raise ScheduleError(
@@ -138,9 +148,11 @@ class cosine_restarts(warmed):
         if self.first is None:
             count = min(self.cycles or 1, MAX_CYCLES + 1)
             return split(total, [self.multiplier**index for index in range(count)])
-        lengths = [self.first]
-        while sum(lengths) < total and len(lengths) <= MAX_CYCLES:
-            lengths.append(round(self.first * self.multiplier ** len(lengths)))
+        lengths, covered = [self.first], self.first
+        while covered < total and len(lengths) <= MAX_CYCLES:
+            length = self.first * self.multiplier ** len(lengths)
+            lengths.append(round(min(length, MAX_COUNT)))
+            covered += lengths[-1]
         return lengths
 
     def _segments(self) -> tuple[Segment, ...]:
@@ -164,6 +176,9 @@ class cosine_restarts(warmed):
         return *cycles, Phase("end", self.steps, None)
 
 
+DEFAULT_CYCLES = 3
+MAX_GROWTH = 100.0
+"""The logarithm of the largest ratio between two cycles; no run has that many updates."""
 MAX_CYCLES = 1000
 """Cycles with lengths of their own; `repeat` goes on for ever."""
 

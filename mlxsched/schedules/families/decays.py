@@ -309,7 +309,7 @@ class exponential(Endless):
     factor: Positive
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        return self.init * ops.power(self.factor, step)
+        return self.init * ops.power(self.factor, step) if self.init else 0.0
 
     def _knots(self, last: int) -> tuple[int, ...]:
         return ()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from mlxsched.errors import ScheduleError
-from mlxsched.schedules.backends import Backend, Number
+from mlxsched.schedules.backends import Backend, Number, float_power
 from mlxsched.schedules.base import Phase, Schedule
 from mlxsched.schedules.curves import TAILS
 from mlxsched.schedules.fields import Count, Rate, ascending, one_of
@@ -76,10 +77,18 @@ class multistep(Schedule):
 
     def _check(self) -> None:
         ascending("milestones", self.milestones)
+        if not math.isfinite(self._stairs()[-1]):
+            raise ScheduleError(
+                f"`factor` must not raise the rate beyond any number; got {self.factor} for {len(self.milestones)} "
+                "milestones. Use a factor below 1."
+            )
+
+    def _stairs(self) -> tuple[float, ...]:
+        """The rate before each milestone and after the last one."""
+        return tuple(self.init * float_power(self.factor, drops) for drops in range(len(self.milestones) + 1))
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        values = tuple(self.init * self.factor**drops for drops in range(len(self.milestones) + 1))
-        return ops.select(tuple(self.milestones), values, step)
+        return ops.select(tuple(self.milestones), self._stairs(), step)
 
     def _knots(self, last: int) -> tuple[int, ...]:
         return tuple(self.milestones)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import json
+import pickle
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx_lm.tuner.utils import build_schedule
 
 import mlxsched as ms
 from mlxsched.schedules.catalog import MODULES
@@ -17,7 +20,7 @@ from mlxsched.schedules.catalog import MODULES
 NAMES = ["exponential_decay", "step_decay", "cosine_decay", "linear_schedule", "join_schedules"]
 rates = st.floats(-1, 1)
 factors = st.floats(0.01, 1.5)
-lengths = st.integers(1, 10**5)
+lengths = st.integers(1, 10**5) | st.floats(1, 10**5)  # MLX takes fractions too
 ARGUMENTS = {
     "exponential_decay": st.tuples(rates, factors),
     "step_decay": st.tuples(rates, factors, lengths),
@@ -71,15 +74,15 @@ def test_values_are_mlx_s_bit_for_bit(name, data):
 def test_joined_values_are_mlx_s_bit_for_bit(data):
     kinds = data.draw(st.lists(st.sampled_from(sorted(ARGUMENTS)), min_size=1, max_size=4))
     arguments = [data.draw(ARGUMENTS[kind]) for kind in kinds]
-    marks = sorted(
-        data.draw(st.lists(st.integers(0, 10**4), min_size=len(kinds) - 1, max_size=len(kinds) - 1))
-    )
+    mark = st.integers(0, 10**4) | st.floats(0, 10**4)
+    marks = sorted(data.draw(st.lists(mark, min_size=len(kinds) - 1, max_size=len(kinds) - 1)))
     ours = ms.join_schedules([getattr(ms, k)(*a) for k, a in zip(kinds, arguments, strict=True)], marks)
     mixed = ms.join_schedules([getattr(optim, k)(*a) for k, a in zip(kinds, arguments, strict=True)], marks)
     theirs = optim.join_schedules(
         [getattr(optim, k)(*a) for k, a in zip(kinds, arguments, strict=True)], marks
     )
-    steps = [*marks, *(max(mark - 1, 0) for mark in marks), 0, 7, 10**5]
+    near = [int(mark) + side for mark in marks for side in (-1, 0, 1)]
+    steps = [*(max(step, 0) for step in near), 0, 7, 10**5]
     # From MLX's own step types: where it subtracts a boundary it may wrap around, and then does not choose it.
     assert_same_bits(ours, theirs, steps)
     assert_same_bits(mixed, theirs, steps)
@@ -90,6 +93,53 @@ def test_python_steps_get_the_exact_value_of_the_formula():
     assert optim.linear_schedule(1e-4, 0.0, 1000)(mx.array(1000)).item() < 0  # the reason for `linear`
     assert ms.linear(1e-4, 1000)(mx.array(1000)).item() == 0.0
     assert ms.cosine_decay(1.0, 10**5)(10**5 - 1) == pytest.approx((np.pi / 2e5) ** 2, rel=1e-9)
+
+
+DROP_INS = {
+    "exponential_decay": (0.1, 0.9),
+    "step_decay": (0.1, 0.9, 10.5),
+    "cosine_decay": (0.1, 10.5),
+    "linear_schedule": (0.0, 0.1, 7.25),
+}
+
+
+@pytest.mark.parametrize("name", sorted(DROP_INS))
+def test_int_steps_give_a_float_that_has_item_and_fractions_are_lengths(name):
+    ours, theirs = getattr(ms, name)(*DROP_INS[name]), getattr(optim, name)(*DROP_INS[name])
+    for step in range(25):
+        rate = ours(step)
+        assert isinstance(rate, float) and type(rate.item()) is float and rate.item() == rate
+        assert rate == pytest.approx(float(theirs(mx.array(step))), rel=1e-5, abs=1e-8)
+        assert ours(np.array([step]))[0] == pytest.approx(rate, rel=1e-12, abs=1e-18)
+    assert repr(ours(3)) == repr(float(ours(3))) == json.dumps(ours(3))
+    assert pickle.loads(pickle.dumps(ours(3))) == ours(3)  # noqa: S301
+    assert ms.parse(repr(ours)) == ours and ms.from_dict(ours.to_dict()) == ours
+
+
+def test_joined_and_mlx_lm_schedules_have_item_too():
+    joined = ms.join_schedules([ms.linear_schedule(0.0, 0.1, 10), ms.constant(0.1)], [10])
+    block = ms.from_mlx_lm({"name": "cosine_decay", "arguments": [1e-5, 10.5], "warmup": 2.5})
+    plain = ms.from_mlx_lm({"name": "step_decay", "arguments": [1e-5, 0.9, 10]})
+    for schedule in (joined, block, plain):
+        assert [schedule(step).item() for step in range(20)] == [schedule(step) for step in range(20)]
+    theirs = build_schedule({"name": "cosine_decay", "arguments": [1e-5, 10.5], "warmup": 2.5})
+    for step in range(20):
+        at = mx.array(step, mx.uint64)
+        assert mx.array_equal(block(at), theirs(at))
+
+
+@pytest.mark.parametrize("wrong", [0, 0.5, -3.5, float("nan"), float("inf"), "10", True])
+def test_lengths_below_one_are_refused(wrong):
+    for make in (lambda: ms.cosine_decay(0.1, wrong), lambda: ms.step_decay(0.1, 0.9, wrong)):
+        with pytest.raises(ms.ScheduleError):
+            make()
+
+
+def test_a_fraction_as_boundary_needs_parts_that_know_fractions():
+    with pytest.raises(ms.ScheduleError, match="whole numbers before warmup_cosine"):
+        ms.join_schedules([ms.constant(0.1), ms.warmup_cosine(0.1, 10)], [2.5])
+    joined = ms.join_schedules([ms.constant(0.1), lambda step: step * 1.0], [2.5])
+    assert [joined(step) for step in (2, 3, 4)] == [0.1, 0.5, 1.5]
 
 
 def run(optimizer, updates: int, evaluate: bool = True) -> tuple[list[float], int]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from mlxsched.errors import UsageError
 from mlxsched.render.chart import Chart, Mark, Series
-from mlxsched.render.thumbnail import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, thumbnail
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from thumbnail import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, thumbnail
 
 SVG = "{http://www.w3.org/2000/svg}"
 CHART = Chart(
