@@ -12,7 +12,7 @@ from typing import Any
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules import curves
 from mlxsched.schedules.backends import LAST_STEP, MLX, PYTHON, SIDE_BY_SIDE_LIMIT, Backend, Number
-from mlxsched.schedules.base import Schedule
+from mlxsched.schedules.base import Phase, Schedule
 from mlxsched.schedules.curves import HALF_PI, cosine, one_minus_power
 from mlxsched.schedules.fields import MAX_COUNT, Positive, Rate, Real, Steps, one_of
 
@@ -20,6 +20,10 @@ HORIZON = 2**40
 """Steps for which the cycles are laid out in a table, a trillion."""
 MAX_TABLE = 2**14
 """Cycles in that table; later ones are found by logarithm. Enough for a trillion steps from a multiplier of 1.0015 on."""
+
+
+MAX_PHASES = 1000
+"""Cycles that `phases` names one by one."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ class restarts(Schedule):
 
     def _tabulated(self, step: Number, ops: Backend) -> Number:
         """The rate from a table of the cycles in whole numbers, because float32 cannot tell late starts apart."""
-        starts = _starts(self.first, self.multiplier, min(self.until or HORIZON, HORIZON))
+        starts = _starts(self.first, self.multiplier, min(self.until or HORIZON, HORIZON), MAX_TABLE)
         bounds, columns, fractions = _table(self, starts)
 
         def value(step: Number, *row: Number) -> Number:
@@ -178,6 +182,15 @@ class restarts(Schedule):
         """The update from which on the rate no longer changes; None without an end."""
         return self.until
 
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The cycles up to `until`, at most `MAX_PHASES` of them; without it, the first one and the rest."""
+        last, most = (self.until, MAX_PHASES) if self.until else (LAST_STEP, 2)
+        starts = _starts(self.first, self.multiplier, last, most)
+        marks = sorted({min(math.ceil(start), last) for start in starts})
+        named = [Phase("cycle", start, end) for start, end in itertools.pairwise(marks)]
+        return *named, Phase("end" if marks[-1] == self.until else "cycles", marks[-1], None)
+
 
 MAX_MULTIPLIER = 2**20
 """The largest growth from cycle to cycle, so that the end of a cycle that starts within the horizon fits into int64."""
@@ -186,11 +199,14 @@ SHORTEST = 1e-3
 
 
 @lru_cache(256)
-def _starts(first: float, multiplier: float, last: int) -> tuple[float, ...]:
-    """The starts of the cycles up to step `last`, at most `MAX_TABLE` of them and one more."""
+def _starts(first: float, multiplier: float, last: int, most: int) -> tuple[float, ...]:
+    """The starts of the cycles up to step `last`, at most `most` of them and one more."""
     starts = [0.0]
-    while starts[-1] < last and len(starts) <= MAX_TABLE:
-        start = first * math.expm1(len(starts) * math.log(multiplier)) / (multiplier - 1.0)
+    while starts[-1] < last and len(starts) <= most:
+        cycles = float(len(starts))
+        if multiplier > 1:
+            cycles = math.expm1(cycles * math.log(multiplier)) / (multiplier - 1.0)
+        start = first * cycles
         whole = float(round(start))
         starts.append(whole if abs(start - whole) <= 1e-9 + 1e-13 * start else start)
     return tuple(starts)

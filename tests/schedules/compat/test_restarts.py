@@ -79,3 +79,15 @@ def test_cosine_restarts_restarts_by_default_and_says_how_often() -> None:
     assert [ms.cosine_restarts(2e-4, steps=steps).cycles for steps in (1, 2, 3, 4)] == [1, 2, 3, 3]
     assert ms.cosine_restarts(2e-4, steps=40, first=10).cycles is None
     assert ms.for_run("cosine_restarts", peak=2e-4, steps=40, warmup=4) == schedule
+
+
+def test_phases_are_the_cycles() -> None:
+    fixed = ms.restarts(1.0, 10, 2.0, until=70)
+    assert [tuple(phase) for phase in fixed.phases] == [
+        ("cycle", 0, 10), ("cycle", 10, 30), ("cycle", 30, 70), ("end", 70, None)
+    ]  # fmt: skip
+    assert [phase.start for phase in ms.restarts(1.0, 10, until=35).phases] == [0, 10, 20, 30, 35]
+    assert [phase.start for phase in ms.restarts(1.0, 2.5, until=8).phases] == [0, 3, 5, 8]
+    endless = ms.restarts(1.0, 10, 2.0).phases
+    assert endless[0] == ("cycle", 0, 10) and endless[-1].name == "cycles" and endless[-1].end is None
+    assert len(ms.restarts(1.0, 0.01, until=10**9).phases) <= 1001
