@@ -29,6 +29,8 @@ COMMANDS = {
     "presets": "List, show or copy the presets.",
     "data": "Check a data set, or show rows as the model sees them.",
     "schedules": "List the schedules, or show one.",
+    "explain": "Say what an mlx-lm config does there and here.",
+    "lora": "Run mlx_lm.lora with our schedules in its YAML.",
     "import": "Convert another trainer's configuration.",
     "plot": "Plot schedules and recorded runs.",
     "models": "List the models on this machine.",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mlxsched.config.importers.draft import Draft, Entry, shown
 from mlxsched.config.importers.leftovers import sort_remaining
-from mlxsched.config.importers.result import ImportedConfig
+from mlxsched.config.importers.result import ImportedConfig, in_our_order
 from mlxsched.config.importers.source import SourceFile, read_source
 from mlxsched.config.importers.tools import TOOLS
 from mlxsched.config.schema import RunConfig
@@ -47,7 +47,7 @@ def import_config(paths: Sequence[Path], tool: str | None = None) -> ImportedCon
                 entries[entry.key] = (draft, entry)
     result = ImportedConfig(
         sources=[f"{draft.source.path.name} ({draft.tool})" for draft in drafts],
-        entries=_in_our_order([entry for _, entry in entries.values()]),
+        entries=in_our_order([entry for _, entry in entries.values()]),
         leftovers=[leftover for draft in drafts for leftover in draft.leftovers],
         without_effect=[key for draft in drafts for key in draft.without_effect()],
         problems=[problem for draft in drafts for problem in draft.source.problems],
@@ -81,11 +81,6 @@ def recognise(source: SourceFile) -> str:
         f"{source.path} is none of the known formats; its keys are {listed}. Name the format with --from: "
         f"{', '.join(TOOLS)}."
     )
-
-
-def _in_our_order(entries: list[Entry]) -> list[Entry]:
-    places = {key: place for place, key in enumerate(RunConfig.model_fields)}
-    return sorted(entries, key=lambda entry: places[entry.key.partition(".")[0]])
 
 
 def _check(result: ImportedConfig) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from mlxsched.config.importers.draft import Entry, Leftover, shown
+from mlxsched.config.schema import RunConfig
 
 _WIDTH = 100
 
@@ -60,6 +61,12 @@ class ImportedConfig:
     def to_yaml(self) -> str:
         """The configuration as a commented YAML file: each line names the line of its source."""
         return "\n".join([*_header(self), "", *_lines(self.entries), ""])
+
+
+def in_our_order(entries: list[Entry]) -> list[Entry]:
+    """``entries`` in the order of the keys of ``RunConfig``."""
+    places = {key: place for place, key in enumerate(RunConfig.model_fields)}
+    return sorted(entries, key=lambda entry: places[entry.key.partition(".")[0]])
 
 
 def leftover_lines(result: ImportedConfig) -> list[str]:
