@@ -83,7 +83,7 @@ class Renderer:
             raise RowProblem(
                 "the assistant's turns can't be told from the rest in this chat template's output"
             )
-        last_is_found = bool(spans) and spans[-1][1] >= len(turns.text.rstrip())
+        last_is_found = turns.matched and len(messages) - 1 in turns.spans
         return Rendered(
             turns.text,
             spans,

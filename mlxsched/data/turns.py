@@ -14,6 +14,7 @@ content changes. A turn that can't be found is not trained on, and counted.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mlxsched.data.chat import ChatTemplate, Span, Tools
@@ -22,6 +23,7 @@ from mlxsched.data.messages import Messages
 # Two contents that share neither first letter, last letter nor length: whatever the real content is, at least one of
 # them differs from it in each of the three.
 _OTHER_CONTENTS = ("Zqxj", "Jxqzw")
+_OPEN_TAG = re.compile(r"[<\[][^\s<>\[\]]*\Z")  # "<thi" or "[TH" at the end of a text
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,16 @@ class _Finder:
     def _begin_after_divergence(self, index: int, prompt: str, without: str) -> int:
         """The prompt opens more than the text keeps, such as a thinking block: begin where the two part.
 
-        If the content happens to begin like the block ("<table>" and "<think>"), that is a few letters too late.
+        If that is within the content, or within a tag ("<tool_call>" where the prompt has "<think>"), begin with it.
         """
         text = self._text
         parted = max(_shared(text, prompt), len(without))
         content = str(self._messages[index].get("content") or "").strip()
         found = text.find(content, max(parted - len(content), len(without)), parted + len(content))
-        if 0 <= found <= parted:
+        if content and 0 <= found <= parted:
             return found
-        if text[:parted][-1:].isspace():  # after a whole line: the content shares nothing
-            return parted
-        change = self._change(index)
-        return parted if change is None else min(parted, change[0])
+        tag = _OPEN_TAG.search(text, len(without), parted)
+        return parted if tag is None else tag.start()
 
     def _begin_after_header(self, index: int, prompt: str, without: str) -> int | None:
         """An earlier turn is rewritten too: begin after the header that stands before the content."""
@@ -122,11 +122,11 @@ class _Finder:
         """The end of message ``index``: after its end token if it has one, else after its content."""
         text = self._text
         if index == len(self._messages) - 1:
-            return len(text)
+            return self._end_of_last(begin)
         through = self._template.attempt(self._messages[: index + 1], self._tools)
-        if through is not None and len(through) > begin and text.startswith(through):
-            return len(through)
         ends = self._template.ends
+        if through is not None and len(through) > begin and text.startswith(through):
+            return self._with_end_token(len(through))
         found = [text.find(end, begin, limit) + len(end) for end in ends if end in text[begin:limit]]
         if found:
             return min(found)
@@ -134,6 +134,22 @@ class _Finder:
         # a token that must not be learned as an end (gpt-oss). What follows the content is left out.
         change = None if self._messages[index].get("tool_calls") else self._change(index)
         return change[1] if change is not None else None
+
+    def _end_of_last(self, begin: int) -> int:
+        """The end of the text, or the last end token if a template writes the next prompt behind it unasked."""
+        text, message = self._text, self._messages[-1]
+        ends = [text.rfind(end, begin) + len(end) for end in self._template.ends if end in text[begin:]]
+        last = max(ends, default=len(text))
+        said = str(message.get("content") or "").strip().rpartition("\n")[2]
+        is_prompt = text[last:].strip() and not message.get("tool_calls") and said not in text[last:]
+        return last if is_prompt else len(text)
+
+    def _with_end_token(self, end: int) -> int:
+        """``end``, or behind the end token that follows: GLM's turns end where the next one begins, at <|user|>."""
+        text, ends = self._text, self._template.ends
+        if text[:end].rstrip().endswith(ends):
+            return end
+        return next((end + len(token) for token in ends if text.startswith(token, end)), end)
 
     def _change(self, index: int) -> Span | None:
         """The characters of the text that depend on the content of message ``index``, behind those of the one before.
@@ -160,7 +176,8 @@ class _Finder:
                 return None
             begin = min(begin, _shared(text, changed))
             end = max(end, len(text) - _shared(text[::-1], changed[::-1]))
-        return (begin, end) if begin <= end else None
+        # Where content was inserted, what surrounds it may match both ways, and the end lie before the begin.
+        return begin, max(begin, end)
 
 
 def _shared(one: str, other: str) -> int:

@@ -32,6 +32,12 @@ WITHOUT_RESULTS = CALLS_AS_JSON.replace(
 )
 WITHOUT_ARGUMENTS = CALLS_AS_JSON.replace("+ ' ' + (c.function.arguments | tojson) ", "")
 
+CALLS_WHILE_THINKING = (
+    _HEAD + "{{- m.content }}{%- for c in (m.tool_calls or []) %}<tool>{{ c.function.name }}{%- endfor %}"
+    "{{- '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"
+)
+
 # Qwen3: thinking is kept only after the last user message; the last turn always has some.
 QWEN3 = (
     "{%- set ns = namespace(last=-1) %}{%- for m in messages %}{%- if m.role == 'user' %}"
@@ -64,6 +70,13 @@ GPT_OSS = (
     "{%- else %}{{- '[/INST]' + m.content + '<start_of_turn>' }}{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '[INST]assistant' }}{%- endif %}"
 )
+# GLM: a turn ends where the next one begins, and that is one of the end tokens.
+GLM = (
+    "{%- for m in messages %}{{- ('<|im_end|>' if m.role == 'user' else '[INST]') + m.content }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '[INST]' }}{%- endif %}"
+)
+# Some templates write the prompt for the next turn whether they are asked for it or not (Command R7B).
+ALWAYS_A_PROMPT = _HEAD + "{{- m.content + '<|im_end|>\\n' }}{%- endfor %}{{- '<|im_start|>assistant\\n' }}"
 # With tags, as in the templates for training that TRL ships: the line break is part of the turn.
 TAGGED = (
     "{%- for m in messages %}{%- if m.role == 'assistant' %}{{- '<|im_start|>assistant\\n' }}"

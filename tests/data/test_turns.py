@@ -32,6 +32,16 @@ TWO_IN_A_ROW = {
     ]
 }
 
+# A tag that begins like the one that the prompt opens.
+CALL = {
+    "messages": [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "lookup"}}]},
+        {"role": "tool", "content": "4"},
+        {"role": "assistant", "content": "It is 4."},
+    ]
+}
+
 
 @pytest.mark.parametrize(
     ("template", "record", "expected"),
@@ -44,6 +54,9 @@ TWO_IN_A_ROW = {
         ("QWEN35", chat("a", "<table>", "b", "c"), [f"<table>{END}", f"\n</think>\n\nc{END}"]),
         # The model closes the block that the prompt opens, whatever the length of the answer.
         ("NEMOTRON", chat("a", "b", "c", "a long answer"), [f"</think>b{END}", f"</think>a long answer{END}"]),
+        ("CALLS_WHILE_THINKING", CALL, [f"<tool>lookup{END}", f"It is 4.{END}"]),
+        ("GLM", chat("a", "one", "b", "two"), [f"one{END}", "two"]),
+        ("ALWAYS_A_PROMPT", chat("a", "one", "b", "two"), [f"one{END}", f"two{END}"]),
         ("QWEN3", TWO_IN_A_ROW, [f"one{END}", f"<think>\n\n</think>\n\ntwo{END}"]),
         ("OLMO", chat("Question?", "answer 0", "Question!", "answer 1", "?", "last"), ["answer 0", "answer 1", f"last{END}"]),
         ("OLMO", TWO_IN_A_ROW, ["one", f"two{END}"]),
