@@ -1,4 +1,4 @@
-"""How a plan is shown: a table, a small picture of the schedule, and what deserves attention."""
+"""How a plan is shown: a table, a small chart of the schedule, notes and warnings."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ def plan_lines(session: Session) -> Iterator[Line]:
     data = config.data if config.hf_dataset is None else "hf_dataset"
     yield (
         "data",
-        f"{data}: {counted(plan.rows, 'row')} to train on, {plan.valid_rows:,} to validate, {plan.test_rows:,} to test",
+        f"{data}: {counted(plan.rows, 'row')} for training, {plan.valid_rows:,} for validation, {plan.test_rows:,} for the test",
     )
     yield (
         "tokens",
-        f"{plan.tokens:,} an epoch, {plan.targets:,} of them targets ({plan.targets / plan.tokens:.0%})",
+        f"{plan.tokens:,} per epoch, {plan.targets:,} of them targets ({plan.targets / plan.tokens:.0%})",
     )
     yield (
         "length",
         f"{counted(plan.updates, 'update')} of {counted(plan.batch_size, 'row')}: "
         f"{counted(plan.epochs, 'epoch')} of {plan.updates_per_epoch:,}"
-        + (f"; every {plan.length_window} share out theirs by length" if plan.length_window > 1 else ""),
+        + (f"; rows grouped by length within {plan.length_window} updates" if plan.length_window > 1 else ""),
     )
     yield "learning rate", _rates(session)
     yield (
@@ -63,7 +63,7 @@ def plan_lines(session: Session) -> Iterator[Line]:
 
 def _memory(session: Session) -> str:
     memory = session.memory
-    kept = f", {memory.cache / 1e9:.2g} GB for the outputs of frozen layers" if memory.cache else ""
+    kept = f", {memory.cache / 1e9:.2g} GB for frozen-prefix activations" if memory.cache else ""
     again = ", gradient checkpointing" if memory.checkpoint else ""
     return (
         f"about {memory.peak / 1e9:.2g} GB at the peak ({memory.weights / 1e9:.2g} GB weights){kept}, of "
@@ -75,9 +75,9 @@ def _micro_batches(session: Session) -> str:
     from mlxsched.data.batching.plan import batching_stats
 
     cut, found = session.cut, batching_stats(session.cut, session.order)
-    lines = f"; rows of up to {cut.packing.width + 1} tokens several in a line" if cut.packing else ""
+    lines = f"; rows of up to {cut.packing.width + 1} tokens are packed" if cut.packing else ""
     return (
-        f"{found.per_update:.2g} an update, at most {cut.max_tokens:,} tokens each, {len(set(found.shapes))} shapes; "
+        f"{found.per_update:.2g} per update of at most {cut.max_tokens:,} tokens, in {len(set(found.shapes))} shapes; "
         f"{found.padding:.0%} padding{lines}"
     )
 
@@ -105,7 +105,7 @@ def _rates(session: Session) -> str:
 
 
 def schedule_picture(session: Session, width: int) -> str:
-    """A small plot of the schedule in ``width`` columns; nothing where it doesn't fit, or for a user's own function."""
+    """A small chart of the schedule in ``width`` columns; empty if it does not fit, or for a user's own function."""
     from mlxsched.render.curves import small_picture
     from mlxsched.render.terminal import look_of_stdout
     from mlxsched.schedules import Schedule
@@ -117,7 +117,7 @@ def schedule_picture(session: Session, width: int) -> str:
 
 
 def show_origins(session: Session, *, stderr: bool) -> None:
-    """Print each value of the config with where it came from, the given ones first."""
+    """Print each setting with its value and origin, those that were given first."""
     values = _flat(session.config.to_dict())
     given = [
         (key, _short(values.get(key)), origin)
@@ -133,7 +133,7 @@ def show_origins(session: Session, *, stderr: bool) -> None:
 
 
 def plan_json(session: Session) -> dict[str, Any]:
-    """The plan as plain data, with the origin of each value."""
+    """The plan as plain data, with configuration and origins."""
     return {
         **session.plan.to_dict(),
         "micro_batch_tokens": session.micro_batch_tokens,
@@ -145,7 +145,7 @@ def plan_json(session: Session) -> dict[str, Any]:
 
 
 def micro_batches_json(session: Session) -> dict[str, Any]:
-    """Over the first hundred updates: micro-batches of each, their shapes, and how much of them is padding."""
+    """Micro-batches per update, their shapes and their share of padding, over the first hundred updates."""
     from mlxsched.data.batching.plan import batching_stats
 
     cut, found = session.cut, batching_stats(session.cut, session.order)

@@ -14,7 +14,7 @@ from mlxsched.text import number
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """List, show and copy the presets: commented files that say how to train.
+    """List, show and copy presets: commented configuration files to start from.
 
     \b
     Examples:
@@ -33,16 +33,14 @@ def command(ctx: click.Context, as_json: bool) -> None:
         print_json([asdict(preset) for preset in presets])
         return
     rows = [(p.name, number(p.peak), p.schedule, p.warmup, p.description) for p in presets]
-    table(rows, header=("preset", "peak", "schedule", "warmup", "for"))
-    note(
-        "Start with `mlxsched train --preset NAME`; `mlxsched presets show NAME` says where its numbers come from."
-    )
+    table(rows, header=("preset", "peak", "schedule", "warmup", "use"))
+    note("Train with `mlxsched train --preset NAME`; `mlxsched presets show NAME` explains the numbers.")
 
 
 @command.command()
 @click.argument("name")
 def show(name: str) -> None:
-    """Print a preset's file, with its comments.
+    """Print the file of a preset, with its comments.
 
     \b
     Example:
@@ -58,7 +56,7 @@ def show(name: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 def copy(name: str, file: Path, force: bool) -> None:
-    """Copy a preset to FILE, to change it there.
+    """Copy a preset to FILE, as a start for a configuration of your own.
 
     \b
     Example:
@@ -75,14 +73,14 @@ def copy(name: str, file: Path, force: bool) -> None:
     if file.exists() and not force:
         raise UsageError(f"{file} exists. Choose another name, or add --force to overwrite it.")
     if not file.parent.is_dir():
-        raise UsageError(f"No such directory: {file.parent}. Make it first.")
+        raise UsageError(f"No such directory: {file.parent}. Create it first.")
     write_bytes(file, source.read_bytes())
     note(f"Wrote {file}. Train with `mlxsched train --config {file}`.")
 
 
 @command.command()
 def schema() -> None:
-    """Print the JSON Schema of a config file, with which editors complete and check it.
+    """Print the JSON Schema of a config file, for completion and checks in editors.
 
     \b
     Example:

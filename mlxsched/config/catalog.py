@@ -1,4 +1,4 @@
-"""What the list of presets shows."""
+"""The list of presets, as ``mlxsched presets`` shows it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlxsched.config.presets import preset_names
 
 @dataclass(frozen=True)
 class Preset:
-    """A preset's name, what it is for, and its schedule."""
+    """The name of a preset, what it is for, and its schedule."""
 
     name: str
     description: str
@@ -21,7 +21,7 @@ class Preset:
 
 
 def list_presets() -> list[Preset]:
-    """Return all presets, by name."""
+    """All presets, sorted by name."""
     configs = [(name, load_config(preset=name).config) for name in preset_names()]
     return [
         Preset(name, config.description, config.learning_rate, config.schedule, config.warmup)

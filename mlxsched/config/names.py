@@ -307,20 +307,20 @@ def advice(name: str, value: object, values: Values, *, flag: bool = False) -> s
         flag: whether to answer with a flag.
 
     >>> advice("lora_alpha", 16, {"lora_r": 8})
-    'In PEFT; here it is `lora_parameters.scale` (scale is alpha / rank). Write `lora_parameters: {scale: 2.0}`.'
+    'That is the name in PEFT for `lora_parameters.scale` (scale is alpha / rank). Write `lora_parameters: {scale: 2.0}`.'
     >>> advice("max-steps", "100", {"grad_accumulation_steps": 4}, flag=True)
-    'In transformers; here it is `--iters` (an iteration is batch_size rows). Write `--iters 400`.'
+    'That is the name in transformers for `--iters` (an iteration is batch_size rows). Write `--iters 400`.'
     """
     found = NAMES.get(name.replace("-", "_").lower())
     if found is None:
         return None
     if isinstance(found, Explained):
-        return f"In {found.tool}. {found.text}."
+        return f"That is a setting of {found.tool}. {found.text}."
     ours = found.convert(value, values) if found.convert else value
     shown = f"--{_flag_name(found.key)}" if flag and found.key != "optimizer_config" else found.key
     note = f" ({found.note})" if found.note else ""
     written = "" if ours is None else f" Write `{_written(found.key, ours, flag)}`."
-    return f"In {found.tool}; here it is `{shown}`{note}.{written}"
+    return f"That is the name in {found.tool} for `{shown}`{note}.{written}"
 
 
 def _flag_name(key: str) -> str:

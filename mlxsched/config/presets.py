@@ -1,4 +1,4 @@
-"""Where the presets are: named, commented YAML files under ``configs/``."""
+"""Finds the presets: named, commented YAML files under ``configs/``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def preset_directory() -> Path:
-    """Return where the presets are: inside an installed package, or beside it in a checkout."""
+    """The directory of the presets: inside an installed package, or beside the package in a checkout."""
     shipped = _PACKAGE / "configs"
     return shipped if shipped.is_dir() else _PACKAGE.parent / "configs"
 
 
 def find_preset(name: str) -> Path:
-    """Return the file of a preset. Raises ``UsageError`` with the nearest name if there is none."""
+    """The file of a preset.
+
+    Raises:
+        UsageError: there is no such preset; the message has the nearest name.
+    """
     known = preset_names()
     if name in known:
         return preset_directory() / f"{name}.yaml"
@@ -26,5 +30,5 @@ def find_preset(name: str) -> Path:
 
 
 def preset_names() -> list[str]:
-    """Return the names of all presets."""
+    """The names of all presets, sorted."""
     return sorted(path.stem for path in preset_directory().glob("*.yaml"))

@@ -13,7 +13,7 @@ _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 
 
 def parse_size(value: object) -> object:
-    """Return a size in bytes; what is not text is handed back as it is.
+    """A size in bytes; a value that is not text is returned unchanged.
 
     >>> parse_size("6GB"), parse_size("1.5 GiB"), parse_size(100)
     (6000000000, 1610612736, 100)
@@ -28,7 +28,7 @@ def parse_size(value: object) -> object:
 
 
 def parse_duration(value: object) -> object:
-    """Return a duration in seconds; what is not text is handed back as it is.
+    """A duration in seconds; a value that is not text is returned unchanged.
 
     >>> parse_duration("10m"), parse_duration("1h30m"), parse_duration("45"), parse_duration(2.5)
     (600.0, 5400.0, 45.0, 2.5)
@@ -46,7 +46,7 @@ def parse_duration(value: object) -> object:
 
 
 def parse_percentage(value: object) -> object:
-    """Return a share between 0 and 1; what is not text is handed back as it is.
+    """A share between 0 and 1; a value that is not text is returned unchanged.
 
     >>> parse_percentage("20%"), parse_percentage(0.2)
     (0.2, 0.2)

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from mlxsched.errors import ConfigError
+from mlxsched.text import printable
 
 KeyPath = tuple[str | int, ...]
 
@@ -125,8 +126,9 @@ def _read_text(path: Path) -> str:
         raise ConfigError(f"No such config file: {path}. Check the path given to --config.") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character or a lone surrogate in the path
+        reason = getattr(error, "strerror", None) or "not a usable path"
+        raise ConfigError(f"{printable(str(path), 200)} cannot be read: {reason}.") from None
 
 
 def _walk(node: yaml.Node, keys: KeyPath, marks: dict[KeyPath, tuple[int, int]]) -> Iterator[str]:
