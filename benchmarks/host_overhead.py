@@ -20,13 +20,12 @@ from mlxsched.platform import blas
 
 blas.preload()
 
-import mlx.core as mx  # noqa: E402
 from shapes import config_of, random_model  # noqa: E402
 
 from mlxsched.config import load_config  # noqa: E402
 from mlxsched.model.load import LoadedModel, load_model  # noqa: E402
-from mlxsched.training.loop import Trainer  # noqa: E402
-from mlxsched.training.run import create_run  # noqa: E402
+from mlxsched.training.loop import Loop  # noqa: E402
+from mlxsched.training.run import create_run, start_loop  # noqa: E402
 from mlxsched.training.session import Session, prepare  # noqa: E402
 
 NEVER = 10**6
@@ -57,40 +56,29 @@ def timed(count: int, work: Callable[[], None]) -> tuple[float, float]:
 
 
 class Bare:
-    """The compiled steps of ``trainer`` on the rows of its next updates, laid out beforehand."""
+    """The engine of ``loop`` by itself, on the rows of the loop's next updates, laid out beforehand."""
 
-    def __init__(self, trainer: Trainer, count: int) -> None:
-        self._trainer = trainer
-        first = trainer.progress.update
-        self._rows = iter([trainer._feed(first + i) for i in range(count)])
-        self._packed, self._state = trainer._packed, trainer._state
+    def __init__(self, loop: Loop, count: int) -> None:
+        self._engine = loop.engine
+        first = loop.progress.update
+        self._batches = iter([loop.loader(first + i) for i in range(count)])
 
     def __call__(self) -> None:
-        step = self._trainer._step
-        sums = step.zeros(self._packed)
-        for arrays in next(self._rows).arrays:
-            sums = step.add(self._packed, sums, *arrays)
-        self._packed, self._state, outcome = step.apply(self._packed, self._state, sums, 1e-5)
-        mx.eval(self._packed, self._state, outcome)
+        self._engine.update(next(self._batches), 1e-5).wait()
 
 
 def measure(name: str, batch_size: int, block: int, rounds: int) -> None:
-    """Print the share of the trainer's CPU time that the bare steps don't need."""
+    """Print the share of the loop's CPU time that the bare engine doesn't need."""
     shares, updates = [], []
     with tempfile.TemporaryDirectory() as directory:
         session = make_session(name, batch_size)
-        trainer = Trainer(session, create_run(session, Path(directory) / "run"), lambda event: None)
-        trainer._model.train()
-
-        def update() -> None:
-            trainer._one_update()
-            trainer._evaluate_if_due()
-            trainer._save_if_due()
-            trainer._stop_if_asked()
+        run = create_run(session, Path(directory) / "run")
+        loop = start_loop(session, run, lambda event: None)
+        update = loop.step
 
         timed(2 * block, update)  # traces
         for _ in range(rounds):
-            bare_cpu, _ = timed(block, Bare(trainer, block))
+            bare_cpu, _ = timed(block, Bare(loop, block))
             loop_cpu, _ = timed(block, update)
             shares.append(1 - bare_cpu / loop_cpu)
             updates.append(loop_cpu)

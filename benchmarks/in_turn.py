@@ -43,7 +43,7 @@ class Side:
     def sampled(self) -> BatchingStats:
         """What the first epoch's updates come to."""
         session = self.session
-        return batching_stats(session.cut, session.order, session.plan.updates_per_epoch)
+        return batching_stats(session.batching, session.sampler, session.plan.updates_per_epoch)
 
     @property
     def peak_off(self) -> float:

@@ -22,25 +22,24 @@ preload()
 
 from mlxsched.config import RunConfig  # noqa: E402  after the BLAS
 from mlxsched.runs.events import Event, UpdateMade  # noqa: E402
-from mlxsched.training.loop import Trainer  # noqa: E402
-from mlxsched.training.run import create_run  # noqa: E402
+from mlxsched.training.run import create_run, start_loop  # noqa: E402
 from mlxsched.training.session import prepare  # noqa: E402
 
 
-def train(run_path: Path, updates: int, states_dir: Path | None) -> tuple[float, float, list[float]]:
+def train(run_path: Path, updates: int, cache: Path | None) -> tuple[float, float, list[float]]:
     """CPU seconds of the start and of the first ``updates`` updates, and their losses."""
     gc.collect()  # the training before lets go of its states
-    memory = 512_000_000 if states_dir is None else 1000
+    memory = 512_000_000 if cache is None else 1000
     config = RunConfig(num_layers=2, batch_size=8, epochs=2, prefix_cache=memory, val_batches=0, test=False)
-    session = prepare(config, states_dir=states_dir)
+    session = prepare(config, cache=cache)
     losses: list[float] = []
     run = create_run(session, run_path)
     with run.lock():
         started = time.process_time()
-        trainer = Trainer(session, run, _collect(losses))
+        loop = start_loop(session, run, _collect(losses))
         begun = time.process_time()
         for _ in range(updates):
-            trainer._one_update()
+            loop.step()
     return begun - started, time.process_time() - begun, losses
 
 

@@ -35,7 +35,7 @@ CASES = (
 def line(model: str, data: str, batch: int, packed: Side, padded: Side) -> str:
     """A row of the table."""
     first, later = packed.over(padded, 0), packed.over(padded, 1)
-    packing = packed.session.cut.packing
+    packing = packed.session.batching.packing
     off = max(_differences(packed, padded))
     if packing is None or off > 1e-5:
         raise SystemExit(f"{model}, {data}: packing {packing}, losses differ by {off:.0e}")

@@ -10,8 +10,10 @@ import pytest
 from mlxsched.bundled import data_path, model_path
 from mlxsched.config import load_config
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.training.loop import Trainer
-from mlxsched.training.run import create_run, execute
+from mlxsched.training.acceleration import accelerate
+from mlxsched.training.assembly import make_loader, make_pace
+from mlxsched.training.results import measure_before
+from mlxsched.training.run import create_run, execute, start_loop
 from mlxsched.training.session import prepare
 
 SMALL = {"iters": 12, "batch_size": 4, "val_batches": 2, "steps_per_eval": 5, "save_every": 5, "test": False}
@@ -43,22 +45,44 @@ def train(session, tmp_path):
 
 
 @pytest.fixture
-def open_trainer(session, tmp_path):
-    """A trainer with its run locked, to be driven by hand."""
-    opened = []
+def interrupted(session, tmp_path):
+    """Make some updates of a run, then let go of it as a kill would; gives its session and its path."""
 
-    def make(name="run", emit=lambda event: None, **flags):
+    def make(name, updates, **flags):
         made = session(**flags)
-        path = tmp_path / name
-        run = RunDirectory.open(path) if path.exists() else create_run(made, path)
-        lock = run.lock()
-        lock.__enter__()
-        opened.append(lock)
-        return Trainer(made, run, emit)
+        run = create_run(made, tmp_path / name)
+        with run.lock():
+            loop = start_loop(made, run, lambda event: None)
+            measure_before(made, loop)
+            for _ in range(updates):
+                loop.step()
+        return made, run.path
 
-    yield make
-    for lock in opened:
-        lock.__exit__(None, None, None)
+    return make
+
+
+@pytest.fixture
+def resume():
+    """Resume the run in a directory with a session built again; gives the run and its progress."""
+
+    def make(made, path, emit=lambda event: None):
+        run = RunDirectory.open(path)
+        progress = execute(prepare(made.config, made.origins), run, emit, resume=True)
+        return run, progress
+
+    return make
+
+
+@pytest.fixture
+def parts_of(tmp_path):
+    """The forward paths, the pace and the batch loader of a session, without a run directory."""
+
+    def make(made):
+        paths = accelerate(made, tmp_path, lambda text: None)
+        pace = make_pace(made)
+        return paths, pace, make_loader(made, paths.training, pace)
+
+    return make
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from mlxsched.data.rows import Rows
 from mlxsched.errors import UsageError
 from mlxsched.model.load import LoadedModel
 from mlxsched.model.trees import flatten, n_bytes, unflatten
-from mlxsched.planning.length import Length
 from mlxsched.text import counted
 from mlxsched.training.session import Session
 
@@ -181,15 +180,14 @@ def shortened(session: Session, rows: Rows, *, later: bool = True) -> Session:
         "label_smoothing": 0.0, "z_loss": 0.0, "save_every": 10**9, "max_time": None, "adapter_path": None,
     }  # fmt: skip
     rate = session.config.learning_rate
-    length = Length(epochs * updates, updates, per_update)
     plan = replace(
-        session.plan, rows=len(rows), updates=length.updates, epochs=float(epochs), updates_per_epoch=updates,
-        last_rows=None, valid_rows=0, test_rows=0, save_every=10**9, steps_per_eval=length.updates + 1,
+        session.plan, rows=len(rows), updates=epochs * updates, epochs=float(epochs), updates_per_epoch=updates,
+        last_rows=None, valid_rows=0, test_rows=0, save_every=10**9, steps_per_eval=epochs * updates + 1,
     )  # fmt: skip
     dataset = replace(session.dataset, splits={"train": rows})
     return replace(
-        session, config=session.config.model_copy(update=off), dataset=dataset, train_rows=rows, length=length,
-        plan=plan, schedule=lambda step: rate,
+        session, config=session.config.model_copy(update=off), dataset=dataset, plan=plan,
+        schedule=lambda step: rate, cache=None,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import mlx.core as mx
@@ -15,9 +15,11 @@ from mlxsched.bench.measured import Measured, Moment, PeakMemory
 from mlxsched.data.batching.plan import batching_stats
 from mlxsched.model.evaluate import Evaluator
 from mlxsched.runs.events import Event, Notice, UpdateMade
-from mlxsched.training.acceleration import evaluation_path
-from mlxsched.training.loop import Trainer
-from mlxsched.training.run import create_run
+from mlxsched.training.acceleration import accelerate, evaluation_path
+from mlxsched.training.assembly import make_engine, make_loader, make_pace
+from mlxsched.training.loop import Loop
+from mlxsched.training.policies.base import Action, Policy
+from mlxsched.training.progress import Progress
 from mlxsched.training.session import Session
 
 Note = Callable[[str], None]
@@ -25,11 +27,11 @@ Note = Callable[[str], None]
 
 def order_of_epoch(session: Session) -> NDArray[np.int64]:
     """The rows of the first epoch, update after update."""
-    return np.concatenate(session.order.samples(session.plan.updates_per_epoch))
+    return np.concatenate(session.sampler.samples(session.plan.updates_per_epoch))
 
 
-class _Watch:
-    """Notes the time at the beginning of each update and at the end of the last one, and every loss."""
+class _Watch(Policy):
+    """Takes the time at the start of each update and at the end of the last one, and every loss."""
 
     def __init__(self, note: Note) -> None:
         self.begun: list[Moment] = []
@@ -37,9 +39,9 @@ class _Watch:
         self.end = Moment.now()
         self._note = note
 
-    def between_updates(self, _save: Callable[[], None]) -> list[Event]:
+    def between_updates(self, progress: Progress, *, done: bool) -> Iterable[Action]:
         self.begun.append(Moment.now())
-        return []
+        return ()
 
     def emit(self, event: Event) -> None:
         if isinstance(event, UpdateMade):
@@ -50,15 +52,18 @@ class _Watch:
 
 
 def train(session: Session, reported: int, note: Note = lambda text: None) -> Measured:
-    """Train ``session`` in a directory that goes at the end; losses are means over ``reported`` updates."""
+    """Train ``session`` as `mlxsched train` does, but for what that writes; losses are means over ``reported`` updates."""
     started, peak, watch = Moment.now(), PeakMemory(), _Watch(note)
     with tempfile.TemporaryDirectory() as directory:
-        run = create_run(session, Path(directory) / "run")
-        with run.lock():
-            trainer = Trainer(session, run, watch.emit, between_updates=watch.between_updates)
-            start_peak = peak()
-            mx.reset_peak_memory()
-            trainer.train()
+        acceleration = accelerate(session, Path(directory), note)
+        pace = make_pace(session)
+        loader = make_loader(session, acceleration.training, pace)
+        engine = make_engine(session, acceleration.training)
+        session.loaded.model.train()
+        start_peak = peak()
+        mx.reset_peak_memory()
+        Loop(engine, loader, pace, watch.emit, policies=[watch]).run()
+        engine.load_into_model()
     per_epoch = session.plan.updates_per_epoch
     edges = [*watch.begun[: session.plan.updates], watch.end][::per_epoch]
     losses = watch.losses[:per_epoch]
@@ -71,7 +76,7 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Me
         ],
         peak=max(peak(), start_peak),
         start_peak=start_peak,
-        padded=batching_stats(session.cut, session.order, per_epoch).positions,
+        padded=batching_stats(session.batching, session.sampler, per_epoch).positions,
     )
 
 

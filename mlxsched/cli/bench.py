@@ -68,7 +68,7 @@ def _session(loaded: Any, flags: dict[str, Any]) -> Session:
     if is_synthetic(config.data):
         made = synthetic_dataset(config.data, rows, seed=config.seed, longest=config.max_seq_length)
     note(f"Loading {config.model} ...")
-    session = prepare(config, loaded.origins, dataset=made, cache_dir=cache_home() / "rows")
+    session = prepare(config, loaded.origins, dataset=made, cache=cache_home())
     per_update = session.plan.batch_size
     count = min(rows, len(session.train_rows)) // per_update * per_update
     picked = picked_rows(session.train_rows, count, seed=config.seed)

@@ -74,7 +74,7 @@ def _memory(session: Session) -> str:
 def _micro_batches(session: Session) -> str:
     from mlxsched.data.batching.plan import batching_stats
 
-    cut, found = session.cut, batching_stats(session.cut, session.order)
+    cut, found = session.batching, batching_stats(session.batching, session.sampler)
     lines = f"; rows of up to {cut.packing.width + 1} tokens are packed" if cut.packing else ""
     return (
         f"{found.per_update:.2g} per update of at most {cut.max_tokens:,} tokens, in {len(set(found.shapes))} shapes; "
@@ -84,7 +84,7 @@ def _micro_batches(session: Session) -> str:
 
 def _training(session: Session) -> str:
     config, lora = session.config, session.config.lora_parameters
-    layers = counted(session.num_layers, "layer")
+    layers = counted(session.trained_layers, "layer")
     kind = f"full, the last {layers}"
     if config.fine_tune_type != "full":
         kind = f"{config.fine_tune_type}, rank {lora.rank}, scale {lora.scale:g}, {layers}"
@@ -148,7 +148,7 @@ def micro_batches_json(session: Session) -> dict[str, Any]:
     """Micro-batches per update, their shapes and their share of padding, over the first hundred updates."""
     from mlxsched.data.batching.plan import batching_stats
 
-    cut, found = session.cut, batching_stats(session.cut, session.order)
+    cut, found = session.batching, batching_stats(session.batching, session.sampler)
     return {
         "per_update": found.per_update,
         "padding": found.padding,

@@ -65,8 +65,7 @@ def make_session(loaded: LoadedConfig) -> Session:
     from mlxsched.training.session import prepare
 
     note(f"Loading {loaded.config.model} ...")
-    rows, states = cache_home() / "rows", cache_home() / "prefix"
-    return prepare(loaded.config, loaded.origins, cache_dir=rows, states_dir=states, on_progress=_tell_rows)
+    return prepare(loaded.config, loaded.origins, cache=cache_home(), on_progress=_tell_rows)
 
 
 def _tell_rows(done: int) -> None:

@@ -94,20 +94,29 @@ class Checkpoints:
         except UserError as error:
             raise RunError(str(error)) from error
 
-    def latest_good(self, note: Callable[[str], None] = lambda text: None) -> Checkpoint | None:
-        """The last checkpoint that is intact, or None; `note` receives a message for each one that is skipped."""
+    def latest_good(
+        self, note: Callable[[str], None] = lambda text: None, up_to: int | None = None
+    ) -> Checkpoint | None:
+        """The last checkpoint (of at most `up_to` updates) that is intact, or None; `note` names each one skipped."""
         for update in reversed(self.updates()):
+            if up_to is not None and update > up_to:
+                continue
             try:
                 return self.load(update)
             except RunError as error:
                 note(f"Skipped checkpoint {update}: {error}")
         return None
 
-    def prune(self, keep_last: int) -> list[int]:
-        """Remove all but the last `keep_last` (at least 1); returns the updates that were removed."""
+    def prune(self, keep_last: int, good: int | None = None) -> list[int]:
+        """Remove all but the last `keep_last` (at least 1), and the last one of at most `good` updates.
+
+        Returns the updates whose checkpoints were removed.
+        """
         if keep_last < 1:
             raise ValueError(f"keep_last must be at least 1; got {keep_last}")
-        return self._remove(self.updates()[:-keep_last])
+        updates = self.updates()
+        kept = max((update for update in updates if good is not None and update <= good), default=None)
+        return self._remove(update for update in updates[:-keep_last] if update != kept)
 
     def remove_after(self, update: int) -> list[int]:
         """Remove those after `update`, the last one first; returns the updates that were removed."""

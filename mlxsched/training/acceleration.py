@@ -33,7 +33,7 @@ class Acceleration:
         return {"training": self.training.describe(), "validation": self.validation.describe()}
 
 
-def accelerate(session: Session, directory: Path, note: Note) -> Acceleration:
+def accelerate(session: Session, directory: Path | None, note: Note) -> Acceleration:
     """The fastest forward paths that the self-check passes.
 
     Activations that don't fit into memory go into the session's folder for them, or else into ``directory``.
@@ -70,7 +70,7 @@ def _training_path(session: Session, note: Note) -> ForwardPath:
         return ForwardPath(checkpoint=checkpoint, options=options)
     check = SelfCheck(model, rows, options)
     path = choose_path(check, note, prefix=config.prefix_cache > 0, checkpoint=checkpoint)
-    packing = session.cut.packing
+    packing = session.batching.packing
     if packing is not None:
         check = SelfCheck(model, rows, options, packing=packing)
         return with_packing(check, path, packing, note)
@@ -80,9 +80,9 @@ def _training_path(session: Session, note: Note) -> ForwardPath:
 
 
 def _shared(session: Session, note: Note) -> SharedFolder | None:
-    if session.states_dir is None:
+    if session.cache is None:
         return None
-    return SharedFolder(session.states_dir, session.loaded.name, session.loaded.config, note)
+    return SharedFolder(session.cache / "prefix", session.loaded.name, session.loaded.config, note)
 
 
 def _with_activations(

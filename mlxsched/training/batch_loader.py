@@ -2,58 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlxsched.data.batching.batches import Batch
 from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.rows import Rows
-from mlxsched.model.fast.forward_path import PLAIN, Arrays, ForwardPath
+from mlxsched.model.fast.forward_path import Arrays
 
 
 @dataclass(frozen=True)
-class UpdateRows:
-    """What one update trains on: the arrays of each micro-batch, as the loss function takes them.
+class UpdateBatches:
+    """What update number ``update`` trains on: its rows, and the arrays of each micro-batch as the loss takes them.
 
-    All their weights add up to 1: each target has one over the number of targets of the whole update.
+    Each target has a weight of one over the number of targets of the whole update, so all weights add up to 1.
     """
 
-    indices: NDArray[np.int64]
+    update: int
+    rows: NDArray[np.int64]
     arrays: list[Arrays]
     n_tokens: int
     n_targets: int
 
 
 class BatchLoader:
-    """Puts ``rows`` in ``order``, and cuts each update into micro-batches by ``cut``.
+    """Draws the rows of an update by ``sampler``, cuts them into micro-batches by ``plan``, and makes arrays by ``arrays_of``
+    (`ForwardPath.arrays`).
 
-    ``path`` lays a batch out as arrays. ``last`` is the index of the update that has only ``last_rows`` rows, if there
-    is one.
+    ``rows_of`` returns the most rows that an update may have, None for as many as any other: the horizon of a run
+    knows, and may change.
     """
 
     def __init__(
         self,
         rows: Rows,
-        order: Sampler,
-        cut: BatchingPlan,
-        path: ForwardPath = PLAIN,
+        sampler: Sampler,
+        plan: BatchingPlan,
+        arrays_of: Callable[[Batch, float], Arrays],
         *,
-        last: int | None = None,
-        last_rows: int | None = None,
+        rows_of: Callable[[int], int | None] = lambda update: None,
     ) -> None:
-        self._rows, self._order, self._cut, self._path = rows, order, cut, path
-        self._last, self._last_rows = last, last_rows
+        self._rows, self._sampler, self._plan, self._arrays_of = rows, sampler, plan, arrays_of
+        self._rows_of = rows_of
+        self._ahead: tuple[int, int | None, UpdateBatches] | None = None
 
     def indices(self, update: int) -> NDArray[np.int64]:
         """The rows of update number ``update``."""
-        indices = self._order.rows(update)
-        return indices[: self._last_rows] if update == self._last else indices
+        return self._sampler.rows(update)[: self._rows_of(update)]
 
-    def __call__(self, update: int) -> UpdateRows:
+    def prepare(self, update: int) -> None:
+        """Lay out ``update`` ahead of time, while the device is busy with the one before."""
+        self._ahead = (update, self._rows_of(update), self._load(update))
+
+    def __call__(self, update: int) -> UpdateBatches:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[:2] == (update, self._rows_of(update)):
+            return ahead[2]
+        return self._load(update)
+
+    def _load(self, update: int) -> UpdateBatches:
         indices = self.indices(update)
-        batches = self._cut.batches(self._rows, indices)
+        batches = self._plan.batches(self._rows, indices)
         n_targets = sum(batch.n_targets for batch in batches)
-        arrays = [self._path.arrays(batch, n_targets) for batch in batches]
-        return UpdateRows(indices, arrays, sum(batch.n_tokens for batch in batches), n_targets)
+        arrays = [self._arrays_of(batch, n_targets) for batch in batches]
+        return UpdateBatches(update, indices, arrays, sum(batch.n_tokens for batch in batches), n_targets)

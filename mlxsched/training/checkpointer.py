@@ -1,80 +1,97 @@
-"""What a run keeps on disk: checkpoints to go on from, and the adapter to use."""
+"""What a run keeps on disk: checkpoints to resume from, and the adapter to use."""
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+from mlx.utils import tree_map_with_path
+
 from mlxsched.model import adapters
+from mlxsched.model.adapters import WEIGHTS, check_tensors, read_tensors
+from mlxsched.model.trees import flatten
 from mlxsched.runs import atomic
+from mlxsched.runs.checkpoints import Checkpoint
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.training import checkpoint
-from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
+from mlxsched.training.engine import Engine, Snapshot
 from mlxsched.training.progress import Progress
+
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
 
 
 class Checkpointer:
-    """Writes and reads the tensors of ``run``; every file is there whole or not at all."""
+    """Writes and reads the tensors of ``run``; every file is there whole or not at all.
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        optimizer: GroupedOptimizer,
-        adapter_config: Mapping[str, Any],
-        keep_last: int,
-    ) -> None:
-        self._run, self._optimizer = run, optimizer
-        self._adapter_config, self._keep_last = adapter_config, keep_last
-        self._saved_update: int | None = None
-        self._saved_at = time.monotonic()
+    Args:
+        run: whose lock the caller holds.
+        adapter_config: what mlx-lm needs to rebuild the adapter.
+        keep_last: number of checkpoints to keep.
+    """
 
-    @property
-    def minutes_since_save(self) -> float:
-        """How long ago the last checkpoint was written."""
-        return (time.monotonic() - self._saved_at) / 60
+    def __init__(self, run: RunDirectory, adapter_config: Mapping[str, Any], keep_last: int) -> None:
+        self._run, self._adapter_config, self._keep_last = run, adapter_config, keep_last
 
-    def is_saved(self, update: int) -> bool:
-        """Whether the state after ``update`` updates is the last one written."""
-        return self._saved_update == update
-
-    def save(self, packed: Packed, state: State, progress: Progress) -> None:
-        """Write a checkpoint, drop old ones, and bring run.json up to date."""
+    def save(self, engine: Engine, progress: Progress) -> None:
+        """Write a checkpoint, remove old ones, and bring run.json up to date."""
 
         def fill(directory: Path) -> None:
-            checkpoint.save(directory, self._optimizer, packed, state, progress)
+            snapshot = engine.snapshot()
+            mx.save_safetensors(str(directory / WEIGHTS), engine.tensors(), metadata={"format": "mlx"})
+            mx.save_safetensors(str(directory / OPTIMIZER), flatten(snapshot.optimizer_state))
+            text = json.dumps(progress.to_dict(), indent=2, allow_nan=False)
+            (directory / STATE).write_text(text + "\n", encoding="utf-8")
 
         self._run.write_checkpoint(progress.update, fill)
-        self._run.checkpoints.prune(self._keep_last)
+        # While updates go wrong, the last state that computed a sane loss stays: a rollback needs it.
+        doubtful = progress.good_update < progress.update - 1
+        self._run.checkpoints.prune(self._keep_last, good=progress.good_update if doubtful else None)
         self._run.update_info(update=progress.update, best=progress.best, results=dict(progress.results))
-        self._saved_update, self._saved_at = progress.update, time.monotonic()
+        progress.saved_update = progress.update
 
     def restore(
-        self, packed: Packed, state: State, note: Callable[[str], None]
-    ) -> tuple[Packed, State, Progress] | None:
-        """The last good checkpoint, with everything after it forgotten; None when there is none."""
-        found = self._run.checkpoints.latest_good(note)
+        self, engine: Engine, note: Callable[[str], None], up_to: int | None = None
+    ) -> Progress | None:
+        """Put the last intact checkpoint (of at most ``up_to`` updates) into ``engine``, and forget what came after it.
+
+        Returns None if there is none. The run then starts again, unless ``up_to`` was given.
+        """
+        found = self._run.checkpoints.latest_good(note, up_to)
+        if found is None and up_to is not None:
+            return None
         self._run.rewind(found)
         if found is None:
             return None
-        self._saved_update = found.update
-        return checkpoint.load(found.path, self._optimizer, packed, state)
+        snapshot, progress = _read(found, engine)
+        engine.restore(snapshot)
+        progress.saved_update = found.update
+        return progress
 
-    def write_adapter(self, packed: Packed, *, final: bool = False) -> None:
-        """Write the adapter to use, or the one after the last update where another is to use."""
-        self._run.write_adapter(self._fill(packed), final=final)
-
-    def copy_adapter(self, target: Path) -> None:
-        """Write the adapter to use to ``target`` as well, a folder of the user's: only its two files are replaced."""
-        source = adapters.read_tensors(self._run.adapters)
-        atomic.replace_files(
-            target,
-            (adapters.CONFIG, adapters.WEIGHTS),
-            lambda directory: adapters.save(directory, self._adapter_config, source),
+    def write_adapter(self, engine: Engine, *, final: bool = False) -> None:
+        """Write the adapter to use, or (``final``) the one after the last update where another one is to be used."""
+        tensors = engine.tensors()
+        self._run.write_adapter(
+            lambda directory: adapters.save(directory, self._adapter_config, tensors), final=final
         )
 
-    def _fill(self, packed: Packed) -> Callable[[Path], None]:
-        return lambda directory: adapters.save(
-            directory, self._adapter_config, self._optimizer.unpack(packed)
-        )
+
+def copy_adapter(run: RunDirectory, adapter_config: Mapping[str, Any], target: Path) -> None:
+    """Write the adapter to use to ``target`` as well, a folder of the user's: only its two files are replaced."""
+    source = read_tensors(run.adapters)
+    names = (adapters.CONFIG, adapters.WEIGHTS)
+    atomic.replace_files(target, names, lambda directory: adapters.save(directory, adapter_config, source))
+
+
+def _read(checkpoint: Checkpoint, engine: Engine) -> tuple[Snapshot, Progress]:
+    """The tensors and the progress of ``checkpoint``; names and shapes must be those of ``engine``."""
+    weights = read_tensors(checkpoint.path / WEIGHTS)
+    check_tensors(checkpoint.path / WEIGHTS, weights, engine.tensors())
+    moments = read_tensors(checkpoint.path / OPTIMIZER)
+    state = engine.snapshot().optimizer_state
+    check_tensors(checkpoint.path / OPTIMIZER, moments, flatten(state))
+    restored = tree_map_with_path(lambda path, _: moments[path], state)
+    progress = Progress.from_dict(json.loads((checkpoint.path / STATE).read_text(encoding="utf-8")))
+    return Snapshot(engine.optimizer.pack(weights), restored), progress

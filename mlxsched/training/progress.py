@@ -1,21 +1,33 @@
-"""What a run has got to, beside its tensors: everything a checkpoint must know to go on exactly."""
+"""What a run has got to, apart from its tensors: all that a checkpoint must know to continue exactly."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from mlxsched.errors import RunError
+
+if TYPE_CHECKING:
+    from mlxsched.training.batch_loader import UpdateBatches
+    from mlxsched.training.engine import Outcome
 
 SMOOTHING = 0.9  # share of the old value in the running averages
 SPIKE_DEVIATIONS = 6.0
 SPIKE_AFTER = 20  # updates before the averages mean something
+WINDOW = 20  # training losses kept, for the test of divergence
 
 
 @dataclass
 class Progress:
-    """Counters and running averages after ``update`` updates."""
+    """Counters and running averages after ``update`` updates.
+
+    ``peak_factor``, ``schedule_state`` and ``revisions`` are those of `mlxsched.training.pace.Pace`. ``start_loss`` and
+    ``start_evaluation`` are the training and the validation loss of the model as it came. ``good_update`` is the last number of updates after which the model was seen to
+    compute a sane loss (`is_sane`). ``recent_losses`` holds up to `WINDOW` training losses. ``ended`` says why the run is
+    over before its plan is.
+    """
 
     update: int = 0
     smoothed: float | None = None
@@ -26,16 +38,54 @@ class Progress:
     best_update: int | None = None
     best_loss: float | None = None
     evaluated_update: int | None = None
+    evaluated_loss: float | None = None
     evaluations_since_best: int = 0
     bad_in_a_row: int = 0
-    bad_updates: int = 0
     peak_factor: float = 1.0
     schedule_state: dict[str, Any] | None = None
-    ended: str | None = None  # why the run is over before its plan is
+    revisions: list[dict[str, Any]] = field(default_factory=list)
+    start_loss: float | None = None
+    start_evaluation: float | None = None
+    good_update: int = 0
+    recent_losses: list[float] = field(default_factory=list)
+    ended: str | None = None
     results: dict[str, Any] = field(default_factory=dict)
 
-    def see_loss(self, loss: float) -> bool:
-        """Take a loss into the running averages; says whether it was a spike."""
+    # Not part of a checkpoint: what this process has done.
+    saved_update: int | None = field(default=None, compare=False, metadata={"transient": True})
+    last_was_spike: bool = field(default=False, compare=False, metadata={"transient": True})
+
+    def see_update(self, outcome: Outcome, batches: UpdateBatches, seconds: float) -> None:
+        """Count an update, and take its loss into the averages if it was applied."""
+        self.see_training_loss(outcome.loss)
+        self.update += 1
+        self.tokens += batches.n_tokens
+        self.targets += batches.n_targets
+        self.seconds += seconds
+        self.bad_in_a_row = 0 if outcome.applied else self.bad_in_a_row + 1
+        self.last_was_spike = outcome.applied and self._see_loss(outcome.loss)
+
+    def see_training_loss(self, loss: float) -> None:
+        """Take the training loss that the model computes after ``update`` updates."""
+        if self.update == 0 and math.isfinite(loss):
+            self.start_loss = loss
+        if self.is_sane(loss):
+            self.good_update = self.update
+
+    def is_sane(self, loss: float) -> bool:
+        """Whether a loss is finite and at most half as much again, or one nat, above that of the model as it came."""
+        start = math.inf if self.start is None else self.start
+        return math.isfinite(loss) and loss <= start + max(1.0, 0.5 * start)
+
+    @property
+    def start(self) -> float | None:
+        """The loss of the model as it came: the higher one of training and validation, since one batch is noise."""
+        known = [loss for loss in (self.start_loss, self.start_evaluation) if loss is not None]
+        return max(known, default=None)
+
+    def _see_loss(self, loss: float) -> bool:
+        """Take a loss into the running averages; returns whether it was a spike."""
+        self.recent_losses = [*self.recent_losses, loss][-WINDOW:]
         if self.smoothed is None:
             self.smoothed = loss
             return False
@@ -50,8 +100,10 @@ class Progress:
         return spike
 
     def see_evaluation(self, loss: float) -> bool:
-        """Take a validation loss; says whether it is the best so far."""
-        self.evaluated_update = self.update
+        """Take a validation loss; returns whether it is the best so far."""
+        self.evaluated_update, self.evaluated_loss = self.update, loss if math.isfinite(loss) else None
+        if self.update == 0:
+            self.start_evaluation = self.evaluated_loss
         better = math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss)
         if better:
             self.best_loss, self.best_update = loss, self.update
@@ -65,14 +117,55 @@ class Progress:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key in _SAVED}
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Progress:
-        """The inverse of `to_dict`."""
-        try:
-            return cls(**data)
-        except TypeError as error:
+    def from_dict(cls, data: Mapping[str, Any]) -> Progress:
+        """The inverse of `to_dict`.
+
+        Raises:
+            RunError: a key or a value is not one that a checkpoint holds.
+        """
+        wrong = [key for key, value in data.items() if not _fits(key, value)]
+        if wrong:
             raise RunError(
-                f"the checkpoint's state does not belong to this version of mlxsched: {error}"
-            ) from error
+                f"the checkpoint's state.json has {wrong[0]!r} = {str(data[wrong[0]])[:60]}, which this version of mlxsched "
+                "does not write. The file is damaged or from another version."
+            )
+        return cls(**data)
+
+
+_SAVED = {item.name for item in fields(Progress) if not item.metadata.get("transient")}
+_COUNTS = {"update", "good_update", "tokens", "targets", "evaluations_since_best", "bad_in_a_row"}
+_AMOUNTS = {"deviation", "seconds"}
+_OPTIONAL_COUNTS = {"best_update", "evaluated_update"}
+_OPTIONAL_LOSSES = {"smoothed", "best_loss", "evaluated_loss", "start_loss", "start_evaluation"}
+_MOST = 2**53  # beyond that a JSON number is not a count
+
+
+def _fits(key: str, value: object) -> bool:
+    """Whether ``value`` can be that of ``key``: a checkpoint may have been edited, or come from a stranger."""
+    if key not in _SAVED:
+        return False
+    if key in _COUNTS or (key in _OPTIONAL_COUNTS and value is not None):
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+    if key in _OPTIONAL_COUNTS or (key in _OPTIONAL_LOSSES and value is None):
+        return True
+    if key in _OPTIONAL_LOSSES:
+        return _is_number(value)
+    if key in _AMOUNTS:
+        return _is_number(value) and value >= 0  # type: ignore[operator]
+    if key == "peak_factor":
+        return _is_number(value) and 0 < value <= 1  # type: ignore[operator]
+    if key == "recent_losses":
+        return isinstance(value, list) and len(value) <= WINDOW and all(map(_is_number, value))
+    if key == "revisions":
+        return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+    if key == "results":
+        return isinstance(value, dict)
+    return value is None or isinstance(value, dict if key == "schedule_state" else str)
+
+
+def _is_number(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) < _MOST  # type: ignore[arg-type]  # also false for a NaN

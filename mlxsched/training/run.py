@@ -1,25 +1,37 @@
-"""Starting a run and going on with one: directory, lock, signals, and an honest status at the end."""
+"""Starting and resuming a run: directory, lock, signals, and an honest status at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mlxsched.config.schema import RunConfig
-from mlxsched.errors import MlxschedError, RunError, UsageError
+from mlxsched.errors import MlxschedError, RunError, Stopped, UsageError
 from mlxsched.model.load import model_fingerprint
 from mlxsched.model.trees import n_bytes
 from mlxsched.platform.machine import versions
 from mlxsched.platform.signals import StopRequest
 from mlxsched.runs.atomic import StorageError
 from mlxsched.runs.directory import RunDirectory, free_space_check
-from mlxsched.runs.events import Sink
+from mlxsched.runs.events import Notice, Sink
+from mlxsched.runs.sinks import Sinks
 from mlxsched.runs.store import local_paths, stored_config
-from mlxsched.training.host import Host, limits
-from mlxsched.training.loop import Trainer
+from mlxsched.training.acceleration import accelerate
+from mlxsched.training.assembly import (
+    make_checkpointer,
+    make_engine,
+    make_evaluator,
+    make_loader,
+    make_pace,
+    policies_of,
+)
+from mlxsched.training.checkpointer import copy_adapter
+from mlxsched.training.loop import Loop
+from mlxsched.training.policies.host import limits
 from mlxsched.training.progress import Progress
+from mlxsched.training.results import measure_after, measure_before
 from mlxsched.training.session import Session
 
 
@@ -103,26 +115,87 @@ def execute(
     resume: bool = False,
     stop: StopRequest | None = None,
 ) -> Progress:
-    """Train to the end, or from the last checkpoint to the end; ``run.json`` tells how it went.
+    """Train to the end, or from the last checkpoint to the end; ``run.json`` records how it went.
 
     ``stop`` watches for signals meanwhile. Raises ``Stopped`` after one, and a ``RunError`` when it could not go on.
     """
     stop = StopRequest() if stop is None else stop  # which is false as long as no signal has come
     with run.lock(), stop, limits(session.config):
-        trainer = Trainer(
-            session,
-            run,
-            emit,
-            stop_signal=lambda: stop.signal_number,
-            between_updates=Host(session.config, lambda: trainer.progress.update, lambda: bool(stop)),
-        )
-        run.update_info(status="running", message="", short_cuts=trainer.short_cuts)
         try:
-            if resume:
-                trainer.resume()
-            return trainer.train()
+            loop = start_loop(session, run, emit, resume=resume, stop_signal=lambda: stop.signal_number)
+            return _train(session, run, loop)
+        except Stopped as stopped:
+            run.update_info(status="stopped", message=f"stopped by signal {stopped.signal_number}")
+            raise
         except Exception as error:
             raise _failed(run, error) from error
+
+
+def start_loop(
+    session: Session,
+    run: RunDirectory,
+    emit: Sink,
+    *,
+    resume: bool = False,
+    stop_signal: Callable[[], int] = lambda: 0,
+) -> Loop:
+    """The loop of ``session`` into ``run``, whose lock the caller holds: at the beginning, or at the last checkpoint."""
+    notes = Notes(run, emit)
+    acceleration = accelerate(session, run.path, notes)
+    run.update_info(status="running", message="", short_cuts=acceleration.describe())
+    pace = make_pace(session)
+    loader = make_loader(session, acceleration.training, pace)
+    evaluator = make_evaluator(session, acceleration.validation)
+    loop = Loop(
+        make_engine(session, acceleration.training),
+        loader,
+        pace,
+        Sinks(lambda event: run.metrics.record(event), emit),
+        policies=policies_of(session, run, loader, pace, stop_signal),
+        evaluator=evaluator,
+        checkpointer=make_checkpointer(session, run),
+    )
+    if resume:
+        loop.restore(notes)
+    notes.record(loop.progress.update)
+    session.loaded.model.train()
+    return loop
+
+
+def _train(session: Session, run: RunDirectory, loop: Loop) -> Progress:
+    """Measure, train, measure again; the best adapter is left, and the last one where that is another."""
+    measure_before(session, loop)
+    loop.run()
+    loop.finish()
+    measure_after(session, loop, run.adapters)
+    if session.config.adapter_path:
+        target = Path(session.config.adapter_path).expanduser()
+        copy_adapter(run, session.adapter_config, target)
+    progress = loop.progress
+    run.update_info(status="finished", update=progress.update, message=progress.ended or "")
+    return progress
+
+
+class Notes:
+    """Notes that come before the records may be written: a resume has yet to cut those back to its checkpoint."""
+
+    def __init__(self, run: RunDirectory, emit: Sink) -> None:
+        self._run, self._emit = run, emit
+        self._texts: list[str] = []
+
+    def __call__(self, text: str) -> None:
+        """Show ``text`` now, and keep it for `record`."""
+        self._emit(Notice(0, "note", text))
+        self._texts.append(text)
+
+    def record(self, update: int) -> None:
+        """Write the notes that the run has not had yet: one that resumes unchanged has no more than before."""
+        if not self._texts:
+            return
+        known = {record.get("message") for record in self._run.read_metrics() if record.get("code") == "note"}
+        for text in dict.fromkeys(self._texts):
+            if text not in known:
+                self._run.metrics.record(Notice(update, "note", text))
 
 
 def _failed(run: RunDirectory, error: Exception) -> Exception:

@@ -1,9 +1,12 @@
-"""Everything that a training needs, made ready and planned before the first update."""
+"""A session: a run whose model is loaded, whose adapter is attached and whose plan is made, before the first update.
+
+The three phases in this order, because each needs the one before: `load`, `attach`, `plan`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,9 @@ from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.rows import Rows
 from mlxsched.errors import DataError
 from mlxsched.model import adapters
+from mlxsched.model.adapters import Attached
 from mlxsched.model.load import LoadedModel, count_parameters, load_model, max_positions
-from mlxsched.planning.length import Length, plan_length
+from mlxsched.planning.length import plan_length
 from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan
 from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
 from mlxsched.planning.settings import settings_findings
@@ -27,46 +31,60 @@ from mlxsched.training.memory_plan import MemoryPlan, batching_plan, plan_memory
 
 @dataclass(frozen=True)
 class Session:
-    """A run that has been planned and not yet started."""
+    """A run that has been planned and not yet started.
+
+    Args:
+        config: with the settings that the memory plan chose.
+        origins: where each value of the config comes from.
+        loaded: the model with the adapter attached.
+        dataset: tokenized rows of each split; there are training rows.
+        schedule: the rate as a function of the update index.
+        plan: what the run is going to do.
+        trained_layers: number of layers with an adapter.
+        memory: the settings that keep the run within its memory, and what it is expected to take.
+        cache: where tokenized rows and frozen-prefix activations are kept for later runs; None for nowhere.
+    """
 
     config: RunConfig
     origins: Mapping[str, str]
     loaded: LoadedModel
     dataset: Dataset
-    train_rows: Rows
     schedule: ScheduleLike
-    length: Length
     plan: Plan
-    num_layers: int
+    trained_layers: int
     memory: MemoryPlan
-    states_dir: Path | None = None  # of outputs of frozen layers that later runs may use
+    cache: Path | None = None
+
+    @property
+    def train_rows(self) -> Rows:
+        """The rows to train on."""
+        return training_rows(self.dataset)
 
     @property
     def micro_batch_tokens(self) -> int:
-        """Padded tokens that go through the model at once, at most."""
+        """The most padded tokens that go through the model at once."""
         return self.memory.micro_batch_tokens
 
     @cached_property
-    def order(self) -> Sampler:
+    def sampler(self) -> Sampler:
         """Which training rows each update holds."""
-        return _order(self.config, self.train_rows, self.length)
+        return _sampler(self.config, self.train_rows, self.plan.batch_size)
 
     @cached_property
-    def cut(self) -> BatchingPlan:
-        """How those become micro-batches, unless the self-check finds packing wrong for the model."""
-        return batching_plan(self.config, self.order, self.micro_batch_tokens)
+    def batching(self) -> BatchingPlan:
+        """How the rows of an update become micro-batches, unless the self-check finds packing wrong for the model."""
+        return batching_plan(self.config, self.sampler, self.micro_batch_tokens)
 
     def rate(self, update: int) -> float:
-        """The learning rate of update number ``update`` (0 for the first) as a float."""
+        """The planned rate of update number ``update``, 0 for the first."""
         return float(self.schedule(update))
 
     @property
     def adapter_config(self) -> dict[str, Any]:
         """What mlx-lm needs to rebuild the adapter."""
         config = self.config
-        return adapters.adapter_config(
-            self.loaded.path, config.fine_tune_type, self.num_layers, config.lora_parameters.model_dump()
-        )
+        lora = config.lora_parameters.model_dump()
+        return adapters.adapter_config(self.loaded.path, config.fine_tune_type, self.trained_layers, lora)
 
 
 def prepare(
@@ -76,71 +94,97 @@ def prepare(
     schedule: ScheduleLike | None = None,
     loaded: LoadedModel | None = None,
     dataset: Dataset | None = None,
-    cache_dir: Path | None = None,
-    states_dir: Path | None = None,
+    cache: Path | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Session:
-    """Load model and data, attach what is trained, and plan the run.
+    """Load model and data, attach the adapter, and plan the run.
 
-    ``schedule`` (any callable of the update index), ``loaded`` and ``dataset`` go before the config's;
-    ``cache_dir`` keeps tokenized rows for later runs and ``states_dir`` outputs of frozen layers;
-    ``on_progress`` is told how many rows have been tokenized. Raises a ``UserError`` for whatever
-    the user has to mend.
+    Args:
+        config: the settings.
+        origins: where each of them comes from, as `mlxsched.config.load_config` returns them.
+        schedule: any function of the update index, in place of the config's schedule.
+        loaded: a model, in place of the config's. It may have been prepared before: its adapter starts again.
+        dataset: rows, in place of the config's.
+        cache: keeps tokenized rows and frozen-prefix activations for later runs.
+        on_progress: called with the number of rows tokenized so far.
+
+    Raises:
+        UserError: something that the user has to fix.
     """
-    origins = origins or {}
     loaded = loaded or load_model(
         config.model, trust_remote_code=config.trust_remote_code, dequantize=config.dequantize
     )
-    dataset = dataset or _load_data(config, loaded, cache_dir, on_progress)
+    dataset = dataset or _load_data(config, loaded, cache, on_progress)
+    training_rows(dataset)  # refuses a data set without any
+    config, attached = attach(config, loaded)
+    return plan(config, origins or {}, loaded, dataset, attached, schedule=schedule, cache=cache)
+
+
+def training_rows(dataset: Dataset) -> Rows:
+    """The training rows of ``dataset``, without which there is nothing to do."""
     if dataset.train is None:
-        raise DataError(f"{config.data} has no training rows. Add a train.jsonl.")
+        raise DataError("the data has no training rows. Add a train.jsonl.")
+    return dataset.train
+
+
+def attach(config: RunConfig, loaded: LoadedModel) -> tuple[RunConfig, Attached]:
+    """Attach a fresh adapter to the model, or the start adapter of the config.
+
+    Returns the config with the keys that were used where those are not mlx-lm's default ones, and what was attached.
+    """
     lora = config.lora_parameters.model_dump()
     attached = adapters.attach(loaded.model, config.fine_tune_type, config.num_layers, lora, config.seed)
-    num_layers = attached.layers
-    if (
-        attached.keys
-    ):  # not all of mlx-lm's default keys work: say so in the run, and to whoever loads the adapter
+    if attached.keys:
         lora_parameters = config.lora_parameters.model_copy(update={"keys": list(attached.keys)})
         config = config.model_copy(update={"lora_parameters": lora_parameters})
     if config.resume_adapter_file:
         adapters.load_weights(loaded.model, Path(config.resume_adapter_file).expanduser())
-    length = plan_length(config, len(dataset.train))
+    return config, attached
+
+
+def plan(
+    config: RunConfig,
+    origins: Mapping[str, str],
+    loaded: LoadedModel,
+    dataset: Dataset,
+    attached: Attached,
+    *,
+    schedule: ScheduleLike | None = None,
+    cache: Path | None = None,
+) -> Session:
+    """Plan the training of a model with ``attached`` on it."""
+    rows = training_rows(dataset)
+    length = plan_length(config, len(rows))
     resolved = resolve_schedule(config, origins, length.updates, schedule)
+    sampler = _sampler(config, rows, length.rows_per_update)
     again = length.updates > length.updates_per_epoch
-    order = _order(config, dataset.train, length)
-    memory = plan_memory(config, loaded, dataset.train, order, again=again)
-    notes = [
-        *loaded.notes,
-        *dataset.notes,
-        *attached.notes,
-        *_fewer_layers(config, num_layers),
-        *memory.notes(config),
-    ]
+    memory = plan_memory(config, loaded, rows, sampler, again=again)
+    notes = [*loaded.notes, *dataset.notes, *attached.notes]
+    notes += [*_fewer_layers(config, attached.layers), *memory.notes(config)]
     findings = [Finding("prepared", "note", text) for text in notes]
     findings += settings_findings(config, origins, resolved.peak)
     size = ModelSize(*count_parameters(loaded.model), memory.peak / 1e9)
-    plan = make_plan(config, length, resolved, _data_size(dataset), size, findings)
+    made = make_plan(config, length, resolved, _data_size(dataset), size, findings)
     fitted = memory.applied_to(config)
     changed = {key for key in RunConfig.model_fields if getattr(fitted, key) != getattr(config, key)}
     origins = {**origins, **dict.fromkeys(changed, "memory plan")}
-    planned = Session(
-        fitted, origins, loaded, dataset, dataset.train, resolved.schedule, length, plan, num_layers, memory
-    )
-    return replace(planned, states_dir=states_dir)
+    return Session(fitted, origins, loaded, dataset, resolved.schedule, made, attached.layers, memory, cache)
 
 
 def _load_data(
     config: RunConfig,
     loaded: LoadedModel,
-    cache_dir: Path | None,
+    cache: Path | None,
     on_progress: Callable[[int], None] | None,
 ) -> Dataset:
-    options = DataOptions.of_run(config, max_positions=max_positions(loaded.config), cache_dir=cache_dir)
+    options = DataOptions.of_run(
+        config, max_positions=max_positions(loaded.config), cache_dir=cache / "rows" if cache else None
+    )
     return load_dataset(config.hf_dataset or config.data, loaded.tokenizer, options, progress=on_progress)
 
 
-def _order(config: RunConfig, rows: Rows, length: Length) -> Sampler:
-    return Sampler(rows.lengths, length.rows_per_update, config.seed, config.length_window)
+def _sampler(config: RunConfig, rows: Rows, rows_per_update: int) -> Sampler:
+    return Sampler(rows.lengths, rows_per_update, config.seed, config.length_window)
 
 
 def _data_size(dataset: Dataset) -> DataSize:

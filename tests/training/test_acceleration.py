@@ -10,8 +10,6 @@ import pytest
 from mlxsched.model.fast.prefix_activations import PrefixActivations
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Notice
-from mlxsched.training.loop import Trainer
-from mlxsched.training.session import prepare
 
 
 @pytest.fixture
@@ -50,27 +48,18 @@ def test_a_hundred_updates_draw_the_same_curve(train, small_data, monkeypatch):
 @pytest.mark.parametrize(
     "extra", [{}, {"prefix_cache": 1000}, {"lora_parameters.dropout": 0.2, "grad_checkpoint": True}]
 )
-def test_resume_with_kept_states_is_bit_identical(train, open_trainer, small_data, extra):
+def test_resume_with_cached_activations_is_bit_identical(train, interrupted, resume, small_data, extra):
     flags = {"data": small_data, "num_layers": 2, "iters": 14, **extra}
     whole, _, _ = train("whole", **flags)
-    trainer = open_trainer("parts", **flags)
-    for _ in range(12):  # into the second epoch, two updates beyond the checkpoint at 10
-        trainer._evaluate_if_due()
-        trainer._measure_before()
-        trainer._save_if_due()
-        trainer._one_update()
-    resumed = Trainer(
-        prepare(trainer.session.config, trainer.session.origins), trainer.run, lambda event: None
-    )
-    resumed.resume()
-    assert resumed.progress.update == 10
-    resumed.train()
-    parts = RunDirectory.open(trainer.run.path)
+    made, path = interrupted(
+        "parts", 12, **flags
+    )  # into the second epoch, two updates beyond the checkpoint at 10
+    parts, _ = resume(made, path)
     assert (losses(parts) == losses(whole)).all()
     assert (losses(parts, "eval") == losses(whole, "eval")).all()
     name = "adapters/adapters.safetensors"
-    assert (parts.path / name).read_bytes() == (whole.path / name).read_bytes()
-    assert not list(parts.path.glob(".prefix*"))
+    assert (path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert not list(path.glob(".prefix*"))
 
 
 def test_an_optimization_that_is_not_used_is_reported(train, small_data, monkeypatch):
@@ -87,7 +76,7 @@ def recorded_notes(run):
     return [record["message"] for record in records(run, "event") if record["code"] == "note"]
 
 
-def test_notes_are_recorded_once_also_after_a_resume(train, open_trainer, small_data, monkeypatch):
+def test_notes_are_recorded_once_also_after_a_resume(train, interrupted, resume, small_data, monkeypatch):
     monkeypatch.setattr("mlxsched.model.fast.head._PROJECTIONS", ())
     monkeypatch.setattr("mlxsched.model.fast.head._EMBEDDINGS", ())
     flags = {"data": small_data, "iters": 6, "save_every": 3}
@@ -95,17 +84,9 @@ def test_notes_are_recorded_once_also_after_a_resume(train, open_trainer, small_
     told = [event.message for event in events if isinstance(event, Notice)]
     assert told and recorded_notes(whole) == told
 
-    trainer = open_trainer("parts", **flags)
-    trainer._record_notes()
-    for _ in range(4):
-        trainer._save_if_due()
-        trainer._one_update()
-    resumed = Trainer(
-        prepare(trainer.session.config, trainer.session.origins), trainer.run, lambda event: None
-    )
-    resumed.resume()
-    resumed.train()
-    assert recorded_notes(resumed.run) == told
+    made, path = interrupted("parts", 4, **flags)
+    run, _ = resume(made, path)
+    assert recorded_notes(run) == told
 
 
 def test_run_json_says_which_optimizations_were_used(train, small_data):

@@ -7,8 +7,6 @@ import json
 import pytest
 
 from mlxsched.schedules import greedy, one_cycle, plateau, warmup_constant
-from mlxsched.training.loop import Trainer
-from mlxsched.training.session import prepare
 
 # A rate at which nothing is learnt, so that each evaluation after the first is a failure for the controller.
 STUCK = {"learning_rate": 1e-12, "iters": 12, "steps_per_eval": 2, "save_every": 2, "warmup": 0}
@@ -54,38 +52,16 @@ def test_greedy_raises_the_rate_of_a_run_that_gets_better(train):
 
 
 @pytest.mark.parametrize("schedule", ["plateau(patience=0)", "greedy(patience=0, decay_rate=0.7)"])
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(schedule, train, open_trainer):
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(schedule, train, interrupted, resume):
     flags = {**STUCK, "learning_rate": 5e-3, "schedule": schedule}
     whole, progress, _ = train("whole", **flags)
     assert progress.schedule_state["factor"] != 1
-    cut = open_trainer("cut", **flags)
-    for _ in range(7):  # one update beyond the checkpoint at 6: it must be forgotten
-        cut._evaluate_if_due()
-        cut._measure_before()
-        cut._save_if_due()
-        cut._one_update()
-    resumed = Trainer(prepare(cut.session.config, cut.session.origins), cut.run, lambda event: None)
-    resumed.resume()
-    assert resumed.progress.update == 6
-    assert resumed._live.state_dict() == resumed.progress.schedule_state
-    resumed.train()
-    assert resumed.progress.schedule_state == progress.schedule_state
-    assert rates(resumed.run) == rates(whole)
+    made, path = interrupted("cut", 7, **flags)  # one update beyond the checkpoint at 6: it must be forgotten
+    run, resumed = resume(made, path)
+    assert resumed.schedule_state == progress.schedule_state
+    assert rates(run) == rates(whole)
     for name in ("adapters/adapters.safetensors", "checkpoints/000012/optimizer.safetensors"):
-        assert (resumed.run.path / name).read_bytes() == (whole.path / name).read_bytes()
-
-
-def test_a_rollback_to_the_beginning_forgets_what_the_controller_observed(open_trainer):
-    trainer = open_trainer("back", **STUCK, schedule="plateau(patience=0)")
-    trainer._save()
-    trainer._observe(2.0)  # before the first update: not counted
-    trainer.progress.update = 4
-    for _ in range(3):
-        trainer._observe(2.0)
-    assert trainer._live.factor == 0.25
-    trainer.resume()
-    assert trainer.progress.update == 0
-    assert trainer._live.factor == 1 and trainer._rate(0) == 1e-12
+        assert (path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
 def test_one_cycle_keeps_its_own_warmup_unless_one_is_asked_for(session):

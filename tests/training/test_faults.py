@@ -9,13 +9,12 @@ import sys
 
 import pytest
 
-from mlxsched.errors import RunError, UsageError
+from mlxsched.errors import DivergedError, RunError, UsageError
 from mlxsched.model.adapters import read_tensors
-from mlxsched.platform import power
 from mlxsched.runs.atomic import StorageError
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import UpdateMade
-from mlxsched.training import host as laptop
+from mlxsched.training.engine import Engine
 from mlxsched.training.run import create_run, execute, refuse_changes
 from mlxsched.training.session import prepare
 
@@ -115,24 +114,6 @@ def test_a_run_in_use_is_refused(session, tmp_path):
     execute(made, run, lambda event: None)  # the lock died with its owner
 
 
-def test_a_low_battery_pauses_after_a_checkpoint(session, monkeypatch):
-    states = iter(
-        [power.Battery(15, on_ac=False), power.Battery(15, on_ac=False), power.Battery(15, on_ac=True)]
-    )
-    read = lambda: next(states)  # noqa: E731
-    monkeypatch.setattr(laptop, "battery", read)
-    monkeypatch.setattr(
-        laptop, "wait_for_power", lambda *a, **k: power.wait_for_power(*a, **k, read=read, poll=0)
-    )
-    monkeypatch.setattr(laptop, "BATTERY_EVERY", 0.0)
-    saved = []
-    guard = laptop.Host(session(pause_below="20%").config, lambda: 7, lambda: False)
-    events = guard(lambda: saved.append(1))
-    assert saved == [1]
-    assert [(e.code, e.update) for e in events] == [("paused", 7)]
-    assert "15%" in events[0].message
-
-
 def test_a_damaged_checkpoint_is_passed_over(train, session, tmp_path):
     whole, _, _ = train("whole")
     made = session()
@@ -160,16 +141,19 @@ def test_a_damaged_checkpoint_is_passed_over(train, session, tmp_path):
 @pytest.mark.parametrize(
     "error", [RuntimeError("[metal::malloc] Attempting to allocate 9 GB"), MemoryError()]
 )
-def test_out_of_memory_stops_with_advice(session, tmp_path, error):
+def test_out_of_memory_stops_with_advice(session, tmp_path, monkeypatch, error):
     made = session()
     run = create_run(made, tmp_path / "run")
+    update = Engine.update
 
-    def run_out(event):
-        if isinstance(event, UpdateMade) and event.update == 3:
+    def run_out(self, batches, rate):
+        if batches.update == 3:
             raise error
+        return update(self, batches, rate)
 
+    monkeypatch.setattr(Engine, "update", run_out)
     with pytest.raises(RunError, match="--micro-batch-tokens"):
-        execute(made, run, run_out)
+        execute(made, run, lambda event: None)
     assert RunDirectory.open(run.path).info.status == "failed"
 
 
@@ -178,6 +162,9 @@ def test_a_spike_is_an_event(session, tmp_path):
     rates = [1e-6] * 24 + [30.0] + [1e-6] * 5
     object.__setattr__(made, "schedule", rates.__getitem__)
     run = create_run(made, tmp_path / "run")
-    execute(made, run, lambda event: None)
+    with pytest.raises(
+        DivergedError, match="training loss rose"
+    ):  # the rate of 30 left nothing that was learned
+        execute(made, run, lambda event: None)
     spikes = [r for r in run.read_metrics() if r["kind"] == "event" and r["code"] == "spike"]
     assert spikes and spikes[0]["update"] == 25

@@ -14,8 +14,8 @@ from mlxsched.errors import DivergedError, Stopped
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, UpdateMade
 from mlxsched.schedules import from_dict
-from mlxsched.training.loop import Trainer, _make_feed
-from mlxsched.training.run import create_run, execute
+from mlxsched.training.pace import Revision
+from mlxsched.training.run import create_run, execute, start_loop
 from mlxsched.training.session import prepare
 
 TIMES = ("seconds", "tokens_per_second", "peak_memory_gb")
@@ -38,25 +38,25 @@ def test_what_was_planned_is_what_ran(train):
     assert progress.tokens == sum(e.tokens for e in made)
 
 
-def test_every_row_is_trained_on_once_an_epoch(session, tmp_path, excel_rows):
+def test_every_row_is_trained_on_once_an_epoch(session, parts_of, tmp_path, excel_rows):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "train.jsonl").write_text("\n".join(excel_rows[:10]) + "\n")
     made = session(data=str(folder), iters=None, epochs=2, batch_size=4)
-    feed = _make_feed(made)
+    _, _, loader = parts_of(made)
     assert made.plan.updates == 6
     for epoch in range(2):
-        seen = [int(i) for u in range(3) for i in feed(3 * epoch + u).indices]
+        seen = [int(i) for u in range(3) for i in loader(3 * epoch + u).rows]
         assert sorted(seen) == list(range(10))
 
 
 def test_a_length_window_trains_on_every_row_in_updates_of_like_rows(session):
-    feeds = [_make_feed(session(length_window=window, iters=1000)) for window in (1, 8)]
     spread = []
-    for feed in feeds:
-        updates = [feed.indices(update) for update in range(1000)]
+    for window in (1, 8):
+        made = session(length_window=window, iters=1000)
+        updates = [made.sampler.rows(update) for update in range(1000)]
         assert sorted(np.concatenate(updates)) == list(range(4000))
-        spread.append(np.mean([np.ptp(feed._rows.lengths[rows]) for rows in updates]))
+        spread.append(np.mean([np.ptp(made.train_rows.lengths[rows]) for rows in updates]))
     assert spread[1] < spread[0] / 3
 
 
@@ -76,27 +76,46 @@ def test_the_loss_falls(train):
         {"length_window": 4},
     ],
 )
-def test_resume_is_bit_identical(train, open_trainer, extra):
+def test_resume_is_bit_identical(train, interrupted, resume, extra):
     whole, _, _ = train("whole", **extra)
-    trainer = open_trainer("parts", **extra)
-    for _ in range(7):  # two updates beyond the checkpoint at 5: they must be forgotten
-        trainer._evaluate_if_due()
-        trainer._measure_before()
-        trainer._save_if_due()
-        trainer._one_update()
-    path = trainer.run.path
-    resumed = Trainer(_fresh_session(trainer.session), trainer.run, lambda event: None)
-    resumed.resume()
-    assert resumed.progress.update == 5
-    resumed.train()
-    parts = RunDirectory.open(path)
+    made, path = interrupted(
+        "parts", 7, **extra
+    )  # two updates beyond the checkpoint at 5: they must be forgotten
+    parts, _ = resume(made, path)
     assert records(parts) == records(whole)
     for name in ("adapters/adapters.safetensors", "checkpoints/000012/optimizer.safetensors"):
         assert (path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
-def _fresh_session(old):
-    return prepare(old.config, old.origins)
+def test_a_revised_horizon_is_replayed_by_a_resume(session, resume, tmp_path):
+    """A policy lengthens the run and changes its schedule: the interrupted run ends as the whole one does."""
+    schedule = {"name": "linear", "init": 1e-3, "end": 0.0, "steps": 20}
+    revision = Revision(at=6, updates=16, schedule=schedule, reason="test")
+
+    def start(name):
+        made = session(learning_rate=1e-3)
+        return made, create_run(made, tmp_path / name)
+
+    made, whole = start("whole")
+    with whole.lock():
+        loop = start_loop(made, whole, lambda event: None)
+        for _ in range(6):
+            loop.step()
+        loop.pace.revise(revision)
+        loop.run()
+    made, parts = start("parts")
+    with parts.lock():
+        loop = start_loop(made, parts, lambda event: None)
+        for _ in range(6):
+            loop.step()
+        loop.pace.revise(revision)
+        for _ in range(5):  # one beyond the checkpoint at 10
+            loop.step()
+    resumed, progress = resume(made, parts.path)
+    assert progress.update == 16
+    rates = [record["lr"] for record in records(resumed, "train")]
+    assert rates[6:] == [from_dict(schedule)(update) for update in range(6, 16)]
+    assert records(resumed) == records(whole)
 
 
 def test_a_signal_stops_after_a_checkpoint_and_the_run_goes_on_exactly(train, session, tmp_path):
@@ -113,7 +132,7 @@ def test_a_signal_stops_after_a_checkpoint_and_the_run_goes_on_exactly(train, se
     assert stopped.value.exit_code == 130
     assert RunDirectory.open(run.path).info.status == "stopped"
     assert run.checkpoints.updates()[-1] == 7
-    execute(_fresh_session(made), RunDirectory.open(run.path), lambda event: None, resume=True)
+    execute(prepare(made.config, made.origins), RunDirectory.open(run.path), lambda event: None, resume=True)
     finished = RunDirectory.open(run.path)
     assert finished.info.status == "finished"
     assert records(finished) == records(whole)
@@ -156,7 +175,7 @@ def test_divergence_halves_the_rate_once_and_goes_on(session, tmp_path):
 
 def test_patience_ends_the_run_and_keeps_the_best(train):
     run, progress, _ = train(
-        iters=40, learning_rate=0.5, schedule="constant", warmup=0, patience=2, steps_per_eval=2
+        iters=40, learning_rate=1e-12, schedule="constant", warmup=0, patience=2, steps_per_eval=2
     )
     assert progress.ended is not None and "2 evaluations" in progress.ended
     assert progress.update == 2 * len(records(run, "eval")) - 2

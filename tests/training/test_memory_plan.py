@@ -67,7 +67,7 @@ def test_what_cannot_fit_is_refused_with_the_least_it_needs(session):
 def test_the_prediction_is_what_mlx_measures(session, flags):
     made = session(batch_size=8, **flags)
     made = shortened(made, picked_rows(made.train_rows, 64), later=False)
-    planned = plan_memory(made.config, made.loaded, made.train_rows, made.order, again=False)
+    planned = plan_memory(made.config, made.loaded, made.train_rows, made.sampler, again=False)
     measured = ours.train(made, 1)
     # In a model of a million parameters, single buffers of a few megabytes are a fifth of the peak.
     assert planned.above_weights == pytest.approx(measured.peak, rel=0.2, abs=6e6)
@@ -79,7 +79,7 @@ def test_the_prediction_counts_lines_of_several_rows(flags):
     rows = lognormal_rows(128, LogNormal(median=12, p95=80, shortest=4, longest=600))
     config = load_config(flags={"batch_size": 32, "packing": True, "test": False, **flags}).config
     made = shortened(prepare(config, dataset=Dataset({"train": rows}, "synthetic")), rows, later=False)
-    assert made.cut.packing is not None and made.cut.grid.shapes
+    assert made.batching.packing is not None and made.batching.grid.shapes
     notes = []
     measured = ours.train(made, 1, notes.append)
     assert not notes
@@ -89,7 +89,7 @@ def test_the_prediction_counts_lines_of_several_rows(flags):
 def test_the_outputs_of_frozen_layers_take_what_is_left_and_go_on_disk_beyond(session):
     made = session(num_layers=2)
     rows = made.train_rows
-    plan = partial(plan_memory, loaded=made.loaded, rows=rows, order=made.order, again=True)
+    plan = partial(plan_memory, loaded=made.loaded, rows=rows, order=made.sampler, again=True)
     roomy = plan(made.config)
     assert roomy.cache == 4 * 128 * (int(rows.lengths.sum()) - len(rows))
     tight = made.config.model_copy(update={"memory": roomy.peak + roomy.cache - 1})

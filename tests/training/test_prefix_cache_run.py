@@ -17,8 +17,7 @@ import pytest
 from mlxsched.model.fast import prefix_activations as states_module
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Notice
-from mlxsched.training.loop import Trainer
-from mlxsched.training.run import create_run, execute
+from mlxsched.training.run import create_run, execute, start_loop
 
 FLAGS = {"num_layers": 2, "prefix_cache": 1000}  # bytes: memory holds nothing
 
@@ -41,8 +40,8 @@ def data(excel_rows, tmp_path):
 def shared(session, tmp_path):
     """A session whose states later runs find; by default all runs of a test have one folder for them."""
 
-    def make(folder="prefix", **flags):
-        return replace(session(**FLAGS | flags), states_dir=tmp_path / folder if folder else None)
+    def make(folder="cache", **flags):
+        return replace(session(**FLAGS | flags), cache=tmp_path / folder if folder else None)
 
     return make
 
@@ -50,8 +49,8 @@ def shared(session, tmp_path):
 @pytest.fixture
 def traced(monkeypatch):
     """How often the layers below the boundary were traced to fill a store: never, where all states are there."""
-    calls, original = [], states_module.prefix_activations_of
-    monkeypatch.setattr(states_module, "prefix_activations_of", lambda *a: calls.append(1) or original(*a))
+    calls, original = [], states_module.boundary_input
+    monkeypatch.setattr(states_module, "boundary_input", lambda *a: calls.append(1) or original(*a))
     return calls
 
 
@@ -101,13 +100,10 @@ def test_a_resume_goes_on_with_what_was_there(shared, data, tmp_path, traced):
     made = shared(**flags)
     run = create_run(made, tmp_path / "parts")
     with run.lock():
-        trainer = Trainer(made, run, lambda event: None)
+        loop = start_loop(made, run, lambda event: None)
         for _ in range(12):  # into the second epoch, two updates beyond the checkpoint at 10
-            trainer._evaluate_if_due()
-            trainer._measure_before()
-            trainer._save_if_due()
-            trainer._one_update()
-    del trainer
+            loop.step()
+    del loop
     gc.collect()
     traced.clear()
     execute(shared(**flags), RunDirectory.open(run.path), lambda event: None, resume=True)
@@ -118,15 +114,15 @@ def test_a_resume_goes_on_with_what_was_there(shared, data, tmp_path, traced):
 
 def test_after_kill_9_in_the_middle_of_filling_the_next_run_is_right(shared, data, tmp_path):
     flags = {"data": data(800), "iters": 250, "batch_size": 4, "val_batches": 0}  # more than one epoch
-    environment = os.environ | {"MLXSCHED_CACHE": str(tmp_path)}
+    environment = os.environ | {"MLXSCHED_CACHE": str(tmp_path / "cache")}
     with subprocess.Popen(_train(tmp_path, flags), env=environment, stderr=subprocess.DEVNULL) as child:
         try:
-            marks, notes = _wait_for_marks(tmp_path / "prefix", child), []
+            marks, notes = _wait_for_marks(tmp_path / "cache" / "prefix", child), []
             child.send_signal(signal.SIGSTOP)  # it holds the lock all the same
             _first_losses(shared(**flags), tmp_path / "beside", notes, count=1)
         finally:
             child.kill()
-    assert "another process is at work" in notes[0]
+    assert "another process is writing" in notes[0]
     filled = np.count_nonzero(marks)
     assert 0 < filled < len(marks)
     notes.clear()
@@ -168,7 +164,7 @@ def _first_losses(session, path, notes, count=20):
             found.append(event.loss)
 
     with run.lock():
-        trainer = Trainer(session, run, see)
+        loop = start_loop(session, run, see)
         for _ in range(count):
-            trainer._one_update()
+            loop.step()
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from mlxsched.training.progress import SMOOTHING, SPIKE_AFTER, Progress
 def after(losses):
     progress = Progress()
     spikes = []
+    batches = SimpleNamespace(n_tokens=9, n_targets=3)
     for loss in losses:
-        progress.update += 1
-        if progress.see_loss(float(loss)):
+        progress.see_update(SimpleNamespace(loss=float(loss), applied=True), batches, seconds=0.5)
+        if progress.last_was_spike:
             spikes.append(progress.update)
     return progress, spikes
 
@@ -63,3 +65,37 @@ def test_progress_survives_json_to_the_last_bit():
 def test_a_state_of_another_version_is_refused():
     with pytest.raises(RunError, match="version"):
         Progress.from_dict({"update": 3, "moon_phase": "full"})
+
+
+def test_an_update_that_was_not_applied_counts_and_leaves_the_averages():
+    progress, _ = after([2.0, 2.0])
+    bad = SimpleNamespace(loss=math.nan, applied=False)
+    progress.see_update(bad, SimpleNamespace(n_tokens=9, n_targets=3), seconds=0.5)
+    assert (progress.update, progress.bad_in_a_row, progress.smoothed) == (3, 1, 2.0)
+    assert (progress.tokens, progress.targets, progress.seconds) == (27, 9, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("update", 10**30),
+        ("update", -1),
+        ("update", True),
+        ("update", 1.5),
+        ("tokens", "many"),
+        ("seconds", math.nan),
+        ("smoothed", 10**400),
+        ("peak_factor", -1),
+        ("peak_factor", 0),
+        ("best_update", "3"),
+        ("recent_losses", [1.0] * 1000),
+        ("recent_losses", ["low"]),
+        ("revisions", ["longer"]),
+        ("schedule_state", [1]),
+        ("results", []),
+        ("ended", 3),
+    ],
+)
+def test_a_state_with_a_value_that_no_checkpoint_has_is_refused(key, value):
+    with pytest.raises(RunError, match=key):
+        Progress.from_dict({"update": 3, key: value})

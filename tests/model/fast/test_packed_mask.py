@@ -17,10 +17,7 @@ from mlxsched.model.fast.samples import packed_sample
 from mlxsched.model.fast.selection import choose_path, with_packing
 from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.loss import PLAIN_LOSS
-from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Notice
-from mlxsched.training.loop import Trainer
-from mlxsched.training.session import prepare
 
 PACKING = Packing(48, 4)
 GPT2 = {"n_embd": 64, "n_head": 4, "n_layer": 4, "n_positions": 128, "n_ctx": 128, "layer_norm_epsilon": 1e-5}
@@ -151,9 +148,9 @@ def losses(run, kind="train"):
 FLAGS = {"batch_size": 32, "iters": 9, "num_layers": 2, "learning_rate": 1e-3, "save_every": 5}
 
 
-def test_short_rows_are_packed_unasked_and_train_the_same(train, open_trainer, short_data):
+def test_short_rows_are_packed_by_default_and_train_the_same(train, session, parts_of, short_data):
     packed, _, events = train("packed", data=short_data, **FLAGS)
-    assert open_trainer("look", data=short_data, **FLAGS)._feed._path.packing is not None
+    assert parts_of(session(data=short_data, **FLAGS))[0].training.packing is not None
     plain, _, _ = train("plain", data=short_data, fast=False, **FLAGS)
     assert not [event for event in events if isinstance(event, Notice)]
     np.testing.assert_allclose(losses(packed), losses(plain), rtol=1e-4)
@@ -161,28 +158,18 @@ def test_short_rows_are_packed_unasked_and_train_the_same(train, open_trainer, s
     np.testing.assert_allclose(losses(packed, "eval"), losses(plain, "eval"), rtol=1e-4)
 
 
-def test_resume_of_a_packed_run_is_bit_identical(train, open_trainer, short_data):
+def test_resume_of_a_packed_run_is_bit_identical(train, interrupted, resume, short_data):
     whole, _, _ = train("whole", data=short_data, **FLAGS)
-    trainer = open_trainer("parts", data=short_data, **FLAGS)
-    for _ in range(7):  # two updates beyond the checkpoint at 5
-        trainer._evaluate_if_due()
-        trainer._measure_before()
-        trainer._save_if_due()
-        trainer._one_update()
-    resumed = Trainer(
-        prepare(trainer.session.config, trainer.session.origins), trainer.run, lambda event: None
-    )
-    resumed.resume()
-    assert resumed.progress.update == 5 and resumed._feed._path.packing is not None
-    resumed.train()
-    parts = RunDirectory.open(trainer.run.path)
+    made, path = interrupted("parts", 7, data=short_data, **FLAGS)  # two updates beyond the checkpoint at 5
+    parts, _ = resume(made, path)
+    assert parts.info.short_cuts["training"]["packed"]
     assert (losses(parts) == losses(whole)).all()
     name = "adapters/adapters.safetensors"
-    assert (parts.path / name).read_bytes() == (whole.path / name).read_bytes()
+    assert (path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
-def test_off_when_the_config_says_so(open_trainer, short_data):
-    assert open_trainer(data=short_data, packing=False, **FLAGS)._feed._path.packing is None
+def test_off_when_the_config_says_so(session, parts_of, short_data):
+    assert parts_of(session(data=short_data, packing=False, **FLAGS))[0].training.packing is None
 
 
 def test_asked_for_where_no_line_holds_a_row(train, short_data, tmp_path):
@@ -203,10 +190,10 @@ def mixed_data(short_data, tmp_path):
     return short_data
 
 
-def test_long_rows_go_beside_the_lines_and_train_the_same(train, open_trainer, mixed_data):
-    feed = open_trainer("look", data=mixed_data, **FLAGS)._feed
-    counts = {len(arrays) for update in range(3) for arrays in feed(update).arrays}
-    assert counts == {5, 6}  # without and with segments, besides the activations
+def test_long_rows_go_beside_the_lines_and_train_the_same(train, session, parts_of, mixed_data):
+    _, _, loader = parts_of(session(data=mixed_data, **FLAGS))
+    counts = {len(arrays) for update in range(3) for arrays in loader(update).arrays}
+    assert counts == {5, 6}  # without and with segments, besides the states
     packed, _, events = train("packed", data=mixed_data, **FLAGS)
     plain, _, _ = train("plain", data=mixed_data, fast=False, **FLAGS)
     assert not [event for event in events if isinstance(event, Notice)]

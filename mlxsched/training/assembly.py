@@ -1,0 +1,116 @@
+"""A planned session made into the parts that train it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from mlxsched.data.batching.plan import padded_plan
+from mlxsched.model.evaluate import Evaluator
+from mlxsched.model.fast.forward_path import ForwardPath
+from mlxsched.model.trees import flatten
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.training.batch_loader import BatchLoader
+from mlxsched.training.checkpointer import Checkpointer
+from mlxsched.training.engine import Engine
+from mlxsched.training.optimizers import group_tensors
+from mlxsched.training.pace import Horizon, Pace
+from mlxsched.training.policies.base import Policy
+from mlxsched.training.policies.divergence import Divergence, NonFinite, Spikes
+from mlxsched.training.policies.evaluation import Evaluation, Patience
+from mlxsched.training.policies.host import ClearCache, NoticeSleep, PauseOnBattery
+from mlxsched.training.policies.saving import Saving
+from mlxsched.training.policies.stopping import StopOnSignal, TimeLimit
+from mlxsched.training.session import Session
+
+
+def make_pace(session: Session) -> Pace:
+    """The horizon of ``session`` as it was planned."""
+    return Pace(Horizon(session.plan.updates, session.schedule, session.plan.last_rows))
+
+
+def make_engine(session: Session, path: ForwardPath) -> Engine:
+    """The engine of a session whose training micro-batches take ``path``."""
+    config, model = session.config, session.loaded.model
+    optimizer = group_tensors(
+        flatten(model.trainable_parameters()),
+        config.optimizer,
+        config.optimizer_arguments,
+        bias_correction=config.bias_correction,
+        lora_plus_ratio=config.lora_plus_ratio,
+    )
+    dropout = config.lora_parameters.dropout > 0
+    return Engine(
+        model,
+        optimizer,
+        path,
+        max_grad_norm=config.max_grad_norm,
+        dropout_seed=config.seed if dropout else None,
+    )
+
+
+def make_loader(session: Session, path: ForwardPath, pace: Pace) -> BatchLoader:
+    """The micro-batches of the session's training rows, laid out for ``path``."""
+    plan = session.batching
+    if plan.packing is not None and path.packing is None:  # the self-check switched packing off
+        plan = padded_plan(session.sampler, plan.max_tokens)
+    rows_of = lambda update: pace.horizon.rows_of(update)  # noqa: E731  a policy may replace the horizon
+    return BatchLoader(session.train_rows, session.sampler, plan, path.arrays, rows_of=rows_of)
+
+
+def make_evaluator(session: Session, path: ForwardPath) -> Evaluator | None:
+    """The evaluator of the validation rows; None without any."""
+    valid, config = session.dataset.valid, session.config
+    if valid is None or config.val_batches == 0:
+        return None
+    limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
+    return Evaluator(session.loaded.model, valid, path, max_tokens=session.micro_batch_tokens, limit=limit)
+
+
+def make_checkpointer(session: Session, run: RunDirectory) -> Checkpointer:
+    """What writes the checkpoints and adapters of ``run``."""
+    return Checkpointer(run, session.adapter_config, session.config.keep_last)
+
+
+def policies_of(
+    session: Session, run: RunDirectory, loader: BatchLoader, pace: Pace, stop_signal: Callable[[], int]
+) -> list[Policy]:
+    """The policies of a run in the order in which they are asked."""
+    config, plan = session.config, session.plan
+    policies: list[Policy] = [Evaluation(plan.steps_per_eval)]
+    policies += [Patience(config.patience)] if config.patience else []
+    policies += [Saving(config.save_every, config.save_minutes), NoticeSleep()]
+    if config.pause_below:
+        policies.append(PauseOnBattery(round(config.pause_below * 100), lambda: stop_signal() != 0))
+    policies.append(StopOnSignal(stop_signal, lambda: pace.updates, resume_command(session, run.path)))
+    policies += [TimeLimit(config.max_time)] if config.max_time else []
+    policies += [ClearCache(config.clear_cache_threshold)] if config.clear_cache_threshold else []
+    may_roll_back = config.on_divergence == "halve"
+    policies += [
+        Spikes(),
+        NonFinite(config.max_bad_updates, may_roll_back, lambda u: row_names(loader, u), str(run.adapters)),
+        Divergence(uniform_loss(session), may_roll_back, str(run.adapters)),
+    ]
+    return policies
+
+
+def resume_command(session: Session, path: Path) -> str:
+    """The command that resumes the run, with the flags that are never read from a run's files."""
+    config = session.config
+    target = f" --adapter-path {shlex.quote(config.adapter_path)}" if config.adapter_path else ""
+    trusted = " --trust-remote-code" if config.trust_remote_code else ""
+    return f"mlxsched resume {shlex.quote(str(path))}{target}{trusted}"
+
+
+def uniform_loss(session: Session) -> float:
+    """The loss of a model that gives every token of its vocabulary the same probability."""
+    return math.log(max(int(session.loaded.config.get("vocab_size") or 0), 2))
+
+
+def row_names(loader: BatchLoader, update: int) -> str:
+    """The first rows of an update, for a message."""
+    rows = loader.indices(update)
+    shown = ", ".join(str(int(row) + 1) for row in rows[:8])
+    return f"training rows {shown}{', ...' if len(rows) > 8 else ''}"

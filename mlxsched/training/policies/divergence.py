@@ -1,0 +1,137 @@
+"""What happens when the numbers go wrong: a spike, updates that are not finite, a run that diverges."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from mlxsched.errors import DivergedError
+from mlxsched.runs.events import Notice, UpdateMade
+from mlxsched.text import counted
+from mlxsched.training.policies.base import Abort, Action, Policy, Report, RollBack
+from mlxsched.training.progress import WINDOW, Progress
+
+_FEW = 5  # losses whose median is no longer one bad batch
+_FIX = (
+    "Lower --learning-rate by a factor of 3 to 10, lengthen --warmup, or let the run recover by itself with "
+    "--on-divergence halve"
+)
+
+
+class Spikes(Policy):
+    """Report a loss far above its running mean."""
+
+    def after_update(self, progress: Progress, made: UpdateMade) -> Iterable[Action]:
+        if progress.last_was_spike:
+            text = f"loss {made.loss:.4g}, far above its running mean of {progress.smoothed:.4g}"
+            yield Report(Notice(made.update, "spike", text))
+
+
+@dataclass(frozen=True)
+class NonFinite(Policy):
+    """Report updates that are not finite; after ``limit`` in a row, roll back once if ``may_roll_back``, else give up.
+
+    ``rows_of`` names the rows of an update, and ``adapter`` is where the last good adapter is.
+    """
+
+    limit: int
+    may_roll_back: bool
+    rows_of: Callable[[int], str]
+    adapter: str
+
+    def after_update(self, progress: Progress, made: UpdateMade) -> Iterable[Action]:
+        if made.applied:
+            return
+        yield Report(Notice(made.update, "non_finite", self._describe(made)))
+        count = progress.bad_in_a_row
+        if count >= self.limit:
+            reason = f"{counted(count, 'non-finite update')} up to update {made.update}"
+            yield _recover(progress, self.may_roll_back, reason, self._error(count, made))
+
+    def _describe(self, made: UpdateMade) -> str:
+        numbers = f"loss {made.loss}, gradient norm {made.grad_norm}: update not applied"
+        if _is_finite(made.loss) and _is_finite(made.grad_norm):
+            # The rows are innocent: it is the rate that would have made the weights infinite.
+            return f"{numbers}, since the weights would not be finite at a rate of {made.lr:.3g}"
+        return f"{numbers}; {self.rows_of(made.update)}"
+
+    def _error(self, count: int, made: UpdateMade) -> DivergedError:
+        return DivergedError(
+            f"{counted(count, 'update')} in a row had a loss, gradient or weights that are not finite; the last was "
+            f"update {made.update} at a rate of {made.lr:.3g}. None of them was applied, and {self.adapter} holds the "
+            f"last good adapter. {_FIX}; `mlxsched data check` looks for bad rows."
+        )
+
+
+@dataclass(frozen=True)
+class Divergence(Policy):
+    """Act on a loss that is finite and beyond hope: roll back once if ``may_roll_back``, else give up.
+
+    A run has diverged when one of these holds:
+
+    - the median of its last 5 training losses is a nat above both that of the model as it came and ``uniform``, the
+      loss of a model that guesses: nothing learned is left;
+    - the median of its last 20 is half as much again as that of the model as it came, after 40 updates, and the
+      later ten are no better than the ten before: it does not come back by itself;
+    - at the end, the validation loss is a nat above both of these, or half as much again as before.
+
+    The first updates of a healthy run may overshoot: SmolLM2-135M went from 2.72 to 4.02 in four updates of the laptop
+    preset before it fell to 2.30. So none of the rules looks at single losses.
+    """
+
+    uniform: float
+    may_roll_back: bool
+    adapter: str
+
+    def after_update(self, progress: Progress, made: UpdateMade) -> Iterable[Action]:
+        level = self._level(progress)
+        if made.applied and level is not None:
+            reason = (
+                f"the training loss rose from {progress.start:.4g} to {level:.4g} by update {made.update}"
+            )
+            yield _recover(progress, self.may_roll_back, reason, self._error(reason))
+
+    def between_updates(self, progress: Progress, *, done: bool) -> Iterable[Action]:
+        loss, start = progress.evaluated_loss, progress.start_evaluation
+        if not done or loss is None or start is None or progress.update == 0:
+            return
+        if loss > max(self.uniform, start) + 1 or (loss > 1.5 * start and not _overfits(progress)):
+            reason = f"the validation loss rose from {start:.4g} to {loss:.4g}"
+            yield _recover(progress, self.may_roll_back, reason, self._error(reason))
+
+    def _level(self, progress: Progress) -> float | None:
+        """The training loss that shows the divergence, or None."""
+        recent, start = progress.recent_losses, progress.start
+        if start is None or len(recent) < _FEW:
+            return None
+        last = statistics.median(recent[-_FEW:])
+        if last > max(self.uniform, start) + 1:
+            return last
+        if progress.update < 2 * WINDOW or len(recent) < WINDOW:
+            return None
+        half = WINDOW // 2
+        earlier, later = statistics.median(recent[:half]), statistics.median(recent[half:])
+        return later if min(earlier, later) > 1.5 * start and later >= earlier else None
+
+    def _error(self, reason: str) -> DivergedError:
+        return DivergedError(
+            f"The run diverged: {reason}. {self.adapter} holds the best adapter before that. {_FIX}."
+        )
+
+
+def _recover(progress: Progress, may_roll_back: bool, reason: str, error: DivergedError) -> Action:
+    """Half the rate from the last sane checkpoint, once; then the end of the run."""
+    if may_roll_back and progress.peak_factor == 1:
+        return RollBack(0.5, progress.good_update, reason, error)
+    return Abort(error)
+
+
+def _overfits(progress: Progress) -> bool:
+    """Whether the training loss is below that of the model as it came: a high validation loss is then overfitting."""
+    recent = progress.recent_losses
+    return bool(recent) and statistics.median(recent) < (progress.start or 0.0)
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0

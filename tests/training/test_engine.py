@@ -1,0 +1,80 @@
+"""The engine: updates without a directory, snapshots, and results that wait for the device only when they are read."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxsched.training.assembly import make_engine, make_evaluator
+
+
+@pytest.fixture
+def parts(session, parts_of):
+    """Engine, loader and evaluator of a short session."""
+
+    def make(**flags):
+        made = session(**flags)
+        paths, _, loader = parts_of(made)
+        return make_engine(made, paths.training), loader, make_evaluator(made, paths.validation)
+
+    return make
+
+
+def flat(engine):
+    return dict(tree_flatten(engine.snapshot()._asdict()))
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(mx.array_equal(a[k], b[k]).item() for k in a)
+
+
+def test_an_update_moves_the_parameters_and_its_loss_is_that_before_it(parts):
+    engine, loader, _ = parts()
+    before = engine.snapshot()
+    first = engine.update(loader(0), 1e-2)
+    assert first.applied and first.grad_norm > 0
+    again = engine.update(loader(0), 1e-2)
+    assert again.loss < first.loss
+    engine.restore(before)
+    assert engine.update(loader(0), 1e-2).loss == first.loss
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_snapshot_is_not_changed_by_later_updates_and_restores_exactly(parts, dropout):
+    engine, loader, _ = parts(**{"lora_parameters.dropout": dropout})
+    engine.update(loader(0), 1e-3)
+    snapshot, kept = engine.snapshot(), flat(engine)
+    losses = [engine.update(loader(u), 1e-3).loss for u in (1, 2)]
+    end = flat(engine)
+    assert not same(kept, end)
+    engine.restore(snapshot)
+    assert same(kept, flat(engine))
+    assert [engine.update(loader(u), 1e-3).loss for u in (1, 2)] == losses
+    assert same(end, flat(engine))
+
+
+def test_a_rate_that_ruins_the_weights_leaves_them_unchanged(parts):
+    engine, loader, _ = parts()
+    kept = flat(engine)
+    outcome = engine.update(loader(0), float("inf"))
+    assert not outcome.applied
+    assert same(kept, flat(engine))
+
+
+def test_evaluating_changes_nothing(parts):
+    engine, loader, evaluator = parts()
+    engine.update(loader(0), 1e-3)
+    kept = flat(engine)
+    first, second = engine.evaluate(evaluator), engine.evaluate(evaluator)
+    assert first == second and same(kept, flat(engine))
+
+
+def test_batches_prepared_ahead_are_those_of_the_update(parts):
+    _, loader, _ = parts()
+    plain = loader(3)
+    loader.prepare(3)
+    ahead = loader(3)
+    assert ahead.update == 3 and (ahead.rows == plain.rows).all()
+    loader.prepare(4)
+    assert loader(2).update == 2  # another update than the prepared one is loaded as usual
