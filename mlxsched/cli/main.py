@@ -9,15 +9,20 @@ import keyword
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlxsched.errors import MlxschedError, Stopped
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 # The reader of our output has gone (`mlxsched ... | head`). Like other commands, we end silently with the exit code that
 # a shell gives for SIGPIPE, which says that the output is incomplete.
 CLOSED_PIPE = 128 + 13
+
+COMPLETE_VARIABLE = "_MLXSCHED_COMPLETE"  # set by the script of `mlxsched completion`, read by click
 
 # Name -> its line in `mlxsched --help`. The command is `command` in the module of that name.
 COMMANDS = {
@@ -36,6 +41,8 @@ COMMANDS = {
     "models": "List the models on this machine.",
     "bench": "Compare speed and memory with mlx-lm's loop.",
     "cache": "Show or clear what is cached on disk.",
+    "config": "Show the keys of a config file, or its JSON Schema.",
+    "completion": "Print the script that completes commands in a shell.",
     "env": "Show versions, device, memory and BLAS.",
 }
 
@@ -95,7 +102,21 @@ class LazyGroup(click.Group):
             return None
         module = importlib.import_module(module_of(cmd_name))
         command: click.Command = module.command
+        if COMPLETE_VARIABLE in os.environ:
+            from mlxsched.cli.completers import attach
+
+            attach(cmd_name, command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the commands from the table; click's own method would import them all."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [
+            CompletionItem(name, help=line) for name, line in COMMANDS.items() if name.startswith(incomplete)
+        ]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

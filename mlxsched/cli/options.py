@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -80,7 +81,7 @@ class GroupedCommand(click.Command):
 def _by_name(args: Sequence[str]) -> dict[str, str]:
     """Flags with a value, by their name with underscores: ``--a-b 1`` and ``--a-b=1`` alike."""
     found: dict[str, str] = {}
-    for arg, following in zip(args, [*args[1:], "-"], strict=True):
+    for arg, following in itertools.pairwise([*args, "-"]):
         name, equals, value = arg.removeprefix("--").partition("=")
         if arg.startswith("--") and (equals or not following.startswith("-")):
             found[name.replace("-", "_")] = value if equals else following

@@ -127,3 +127,9 @@ def test_a_schedule_that_does_not_fit_a_known_length_is_refused_without_a_model(
     assert main(arguments) == 2
     told = capsys.readouterr().err
     assert "200" in told and "Loading" not in told
+
+
+def test_a_command_without_any_argument_is_parsed():
+    from mlxsched.cli.plan import command
+
+    assert command.make_context("plan", []).params["preset"] is None
