@@ -1,7 +1,7 @@
 """Write docs/gallery.md and its pictures from the schedule registry; ``--check`` says whether they are up to date.
 
     python scripts/make_gallery.py            # write
-    python scripts/make_gallery.py --check    # exit 1 when a file would change
+    python scripts/make_gallery.py --check    # exit 1 if a file would change
 
 No drawing library is needed, and the same registry gives the same bytes on every machine.
 """
@@ -30,15 +30,15 @@ INTRODUCTION = """\
 
 # Gallery of schedules
 
-Each picture is drawn from the example beside it; `t` is the index of the update, 0 for the first. In a terminal,
-`mlxsched schedules show NAME` says the same, and `mlxsched plot NAME` draws a schedule with your own numbers.
+Each picture is drawn from the example next to it; `t` is the index of the update, 0 for the first. In a terminal,
+`mlxsched schedules show NAME` shows the same, and `mlxsched plot NAME` draws a schedule with your own numbers.
 """
 
 OTHERS = """\
 ## Other libraries' names
 
-These give what the library itself gives, also where that surprises; recorded traces of the libraries' own code prove
-it (`tests/golden`). In a spec they are written with the library's name.
+These give the library's own values, even where they surprise; the tests compare them with recorded values
+(`tests/golden`). In a spec they are written with the library's name.
 """
 
 
@@ -85,7 +85,7 @@ def _section(group: Sequence[ScheduleInfo]) -> Iterable[str]:
 
 
 def _facts(known: ScheduleInfo) -> Iterable[str]:
-    """Formula, when to use it, source, other names: what is known of them."""
+    """Formula, when to use it, source and other names, as far as they are known."""
     meant, formula = stands_for(known.name), known.formula.replace("`", "")
     facts = {
         "Formula": f"`{formula}`" if formula else "",
@@ -98,7 +98,7 @@ def _facts(known: ScheduleInfo) -> Iterable[str]:
 
 
 def _table(group: Sequence[ScheduleInfo]) -> Iterable[str]:
-    """One library's names: what each gives, an example, its picture."""
+    """One library's names, each with its rate, an example and a picture."""
     yield f"### {heading(group[0])}\n"
     yield "| name | rate at update t | picture |\n| --- | --- | --- |"
     for known in group:
@@ -108,7 +108,7 @@ def _table(group: Sequence[ScheduleInfo]) -> Iterable[str]:
 
 
 def stale(files: dict[str, str]) -> list[str]:
-    """Paths inside docs/ that are missing, differ from ``files``, or are pictures of schedules that are gone."""
+    """Paths inside docs/ that are missing, differ from ``files``, or show schedules that no longer exist."""
     kept = {f"{PICTURES}/{path.name}" for path in (DOCS / PICTURES).glob("*.svg")}
     changed = [path for path, text in files.items() if _read(DOCS / path) != text]
     return sorted([*changed, *(kept - files.keys())])
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the gallery, or check it; the exit code is 1 for a gallery that is out of date."""
     parser = argparse.ArgumentParser(description="Write docs/gallery.md and its pictures from the registry.")
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 when something would change"
+        "--check", action="store_true", help="write nothing; exit 1 if something would change"
     )
     checking = parser.parse_args(arguments).check
     files = build()

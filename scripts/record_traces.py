@@ -1,6 +1,6 @@
-"""Record what other libraries' own schedules give, for the tests of our aliases.
+"""Record the values of other libraries' own schedules, for the tests of our `compat` names.
 
-Each peer's own code is called, in float64 (MLX in its float32), over the parameter sets of
+Each library's own code is called, in float64 (MLX in its float32), over the parameter sets of
 ``scripts/trace_cases.py``; the values go to ``tests/golden/<peer>.json`` with the versions they came from.
 Nothing of mlxsched is imported here.
 
@@ -55,7 +55,7 @@ def optimizer_at(rate: float) -> Any:
 
 
 def stepped(optimizer: Any, scheduler: Any, steps: list[int]) -> Values:
-    """The rate after so many ``scheduler.step()``: torch's schedules are chains, not functions."""
+    """The rate after each number of ``scheduler.step()`` calls: torch's schedules are stateful, not functions of the step."""
     rates = []
     for _ in range(steps[-1] + 1):
         rates.append(float(optimizer.param_groups[0]["lr"]))

@@ -1,4 +1,4 @@
-"""A small SVG picture of a chart's first curve, without a drawing library: for galleries that a check compares.
+"""A small SVG picture of a chart's first curve, without a drawing library, for a gallery that a check compares.
 
 Coordinates are rounded to a tenth of a pixel, so that the last bit of a cosine does not change the file; colours
 follow the reader's light or dark theme.
@@ -27,7 +27,7 @@ STYLE = (
 def thumbnail(chart: Chart) -> str:
     """The SVG text of a picture of ``WIDTH`` by ``HEIGHT`` pixels: curve, marks, and round numbers on the axes.
 
-    Raises UsageError where there is nothing to draw.
+    Raises UsageError if there is nothing to draw.
     """
     require_points(chart)
     across, up = horizontal(chart, 4), vertical(chart, "left", 2)
@@ -89,11 +89,11 @@ def _numbers(across: Scale, up: Scale) -> list[str]:
         f'<text x="{_x(across, tick):g}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{label}</text>'
         for tick, label in zip(across.ticks, across.labels, strict=True)
     ]
-    beside = [
+    left = [
         f'<text x="{LEFT - 6}" y="{_y(up, tick):g}" dy="3" text-anchor="end">{label}</text>'
         for tick, label in zip(up.ticks, up.labels, strict=True)
     ]
-    return below + beside
+    return below + left
 
 
 def _marks(chart: Chart, across: Scale) -> list[str]:

@@ -401,7 +401,7 @@ OPTAX: Cases = {
         ],
     ),
     "warmup_constant_schedule": (
-        "linear from init to peak, then peak (init for ever when warmup_steps is 0)",
+        "linear from init to peak, then peak (init throughout when warmup_steps is 0)",
         [
             ([10], None, dict(init_value=0.0, peak_value=1e-3, warmup_steps=10)),
             ([3], None, dict(init_value=1e-4, peak_value=1e-3, warmup_steps=0)),

@@ -1,5 +1,5 @@
-"""An example for each of other libraries' names: sensible numbers for their pictures, as our own schedules have in
-their docstrings."""
+"""An example for each of the other libraries' names, with sensible numbers; our own schedules have theirs in their
+docstrings."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ ARGUMENTS: dict[str, str] = {
 
 
 def alias_spec(name: str) -> str:
-    """The example of another library's name as a spec; empty where there is none.
+    """The example of another library's name as a spec; empty if there is none.
 
     >>> alias_spec("torch.OneCycleLR")
     'torch.OneCycleLR(1e-3, total_steps=1000)'

@@ -1,4 +1,4 @@
-"""Charts of schedules: one or several over the same updates, and the small picture that a plan shows."""
+"""Charts of schedules: one or several over the same updates, and the small chart in a plan."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mlxsched.schedules.base import Schedule
 
 POINTS = 1000
 DEFAULT_STEPS = 1000
-"""How many updates are drawn where neither the caller nor any of the schedules says."""
+"""Updates that are drawn if neither the caller nor a schedule says how many."""
 MOST_MARKS = 12
-"""More phases than this (the restarts of a long run) would be a fence, not a help."""
+"""With more phases than this, as in a long run with restarts, their marks would hide the curve."""
 
 
 def schedule_chart(
@@ -25,8 +25,8 @@ def schedule_chart(
 ) -> Chart:
     """The rates of named schedules over updates 0 to ``steps`` (default: those of the longest that has an end).
 
-    ``points`` is the number of gaps between updates that are looked at; boundaries of phases are always among
-    them. A schedule alone has its phases marked. ``log`` makes the axis of the rate logarithmic.
+    ``points`` is the number of intervals; boundaries of phases are always included. The phases of a single schedule are
+    marked. ``log`` makes the rate's axis logarithmic.
     """
     steps = steps or max((schedule.steps or 0 for _, schedule in schedules), default=0) or DEFAULT_STEPS
     series = tuple(Series(name, *schedule.sample(points, steps)) for name, schedule in schedules)
@@ -37,7 +37,7 @@ def schedule_chart(
 
 
 def phase_marks(schedule: Schedule, steps: int) -> tuple[Mark, ...]:
-    """Where each phase that begins before ``steps`` begins; none where there is only one, or too many."""
+    """The start of each phase before ``steps``; none if there is only one phase, or too many."""
     begun = [phase for phase in schedule.phases if phase.start < steps]
     if not 2 <= len(begun) <= MOST_MARKS:
         return ()
@@ -45,7 +45,7 @@ def phase_marks(schedule: Schedule, steps: int) -> tuple[Mark, ...]:
 
 
 def small_picture(schedule: Schedule, *, steps: int | None = None, look: Look | None = None) -> str:
-    """A schedule in about 60 by 10 characters, for the plan that a command prints before a run.
+    """A schedule in about 60 by 10 characters, for the plan that is printed before a run.
 
     >>> from mlxsched.schedules import warmup_linear
     >>> print(small_picture(warmup_linear(2e-4, 100, 20)).splitlines()[0])

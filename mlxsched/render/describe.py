@@ -1,4 +1,4 @@
-"""What is said of a registered schedule beside its entry: arguments in words, other names, the example in numbers."""
+"""What is shown of a registered schedule besides its registry entry: arguments, other names, an example in numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ARGUMENT = re.compile(r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)", re.MULTILINE
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument: ``default`` is text, empty where the argument must be given."""
+    """One argument: ``default`` is text, empty if the argument is required."""
 
     name: str
     default: str
@@ -29,18 +29,18 @@ class Argument:
 
 @dataclass(frozen=True)
 class ExampleCurve:
-    """The schedule of an entry's spec, and how many updates of it are worth a picture."""
+    """The schedule of an entry's spec, and how many updates of it to draw."""
 
     schedule: Schedule
     steps: int
 
     def values(self, points: int) -> list[float]:
-        """The rates of ``points`` updates, evenly spread from the first to the last."""
+        """The rates of ``points`` evenly spaced updates, the first and the last included."""
         return [self.schedule(self.steps * index // (points - 1)) for index in range(points)]
 
 
 def find_entry(name: str) -> ScheduleInfo:
-    """The entry of a registered name, or of what a family's short name stands for.
+    """The entry of a registered name, or of the schedule that a short name stands for.
 
     Raises ScheduleError for an unknown name, with the nearest one.
 
@@ -51,9 +51,9 @@ def find_entry(name: str) -> ScheduleInfo:
 
 
 def example(known: ScheduleInfo) -> ExampleCurve | None:
-    """The entry's own example, or what we chose for another library's name; None where there is none.
+    """The entry's own example, or the one for another library's name; None if there is none.
 
-    One of ours without an end is followed four times as far as its last phase begins.
+    One of ours without an end is drawn up to four times the start of its last phase.
     """
     spec = example_spec(known)
     if not spec:
@@ -67,20 +67,20 @@ def example(known: ScheduleInfo) -> ExampleCurve | None:
 
 
 def example_spec(known: ScheduleInfo) -> str:
-    """The text of the example; empty where there is none."""
+    """The text of the example; empty if there is none."""
     return known.spec or alias_spec(known.name)
 
 
 def arguments(known: ScheduleInfo) -> list[Argument]:
-    """The arguments in order, with defaults and with what the docstring says of them."""
+    """The arguments in order, with their defaults and descriptions."""
     block = _ARGS.search(known.doc)
-    told = _ARGUMENT.findall(block[1] if block else "")
-    texts = {name: " ".join(text.split()) for group, text in told for name in group.split(", ")}
+    found = _ARGUMENT.findall(block[1] if block else "")
+    texts = {name: " ".join(text.split()) for group, text in found for name in group.split(", ")}
     return [Argument(one.name, _default(one.default), texts.get(one.name, "")) for one in known.parameters]
 
 
 def heading(known: ScheduleInfo) -> str:
-    """What the schedules of the entry's module have in common, in the module's own words.
+    """The group of a schedule: the first words of its module's docstring.
 
     >>> heading(entry("wsd"))
     'Shapes that hold the peak for a while before they decay'
@@ -100,7 +100,7 @@ def other_names(name: str) -> list[str]:
 
 
 def stands_for(name: str) -> str:
-    """What a run takes when it is asked for this name: another schedule, for a few short names.
+    """The schedule that a run uses for a name: another one for a few short names.
 
     >>> stands_for("linear"), stands_for("wsd")
     ('warmup_linear', 'wsd')

@@ -13,8 +13,8 @@ ASCII_BLOCKS = "_.-=+*%#"
 def sparkline(values: Sequence[float], width: int = 24, *, ascii_only: bool = False) -> str:
     """``values`` in at most ``width`` characters, from zero (or the lowest, if below) to the highest.
 
-    Where there are more values than characters, a character shows the mean of its share. A value that is not finite
-    leaves a blank.
+    With more values than characters, each character shows the mean of several values. A value that is not finite
+    becomes a blank.
 
     >>> sparkline([0, 1, 2, 3, 4, 5, 6, 7])
     '▁▂▃▄▅▆▇█'
@@ -30,7 +30,7 @@ def sparkline(values: Sequence[float], width: int = 24, *, ascii_only: bool = Fa
 
 
 def _shares(values: list[float], width: int) -> list[float]:
-    """``values`` cut into ``width`` shares, each one's mean over what is finite (NaN where nothing is)."""
+    """The means of ``width`` stretches of ``values``, over the finite ones; NaN if there are none."""
     count = min(width, len(values))
     edges = [index * len(values) // count for index in range(count + 1)] if count else [0]
     shares = [values[start:end] for start, end in itertools.pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Schedules made of schedules. Wherever one is taken, a user's own function of the step will do."""
+"""Schedules made of schedules. Each also accepts a user's own function of the step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlxsched.schedules.segments import Segment, along
 
 @dataclass(frozen=True)
 class Wrapped(Schedule):
-    """What the combinators over one schedule have in common."""
+    """The base of the combinators over one schedule."""
 
     schedule: Part
 
@@ -29,7 +29,7 @@ class Wrapped(Schedule):
 
     @property
     def steps(self) -> int | None:
-        """The update from which on the rate no longer changes; None without an end."""
+        """The update from which on the rate no longer changes; None if it never stops changing."""
         return steps_of(self.schedule)
 
     @property
@@ -42,7 +42,7 @@ class with_warmup(Wrapped):
     """A warmup in front of a schedule, which then counts from the warmup's end.
 
     Formula: rate(t) goes from init to schedule(0) in `warmup` updates; then schedule(t - warmup)
-    When: a schedule has no warmup of its own, or one of another shape is wanted.
+    When: to add a warmup to a schedule that has none, or one of another shape.
     Source: Goyal et al. 2017 (arXiv 1706.02677) for linear; Liu et al. 2019 (arXiv 1908.03265) for radam
     Spec: with_warmup(schedule=cosine(init=2e-4, steps=900), warmup=100, shape="cosine")
 
@@ -84,7 +84,7 @@ class with_warmup(Wrapped):
 
     @property
     def steps(self) -> int | None:
-        """The update from which on the rate no longer changes; None without an end."""
+        """The update from which on the rate no longer changes; None if it never stops changing."""
         own = steps_of(self.schedule)
         return None if own is None else self.warmup + own
 
@@ -96,7 +96,7 @@ class with_warmup(Wrapped):
 
 @dataclass(frozen=True)
 class cooldown(Wrapped):
-    """A decay from whatever rate holds at a step: how a run is brought to an end.
+    """A decay from the rate at a given step, to end a run.
 
     Formula: rate(t) = schedule(t) for t < start; then from schedule(start) to end by the shape; end from
         t = start + decay_steps on
@@ -105,9 +105,9 @@ class cooldown(Wrapped):
     Spec: cooldown(schedule=warmup_constant(peak=2e-4, warmup=50), start=800, decay_steps=200)
 
     Args:
-        schedule: what holds before.
+        schedule: the schedule before `start`.
         start: the step at which the decay starts.
-        decay_steps: its length.
+        decay_steps: updates of the decay.
         end: the last rate.
         shape: linear, cosine, 1-sqrt, 1-square, exponential, geometric (needs `end` above 0) or mirror-cosine.
 
@@ -188,7 +188,7 @@ class clamp(Wrapped):
     """A schedule kept between two rates.
 
     Formula: rate(t) = min(max(schedule(t), low), high)
-    When: a floor under a decay, a ceiling over a rate that follows from a formula.
+    When: a floor under a decay, a ceiling over a rate that a formula gives.
     Source: folklore
     Spec: clamp(schedule=inverse_sqrt(peak=2e-4, warmup=100), low=5e-5)
 
@@ -218,12 +218,12 @@ class clamp(Wrapped):
         return value if self.high is None else ops.minimum(value, self.high)
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
-        return None  # the first step at a bound is nobody's knot: found by a scan
+        return None  # the first step at a bound is not a knot of the schedule: a scan finds it
 
 
 @dataclass(frozen=True)
 class shift(Wrapped):
-    """A schedule moved along the axis.
+    """A schedule moved in time.
 
     Formula: rate(t) = schedule(max(t - updates, 0))
     When: a positive shift holds the first rate for a while; a negative one skips the beginning.
@@ -254,7 +254,7 @@ class shift(Wrapped):
 
     @property
     def steps(self) -> int | None:
-        """The update from which on the rate no longer changes; None without an end."""
+        """The update from which on the rate no longer changes; None if it never stops changing."""
         own = steps_of(self.schedule)
         return None if own is None else max(own + self.updates, 0)
 
@@ -269,17 +269,17 @@ class shift(Wrapped):
 
 @dataclass(frozen=True)
 class repeat(Wrapped):
-    """A schedule that starts again and again.
+    """A schedule that is repeated.
 
     Formula: rate(t) = schedule(t mod period); with times, schedule(period) from t = times * period on
-    When: restarts of any shape; `cosine_restarts` has lengths that grow.
+    When: restarts of any shape with a constant period; in `cosine_restarts` the cycles may grow.
     Source: Loshchilov & Hutter 2016 (arXiv 1608.03983)
     Spec: repeat(schedule=warmup_cosine(peak=2e-4, steps=250, warmup=25), period=250, times=4)
 
     Args:
         schedule: what is repeated.
         period: updates after which it starts again.
-        times: how often it runs; default for ever.
+        times: how often it runs; by default without end.
 
     Raises:
         ScheduleError: `schedule` is no schedule, or a count is below 1.
@@ -300,7 +300,7 @@ class repeat(Wrapped):
         return value_of(self.schedule, here, ops)
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
-        """Those of the first round; later rounds bring the same values again, up to the one under way."""
+        """Those of the first round: later rounds repeat its values."""
         own = knots_of(self.schedule, min(last, self.period))
         if own is None:
             return None
@@ -309,7 +309,7 @@ class repeat(Wrapped):
 
     @property
     def steps(self) -> int | None:
-        """The update from which on the rate no longer changes; None without an end."""
+        """The update from which on the rate no longer changes; None if it never stops changing."""
         return None if self.times is None else self.times * self.period
 
     @property
@@ -357,7 +357,7 @@ class product(Schedule):
 
     @property
     def steps(self) -> int | None:
-        """The update from which on the rate no longer changes; None without an end."""
+        """The update from which on the rate no longer changes; None if it never stops changing."""
         own = [steps_of(part) for part in self.schedules]
         known = [steps for steps in own if steps is not None]
         return max(known) if len(known) == len(own) else None

@@ -176,7 +176,7 @@ class Controller(Wrapped):
         """Whether `metric` improves on the best one by more than the threshold.
 
         Before the first finite metric the best is the worst possible one, as in torch: an infinite first loss
-        must not become the best, or no later one could ever be told to improve on it.
+        must not become the best, because no later one could improve on infinity by a margin.
         """
         if not math.isfinite(metric):
             return False

@@ -24,7 +24,7 @@ def scale_peak(peak: float, batch_size: int, reference_batch_size: int, rule: st
         peak: the rate that is right at `reference_batch_size`.
         batch_size: rows of an update.
         reference_batch_size: rows of an update that `peak` was found with.
-        rule: ``sqrt`` for Adam and its kin (Malladi et al. 2022, arXiv 2205.10287), ``linear`` for SGD
+        rule: ``sqrt`` for Adam and similar optimizers (Malladi et al. 2022, arXiv 2205.10287), ``linear`` for SGD
             (Goyal et al. 2017, arXiv 1706.02677), ``none`` to keep the peak.
 
     Raises:
@@ -40,17 +40,17 @@ def scale_peak(peak: float, batch_size: int, reference_batch_size: int, rule: st
 
 @dataclass(frozen=True)
 class bias_corrected(Wrapped):
-    """Gives Adam without bias correction, MLX's default, the updates of Adam with it.
+    """Makes Adam without bias correction, MLX's default, take the updates of Adam with it.
 
-    Formula: rate(t) = schedule(t) * (1 - beta1^n) / sqrt(1 - beta2^n) inverted, that is
-        schedule(t) * sqrt(1 - beta2^n) / (1 - beta1^n), with n = t + 1; schedule(t) for large t
+    Formula: rate(t) = schedule(t) * sqrt(1 - beta2^n) / (1 - beta1^n) with n = t + 1: about 0.32 * schedule(0) at t = 0,
+        schedule(t) for large t
     When: with mlx.optimizers.Adam or AdamW at bias_correction=False, whose early updates are up to 6.6 times
-        too large. Not together with bias_correction=True.
+        too large. Do not combine it with bias_correction=True.
     Source: Kingma & Ba 2014 (arXiv 1412.6980), section 3
     Spec: bias_corrected(schedule=warmup_linear(peak=2e-4, steps=1000, warmup=100), betas=[0.9, 0.999])
 
     Args:
-        schedule: the schedule, or function of the step, that the corrected Adam would have.
+        schedule: the schedule, or function of the step, that Adam with bias correction would use.
         betas: the optimizer's, each from 0 to below 1.
 
     Raises:
@@ -82,7 +82,7 @@ class bias_corrected(Wrapped):
 
     @property
     def steps(self) -> None:
-        """None: the correction comes to its end only in the limit."""
+        """None: the correction ends only in the limit."""
         return None
 
 
@@ -92,7 +92,7 @@ def _one_minus_power(beta: float, updates: Number, ops: Backend) -> Number:
 
 
 class LoraPlus(NamedTuple):
-    """What ``MultiOptimizer`` needs: a schedule for each group, a filter for all but the last."""
+    """The arguments of ``MultiOptimizer``: a schedule for each group, a filter for all but the last."""
 
     schedules: tuple[Part, Part]
     filters: tuple[Callable[[str, Any], bool]]
@@ -102,7 +102,7 @@ def lora_plus(schedule: Part, ratio: float = 16.0) -> LoraPlus:
     """LoRA+: LoRA's B matrices at `ratio` times the rate of the rest (Hayou et al. 2024, arXiv 2402.12354).
 
     Args:
-        schedule: the rate of A, and of all else that is trained.
+        schedule: the rate of A and of everything else that is trained.
         ratio: B's rate over A's, above 0.
 
     Returns:

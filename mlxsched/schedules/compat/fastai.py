@@ -1,4 +1,4 @@
-"""What fastai's Learner.fit_... methods set up; ``steps`` is epochs times batches of an epoch."""
+"""The schedules of fastai's Learner.fit_... methods; ``steps`` is epochs times batches per epoch."""
 
 from __future__ import annotations
 

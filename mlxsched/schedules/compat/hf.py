@@ -1,8 +1,8 @@
 """transformers' schedules, by the names of its ``lr_scheduler_type``.
 
-`from_hf` takes what a ``TrainingArguments`` holds. The functions, ``hf.cosine`` and so on in a spec, take
+`from_hf` takes the settings of a ``TrainingArguments``. The functions, ``hf.cosine`` and so on in a spec, take
 the rate, the updates and the keyword arguments that transformers' ``get_..._schedule`` have. Values are
-transformers' own, also where they surprise: `cosine` rises again after its end; `cosine_warmup_with_min_lr`
+transformers' own, even where they surprise: `cosine` rises again after its end; `cosine_warmup_with_min_lr`
 starts above 0 and decays one step ahead.
 """
 
@@ -53,7 +53,7 @@ def from_hf(
         lr_scheduler_type: ``linear``, ``cosine``, ``cosine_with_restarts``, ...: a function of this module.
         learning_rate: the peak.
         num_training_steps: updates of the run.
-        warmup_steps: updates, or below 1 a ratio of the updates; 0 leaves the choice to `warmup_ratio`.
+        warmup_steps: updates, or below 1 a ratio of the updates; 0 means that `warmup_ratio` decides.
         warmup_ratio: a ratio of the updates, rounded up. As in transformers 5, a ratio of 1.0 is one update.
         lr_scheduler_kwargs: further arguments of that type, such as ``{"num_cycles": 2}``.
 
@@ -169,7 +169,7 @@ def polynomial(
 
 @checked
 def constant(learning_rate: Rate) -> Schedule:
-    """lr at every step; transformers gives this type no warmup, whatever is asked for."""
+    """lr at every step; in transformers this type has no warmup, whatever the settings say."""
     return core_constant(learning_rate)
 
 

@@ -69,7 +69,7 @@ class exponential_decay(DropIn, Endless):
     """MLX's exponential decay.
 
     Formula: rate(t) = init * decay_rate^t
-    When: in place of mlx.optimizers.exponential_decay; `exponential` keeps more digits at rates close to 1.
+    When: instead of mlx.optimizers.exponential_decay; `exponential` keeps more digits at rates close to 1.
     Source: MLX, mlx.optimizers.exponential_decay
     Spec: exponential_decay(init=1e-1, decay_rate=0.99)
 
@@ -99,7 +99,7 @@ class step_decay(DropIn, Endless):
     """MLX's staircase: a factor every `step_size` steps.
 
     Formula: rate(t) = init * decay_rate^floor(t / step_size); the drop is at t = step_size itself
-    When: in place of mlx.optimizers.step_decay.
+    When: instead of mlx.optimizers.step_decay.
     Source: MLX, mlx.optimizers.step_decay
     Spec: step_decay(init=1e-1, decay_rate=0.5, step_size=200)
 
@@ -134,7 +134,7 @@ class cosine_decay(DropIn, Segmented):
     """MLX's cosine decay.
 
     Formula: rate(t) = end + (init - end) * (1 + cos(pi t / decay_steps)) / 2; end from t = decay_steps on
-    When: in place of mlx.optimizers.cosine_decay; `cosine` is precise near the end, `warmup_cosine` warms up.
+    When: instead of mlx.optimizers.cosine_decay; `cosine` is precise near the end, `warmup_cosine` warms up.
     Source: MLX, mlx.optimizers.cosine_decay; Loshchilov & Hutter 2016 (arXiv 1608.03983)
     Spec: cosine_decay(init=1e-1, decay_steps=1000)
 
@@ -175,7 +175,7 @@ class linear_schedule(DropIn, Segmented):
     """MLX's straight line.
 
     Formula: rate(t) = init + (end - init) * t / steps; end from t = steps on
-    When: in place of mlx.optimizers.linear_schedule, whose float32 values can end slightly off `end`, even below 0;
+    When: instead of mlx.optimizers.linear_schedule, whose float32 values can end slightly off `end`, even below 0;
         `linear` is exact at both ends.
     Source: MLX, mlx.optimizers.linear_schedule
     Spec: linear_schedule(init=0.0, end=1e-1, steps=100)
@@ -217,7 +217,7 @@ class join_schedules(DropIn):
     """One schedule after the other, each counting from its own start.
 
     Formula: rate(t) = schedules[i](t - boundaries[i-1]) for boundaries[i-1] <= t < boundaries[i]
-    When: in place of mlx.optimizers.join_schedules, and for any shape that has no name here.
+    When: instead of mlx.optimizers.join_schedules, and for any shape that has no name here.
     Source: MLX, mlx.optimizers.join_schedules
     Spec: join_schedules(schedules=[linear_schedule(init=0.0, end=1e-1, steps=10), cosine_decay(init=1e-1,
         decay_steps=200)], boundaries=[10])

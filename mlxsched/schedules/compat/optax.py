@@ -46,7 +46,7 @@ def constant_schedule(value: Rate) -> Schedule:
 def polynomial_schedule(
     init_value: Rate, end_value: Rate, power: Positive, transition_steps: Whole, transition_begin: Whole = 0
 ) -> Schedule:
-    """(init - end) * (1 - p)^power + end, after transition_begin; init for ever without transition_steps."""
+    """(init - end) * (1 - p)^power + end, after transition_begin; init throughout without transition_steps."""
     if transition_steps <= 0:
         return constant(init_value)
     curve = polynomial(init_value, transition_steps, end_value, power)
@@ -57,7 +57,7 @@ def polynomial_schedule(
 def linear_schedule(
     init_value: Rate, end_value: Rate, transition_steps: Whole, transition_begin: Whole = 0
 ) -> Schedule:
-    """A line from init to end, after transition_begin; init for ever without transition_steps."""
+    """A line from init to end, after transition_begin; init throughout without transition_steps."""
     if transition_steps <= 0:
         return constant(init_value)
     rest = line(init_value, end_value, transition_steps)
@@ -142,7 +142,7 @@ def cosine_onecycle_schedule(
 
 @checked
 def warmup_constant_schedule(init_value: Rate, peak_value: Rate, warmup_steps: Count) -> Schedule:
-    """A line from init to peak, then peak; as in optax, init for ever when warmup_steps is 0."""
+    """A line from init to peak, then peak; as in optax, init throughout if warmup_steps is 0."""
     return linear_schedule(init_value, peak_value, warmup_steps)
 
 

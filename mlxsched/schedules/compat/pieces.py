@@ -1,4 +1,4 @@
-"""What several libraries' aliases are made of."""
+"""Building blocks of other libraries' names."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def after_warmup(init: float, peak: float, warmup: int, rest: Schedule) -> Sched
 
 
 def line(init: float, end: float, steps: int) -> Schedule:
-    """A straight line, or its end at once where it has no length."""
+    """A straight line; if it has no length, its end."""
     return linear(init, steps, end) if steps > 0 else constant(end)
 
 
 def chain(parts: Sequence[tuple[int, Schedule]], last: Schedule) -> Schedule:
-    """Each schedule for so many updates, then `last`; those of no length are left out."""
+    """Each schedule for its number of updates, then `last`; those of no length are skipped."""
     marks, end = [], 0
     for length, _ in parts:
         end += length
@@ -39,7 +39,7 @@ def chain(parts: Sequence[tuple[int, Schedule]], last: Schedule) -> Schedule:
 
 
 def stairs(values: Mapping[int, float]) -> Schedule:
-    """The value of the last key that is not beyond the step; keys from 0 on."""
+    """The value of the last key at or before the step; the first key is 0."""
     steps = sorted(values)
     return piecewise(steps, [values[step] for step in steps], shape="constant")
 

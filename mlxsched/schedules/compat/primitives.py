@@ -20,13 +20,13 @@ from mlxsched.schedules.segments import Segment, Segmented, hold
 class through(Segmented):
     """A curve through given points, which may lie between two updates.
 
-    Formula: rate(at[i]) = values[i]; between two points a line or half a cosine; held before and after
-    When: one-cycle policies as torch, optax and fastai have them, which turn between two steps.
+    Formula: rate(at[i]) = values[i]; between two points a straight line or half a cosine; the first value before, the last one after
+    When: one-cycle policies of torch, optax and fastai, which turn between two steps.
     Source: optax.piecewise_interpolate_schedule; fastai's combine_scheds
     Spec: through(at=[0, 29.5, 99], values=[4e-5, 1e-3, 4e-9], shape="cosine")
 
     Args:
-        at: ascending steps, whole or not; two equal ones make a jump.
+        at: ascending steps, whole or not; two equal ones are a jump.
         values: the rate at each of them.
         shape: linear or cosine.
 
@@ -58,15 +58,15 @@ class through(Segmented):
 
     def _pieces(self) -> list[tuple[float, float, float, float]]:
         """Start, end, first and last value of each piece that a step falls into."""
-        ways = zip(self.at, self.at[1:], self.values, self.values[1:], strict=False)
+        pieces = zip(self.at, self.at[1:], self.values, self.values[1:], strict=False)
         return [
-            (start, end, low, high) for start, end, low, high in ways if math.ceil(start) < math.ceil(end)
+            (start, end, low, high) for start, end, low, high in pieces if math.ceil(start) < math.ceil(end)
         ]
 
     def _segments(self) -> tuple[Segment, ...]:
         """The pieces between whole steps."""
         pieces = [
-            Segment(_way(low, high), int(stop) - int(start), low, high, TAILS[self.shape])
+            Segment(_direction(low, high), int(stop) - int(start), low, high, TAILS[self.shape])
             for start, stop, low, high in self._pieces()
         ]
         return hold("before", int(self.at[0]), self.values[0]), *pieces, hold("end", 1, self.values[-1])
@@ -86,7 +86,7 @@ class through(Segmented):
     def _along(
         self, start: float, end: float, first: float, last: float, step: Number, ops: Backend
     ) -> Number:
-        """A piece at its own steps: whole ones are counted before a fraction comes off, so both ends stay precise."""
+        """A piece at its own steps. Whole steps are subtracted before a fraction is, so both ends stay precise."""
         done = ops.real(step - round(start)) - (start - round(start))
         left = ops.real(round(end) - step) + (end - round(end))
         return TAILS[self.shape](first, last, done, left, end - start, ops)
@@ -103,14 +103,14 @@ class through(Segmented):
     @property
     def phases(self) -> tuple[Phase, ...]:
         parts = [
-            Phase(_way(first, last), max(math.ceil(start), 0), math.ceil(end))
+            Phase(_direction(first, last), max(math.ceil(start), 0), math.ceil(end))
             for start, end, first, last in self._pieces()
             if end > 0
         ]
         return (*parts, Phase("end", max(math.ceil(self.at[-1]), 0), None))
 
 
-def _way(first: float, last: float) -> str:
+def _direction(first: float, last: float) -> str:
     return "hold" if first == last else "warmup" if first < last else "decay"
 
 
@@ -168,7 +168,7 @@ class cosine_wave(Endless):
 
 @dataclass(frozen=True)
 class stretched_polynomial(Endless):
-    """A polynomial decay that stretches itself each time it would end, as keras' ``cycle=True`` does.
+    """A polynomial decay that is stretched each time it would end, as with keras' ``cycle=True``.
 
     Formula: rate(t) = end + (init - end) * (1 - t / n)^power, n the next multiple of decay_steps;
         `end` at each multiple of decay_steps
@@ -203,7 +203,7 @@ class stretched_polynomial(Endless):
 
 @dataclass(frozen=True)
 class falling_plateau(Schedule):
-    """The stable part and the decay of WSD as timm has them: the stable part may fall; more tails.
+    """The stable part and the decay of timm's WSD: the stable part may fall, and there are more tails.
 
     Formula: held(t) = max(end, peak * (1 + t / timescale)^-stable_power), or peak without a timescale;
         rate(t) = held(t) for t <= stable_steps, then end + (held(t) - end) * tail(p); end from
@@ -217,7 +217,7 @@ class falling_plateau(Schedule):
         stable_steps: updates before the decay.
         decay_steps: updates of the decay.
         end: the last rate, and the lowest.
-        timescale: how fast the stable part falls, in updates; None holds the peak.
+        timescale: updates in which the stable part falls by 2^-stable_power first; None holds the peak.
         stable_power: the exponent of that fall.
         tail: linear, 1-sqrt, cosine, power (1 - p^tail_power) or exp ((r^p - r) / (1 - r)).
         tail_power: of the power tail.

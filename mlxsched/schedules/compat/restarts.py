@@ -92,7 +92,7 @@ class restarts(Schedule):
         return value if self.until is None else ops.where(step < self.until, value, self.end)
 
     def _in_cycle(self, index: Number, done: Number, left: Number, length: Number, ops: Backend) -> Number:
-        """The rate in cycle `index` when so many of its updates are done and left."""
+        """The rate in cycle `index` with `done` of its updates done and `left` left."""
         high = self._high(index, ops)
         down = self._down(done, left, length, ops)
         return high * down + self.end * (1.0 - down) if self.end else high * down
@@ -243,7 +243,7 @@ def _ends(start: float, end: float, fractions: bool) -> tuple[float, ...]:
 
 
 def end_of_cycles(first: float, multiplier: float, cycles: int) -> int | None:
-    """The step at which the last of so many cycles ends; None if that is further than a count can say."""
+    """The step at which the last of the cycles ends; None if that is beyond `MAX_COUNT`."""
     if multiplier == 1:
         end = first * cycles
     else:

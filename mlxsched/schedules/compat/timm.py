@@ -1,7 +1,7 @@
 """timm's schedules, by its ``--sched`` names; `lr` is the optimizer's rate, a step is an update.
 
 Without ``warmup_prefix``, its default for cosine, tanh and poly, the decay counts from step 0, so it has begun
-when the warmup ends: the rate jumps from `lr` down to it. timm's noise is left out.
+when the warmup ends, and the rate jumps down from `lr`. timm's noise is not included.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def plateau(
 
 
 def _warmed(top: float, rest: Schedule, warmup: int, init: float, prefix: bool) -> Schedule:
-    """A line from `init` to `top`, then `rest`: from its start, or as if it had run all along."""
+    """A line from `init` to `top`, then `rest`: from its start, or as if it had run from step 0."""
     if not warmup:
         return rest
     return chain([(warmup, line(init, top, warmup))], rest if prefix else shift(rest, -warmup))

@@ -1,7 +1,7 @@
 """torch.optim.lr_scheduler's schedules, by its class names; the first argument is the optimizer's rate.
 
 The rate after n calls of ``scheduler.step()`` is the value at step n. `OneCycleLR` stays at its last value,
-where torch refuses to go on (and at total_steps itself extrapolates).
+where torch raises (and extrapolates at total_steps itself).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shapes that go up and down, once or many times."""
+"""Shapes that rise and fall, once or many times."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ ANNEALS = ("cosine", "linear")
 
 @dataclass(frozen=True)
 class one_cycle(Segmented):
-    """One rise to the peak and one fall, far below where it started.
+    """One rise to the peak and one fall to far below the first rate.
 
     Formula: from peak/div to peak in `warmup` updates; then to peak/div/final_div at t = steps, or, with three
         phases, back to peak/div in as many updates and on to peak/div/final_div
-    When: training with a bold peak in few epochs.
+    When: few epochs with a high peak; comparable results in less training.
     Source: Smith & Topin 2017 (arXiv 1708.07120); defaults of torch's OneCycleLR
     Spec: one_cycle(peak=1e-3, steps=1000)
 
     Args:
         peak: the highest rate, held exactly at step `warmup`.
         steps: updates of the run; the rate is exactly peak/div/final_div at step `steps` and after.
-        warmup: the way up, in updates or as a ratio of `steps`.
+        warmup: the rise, in updates or as a ratio of `steps`.
         div: peak / first rate.
         final_div: first rate / last rate.
         anneal: cosine or linear.
@@ -65,13 +65,13 @@ class one_cycle(Segmented):
 
     @property
     def warmup_steps(self) -> int:
-        """The way up in updates."""
+        """The rise in updates."""
         return duration_steps(self.warmup, self.steps)
 
     def _check(self) -> None:
         one_of("anneal", self.anneal, ANNEALS)
-        ways = 2 if self.three_phase else 1
-        below("warmup" if ways == 1 else "2 * warmup", ways * self.warmup_steps, "steps", self.steps)
+        rises = 2 if self.three_phase else 1  # the second one falls back
+        below("warmup" if rises == 1 else "2 * warmup", rises * self.warmup_steps, "steps", self.steps)
 
     def _segments(self) -> tuple[Segment, ...]:
         first, rise, curve = self.peak / self.div, self.warmup_steps, TAILS[self.anneal]
@@ -89,7 +89,7 @@ class cosine_restarts(warmed):
 
     Formula: in cycle i (from 0), over its length, end + (peak * decay^i - end) * (1 + cos(pi p)) / 2; lengths grow by
         `multiplier` from cycle to cycle; end from t = steps on
-    When: several good models from one run, or a way out of a bad basin.
+    When: to get several models from one run, one at the end of each cycle, or to escape a poor minimum.
     Source: Loshchilov & Hutter 2016 (arXiv 1608.03983)
     Spec: cosine_restarts(peak=2e-4, steps=1000, cycles=3, warmup=50, multiplier=2.0, decay=0.8)
 
@@ -180,24 +180,24 @@ DEFAULT_CYCLES = 3
 MAX_GROWTH = 100.0
 """The logarithm of the largest ratio between two cycles; no run has that many updates."""
 MAX_CYCLES = 1000
-"""Cycles with lengths of their own; `repeat` goes on for ever."""
+"""Cycles with their own lengths; `repeat` has no limit."""
 
 
 @dataclass(frozen=True)
 class cyclic(Endless):
-    """A rate that goes up and down between two values, in straight lines.
+    """A rate that rises and falls between two values, linearly.
 
     Formula: rate(t) = low + (high - low) * s * tri, where tri rises from 0 to 1 in `up` updates and falls back in
         `down`, c = floor(t / (up + down)), and s = 1 (triangular), 2^-c (triangular2) or gamma^t (exp_range)
-    When: no single rate is trusted; with triangular2 the range narrows.
+    When: the best rate is unknown but its range is; with triangular2 the range narrows.
     Source: Smith 2015 (arXiv 1506.01186); torch's CyclicLR
     Spec: cyclic(low=2e-5, high=2e-4, up=100)
 
     Args:
         low: the rate at the start of each cycle.
         high: the rate at the top of the first one.
-        up: updates of the way up.
-        down: updates of the way down; default `up`.
+        up: updates of a rise.
+        down: updates of a fall; default `up`.
         mode: triangular, triangular2 or exp_range.
         gamma: for exp_range: above 0, at most 1.
 
@@ -239,7 +239,7 @@ class cyclic(Endless):
         return ops.power(self.gamma, step) if self.mode == "exp_range" else 1.0
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
-        """The first cycle's; later ones stay within it, except for what exp_range does to the slopes."""
+        """The first cycle's: later ones stay within its range, unless exp_range bends the slopes."""
         if self.mode == "exp_range" and self.gamma < 1:
             return None
         return self.up, self.period
@@ -255,11 +255,11 @@ class cyclic(Endless):
 
 @dataclass(frozen=True)
 class jagged(warmed):
-    """A cosine that is warmed up anew after each restart of ReLoRA.
+    """A cosine with a new warmup after each restart of ReLoRA.
 
     Formula: rate(t) = c(t) * min(1, (t mod every) / rewarm) for t >= every, where c is the whole run's
         `warmup_cosine`; c(t) before; end from t = steps on
-    When: ReLoRA: the adapters are merged and the optimizer reset every so many updates.
+    When: ReLoRA, which merges the adapters and resets the optimizer every `every` updates.
     Source: Lialin et al. 2023 (arXiv 2307.05695)
     Spec: jagged(peak=2e-4, steps=1000, warmup=50, every=250, rewarm=20)
 
@@ -301,16 +301,16 @@ class jagged(warmed):
         return ops.where((step >= self.every) & (step < self.steps), smooth * ramp, smooth)
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
-        return None  # a rising ramp times a falling cosine turns somewhere in between: found by a scan
+        return None  # a rising ramp times a falling cosine turns somewhere in between: a scan finds it
 
 
 @dataclass(frozen=True)
 class chebyshev(Endless):
-    """The step sizes that solve a quadratic fastest, in an order that keeps them stable.
+    """The step sizes that minimize a quadratic fastest, in an order that keeps them stable.
 
     Formula: rate(t) = 1 / ((1/low + 1/high) / 2 - (1/low - 1/high) / 2 * cos((2 k + 1) pi / (2 period))), with k the
         fractal permutation's element t mod period
-    When: experiments with full-batch or nearly quadratic problems: single rates are far above the usual.
+    When: experiments with full-batch or nearly quadratic problems; single rates are far above the usual ones.
     Source: Agarwal et al. 2021 (arXiv 2103.01338)
     Spec: chebyshev(low=2e-5, high=2e-4, period=16)
 

@@ -1,4 +1,4 @@
-"""Single curves from one value to another, without a warmup: pieces for `with_warmup` and `join_schedules`.
+"""Single curves from one value to another, without a warmup: parts for `with_warmup` and `join_schedules`.
 
 Each holds exactly `init` at step 0 and exactly `end` at step `steps` and after. Below, p = t / steps.
 """
@@ -36,8 +36,8 @@ class linear(_Decay):
     """A straight line, up or down, exact at both ends.
 
     Formula: rate(t) = init + (end - init) * t / steps; end from t = steps on
-    When: as a piece of a composition; whole runs have `warmup_linear`.
-    Source: folklore; torch's LinearLR, optax.linear_schedule
+    When: as a part of a composition; `warmup_linear` covers a whole run.
+    Source: common practice; torch's LinearLR, optax.linear_schedule
     Spec: linear(init=2e-4, steps=1000)
 
     Args:
@@ -62,7 +62,7 @@ class cosine(_Decay):
 
     Formula: rate(t) = end + (init - end) * ((1 + cos(pi p)) / 2)^exponent; with half, 1 - sin(pi p / 2) in place
         of the power; end from t = steps on
-    When: as a piece of a composition; whole runs have `warmup_cosine`.
+    When: as a part of a composition; `warmup_cosine` covers a whole run.
     Source: Loshchilov & Hutter 2016 (arXiv 1608.03983); exponent as in optax, half as in OLMo-core
     Spec: cosine(init=2e-4, steps=1000)
 
@@ -145,7 +145,7 @@ class log_sweep(Segmented):
     """A straight line on a logarithmic axis: the sweep of a learning-rate range test.
 
     Formula: rate(t) = init * (end / init)^p; end from t = steps on
-    When: to look for a rate, and for a geometric decay that stays above 0. In float32 it errs by up to
+    When: to search for a rate, or for a geometric decay that stays above 0. In float32 it errs by up to
         6e-8 * |log(end / init)|.
     Source: Smith 2015 (arXiv 1506.01186)
     Spec: log_sweep(init=1e-6, end=1e-1, steps=100)
@@ -172,10 +172,10 @@ class log_sweep(Segmented):
 
 @dataclass(frozen=True)
 class one_minus_sqrt(_Decay):
-    """A steep start and a straight end: the cooldown that beats the linear one.
+    """A steep start and a nearly straight end, for cooldowns.
 
     Formula: rate(t) = end + (init - end) * (1 - sqrt(p)); end from t = steps on
-    When: as the cooldown after a constant rate; whole runs have `wsd`.
+    When: the cooldown after a constant rate, lower in loss than a linear one; `wsd` covers a whole run.
     Source: Hägele et al. 2024 (arXiv 2405.18392)
     Spec: one_minus_sqrt(init=2e-4, steps=200)
 
@@ -197,10 +197,10 @@ class one_minus_sqrt(_Decay):
 
 @dataclass(frozen=True)
 class rex(_Decay):
-    """Reflected exponential: stays high and falls late.
+    """Reflected exponential: high for long, then a late fall.
 
     Formula: rate(t) = end + (init - end) * (1-p) / (1 - beta + beta (1-p)); end from t = steps on
-    When: short budgets; beta 0.9 (axolotl's) falls later still.
+    When: short budgets; with beta 0.9, axolotl's value, the fall comes even later.
     Source: Chen et al. 2021 (arXiv 2107.04197)
     Spec: rex(init=2e-4, steps=1000)
 
@@ -208,10 +208,10 @@ class rex(_Decay):
         init: the rate at step 0.
         steps: updates until `end`.
         end: the last rate.
-        beta: how late it falls, from 0 (a straight line) to below 1.
+        beta: from 0, a straight line, to below 1; the higher, the later the fall.
 
     Raises:
-        ScheduleError: a rate is negative or not finite, `steps` is below 1, or `beta` is out of its range.
+        ScheduleError: a rate is negative or not finite, `steps` is below 1, or `beta` is not below 1.
 
     >>> round(rex(3e-4, 100)(50), 12)
     0.0002
@@ -237,7 +237,7 @@ class tanh(_Decay):
 
     Formula: rate(t) = end + (init - end) * (tanh(upper) - tanh(x)) / (tanh(upper) - tanh(lower)) with
         x = lower (1-p) + upper p; end from t = steps on
-    When: to hold the rate for most of the run without a corner.
+    When: to hold the rate for most of the run without an abrupt change.
     Source: Hsueh et al. 2018 (arXiv 1806.01593), stretched to reach both ends
     Spec: tanh(init=2e-4, steps=1000)
 
@@ -287,11 +287,11 @@ def _tanh_share(way: Number, near: float, far: float, ops: Backend) -> Number:
 
 @dataclass(frozen=True)
 class exponential(Endless):
-    """A constant factor from step to step, for ever, precise at factors close to 1.
+    """A constant factor from step to step, precise for factors close to 1.
 
     Formula: rate(t) = init * factor^t
-    When: as a slow decay without an end; MLX's `exponential_decay` loses digits at factors close to 1.
-    Source: folklore; torch's ExponentialLR
+    When: a slow decay without an end. MLX's `exponential_decay` loses digits: 0.99999^500000 is 0.68% low.
+    Source: common practice; torch's ExponentialLR
     Spec: exponential(init=2e-4, factor=0.999)
 
     Args:

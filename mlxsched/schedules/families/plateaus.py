@@ -23,11 +23,11 @@ from mlxsched.schedules.segments import Segment, Segmented, along, hold
 
 @dataclass(frozen=True)
 class wsd(warmed):
-    """Warmup, stable, decay: hold the peak and fall at the end of the run.
+    """Warmup, stable, decay: hold the peak, then fall at the end of the run.
 
     Formula: rate(t) = peak * t / warmup for t < warmup; peak until t = steps - decay;
         then end + (peak - end) * tail((t - steps + decay) / decay); end from t = steps on
-    When: a run that may be extended: the stable part does not depend on the length.
+    When: a run that may be extended, because the stable part does not depend on its length.
     Source: Hu et al. 2024 (arXiv 2404.06395); tails of Hägele et al. 2024 (arXiv 2405.18392)
     Spec: wsd(peak=2e-4, steps=1000, warmup=50, decay=0.2)
 
@@ -39,7 +39,7 @@ class wsd(warmed):
         end: the last rate.
         shape: the tail: linear, cosine, 1-sqrt, 1-square, exponential, geometric (needs `end` above 0) or
             mirror-cosine.
-        warmup_shape: the way up: linear, cosine, sqrt, 1-sqrt, quadratic, exponential or radam.
+        warmup_shape: the rise: linear, cosine, sqrt, 1-sqrt, quadratic, exponential or radam.
 
     Raises:
         ScheduleError: an argument does not fit, or warmup and decay together are longer than `steps`.
@@ -80,7 +80,7 @@ class trapezoid(warmed):
 
     Formula: rate(t) = peak * t / warmup for t < warmup; peak until t = steps - decay; then a straight line to end
         at t = steps; end after
-    When: as `wsd`, which it is with a linear tail.
+    When: as `wsd`; it is the one with a linear tail.
     Source: Hägele et al. 2024 (arXiv 2405.18392); Zhai et al. 2021 (arXiv 2106.04560)
     Spec: trapezoid(peak=2e-4, steps=1000, warmup=100, decay=0.2)
 
@@ -121,7 +121,7 @@ class knee(warmed):
 
     Formula: rate(t) = peak * t / warmup for t < warmup; peak for `hold` updates; then a straight line to 0 at
         t = steps; 0 after
-    When: as `trapezoid`, with the length of the plateau given in place of the decay's.
+    When: as `trapezoid`, if the length of the plateau is known rather than that of the decay.
     Source: Iyer et al. 2020 (arXiv 2003.03977)
     Spec: knee(peak=2e-4, steps=1000, warmup=50, hold=0.5)
 
@@ -203,7 +203,7 @@ class flat_cosine(warmed):
 
 @dataclass(frozen=True)
 class tri_stage(Segmented):
-    """Warmup, hold, exponential decay: the speech recipe.
+    """Warmup, hold, exponential decay, as in speech recognition.
 
     Formula: rate(t) rises in a straight line from init_scale * peak to peak in `warmup` updates; peak for `hold`
         updates; then geometrically to final_scale * peak at t = steps, which is held
@@ -258,7 +258,7 @@ class tri_stage(Segmented):
 
 @dataclass(frozen=True)
 class infinite(warmed):
-    """Warmup, a cosine to a constant rate, that rate for as long as data comes, and a final anneal.
+    """Warmup, a cosine down to a constant rate, that rate for as long as needed, and a final anneal.
 
     Formula: rate(t) = peak * t / warmup for t < warmup; half a cosine from peak to `constant` in `cooldown` updates;
         `constant` until t = steps - anneal; then geometrically to end at t = steps, which is held
@@ -313,9 +313,9 @@ MAX_CYCLES = 1000
 
 @dataclass(frozen=True)
 class wsd_cycles(warmed):
-    """WSD again and again: each cycle holds the peak and ends with a decay, so each gives a usable model.
+    """Repeated WSD: each cycle holds the peak and ends with a decay, so each gives a usable model.
 
-    Formula: after the warmup, `cycles` stretches of equal length (the first one takes what is left over); each is
+    Formula: after the warmup, `cycles` stretches of equal length (the first one takes the remainder); each is
         peak and then, over its last share `decay`, end + (peak - end) * tail; end from t = steps on
     When: long runs that are evaluated at several lengths.
     Source: Wen et al. 2024 (arXiv 2410.05192), WSD-S
@@ -368,7 +368,7 @@ class wsd_cycles(warmed):
         return tuple(segments)
 
     def _value(self, step: Number, ops: Backend) -> Number:
-        """What the segments have, with the cycle's place found by division: many cycles cost no more than one."""
+        """The segments' value, with the place in the cycle found by division, so that many cycles cost no more than one."""
         place = ops.since(step, self.steps - self.cycles * self._cycle) % self._cycle
         left = ops.minimum(self._cycle - place, self._fall)
         done, length = ops.real(self._fall - left), float(self._fall)

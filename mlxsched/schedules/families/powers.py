@@ -1,4 +1,4 @@
-"""Decays as a power of time: they need no length, and `cooldown` ends them."""
+"""Decays as a power of time: they need no length; `cooldown` ends them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class inverse_sqrt(_Powered):
     """A decay with the inverse square root of time, after a linear warmup.
 
     Formula: rate(t) = peak * t / warmup for t < warmup; then peak / sqrt(1 + max(0, t - shift) / timescale)
-    When: runs of open length with Adam; `cooldown` gives it an end.
+    When: runs of unknown length with Adam; `cooldown` gives it an end.
     Source: Vaswani et al. 2017 (arXiv 1706.03762); Zhai et al. 2021 (arXiv 2106.04560) for the timescale
     Spec: inverse_sqrt(peak=2e-4, warmup=100)
 
@@ -90,7 +90,7 @@ class inverse_sqrt(_Powered):
 
 @dataclass(frozen=True)
 class noam(_Powered):
-    """The schedule of the first Transformer: its peak follows from the width and the warmup.
+    """The schedule of the first Transformer, whose peak follows from the width and the warmup.
 
     Formula: rate(t) = scale * d_model^-0.5 * min(t^-0.5, t * warmup^-1.5); 0 at t = 0
     When: to reproduce older Transformer recipes.
@@ -125,7 +125,7 @@ class power_law(_Powered):
     """Any power of time, after a linear warmup.
 
     Formula: rate(t) = peak * t / warmup for t < warmup; then peak * (t / warmup)^exponent
-    When: runs of open length; `inverse_sqrt` is exponent -0.5.
+    When: runs of unknown length; `inverse_sqrt` is exponent -0.5.
     Source: OLMo's power-law scheduler; exponent of Shen et al. 2024 (arXiv 2408.13359)
     Spec: power_law(peak=2e-4, warmup=100)
 
@@ -157,11 +157,11 @@ class power_law(_Powered):
 
 @dataclass(frozen=True)
 class power(_Powered):
-    """A rate that follows from the tokens seen, whatever batch size and length: Granite's power scheduler.
+    """A rate that follows from the tokens seen, for any batch size and length: Granite's power scheduler.
 
     Formula: rate(t) = min(peak, batch_size * a * n^b) with n = t * tokens tokens seen; for t < warmup a straight line
         from 0 to the value at t = warmup
-    When: pretraining of open length with a rate tuned on a small proxy; end it with `cooldown`.
+    When: pretraining of unknown length with a rate tuned on a small proxy; end it with `cooldown`.
     Source: Shen et al. 2024 (arXiv 2408.13359)
     Spec: power(peak=2e-2, batch_size=128, tokens=524288, warmup=500)
 
@@ -203,5 +203,5 @@ class power(_Powered):
 def _not_rising(name: str, exponent: float) -> None:
     if exponent > 0:
         raise ScheduleError(
-            f"`{name}` must be 0 or below; got {exponent}. A power above 0 would rise for ever."
+            f"`{name}` must be 0 or below; got {exponent}. A power above 0 would never stop rising."
         )

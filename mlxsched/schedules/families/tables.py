@@ -17,10 +17,10 @@ from mlxsched.schedules.segments import Segment, Segmented, hold
 
 @dataclass(frozen=True)
 class table(Schedule):
-    """Every rate given: element t of a list or an array, and the last one for ever.
+    """Every rate given: element t of a list or an array, then the last one.
 
     Formula: rate(t) = values[min(t, len(values) - 1)]
-    When: to replay a recorded run, or for a shape that no formula gives.
+    When: to replay a recorded run, or for a shape without a formula.
     Source: fairseq's manual scheduler
     Spec: table(values=[0.0, 5e-5, 1e-4, 2e-4, 1.5e-4, 1e-4, 5e-5, 2e-5, 0.0])
 
@@ -54,7 +54,7 @@ class multistep(Schedule):
     """A factor at each milestone.
 
     Formula: rate(t) = init * factor^(number of milestones <= t); a milestone m drops at t = m itself
-    When: the classic recipe for vision models with SGD.
+    When: vision models with SGD, for which it is the classic choice.
     Source: torch's MultiStepLR
     Spec: multistep(init=1e-1, milestones=[300, 600, 900], factor=0.1)
 
@@ -110,7 +110,7 @@ class piecewise(Segmented):
 
     Formula: rate(boundaries[i]) = values[i]; between two of them a straight line, half a cosine or, with constant,
         the earlier value; values[0] before the first and the last value after the last
-    When: any shape drawn by hand.
+    When: any other shape.
     Source: optax.piecewise_interpolate_schedule, optax.piecewise_constant_schedule
     Spec: piecewise(boundaries=[0, 100, 600, 1000], values=[0.0, 2e-4, 1e-4, 0.0])
 

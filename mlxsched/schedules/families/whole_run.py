@@ -1,4 +1,4 @@
-"""The shapes that cover a whole run: an optional warmup to the peak, and what follows it."""
+"""Shapes for a whole run: an optional warmup to the peak, then a decay or a constant rate."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ class constant(Endless):
     """The same rate at every step.
 
     Formula: rate(t) = peak
-    When: short runs, debugging, and runs whose length is not known yet.
-    Source: folklore; torch.optim.lr_scheduler.ConstantLR and optax.constant_schedule are the same.
+    When: short runs, debugging, and runs of unknown length, which a `cooldown` can end. Without a decay the last
+        updates stay noisy: end the run with one for a lower loss.
+    Source: common practice; optax.constant_schedule
     Spec: constant(peak=2e-4)
 
     Args:
@@ -41,7 +42,7 @@ class constant(Endless):
 
 @dataclass(frozen=True)
 class warmed(Segmented):
-    """What the shapes with a warmup have in common: it may be updates or a ratio, and ends before `steps`."""
+    """The base of shapes with a warmup, which ends before `steps`."""
 
     peak: Rate
     steps: Steps
@@ -61,11 +62,11 @@ class warmed(Segmented):
 
 @dataclass(frozen=True)
 class warmup_constant(Segmented):
-    """A linear warmup, then the peak for ever.
+    """A linear warmup, then the peak.
 
     Formula: rate(t) = peak * t / warmup for t < warmup; peak from t = warmup on
-    When: a run whose length is open, or one that a `cooldown` ends later.
-    Source: transformers' constant_with_warmup is the same.
+    When: a run of unknown length, or one that a `cooldown` ends later.
+    Source: transformers' constant_with_warmup
     Spec: warmup_constant(peak=2e-4, warmup=100)
 
     Args:
@@ -91,7 +92,7 @@ class warmup_constant(Segmented):
 
     @property
     def steps(self) -> int | None:
-        """The update from which on the rate no longer changes; None without an end."""
+        """None: the rate is constant from `warmup` on, but there is no end to plan for."""
         return None
 
     @property
@@ -106,7 +107,8 @@ class warmup_linear(warmed):
 
     Formula: rate(t) = peak * t / warmup for t < warmup; then peak + (end - peak) * (t - warmup) / (steps - warmup);
         end from t = steps on
-    When: the default for fine-tuning of known length; to zero it beats cosine to 10% and forgives a high peak.
+    When: the default for fine-tuning of known length. Linear to zero reaches a lower loss than cosine to 10% (0.8% at
+        20 tokens per parameter), and tolerates a peak that is too high better than other shapes.
     Source: Defazio et al. 2023 (arXiv 2310.07831); Bergsma et al. 2025 (arXiv 2502.15938)
     Spec: warmup_linear(peak=2e-4, steps=1000, warmup=100)
 
@@ -138,7 +140,7 @@ class warmup_cosine(warmed):
 
     Formula: rate(t) = peak * t / warmup for t < warmup;
         then end + (peak - end) * (1 + cos(pi (t - warmup) / (steps - warmup))) / 2; end from t = steps on
-    When: the field's habit; an `end` of a tenth of the peak is common in pretraining.
+    When: the most common choice; in pretraining often with an `end` of a tenth of the peak.
     Source: Loshchilov & Hutter 2016 (arXiv 1608.03983)
     Spec: warmup_cosine(peak=2e-4, steps=1000, warmup=100)
 
@@ -166,16 +168,16 @@ class warmup_cosine(warmed):
 
 @dataclass(frozen=True)
 class budgeted(Segmented):
-    """A straight line to zero over the budget that there really is.
+    """A straight line to zero over a fixed budget.
 
     Formula: rate(t) = peak * (1 - t / steps); 0 from t = steps on
-    When: the number of updates is fixed beforehand and there is nothing else to tune.
+    When: the number of updates is fixed in advance and nothing else shall be tuned.
     Source: Li et al. 2019 (arXiv 1905.04753)
     Spec: budgeted(peak=2e-4, steps=1000)
 
     Args:
         peak: the rate at step 0.
-        steps: updates that the budget allows.
+        steps: updates of the budget; the rate is exactly 0 at step `steps` and after.
 
     Raises:
         ScheduleError: `peak` is negative or not finite, or `steps` is below 1.
