@@ -47,8 +47,8 @@ def test_a_model_that_was_chosen_is_not(flags):
     ("flags", "high"),
     [
         ({"learning_rate": 3.0}, True),
-        ({"learning_rate": 0.06}, True),
-        ({"learning_rate": 0.05}, False),
+        ({"learning_rate": 0.03}, True),
+        ({"learning_rate": 0.02}, False),
         ({"learning_rate": 5e-3, "lora_plus_ratio": 16}, True),
         ({"learning_rate": 5e-3}, False),
         ({"learning_rate": 0.02, "fine_tune_type": "full"}, True),
