@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxsched.config import RunConfig, load_config
+from mlxsched.config.mlx_lm import INTERVALS
 from mlxsched.config.yaml_file import YamlFile, read_yaml
 from mlxsched.errors import ConfigError
 from mlxsched.integrations.explain_text import Difference, behaviour, describe
@@ -174,6 +175,8 @@ def _settings_that_differ(theirs: Mapping[str, Any], ours: RunConfig) -> list[Di
             here = f"{ours.epochs:g} epochs"
         if key == "learning_rate" and theirs["lr_schedule"]:
             continue  # not used there, nor here
+        if key in INTERVALS and here == max(theirs[key] // ours.grad_accumulation_steps, 1):
+            continue  # iterations there, updates here
         if theirs[key] != here:
             found.append(Difference(key, theirs[key], "planned" if here is None else here))
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from mlxsched.config.importers import Entry, ImportedConfig, Leftover
 from mlxsched.config.importers.result import in_our_order
+from mlxsched.config.mlx_lm import INTERVALS
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import ConfigError
 from mlxsched.integrations.explain import MlxLmConfig
@@ -18,7 +18,6 @@ _AS_THEY_ARE = (
     "optimizer", "val_batches", "test", "test_batches", "grad_checkpoint", "resume_adapter_file", "report_to",
     "project_name",
 )  # fmt: skip
-_IN_ITERATIONS = ("steps_per_eval", "steps_per_report", "save_every")
 _CANNOT_BE_THE_SAME = [
     "mlx-lm also scores one token of padding per row; here it is not scored",
     "mlx-lm leaves out rows beyond a multiple of batch_size, and orders rows differently",
@@ -36,7 +35,7 @@ def same_run(config: MlxLmConfig) -> ImportedConfig:
             f"{config.file.place('iters')}: mlx-lm makes no update of {config.settings['iters']} iterations with "
             f"grad_accumulation_steps {config.settings['grad_accumulation_steps']}. Raise `iters`."
         )
-    used = {*_AS_THEY_ARE, *_IN_ITERATIONS, "iters", "learning_rate", "lr_schedule", "lora_parameters"}
+    used = {*_AS_THEY_ARE, *INTERVALS, "iters", "learning_rate", "lr_schedule", "lora_parameters"}
     used |= {"optimizer_config", "train", "adapter_path"}
     leftovers = [
         Leftover(key, value, config.file.line(key), "mlx-lm ignores it, or it does not decide the result")
@@ -62,9 +61,9 @@ def _entries(config: MlxLmConfig) -> Iterator[Entry]:
     for key in _AS_THEY_ARE:
         if settings.get(key) is not None:
             yield _entry(config, key, settings[key], key)
-    for key in _IN_ITERATIONS:
-        note = f"{settings[key]} iterations" if accumulation > 1 else ""
-        yield _entry(config, key, max(math.ceil(settings[key] / accumulation), 1), key, note)
+    for key in INTERVALS:  # a config with `iters` counts iterations in its intervals, here as in mlx-lm
+        note = f"{max(settings[key] // accumulation, 1)} updates" if accumulation > 1 else ""
+        yield _entry(config, key, settings[key], key, note)
     yield _entry(config, "iters", config.updates * accumulation, "iters", f"{config.updates} updates")
     yield from _lora(config)
     yield from _rate(config)

@@ -163,3 +163,12 @@ def test_what_mlx_lm_could_not_use_is_refused_with_its_place(write):
         explain(write(iters="many"), 10)
     with pytest.raises(ConfigError, match="makes no update"):
         same_run(MlxLmConfig.read(write(iters=3, grad_accumulation_steps=4)))
+
+
+def test_the_written_config_keeps_mlx_lms_intervals(write, tmp_path):
+    path = write(iters=100, grad_accumulation_steps=4, steps_per_eval=20, save_every=40)
+    (tmp_path / "ours.yaml").write_text(same_run(MlxLmConfig.read(path)).to_yaml())
+    config = load_config(file=tmp_path / "ours.yaml").config
+    # mlx-lm evaluates after 20, saves after 40 and reports after 10 iterations: updates 5, 10 and 2.
+    assert (config.steps_per_eval, config.save_every, config.steps_per_report) == (5, 10, 2)
+    assert not {"steps_per_eval", "save_every"} & {one.key for one in explain(path, 100).differences}

@@ -191,7 +191,7 @@ def _evaluation(draft: Draft) -> None:
     strategy = str(draft.take("eval_strategy") or old or "").rpartition(".")[2].lower()
     steps = draft.number("eval_steps")
     if steps and steps >= 1 and strategy in ("steps", ""):
-        draft.put("steps_per_eval", int(steps), "eval_steps")
+        draft.put("steps_per_eval", _interval(draft, steps), "eval_steps")
     elif steps:
         draft.leave("eval_steps", "a share of the run; by default a run is evaluated ten times")
     if strategy == "epoch":
@@ -199,11 +199,17 @@ def _evaluation(draft: Draft) -> None:
         draft.leave(name, "evaluations are placed by updates: steps_per_eval, by default ten in a run")
 
 
+def _interval(draft: Draft, updates: float) -> int:
+    """An interval as our config counts it: in iterations where its length is in iterations, else in updates."""
+    values = {entry.key: entry.value for entry in draft.entries}
+    return int(updates) * (values.get("grad_accumulation_steps", 1) if "iters" in values else 1)
+
+
 def _saving(draft: Draft) -> None:
     strategy = str(draft.take("save_strategy") or "steps").rpartition(".")[2].lower()
     steps = draft.number("save_steps")
     if strategy == "steps" and steps and steps >= 1:
-        draft.put("save_every", int(steps), "save_steps")
+        draft.put("save_every", _interval(draft, steps), "save_steps")
     elif steps:
         draft.leave("save_steps", "checkpoints are placed by updates: save_every, 100 by default")
     if strategy not in ("steps", "no"):
@@ -215,7 +221,7 @@ def _saving(draft: Draft) -> None:
 def _reports(draft: Draft) -> None:
     steps = draft.number("logging_steps")
     if steps and steps >= 1:
-        draft.put("steps_per_report", int(steps), "logging_steps")
+        draft.put("steps_per_report", _interval(draft, steps), "logging_steps")
     elif steps:
         draft.leave("logging_steps", "a share of the run; write updates as steps_per_report")
     _trackers(draft)

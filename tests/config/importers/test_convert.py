@@ -286,3 +286,14 @@ def test_unknown_formats_and_mlx_lms_own_are_refused(write):
         import_config([write("x.yaml", "colour: red\n")])
     with pytest.raises(UsageError, match="'peft'"):
         import_config([write("x.yaml", "r: 8\n")], "pefd")
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 100}, {"num_train_epochs": 2}])
+def test_intervals_in_updates_stay_the_same_when_the_file_is_read(write, tmp_path, length):
+    text = arguments(
+        gradient_accumulation_steps=4, logging_steps=5, eval_steps=20, eval_strategy="steps", **length
+    )
+    path = tmp_path / "ours.yaml"
+    path.write_text(import_config([write("args.json", text)]).to_yaml())
+    config = load_config(file=path).config
+    assert (config.steps_per_report, config.steps_per_eval) == (5, 20)
