@@ -110,3 +110,62 @@ def test_a_count_is_bounded_where_float64_stops_counting() -> None:
     for wrong in (MAX_COUNT + 1, 10**400, 1e300):
         with pytest.raises(ms.ScheduleError, match="at most"):
             as_count("steps", wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [
+        (lambda: ms.warmup_linear(-1, 100), ["`peak`", "-1"]),
+        (lambda: ms.warmup_linear(float("nan"), 100), ["`peak`", "nan"]),
+        (lambda: ms.warmup_linear("1e-4", 100), ["`peak`", "'1e-4'", "1.0e-5"]),
+        (lambda: ms.warmup_linear(1, 0), ["`steps`", "at least 1", "0"]),
+        (lambda: ms.warmup_linear(1, 10.5), ["`steps`", "10.5"]),
+        (lambda: ms.warmup_linear(1, True), ["`steps`", "True"]),
+        (lambda: ms.warmup_linear(1, 600, 600), ["`warmup` must be below `steps`; got 600 and 600", "raise"]),
+        (lambda: ms.warmup_linear(1, 600, 1.0), ["`warmup`", "ratio below 1", "1.0"]),
+        (lambda: ms.warmup_linear(1, 600, -1), ["`warmup`", "-1"]),
+        (lambda: ms.wsd(1, 100, 50, decay=51), ["`warmup + decay`", "50 + 51", "100"]),
+        (lambda: ms.wsd(1, 100, shape="1-sqr"), ["`shape`", "Did you mean '1-sqrt'"]),
+        (lambda: ms.wsd(1, 100, shape="geometric"), ["`end`", "above 0"]),
+        (lambda: ms.cosine_decay(1, 0), ["`decay_steps`"]),
+        (lambda: ms.join_schedules([], []), ["`boundaries`"]),
+        (lambda: ms.join_schedules([ms.constant(1)] * 3, [5, 2]), ["`boundaries` must ascend"]),
+        (lambda: ms.scale(0.5, 2), ["`schedule`", "0.5"]),
+        (lambda: ms.cosine_restarts(1, 100, cycles=2, first=3), ["`first`", "3"]),
+        (lambda: ms.cosine_restarts(1, 100, cycles=101), ["`cycles`", "101"]),
+        (lambda: ms.chebyshev(1, 2, period=3), ["`period`", "3"]),
+        (lambda: ms.table([]), ["`values`"]),
+        (lambda: ms.table([1, -2]), ["`values`", "-2"]),
+        (lambda: ms.piecewise([0, 5], [1.0]), ["`values`", "1 and 2"]),
+        (lambda: ms.piecewise([5, 0], [1.0, 2.0]), ["`boundaries`", "[5, 0]"]),
+        (lambda: ms.constant(1).replace(peek=2), ["`peek`", "peak"]),
+        (lambda: ms.constant(1).extrema(), ["`steps`", "None"]),
+        (lambda: ms.parse("warmup_cosin(1, 2)"), ["Did you mean 'warmup_cosine'"]),
+        (lambda: ms.parse("wsd(peek=1, steps=2)"), ["`peek`", "Did you mean 'peak'"]),
+        (lambda: ms.from_dict({"peak": 1}), ["`name`", "peak"]),
+        (lambda: ms.from_dict({"name": "wsd", "peak": 1}), ["`steps`"]),
+    ],
+)
+def test_a_bad_argument_is_named_with_its_value_and_the_cure(make, parts):
+    with pytest.raises(ms.ScheduleError) as caught:
+        make()
+    assert isinstance(caught.value, ValueError) and caught.value.exit_code == 2
+    for part in parts:
+        assert part in str(caught.value)
+    assert str(caught.value).rstrip()[-1] in ".?"
+
+
+@pytest.mark.parametrize(
+    ("warmup", "steps", "updates"),
+    [
+        (0.1, 1000, 100),
+        (0.07, 100, 7),
+        (0.03, 1000, 30),
+        (0.001, 10, 1),
+        (0.999, 10, 9),
+        (0.0, 5, 0),
+        (0.5, 1, 0),
+    ],
+)
+def test_a_ratio_is_rounded_up_but_leaves_an_update(warmup, steps, updates):
+    assert ms.warmup_linear(1.0, steps, warmup=warmup).warmup_steps == updates

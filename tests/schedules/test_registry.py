@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 import mlxsched as ms
+from mlxsched.schedules.catalog import MODULES
 from mlxsched.schedules.registry import alias_names, entry, names
 
 STUB_SCRIPT = Path(__file__).parents[2] / "scripts" / "make_schedule_stub.py"
 REPORT = """
 import json
+from mlxsched.schedules.catalog import MODULES
 from mlxsched.schedules.registry import alias_names, entry, names
 from mlxsched.render.describe import arguments, heading
 facts = {}
@@ -61,3 +63,16 @@ def test_the_stub_for_type_checkers_is_the_catalog() -> None:
 def test_what_is_no_name_is_refused(wrong: object) -> None:
     with pytest.raises(ms.ScheduleError, match="name"):
         entry(wrong)
+
+
+OURS = [name for module, group in MODULES.items() for name in group if not module.startswith("compat.")]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_entry_says_all_about_its_schedule(name):
+    known = entry(name)
+    assert known.summary.endswith(".") and known.formula and known.when and known.source
+    assert known.spec.startswith(f"{name}(")
+    made = ms.parse(known.spec)
+    assert ms.parse(repr(made)) == made
+    assert made.extrema(max(made.steps or 0, 1000)).high > 0

@@ -85,6 +85,16 @@ def test_from_mlx_lm_is_mlx_lms_own_float32(trace: dict[str, Any]) -> None:
         assert mx.array_equal(ms.from_mlx_lm(block)(at), build_schedule(block)(at)), step
 
 
+def test_a_block_from_a_public_report_has_mlx_lms_rates() -> None:
+    """ml-explore/mlx-examples#985 and mlx-lm#579: what warmup_init and arguments mean."""
+    from mlx_lm.tuner.utils import build_schedule
+
+    block = {"name": "cosine_decay", "warmup": 4, "warmup_init": 1e-7, "arguments": [1e-4, 7, 1e-6]}
+    ours, theirs = ms.from_mlx_lm(block), build_schedule(block)
+    for update in range(12):
+        assert ours(update) == pytest.approx(float(theirs(mx.array(update))), abs=1e-10)
+
+
 def every_recorded_schedule() -> list[Schedule]:
     made = []
     for peer in SPEC_PEERS:
