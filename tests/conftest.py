@@ -12,8 +12,7 @@ from mlxsched.config import load_config
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.assembly import make_loader, make_pace
-from mlxsched.training.results import measure_before
-from mlxsched.training.run import create_run, execute, start_loop
+from mlxsched.training.run import create_run, execute, start
 from mlxsched.training.session import prepare
 
 SMALL = {"iters": 12, "batch_size": 4, "val_batches": 2, "steps_per_eval": 5, "save_every": 5, "test": False}
@@ -52,8 +51,8 @@ def interrupted(session, tmp_path):
         made = session(**flags)
         run = create_run(made, tmp_path / name)
         with run.lock():
-            loop = start_loop(made, run, lambda event: None)
-            measure_before(made, loop)
+            loop, measurement = start(made, run, lambda event: None)
+            measurement.before()
             for _ in range(updates):
                 loop.step()
         return made, run.path

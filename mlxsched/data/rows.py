@@ -104,6 +104,11 @@ class Rows:
         origin = self.origin(index)
         return f"{origin[0]}:{origin[1]}" if origin else f"row {index + 1}"
 
+    def places(self, indices: Sequence[int] | Indices, most: int = 8) -> str:
+        """Where the first ``most`` of the rows ``indices`` stand, for messages."""
+        shown = ", ".join(self.place(int(index)) for index in indices[:most])
+        return f"{shown}{', ...' if len(indices) > most else ''}"
+
     def examples(self) -> list[Example] | None:
         """Prompt and expected answer of each row; None if the format has no prompt (text).
 

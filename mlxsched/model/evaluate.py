@@ -14,7 +14,7 @@ from mlx.nn.layers.base import Module
 from mlxsched.data.batching.batches import collate
 from mlxsched.data.batching.grid import Grid, length_grid
 from mlxsched.data.batching.partition import micro_batches
-from mlxsched.data.rows import Rows
+from mlxsched.data.rows import Indices, Rows
 from mlxsched.model.fast.forward_path import PLAIN, ForwardPath
 
 OnProgress = Callable[[int, int], None]
@@ -54,7 +54,7 @@ class Evaluator:
         max_tokens: int,
         limit: int | None = None,
     ) -> None:
-        self._model, self._rows, self._path = model, rows, path
+        self._model, self.rows, self._path = model, rows, path
         count = len(rows) if limit is None else min(limit, len(rows))
         self._grid: Grid = length_grid(rows.lengths[:count])
         self._batches = micro_batches(np.arange(count), rows.lengths, max_tokens=max_tokens, grid=self._grid)
@@ -68,7 +68,7 @@ class Evaluator:
         targets, done = 0, 0
         try:
             for indices in self._batches:
-                batch = collate(self._rows, indices, self._grid)
+                batch = collate(self.rows, indices, self._grid)
                 sums.append(self._sum(tree, *self._path.arrays(batch, 1.0)))
                 mx.async_eval(sums[-1])
                 mx.eval(sums[-2:-1])  # one batch is laid out while the device works on the one before
@@ -81,6 +81,25 @@ class Evaluator:
             self._model.update(tree)  # tracing left placeholders
             self._model.train()
         return LossResult(total / targets, targets, self.n_rows)
+
+    def non_finite_rows(self, tree: Any) -> list[int]:
+        """The rows whose own loss is not finite, with ``tree`` as the trainable parameters."""
+        self._model.eval()
+        try:
+            return [row for batch in self._batches for row in self._non_finite(tree, batch)]
+        finally:
+            self._model.update(tree)
+            self._model.train()
+
+    def _non_finite(self, tree: Any, indices: Indices) -> list[int]:
+        """Those of ``indices``; halves are tried until a row is alone, so that few shapes are computed."""
+        batch = collate(self.rows, indices, self._grid)
+        if math.isfinite(float(self._sum(tree, *self._path.arrays(batch, 1.0)))):
+            return []
+        if len(indices) == 1:
+            return [int(indices[0])]
+        half = len(indices) // 2
+        return self._non_finite(tree, indices[:half]) + self._non_finite(tree, indices[half:])
 
     def _loss_sum(self, tree: Any, *arrays: mx.array) -> mx.array:
         self._model.update(tree)

@@ -28,6 +28,12 @@ class Acceleration:
     training: ForwardPath
     validation: ForwardPath
 
+    @property
+    def measuring(self) -> ForwardPath:
+        """The forward path of any other rows, such as the test split: nothing is stored or packed for them."""
+        path = replace(self.training, boundary=None, activations=None, packing=None, options=PLAIN_LOSS)
+        return path.without_gradients()
+
     def describe(self) -> dict[str, dict[str, Any]]:
         """Plain data for ``run.json``, each as `ForwardPath.describe` gives it."""
         return {"training": self.training.describe(), "validation": self.validation.describe()}

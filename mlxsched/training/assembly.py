@@ -15,11 +15,12 @@ from mlxsched.runs.directory import RunDirectory
 from mlxsched.training.batch_loader import BatchLoader
 from mlxsched.training.checkpointer import Checkpointer
 from mlxsched.training.engine import Engine
+from mlxsched.training.loop import Loop
 from mlxsched.training.optimizers import group_tensors
 from mlxsched.training.pace import Horizon, Pace
 from mlxsched.training.policies.base import Policy
 from mlxsched.training.policies.divergence import Divergence, NonFinite, Spikes
-from mlxsched.training.policies.evaluation import Evaluation, Patience
+from mlxsched.training.policies.evaluation import Evaluation, NameBadRows, Patience
 from mlxsched.training.policies.host import ClearCache, NoticeSleep, PauseOnBattery
 from mlxsched.training.policies.saving import Saving
 from mlxsched.training.policies.stopping import StopOnSignal, TimeLimit
@@ -75,25 +76,39 @@ def make_checkpointer(session: Session, run: RunDirectory) -> Checkpointer:
 
 
 def policies_of(
-    session: Session, run: RunDirectory, loader: BatchLoader, pace: Pace, stop_signal: Callable[[], int]
+    session: Session, run: RunDirectory, loop: Loop, stop_signal: Callable[[], int]
 ) -> list[Policy]:
     """The policies of a run in the order in which they are asked."""
-    config, plan = session.config, session.plan
-    policies: list[Policy] = [Evaluation(plan.steps_per_eval)]
-    policies += [Patience(config.patience)] if config.patience else []
+    config = session.config
+    policies = _evaluation_policies(session, loop)
     policies += [Saving(config.save_every, config.save_minutes), NoticeSleep()]
     if config.pause_below:
         policies.append(PauseOnBattery(round(config.pause_below * 100), lambda: stop_signal() != 0))
-    policies.append(StopOnSignal(stop_signal, lambda: pace.updates, resume_command(session, run.path)))
+    resume = resume_command(session, run.path)
+    policies.append(StopOnSignal(stop_signal, lambda: loop.pace.updates, resume))
     policies += [TimeLimit(config.max_time)] if config.max_time else []
     policies += [ClearCache(config.clear_cache_threshold)] if config.clear_cache_threshold else []
-    may_roll_back = config.on_divergence == "halve"
-    policies += [
+    return policies + _divergence_policies(session, run, loop)
+
+
+def _evaluation_policies(session: Session, loop: Loop) -> list[Policy]:
+    evaluator, patience = loop.evaluator, session.config.patience
+    if evaluator is None:
+        return []
+    bad_rows = lambda: evaluator.rows.places(evaluator.non_finite_rows(loop.engine.tree()))  # noqa: E731
+    policies: list[Policy] = [Evaluation(session.plan.steps_per_eval), NameBadRows(bad_rows)]
+    return policies + ([Patience(patience)] if patience else [])
+
+
+def _divergence_policies(session: Session, run: RunDirectory, loop: Loop) -> list[Policy]:
+    config, rows = session.config, session.train_rows
+    may_roll_back, adapter = config.on_divergence == "halve", str(run.adapters)
+    places = lambda update: f"training rows {rows.places(loop.loader.indices(update))}"  # noqa: E731
+    return [
         Spikes(),
-        NonFinite(config.max_bad_updates, may_roll_back, lambda u: row_names(loader, u), str(run.adapters)),
-        Divergence(uniform_loss(session), may_roll_back, str(run.adapters)),
+        NonFinite(config.max_bad_updates, may_roll_back, places, adapter),
+        Divergence(uniform_loss(session), may_roll_back, adapter),
     ]
-    return policies
 
 
 def resume_command(session: Session, path: Path) -> str:
@@ -107,10 +122,3 @@ def resume_command(session: Session, path: Path) -> str:
 def uniform_loss(session: Session) -> float:
     """The loss of a model that gives every token of its vocabulary the same probability."""
     return math.log(max(int(session.loaded.config.get("vocab_size") or 0), 2))
-
-
-def row_names(loader: BatchLoader, update: int) -> str:
-    """The first rows of an update, for a message."""
-    rows = loader.indices(update)
-    shown = ", ".join(str(int(row) + 1) for row in rows[:8])
-    return f"training rows {shown}{', ...' if len(rows) > 8 else ''}"

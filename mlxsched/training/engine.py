@@ -105,11 +105,15 @@ class Engine:
 
     def evaluate(self, evaluator: Evaluator, on_progress: OnProgress | None = None) -> LossResult:
         """The loss of the present parameters on the rows of ``evaluator``."""
-        return evaluator(self._tree(), on_progress)
+        return evaluator(self.tree(), on_progress)
 
     def tensors(self) -> Tensors:
         """The trainable parameters by path."""
         return self.optimizer.unpack(self._parameters)
+
+    def tree(self) -> Any:
+        """The trainable parameters as a tree like that of ``model.trainable_parameters()``."""
+        return unflatten(self.tensors())
 
     def load_into_model(self) -> Module:
         """The model with the present parameters in it: tracing leaves placeholders, so ask before any other use."""
@@ -134,6 +138,3 @@ class Engine:
             sums = self._step.add(self._parameters, sums, *arrays)
             mx.async_eval(sums)
         return sums
-
-    def _tree(self) -> Any:
-        return unflatten(self.tensors())

@@ -5,49 +5,89 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlxsched.data.rows import Example
 from mlxsched.model import adapters
-from mlxsched.model.evaluate import perplexity
+from mlxsched.model.evaluate import Evaluator, perplexity
+from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.generate import answer_all, exact_match
 from mlxsched.training.loop import Loop
 from mlxsched.training.session import Session
 
-
-def measure_before(session: Session, loop: Loop) -> None:
-    """Evaluate the model as it comes, so that the end can say what the training changed."""
-    if loop.progress.update or "before" in loop.progress.results:
-        return
-    loop.evaluate()
-    loop.engine.load_into_model()
-    loop.progress.results["before"] = _measured(session, loop)
+LONGEST_ANSWER = 64
+"""Tokens of the longest answer that can be expected to be reproduced exactly; a chat's answers are longer."""
 
 
-def measure_after(session: Session, loop: Loop, adapter: Path) -> None:
-    """Measure the model with ``adapter`` as it was written, which is what the user gets."""
-    if "after" in loop.progress.results:
-        return
-    adapters.load_weights(session.loaded.model, adapter)
-    loop.progress.results["after"] = _measured(session, loop)
-    loop.save()
+class Measurement:
+    """Measures the model of a run with the loop's validation loss and, if the config asks for it, the test rows.
 
+    ``path`` is the forward path of rows that are not trained on.
+    """
 
-def _measured(session: Session, loop: Loop) -> dict[str, Any]:
-    """Validation loss and perplexity and, where test rows have answers, the share that the model gets exactly right."""
-    measured: dict[str, Any] = {"update": loop.progress.update}
-    loss = loop.progress.best_loss
-    if loss is not None:
-        measured |= {"loss": loss, "perplexity": perplexity(loss)}
-    examples = _examples(session)
-    if examples:
-        model, tokenizer = session.loaded.model, session.loaded.tokenizer
+    def __init__(self, session: Session, loop: Loop, path: ForwardPath) -> None:
+        self._session, self._loop, self._path = session, loop, path
+        self._evaluator = self._test_evaluator()
+
+    def before(self) -> None:
+        """Measure the model as it comes, so that the end can say what the training changed."""
+        progress = self._loop.progress
+        if progress.update or "before" in progress.results:
+            return
+        self._loop.evaluate()
+        self._loop.engine.load_into_model()
+        progress.results["before"] = self._measured()
+
+    def after(self, adapter: Path) -> None:
+        """Measure the model with ``adapter`` as it was written, which is what the user gets."""
+        progress = self._loop.progress
+        if "after" in progress.results:
+            return
+        adapters.load_weights(self._session.loaded.model, adapter)
+        progress.results["after"] = self._measured()
+        self._loop.save()
+
+    def _measured(self) -> dict[str, Any]:
+        measured: dict[str, Any] = {"update": self._loop.progress.update}
+        loss = self._loop.progress.best_loss
+        if loss is not None:
+            measured |= {"loss": loss, "perplexity": perplexity(loss)}
+        return measured | self._test_loss() | self._exact_match()
+
+    def _test_loss(self) -> dict[str, Any]:
+        if self._evaluator is None:
+            return {}
+        tree = self._session.loaded.model.trainable_parameters()
+        result = self._evaluator(tree, self._loop.ticker("test loss"))
+        return {"test_loss": result.loss, "test_perplexity": result.perplexity}
+
+    def _exact_match(self) -> dict[str, Any]:
+        """The share of test prompts that the model answers exactly right, where answers are short enough for that."""
+        examples, session = self._examples(), self._session
+        if not examples:
+            return {}
         limit = session.micro_batch_tokens // 2  # MLX allocates room for 256 more tokens of each answer
-        answers = answer_all(model, tokenizer, examples, loop.ticker("test answers"), max_tokens=limit)
-        measured |= {"exact_match": exact_match(answers), "asked": len(answers)}
-    return measured
+        model, tokenizer = session.loaded.model, session.loaded.tokenizer
+        tick = self._loop.ticker("test answers")
+        answers = answer_all(model, tokenizer, examples, tick, max_tokens=limit)
+        return {"exact_match": exact_match(answers), "asked": len(answers)}
 
+    def _test_evaluator(self) -> Evaluator | None:
+        session, test = self._session, self._session.dataset.test
+        if test is None or not session.config.test or self._limit() == 0:
+            return None
+        tokens = session.micro_batch_tokens
+        return Evaluator(session.loaded.model, test, self._path, max_tokens=tokens, limit=self._limit())
 
-def _examples(session: Session) -> list[Example]:
-    config, test = session.config, session.dataset.test
-    examples = test.examples() if test is not None and config.test else None
-    limit = None if config.test_batches < 0 else config.test_batches * config.batch_size
-    return (examples or [])[:limit]
+    def _examples(self) -> list[Example]:
+        session, test = self._session, self._session.dataset.test
+        examples = (test.examples() if test is not None and session.config.test else None) or []
+        encode = session.loaded.tokenizer.encode
+        lengths = [len(encode(example.answer, add_special_tokens=False)) for example in examples[:100]]
+        if not lengths or np.median(lengths) > LONGEST_ANSWER:
+            return []
+        return examples[: self._limit()]
+
+    def _limit(self) -> int | None:
+        config = self._session.config
+        return None if config.test_batches < 0 else config.test_batches * config.batch_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import MlxschedError, RunError, Stopped, UsageError
@@ -31,7 +31,7 @@ from mlxsched.training.checkpointer import copy_adapter
 from mlxsched.training.loop import Loop
 from mlxsched.training.policies.host import limits
 from mlxsched.training.progress import Progress
-from mlxsched.training.results import measure_after, measure_before
+from mlxsched.training.results import Measurement
 from mlxsched.training.session import Session
 
 
@@ -122,8 +122,8 @@ def execute(
     stop = StopRequest() if stop is None else stop  # which is false as long as no signal has come
     with run.lock(), stop, limits(session.config):
         try:
-            loop = start_loop(session, run, emit, resume=resume, stop_signal=lambda: stop.signal_number)
-            return _train(session, run, loop)
+            started = start(session, run, emit, resume=resume, stop_signal=lambda: stop.signal_number)
+            return _train(session, run, *started)
         except Stopped as stopped:
             run.update_info(status="stopped", message=f"stopped by signal {stopped.signal_number}")
             raise
@@ -131,43 +131,48 @@ def execute(
             raise _failed(run, error) from error
 
 
-def start_loop(
+class Started(NamedTuple):
+    """The parts of a run that is about to train."""
+
+    loop: Loop
+    measurement: Measurement
+
+
+def start(
     session: Session,
     run: RunDirectory,
     emit: Sink,
     *,
     resume: bool = False,
     stop_signal: Callable[[], int] = lambda: 0,
-) -> Loop:
-    """The loop of ``session`` into ``run``, whose lock the caller holds: at the beginning, or at the last checkpoint."""
+) -> Started:
+    """Get ``session`` ready to train into ``run``, whose lock the caller holds: from the beginning or a checkpoint."""
     notes = Notes(run, emit)
     acceleration = accelerate(session, run.path, notes)
     run.update_info(status="running", message="", short_cuts=acceleration.describe())
     pace = make_pace(session)
-    loader = make_loader(session, acceleration.training, pace)
-    evaluator = make_evaluator(session, acceleration.validation)
     loop = Loop(
         make_engine(session, acceleration.training),
-        loader,
+        make_loader(session, acceleration.training, pace),
         pace,
         Sinks(lambda event: run.metrics.record(event), emit),
-        policies=policies_of(session, run, loader, pace, stop_signal),
-        evaluator=evaluator,
+        evaluator=make_evaluator(session, acceleration.validation),
         checkpointer=make_checkpointer(session, run),
     )
+    loop.policies = policies_of(session, run, loop, stop_signal)
     if resume:
         loop.restore(notes)
     notes.record(loop.progress.update)
     session.loaded.model.train()
-    return loop
+    return Started(loop, Measurement(session, loop, acceleration.measuring))
 
 
-def _train(session: Session, run: RunDirectory, loop: Loop) -> Progress:
+def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measurement) -> Progress:
     """Measure, train, measure again; the best adapter is left, and the last one where that is another."""
-    measure_before(session, loop)
+    measurement.before()
     loop.run()
     loop.finish()
-    measure_after(session, loop, run.adapters)
+    measurement.after(run.adapters)
     if session.config.adapter_path:
         target = Path(session.config.adapter_path).expanduser()
         copy_adapter(run, session.adapter_config, target)

@@ -7,10 +7,12 @@ import resource
 import subprocess
 import sys
 
+import mlx.core as mx
 import pytest
 
 from mlxsched.errors import DivergedError, RunError, UsageError
 from mlxsched.model.adapters import read_tensors
+from mlxsched.model.evaluate import Evaluator
 from mlxsched.runs.atomic import StorageError
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import UpdateMade
@@ -168,3 +170,76 @@ def test_a_spike_is_an_event(session, tmp_path):
         execute(made, run, lambda event: None)
     spikes = [r for r in run.read_metrics() if r["kind"] == "event" and r["code"] == "spike"]
     assert spikes and spikes[0]["update"] == 25
+
+
+def test_a_run_that_diverges_at_finite_values_fails_and_keeps_the_good_adapter(session, tmp_path):
+    """Without clipping, a rate of 3 takes the loss far above that of guessing, and no number ever overflows."""
+    made = session(learning_rate=3.0, max_grad_norm=0, warmup=0, schedule="constant", iters=40)
+    run = create_run(made, tmp_path / "run")
+    with pytest.raises(DivergedError, match="loss rose from .* --learning-rate") as failed:
+        execute(made, run, lambda event: None)
+    assert failed.value.exit_code == 1
+    reopened = RunDirectory.open(run.path)
+    assert reopened.info.status == "failed" and "diverged" in reopened.info.message
+    assert reopened.info.best["update"] == 0  # the adapter that changes nothing
+    assert not [r for r in run.read_metrics() if r.get("code") == "non_finite"]
+
+
+def test_a_run_that_diverges_rolls_back_to_a_sane_state_at_half_the_rate(session, tmp_path):
+    rates = [1e-3] * 7 + [30.0] + [1e-3] * 32
+    made = session(on_divergence="halve", warmup=0, iters=20)
+    seen = []
+
+    def rate(update):
+        seen.append(update)
+        return rates[update] if seen.count(update) == 1 else 1e-3
+
+    object.__setattr__(made, "schedule", rate)
+    run = create_run(made, tmp_path / "run")
+    progress = execute(made, run, lambda event: None)
+    assert progress.peak_factor == 0.5 and progress.update == 20
+    assert [r["code"] for r in run.read_metrics() if r["kind"] == "event"].count("rollback") == 1
+    assert progress.evaluated_loss < progress.start_evaluation
+
+
+def test_without_validation_rows_weights_that_compute_a_nan_never_become_the_adapter(
+    session, tmp_path, excel_rows
+):
+    """A rate of 1e10 leaves finite weights, so the update is applied; the loss after it is not finite."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(excel_rows[:16]) + "\n")
+    made = session(data=str(folder), iters=20, save_every=1, max_bad_updates=2, max_grad_norm=0)
+    rates = [1e-3] * 4 + [1e10] + [1e-3] * 15
+    object.__setattr__(made, "schedule", rates.__getitem__)
+    run = create_run(made, tmp_path / "run")
+    with pytest.raises(DivergedError):
+        execute(made, run, lambda event: None)
+    good = read_tensors(run.checkpoints.path(4) / "adapters.safetensors")
+    shipped = read_tensors(run.adapters)
+    assert all((good[name] == value).all().item() for name, value in shipped.items())
+
+
+def test_a_validation_row_with_a_nan_is_named_and_the_last_adapter_is_used(session, tmp_path, monkeypatch):
+    made = session(iters=6)
+    marked = made.dataset.valid[3].tokens[:-1]
+    loss = Evaluator._loss_sum
+
+    def poisoned(self, tree, *arrays):
+        """The loss, which is not finite in a batch that holds the fourth row."""
+        width = min(len(marked), arrays[0].shape[1])
+        found = (arrays[0][:, :width] == mx.array(marked[:width])).all(axis=1).any() & (width == len(marked))
+        return mx.where(found, mx.array(float("nan")), loss(self, tree, *arrays))
+
+    monkeypatch.setattr(Evaluator, "_loss_sum", poisoned)
+    run, events = create_run(made, tmp_path / "run"), []
+    progress = execute(made, run, events.append)
+    named = [e.message for e in events if getattr(e, "code", "") == "non_finite_validation"]
+    assert (
+        len(named) == 1
+        and made.dataset.valid.place(3) in named[0]
+        and "," not in named[0].split("because of")[1]
+    )
+    assert progress.best_update is None
+    last = read_tensors(run.checkpoints.path(6) / "adapters.safetensors")
+    assert all((last[name] == value).all().item() for name, value in read_tensors(run.adapters).items())

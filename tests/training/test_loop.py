@@ -15,7 +15,7 @@ from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, UpdateMade
 from mlxsched.schedules import from_dict
 from mlxsched.training.pace import Revision
-from mlxsched.training.run import create_run, execute, start_loop
+from mlxsched.training.run import create_run, execute
 from mlxsched.training.session import prepare
 
 TIMES = ("seconds", "tokens_per_second", "peak_memory_gb")
@@ -98,14 +98,14 @@ def test_a_revised_horizon_is_replayed_by_a_resume(session, resume, tmp_path):
 
     made, whole = start("whole")
     with whole.lock():
-        loop = start_loop(made, whole, lambda event: None)
+        loop, _ = start(made, whole, lambda event: None)
         for _ in range(6):
             loop.step()
         loop.pace.revise(revision)
         loop.run()
     made, parts = start("parts")
     with parts.lock():
-        loop = start_loop(made, parts, lambda event: None)
+        loop, _ = start(made, parts, lambda event: None)
         for _ in range(6):
             loop.step()
         loop.pace.revise(revision)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from mlxsched.runs.events import Notice
 from mlxsched.text import counted
-from mlxsched.training.policies.base import Action, Evaluate, Finish, Policy
+from mlxsched.training.policies.base import Action, Evaluate, Finish, Policy, Report
 from mlxsched.training.progress import Progress
 
 
@@ -20,6 +22,21 @@ class Evaluation(Policy):
         due = done or progress.update % self.every == 0
         if due and progress.evaluated_update != progress.update:
             yield Evaluate()
+
+
+class NameBadRows(Policy):
+    """Report, once, the validation rows that make the validation loss non-finite; ``bad_rows`` finds and names them."""
+
+    def __init__(self, bad_rows: Callable[[], str]) -> None:
+        self._bad_rows = bad_rows
+        self._reported = False
+
+    def after_evaluation(self, progress: Progress, loss: float) -> Iterable[Action]:
+        if math.isfinite(loss) or self._reported:
+            return
+        self._reported = True
+        text = f"the validation loss is {loss} because of {self._bad_rows()}. Remove or fix these rows"
+        yield Report(Notice(progress.update, "non_finite_validation", text))
 
 
 @dataclass(frozen=True)
