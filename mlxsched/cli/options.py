@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
@@ -33,6 +33,12 @@ GROUPS = {
     "Machine": "fast packing grad_checkpoint checkpoint_every prefix_cache memory cache_limit wired_limit "
     "clear_cache_threshold keep_awake pause_below",
 }
+
+
+# Values that are written with a unit.
+METAVARS = dict.fromkeys(
+    ("memory", "prefix_cache", "cache_limit", "wired_limit", "clear_cache_threshold"), "SIZE"
+) | {"max_time": "TIME", "pause_below": "PERCENT", "model": "MODEL", "data": "DATA", "schedule": "SPEC"}
 
 
 class GroupedOption(click.Option):
@@ -146,19 +152,26 @@ def _flag(key: str, group: str) -> Decorator:
     name = (inner or outer).replace("_", "-")
     if field.annotation in (bool, bool | None):
         return _option(f"--{name}/--no-{name}", group=group, key=key, default=None, help=field.description)
-    return _option(f"--{name}", group=group, key=key, metavar=_metavar(field), help=_help(field))
+    return _option(f"--{name}", group=group, key=key, metavar=_metavar(key, field), help=_help(field))
 
 
 def _option(*names: str, **settings: Any) -> Decorator:
     return click.option(*names, cls=GroupedOption, **settings)
 
 
-def _metavar(field: FieldInfo) -> str:
+def _metavar(key: str, field: FieldInfo) -> str:
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     if choices:
         return "|".join(choices)
-    kinds = get_args(field.annotation) or (field.annotation,)
+    if key in METAVARS:
+        return METAVARS[key]
+    kinds = [_plain(kind) for kind in get_args(field.annotation) or (field.annotation,)]
     return "N" if int in kinds else "X" if float in kinds else "TEXT"
+
+
+def _plain(kind: Any) -> Any:
+    """The type below ``Annotated``."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _help(field: FieldInfo) -> str:

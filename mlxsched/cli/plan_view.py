@@ -95,10 +95,11 @@ def _training(session: Session) -> str:
 
 def _rates(session: Session) -> str:
     plan, config = session.plan, session.config
-    family = str(plan.schedule.get("name", "")) if config.lr_schedule else str(config.schedule)
-    name = (
-        family if isinstance(config.schedule, str) or config.lr_schedule else str(plan.schedule.get("name"))
-    )
+    name = str(plan.schedule.get("name"))
+    if config.lr_schedule is not None:
+        name = f"{config.lr_schedule['name']} of lr_schedule"
+    elif isinstance(config.schedule, str):
+        name = config.schedule
     last = session.rate(plan.updates - 1)
     warmup = f"warmup of {counted(plan.warmup, 'update')} to " if plan.warmup else ""
     return f"{name}: {warmup}{plan.peak:.3g}, {last:.3g} in the last update"

@@ -28,4 +28,5 @@ def is_inherited(origin: str) -> bool:
     >>> [is_inherited(origin) for origin in ("default", "preset lora", "run.yaml:3", "--warmup")]
     [True, True, False, False]
     """
-    return origin in (DEFAULT, MLX_LM, MEMORY_PLAN) or origin.startswith(PRESET)
+    source = origin.partition(" (")[0]  # without the original of a converted value
+    return source in (DEFAULT, MLX_LM, MEMORY_PLAN) or source.startswith(PRESET)

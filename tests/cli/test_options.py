@@ -133,3 +133,16 @@ def test_a_command_without_any_argument_is_parsed():
     from mlxsched.cli.plan import command
 
     assert command.make_context("plan", []).params["preset"] is None
+
+
+def test_help_names_the_kind_of_each_value(given):
+    output = " ".join(given("--help")["output"].split())
+    for shown in (
+        "--iters N",
+        "--patience N",
+        "--epochs X",
+        "--memory SIZE",
+        "--max-time TIME",
+        "--name TEXT",
+    ):
+        assert shown in output

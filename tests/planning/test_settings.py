@@ -92,6 +92,7 @@ def test_test_batches_differ_only_where_there_is_a_test(write):
 
 def test_nothing_differs_with_mlx_lms_defaults(write):
     assert codes(file=write(MLX_LM), as_mlx_lm=True) == []
+    assert codes(file=write(MLX_LM + "grad_accumulation_steps: 4\n"), as_mlx_lm=True) == []
 
 
 def test_a_file_of_ours_is_not_compared_with_mlx_lm(write):
