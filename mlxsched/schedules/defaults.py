@@ -12,6 +12,7 @@ from mlxsched.schedules.fields import (
     Duration,
     as_count,
     as_duration,
+    as_rate,
     as_steps,
     below,
     duration_steps,
@@ -20,7 +21,7 @@ from mlxsched.schedules.fields import (
 )
 from mlxsched.schedules.parts import Part
 from mlxsched.schedules.registry import entry
-from mlxsched.schedules.serialization import from_dict, read
+from mlxsched.schedules.serialization import MAX_DEPTH, from_dict, read
 
 FAMILIES = {"linear": "warmup_linear", "cosine": "warmup_cosine", "constant": "warmup_constant"}
 """What the command line's short names stand for: the same shape over a whole run, with a warmup."""
@@ -68,7 +69,13 @@ def for_run(
         raise ScheduleError(
             f"a schedule is a name, a spec, a dictionary or a function; got {shown(spec)}. Name one."
         )
-    return _filled(given, {"peak": peak, "steps": steps, "warmup": warmup, "end": end})
+    run = {
+        "peak": as_rate("peak", peak),
+        "steps": as_steps("steps", steps),
+        "warmup": as_duration("warmup", warmup),
+        "end": as_rate("end", end),
+    }
+    return _filled(given, run, 0)
 
 
 def has_own_warmup(spec: object) -> bool:
@@ -86,12 +93,14 @@ def has_own_warmup(spec: object) -> bool:
     return isinstance(own, float) and own > 0
 
 
-def _filled(given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
+def _filled(given: Mapping[str, Any], run: Mapping[str, Any], depth: int) -> Schedule:
+    if depth > MAX_DEPTH:
+        raise ScheduleError(f"schedules are nested more than {MAX_DEPTH} deep. Compose fewer.")
     name = _family(given)
     parameters = {one.name: one for one in entry(name).parameters}
     if "schedule" in parameters:
-        return _around(name, given, run)
-    updates = duration_steps(as_duration("warmup", run["warmup"]), as_steps("steps", run["steps"]))
+        return _around(name, given, run, depth)
+    updates = duration_steps(run["warmup"], as_steps("steps", run["steps"]))
     warms_up = {"warmup", "num_warmup_steps"} & parameters.keys()
     in_front = 0 if warms_up or PEAKS & given.keys() else updates
     left = run["steps"] - in_front
@@ -111,7 +120,7 @@ def _filled(given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
     return from_dict(schedule)
 
 
-def _around(name: str, given: Mapping[str, Any], run: Mapping[str, Any]) -> Schedule:
+def _around(name: str, given: Mapping[str, Any], run: Mapping[str, Any], depth: int) -> Schedule:
     """A schedule around another one, which gets the part of the run that the outer one leaves."""
     given, inner_run = dict(given), dict(run)
     if name == "with_warmup":
@@ -125,15 +134,19 @@ def _around(name: str, given: Mapping[str, Any], run: Mapping[str, Any]) -> Sche
     if isinstance(inner, str):
         inner = read(inner)
     if isinstance(inner, Mapping):
-        inner = _filled(inner, inner_run)
+        inner = _filled(inner, inner_run, depth + 1)
     return from_dict({**given, "name": name} | ({} if inner is None else {"schedule": inner}))
 
 
 def _family(given: Mapping[str, Any]) -> str:
     """The registered name; a short name means the whole-run family if that takes the given arguments."""
-    name = given.get("name")
-    if name not in FAMILIES:
-        return str(name)
+    if "name" not in given:
+        raise ScheduleError(
+            f"a schedule's dictionary needs `name`; got {shown(dict(given))}. `mlxsched schedules` lists the names."
+        )
+    name = given["name"]
+    if not isinstance(name, str) or name not in FAMILIES:
+        return entry(name).name
     family = FAMILIES[name]
     accepted = {one.name for one in entry(family).parameters}
     return family if given.keys() - {"name"} <= accepted else name

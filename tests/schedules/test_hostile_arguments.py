@@ -179,3 +179,43 @@ def test_endless_cycles_are_found_without_laying_them_out() -> None:
     for spec in ("timm.cosine(1e-3, 10, cycle_mul=1.5, cycle_limit=99999)", "timm.tanh(1e-3, 10, cycle_limit=10**9)"
                  .replace("10**9", "1000000000"), "fastai.fit_sgdr(1000000000, 1, 1e-3, cycle_mult=1)"):  # fmt: skip
         assert ms.parse(spec)(5) > 0
+
+
+DEEP: object = "constant"
+for _ in range(100_000):
+    DEEP = {"name": "scale", "schedule": DEEP, "factor": 1.0}
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [], NESTED, DEEP, {}, {"name": None}, {"name": []}, {"name": NESTED},
+                                   {"name": "wsd", "decay": NESTED}, {"name": "scale", "schedule": NESTED},
+                                   {"name": "repeat", "schedule": "linear", "period": "long"},
+                                   {"name": "repeat", "schedule": "linear", "period": 10**400},
+                                   {"name": "with_warmup", "schedule": "linear", "warmup": 0.5},
+                                   {"name": "with_warmup", "schedule": "linear", "warmup": 1000},
+                                   {"name": "cooldown", "schedule": "constant", "start": NESTED}])  # fmt: skip
+def test_a_run_refuses_what_is_no_schedule(wrong: object) -> None:
+    with pytest.raises(ms.ScheduleError) as caught:
+        ms.for_run(wrong, peak=2e-4, steps=100, warmup=10)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"peak": "high"},
+        {"steps": 0},
+        {"steps": 10**400},
+        {"warmup": "long"},
+        {"warmup": 1.5},
+        {"end": NESTED},
+    ],
+)
+@pytest.mark.parametrize("spec", ["linear", "with_warmup(schedule=rex())", "cosine_restarts", "constant"])
+def test_a_run_of_wrong_numbers_is_refused(spec: str, wrong: dict[str, object]) -> None:
+    with pytest.raises(ms.ScheduleError):
+        ms.for_run(spec, **{"peak": 2e-4, "steps": 100, "warmup": 10} | wrong)
+
+
+def test_a_composition_of_any_depth_is_refused_and_not_recursed_into() -> None:
+    with pytest.raises(ms.ScheduleError, match="nested"):
+        ms.from_dict(DEEP)
