@@ -172,10 +172,13 @@ def from_alpaca(record: Any) -> Messages:
     messages: Messages = []
     if record.get("system"):
         messages.append({"role": "system", "content": record["system"]})
-    for pair in record.get("history") or []:
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise RowProblem('"history" must be a list of pairs of instruction and output')
-        messages += _exchange(*pair)
+    history = record.get("history") or []
+    if not isinstance(history, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 for pair in history
+    ):
+        raise RowProblem('"history" must be a list of pairs of instruction and output')
+    for question, answer in history:
+        messages += _exchange(question, answer)
     asked = [record["instruction"], record.get("input") or ""]
     for key, text in zip(("instruction", "input"), asked, strict=True):
         if not isinstance(text, str):

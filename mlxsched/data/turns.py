@@ -56,12 +56,10 @@ def find_turns(template: ChatTemplate, messages: Messages, tools: Tools = None) 
             text, dict(zip(turns if matched else range(len(tagged)), tagged, strict=True)), True, matched
         )
     finder = _Finder(template, messages, tools, text)
-    begins = {index: finder.begin(index) for index in turns}
+    begins = [finder.begin(index) for index in turns]
     spans = {}
-    for index, following in zip(turns, [*turns[1:], None], strict=True):
-        begin = begins[index]
-        limit = len(text) if following is None else begins[following]
-        end = None if begin is None else finder.end(index, begin, limit)
+    for index, begin, following in zip(turns, begins, [*begins, len(text)][1:], strict=True):
+        end = None if begin is None else finder.end(index, begin, following)
         if begin is not None and end is not None and end > begin:
             spans[index] = begin, end
     return Turns(text, spans)

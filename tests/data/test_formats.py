@@ -97,6 +97,7 @@ def test_sharegpt_with_a_system_text_and_a_tool() -> None:
         ({"instruction": 3, "output": "a"}, '"instruction" must be a string, not a number'),
         ({"instruction": "a", "output": ""}, "the assistant's content is empty"),
         ({"instruction": "a", "output": "b", "history": [1]}, '"history" must be a list of pairs'),
+        ({"instruction": "a", "output": "b", "history": 1}, '"history" must be a list of pairs'),
         ({"prompt": [USER], "completion": [USER]}, '"completion" has no assistant message'),
         ({"prompt": 3, "completion": "a"}, '"prompt" must be a string, not a number'),
         (

@@ -131,17 +131,6 @@ def test_huge_weights_are_a_problem_of_the_row(tokenizer: Any, scored: Scored) -
             scored(tokenizer, record)
 
 
-def test_an_endless_template_is_stopped(
-    with_template: WithTemplate, scored: Scored, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mlxsched.data.chat.SECONDS", 0.05)
-    with pytest.raises(DataError, match=r"train\.jsonl:1: the chat template did not end within"):
-        scored(with_template(templates.ENDLESS), chat("a", "b"))
-
-
-def test_a_template_that_writes_too_much_is_refused(
-    with_template: WithTemplate, scored: Scored, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mlxsched.data.chat.MAX_CHARACTERS", 1000)
-    with pytest.raises(DataError, match=r"makes more than 1,000 characters"):
-        scored(with_template("{% for a in range(2000) %}x{% endfor %}"), chat("a", "b"))
+def test_a_chat_without_an_answer_is_scored_whole_without_a_mask(tokenizer: Any, scored: Scored) -> None:
+    (run,) = scored(tokenizer, chat("hello"), mask_prompt=False)
+    assert run == f"user\nhello{END}\n"

@@ -107,9 +107,17 @@ class HubSource:
             ) from None
 
 
-def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
-    # A table has every column in every row: null means that the row does not have the key.
-    return {key: value for key, value in row.items() if value is not None}
+def _without_nulls(value: Any) -> Any:
+    """A row without its nulls, at any depth.
+
+    A table has every column in every row, and every field in every object of a column: a call ``{"city": "Paris"}``
+    gets a null for each argument of all the other calls. Null means that the row does not have the key.
+    """
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_nulls(item) for item in value]
+    return value
 
 
 def _library(name: str) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import chat_templates as templates
 import pytest
 
 from mlxsched.data import DataOptions, load_dataset
@@ -20,34 +21,6 @@ needs_datasets = pytest.mark.skipif(not HAS_DATASETS, reason="datasets is not in
 def test_without_the_library_the_error_says_how_to_install_it(tokenizer: Any) -> None:
     with pytest.raises(DataError, match="neither bundled.*nor a file.*pip install"):
         load_dataset("someone/something", tokenizer)
-
-
-@pytest.mark.skipif(HAS_DATASETS, reason="datasets is installed")
-@pytest.mark.parametrize(
-    ("name", "advice"),
-    [
-        ("exel", " Did you mean 'excel'? Bundled: excel."),
-        ("my-dta", " Did you mean 'my-data'? Bundled: excel."),
-        ("qqqq", " Bundled: excel."),
-        (
-            "my-data/trian",
-            " Did you mean 'my-data/train.jsonl'? If it is a data set on Hugging Face: pip install",
-        ),
-        ("./my-data/train", " Did you mean 'my-data/train.jsonl'?"),
-        ("row.jsonl", " Did you mean 'rows.jsonl'? Bundled: excel."),
-    ],
-)
-def test_a_missing_path_is_named_with_the_nearest_one(
-    name: str, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "my-data").mkdir()
-    (tmp_path / "my-data" / "train.jsonl").touch()
-    (tmp_path / "rows.jsonl").touch()
-    with pytest.raises(DataError) as error:
-        load_dataset(name, tokenizer)
-    assert str(error.value).startswith(f"There is no file or directory {name!r}.{advice}")
-    assert ("pip" in str(error.value)) == ("pip" in advice)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +62,19 @@ def test_blocks_with_their_own_features(write: Callable[..., Path], tmp_path: Pa
 
 
 @needs_datasets
-def test_nulls_of_a_table_are_missing_keys(write: Callable[..., Path], tokenizer: Any) -> None:
-    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "sum"}]}
-    chat = [{"role": "user", "content": "two?"}, call, {"role": "assistant", "content": "four"}]
-    path = write("chat.jsonl", [{"messages": chat}] * 10)
-    dataset = load_dataset(block(path), tokenizer)
-    assert dataset.counts["train"].bad == 0
+def test_nulls_of_a_table_are_missing_keys(
+    write: Callable[..., Path], with_template: Callable[[str], Any]
+) -> None:
+    def row(name: str, arguments: dict[str, str]) -> dict[str, Any]:
+        call = {"function": {"name": name, "arguments": arguments}}
+        asked = {"role": "user", "content": "two?", "weight": 1}
+        return {"messages": [asked, {"role": "assistant", "content": None, "tool_calls": [call]}]}
+
+    path = write("chat.jsonl", [row("sum", {"a": "2"}), row("lookup", {"city": "Paris"})] * 5)
+    tokenizer = with_template(templates.CALLS_AS_JSON)
+    train = load_dataset(block(path), tokenizer).splits["train"]
+    found = [tokenizer.decode(row.tokens[row.targets].tolist()) for row in train]
+    assert found[:2] == ['sum {"a": "2"}<|im_end|>', 'lookup {"city": "Paris"}<|im_end|>']
 
 
 @needs_datasets
