@@ -13,7 +13,9 @@ from mlxsched.errors import UsageError
 
 @click.command()
 @click.argument("run", type=Path)
-@click.option("-p", "--prompt", required=True, help="The prompt; - reads it from standard input.")
+@click.option("-p", "--prompt", help="The prompt; - reads it from standard input.")
+@click.option("--stdin", "each_line", is_flag=True, help="Answer each line of standard input.")
+@click.option("--system", help="The system prompt.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--temp", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--seed", type=click.IntRange(min=0, max=2**64 - 1), default=0, show_default=True)
@@ -24,7 +26,9 @@ from mlxsched.errors import UsageError
 @click.option("--json", "as_json", is_flag=True, help="Print prompt and answer as JSON.")
 def command(
     run: Path,
-    prompt: str,
+    prompt: str | None,
+    each_line: bool,
+    system: str | None,
     max_tokens: int,
     temp: float,
     seed: int,
@@ -40,21 +44,44 @@ def command(
     Examples:
       mlxsched generate runs/laptop-001 --prompt "Add up column B"
       echo "Add up column B" | mlxsched generate runs/laptop-001 --prompt - --json
+      mlxsched generate runs/laptop-001 --stdin --system "Answer with a formula." < prompts.txt
     """
+    from mlxsched.model.conversation import Conversation, seed_sampling
     from mlxsched.runs.directory import RunDirectory
-    from mlxsched.training.inference import answer, load_run_model
+    from mlxsched.training.inference import load_run_model
     from mlxsched.training.run import config_of
 
-    text = sys.stdin.read().strip() if prompt == "-" else prompt
-    if not text.strip():
-        raise UsageError("the prompt is empty. Give one with --prompt.")
+    prompts = _prompts(prompt, each_line)
     directory = RunDirectory.open(run)
     config = config_of(directory, trust_remote_code=trust_remote_code, need=("model",), model=model)
     loaded = load_run_model(directory, config, base=base, final=final)
-    pieces = answer(loaded, text, max_tokens=max_tokens, temperature=temp, seed=seed)
+    answers = []
+    for text in prompts:
+        seed_sampling(seed)
+        conversation = Conversation(
+            loaded.model, loaded.tokenizer, system=system, max_tokens=max_tokens, temperature=temp
+        )
+        pieces = conversation.ask(text)
+        if as_json:
+            answers.append({"prompt": text, "answer": "".join(pieces)})
+            continue
+        for piece in pieces:
+            say(piece, nl=False)
+        say()
     if as_json:
-        print_json({"prompt": text, "answer": "".join(pieces)})
-        return
-    for piece in pieces:
-        say(piece, nl=False)
-    say()
+        print_json(answers if each_line else answers[0])
+
+
+def _prompts(prompt: str | None, each_line: bool) -> list[str]:
+    """The prompts to answer: the one given, all of standard input, or each of its lines that is not empty."""
+    if (prompt is None) != each_line:
+        raise UsageError("give either --prompt TEXT or --stdin.")
+    found = (
+        sys.stdin.read().splitlines() if each_line else [sys.stdin.read() if prompt == "-" else str(prompt)]
+    )
+    found = [text.strip() for text in found if text.strip()]
+    if not found:
+        raise UsageError(
+            "the prompt is empty. Give one with --prompt, or lines on standard input with --stdin."
+        )
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,23 +102,3 @@ def _split(
     raise DataError(
         f"{config.data} has no rows for {' or '.join(wanted)}; there are {', '.join(dataset.splits)}. Choose with --split."
     )
-
-
-def answer(
-    loaded: LoadedModel, prompt: str, *, max_tokens: int, temperature: float, seed: int
-) -> Iterator[str]:
-    """The model's answer to ``prompt``, piece by piece; the chat template is applied where there is one."""
-    import mlx.core as mx
-    from mlx_lm.generate import stream_generate
-    from mlx_lm.sample_utils import make_sampler
-
-    mx.random.seed(seed)
-    loaded.model.eval()
-    tokenizer: Any = loaded.tokenizer
-    tokens: Any = prompt
-    if tokenizer.chat_template is not None:
-        messages = [{"role": "user", "content": prompt}]
-        tokens = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    sampler = make_sampler(temp=temperature)
-    for piece in stream_generate(loaded.model, tokenizer, tokens, max_tokens=max_tokens, sampler=sampler):
-        yield piece.text

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 from mlxsched.bundled import model_path
+from mlxsched.model.conversation import Conversation
 from mlxsched.model.load import load_model
-from mlxsched.training.inference import answer, load_run_model
+from mlxsched.training.inference import load_run_model
 from mlxsched.training.run import config_of
 
 PROMPT = "Get the average of A1 to A9"
@@ -22,12 +23,16 @@ def mlx_lm(*arguments: str) -> str:
     return done.stdout
 
 
+def answer(loaded) -> str:
+    return "".join(Conversation(loaded.model, loaded.tokenizer, max_tokens=12).ask(PROMPT))
+
+
 def test_generate_and_fuse_say_what_we_say(train, tmp_path):
     run, _, _ = train(iters=40, learning_rate=3e-3)
     ours = load_run_model(run, config_of(run))
-    expected = "".join(answer(ours, PROMPT, max_tokens=12, temperature=0.0, seed=0))
+    expected = answer(ours)
     base = load_run_model(run, config_of(run), base=True)
-    assert "".join(answer(base, PROMPT, max_tokens=12, temperature=0.0, seed=0)) != expected
+    assert answer(base) != expected
 
     model, adapter = str(model_path("tiny")), str(run.adapters)
     common = ("--prompt", PROMPT, "--max-tokens", "12", "--temp", "0.0", "--verbose", "False")
@@ -38,7 +43,7 @@ def test_generate_and_fuse_say_what_we_say(train, tmp_path):
     fused = tmp_path / "fused"
     mlx_lm("fuse", "--model", model, "--adapter-path", adapter, "--save-path", str(fused))
     loaded = load_model(str(fused))
-    assert "".join(answer(loaded, PROMPT, max_tokens=12, temperature=0.0, seed=0)) == expected
+    assert answer(loaded) == expected
 
 
 def test_adapter_config_names_what_mlx_lm_reads(train):

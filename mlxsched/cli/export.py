@@ -1,0 +1,93 @@
+"""``mlxsched export``: the adapter in the formats of other programs."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlxsched.cli.output import print_json
+
+if TYPE_CHECKING:
+    from mlxsched.export.adapter import TrainedAdapter
+
+FORMATS = ("peft", "gguf", "ollama")
+
+
+@click.command()
+@click.argument("run", type=Path)
+@click.option("--to", "kind", type=click.Choice(FORMATS), required=True, help="The format.")
+@click.option("--save-path", type=Path, help="Folder for the files.  [default: RUN/FORMAT]")
+@click.option("--base-model", help="peft: the model's name on the Hub, where the run does not know it.")
+@click.option("--from", "base", help="ollama: the base model, one of Ollama's or a GGUF file.")
+@click.option("--system", help="ollama: a system prompt for the Modelfile.")
+@click.option("--final", is_flag=True, help="Take the last adapter instead of the best.")
+@click.option("--force", is_flag=True, help="Overwrite files of the same names that mlxsched did not write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    run: Path,
+    kind: str,
+    save_path: Path | None,
+    base_model: str | None,
+    base: str | None,
+    system: str | None,
+    final: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Convert the adapter of the run in directory RUN.
+
+    \b
+    peft    adapter_model.safetensors and adapter_config.json, for transformers and PEFT
+    gguf    adapter.gguf, for llama.cpp and LM Studio
+    ollama  adapter.gguf and a Modelfile
+
+    \b
+    Examples:
+      mlxsched export runs/laptop-001 --to peft
+      mlxsched export runs/laptop-001 --to gguf --save-path out
+      mlxsched export runs/laptop-001 --to ollama --from llama3.2:1b
+    """
+    from mlxsched.export.adapter import open_adapter
+
+    adapter = open_adapter(run, final=final)
+    target = save_path or run / kind
+    files = _write(kind, adapter, target, base_model=base_model, base=base, system=system, force=force)
+    if as_json:
+        print_json({"run": str(run), "format": kind, "path": str(target), "files": files})
+        return
+    for name in files:
+        click.echo(target / name)
+    click.echo(f"\nNext:\n  {_next(kind, run, target)}")
+
+
+def _write(
+    kind: str,
+    adapter: TrainedAdapter,
+    target: Path,
+    *,
+    base_model: str | None,
+    base: str | None,
+    system: str | None,
+    force: bool,
+) -> list[str]:
+    from mlxsched.export.gguf_adapter import export_gguf
+    from mlxsched.export.ollama import export_ollama
+    from mlxsched.export.peft import export_peft
+
+    if kind == "peft":
+        return export_peft(adapter, target, base_model=base_model, force=force)
+    if kind == "gguf":
+        return export_gguf(adapter, target, force=force)
+    return export_ollama(adapter, target, base=base, system=system, force=force)
+
+
+def _next(kind: str, run: Path, target: Path) -> str:
+    here = shlex.quote(str(target))
+    if kind == "peft":
+        return f"model.load_adapter({str(target)!r})  # in Python, on a model of transformers"
+    if kind == "gguf":
+        return f"llama-cli -m BASE.gguf --lora {here}/adapter.gguf"
+    return f"cd {here} && ollama create {run.resolve().name} -f Modelfile"
