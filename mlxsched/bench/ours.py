@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mlxsched.bench.measured import Measured, Moment, PeakMemory
 from mlxsched.data.batching.plan import batching_stats
 from mlxsched.model.evaluate import Evaluator
+from mlxsched.model.fast.selection import Note
 from mlxsched.runs.events import Event, Notice, UpdateMade
 from mlxsched.training.acceleration import accelerate, evaluation_path
 from mlxsched.training.assembly import make_engine, make_loader, make_pace
@@ -21,8 +22,6 @@ from mlxsched.training.loop import Loop
 from mlxsched.training.policies.base import Action, Policy
 from mlxsched.training.progress import Progress
 from mlxsched.training.session import Session
-
-Note = Callable[[str], None]
 
 
 def order_of_epoch(session: Session) -> NDArray[np.int64]:

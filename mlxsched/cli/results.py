@@ -24,7 +24,7 @@ MEASURES = (
 
 def show_results(run: RunDirectory, progress: Progress, model_path: str) -> None:
     """Print the measures before and after the run and the next commands on stdout."""
-    before, after = progress.results.get("before", {}), progress.results.get("after", {})
+    before, after = measures(progress, "before"), measures(progress, "after")
     rows = list(_rows(before, after))
     if rows:
         table(rows, header=("", "before", "after"), title="Results")
@@ -38,10 +38,20 @@ def show_results(run: RunDirectory, progress: Progress, model_path: str) -> None
         say(f"  {line}")
 
 
+def measures(progress: Progress, when: str) -> dict[str, Any]:
+    """What was measured ``before`` or ``after`` the training; empty for a checkpoint in which it is damaged."""
+    found = progress.results.get(when)
+    return found if isinstance(found, dict) else {}
+
+
 def _rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for key, name, form in MEASURES:
         if key in after:
-            yield name, form.format(before[key]) if key in before else "-", form.format(after[key])
+            yield name, _shown(before.get(key), form), _shown(after[key], form)
+
+
+def _shown(value: object, form: str) -> str:
+    return form.format(value) if isinstance(value, int | float) else "-"
 
 
 def next_commands(run: RunDirectory, model_path: str) -> list[str]:
@@ -68,5 +78,5 @@ def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
         "ended": progress.ended,
         "short_cuts": run.info.short_cuts,
         "notes": [record["message"] for record in run.read_metrics() if record.get("code") == "note"],
-        **{key: progress.results.get(key, {}) for key in ("before", "after")},
+        **{key: measures(progress, key) for key in ("before", "after")},
     }

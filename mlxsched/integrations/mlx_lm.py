@@ -1,4 +1,4 @@
-"""mlx-lm's schedule, loss, batches and metrics, to put into training scripts of your own::
+"""Schedule, loss, batches and metrics for training scripts that use mlx-lm::
 
     from mlx_lm.tuner.trainer import train
     from mlxsched.integrations.mlx_lm import MetricsCallback, build_schedule, iterate_batches, loss
@@ -9,8 +9,7 @@
         train(model, optimizer, CacheDataset(rows), args=TrainingArgs(iters=500),
               loss=loss, iterate_batches=iterate_batches, training_callback=metrics)
 
-They have mlx-lm's signatures. `loss` and `iterate_batches` belong together: the last batch of an epoch may be
-small.
+They have mlx-lm's signatures. Use `loss` and `iterate_batches` together: the last batch of an epoch may be small.
 """
 
 from __future__ import annotations
@@ -33,17 +32,16 @@ from mlxsched.schedules import from_dict, from_mlx_lm
 from mlxsched.schedules.base import Schedule
 
 PAD_TO = 32
-"""Lengths are padded to one more than a multiple of this, as in mlx-lm: few shapes, few traces."""
+"""Rows are padded to one more than a multiple of this, as in mlx-lm: fewer shapes mean fewer compilations."""
 
 
 def build_schedule(schedule_config: Mapping[str, Any]) -> Schedule:
-    """The schedule of mlx-lm's ``lr_schedule`` block, or of a dictionary form of ours.
+    """Build the schedule of an ``lr_schedule`` block of mlx-lm, or of a dictionary form of mlxsched.
 
-    A block with ``arguments`` is mlx-lm's and gets mlx-lm's exact values (see `mlxsched.from_mlx_lm`); any
-    other one is ours.
+    A block with ``arguments`` is taken for mlx-lm's and has mlx-lm's exact values (see `mlxsched.from_mlx_lm`).
 
     Raises:
-        ScheduleError: a name, key or value does not fit.
+        ScheduleError: a name, key or value is invalid.
 
     >>> build_schedule({"name": "cosine_decay", "arguments": [1e-5, 1000], "warmup": 10})(11)
     1e-05
@@ -54,15 +52,15 @@ def build_schedule(schedule_config: Mapping[str, Any]) -> Schedule:
 
 
 def loss(model: nn.Module, batch: mx.array, lengths: mx.array) -> tuple[mx.array, mx.array]:
-    """The mean cross-entropy of a batch over its targets, and their number; for mlx-lm's ``train(loss=...)``.
+    """The mean cross-entropy over the targets of a batch, and their number; for mlx-lm's ``train(loss=...)``.
 
-    Token i of a row is a target when offset <= i < length and i > 0. mlx-lm's own loss also scores token
-    `length`, which is padding, and divides 0 by 0 for a batch without targets; this one gives 0 there.
+    Token i of a row is a target if offset <= i < length and i > 0. mlx-lm's own loss also scores token `length`, which is
+    padding, and is NaN for a batch without targets; this one is 0 there.
 
     Args:
-        model: takes tokens ``[rows, n]``, gives logits ``[rows, n, vocabulary]``.
+        model: maps tokens ``[rows, n]`` to logits ``[rows, n, vocabulary]``.
         batch: tokens ``[rows, n + 1]``.
-        lengths: ``[rows, 2]``, each row's offset (tokens of the prompt) and length.
+        lengths: ``[rows, 2]``: offset (tokens of the prompt) and length of each row.
     """
     logits, labels = model(batch[:, :-1]), batch[:, 1:]
     position = mx.arange(1, batch.shape[1])
@@ -80,32 +78,32 @@ def iterate_batches(
     seed: int | None = None,
     comm_group: mx.distributed.Group | None = None,
 ) -> Iterator[tuple[mx.array, mx.array]]:
-    """Batches of rows of similar length, in random order, every row once an epoch; for mlx-lm's ``train``.
+    """Batches of rows of similar length, in random order, each row once an epoch; for mlx-lm's ``train``.
 
-    mlx-lm's own sorts a ``CacheDataset`` by something else than its rows' lengths, leaves out the rows
-    beyond a multiple of `batch_size`, and lets an evaluation change the order of the training.
+    mlx-lm's own function does not sort a ``CacheDataset`` by the length of its rows, drops the rows beyond a multiple of
+    `batch_size`, and changes the order of the training rows when it evaluates.
 
     Args:
         dataset: mlx-lm's ``CacheDataset``, or any sequence of ``(tokens, offset)`` or of tokens.
         batch_size: rows of a batch, over all workers; the last batch of an epoch may have fewer.
-        max_seq_length: longer rows are cut there.
-        loop: begin a new epoch, in a new order, when one ends.
-        seed: decides the order. Without it, an endless iteration draws one from NumPy's global generator, as
-            mlx-lm seeds that, and a single pass always has the same order, so that evaluations compare.
-        comm_group: the workers; each gets its share of every batch, the last one filled up with empty rows.
+        max_seq_length: longer rows are truncated.
+        loop: start a new epoch, in a new order, when one ends.
+        seed: determines the order. Without it, an endless iteration draws a seed from NumPy's global generator, which
+            mlx-lm seeds; a single pass always has the same order, so that evaluations can be compared.
+        comm_group: the workers; each receives its share of every batch, and empty rows fill up the last batch.
 
     Yields:
-        tokens ``[rows, length]`` and ``[rows, 2]`` of offset and length, padded with 0.
+        tokens ``[rows, length]``, padded with 0, and ``[rows, 2]``: offset and length.
 
     Raises:
-        DataError: there are no rows.
+        DataError: the data set is empty.
         UsageError: `batch_size` is not a multiple of the number of workers.
     """
     rank, workers = (comm_group.rank(), comm_group.size()) if comm_group is not None else (0, 1)
     if batch_size < 1 or batch_size % workers:
         raise UsageError(f"`batch_size` must be a multiple of the {workers} workers; got {batch_size}.")
     if len(dataset) == 0:
-        raise DataError("the data set has no rows; got 0. Look at the file that it was read from.")
+        raise DataError("the data set has no rows. Check the file that it was read from.")
     batches = _by_length(dataset, batch_size)
     order = np.random.default_rng(_seed(seed, loop))
     while True:
@@ -130,7 +128,7 @@ def _seed(seed: int | None, loop: bool) -> int:
 
 
 def _row(item: Any) -> tuple[Sequence[int], int]:
-    """The tokens and the offset of an item, which may be tokens alone."""
+    """The tokens and the offset of an item, which may be only tokens."""
     if len(item) == 2 and hasattr(item[0], "__len__"):
         return item[0], int(item[1])
     return item, 0
@@ -139,7 +137,7 @@ def _row(item: Any) -> tuple[Sequence[int], int]:
 def _padded(
     rows: list[tuple[Sequence[int], int]], count: int, longest: int, limit: int
 ) -> tuple[mx.array, mx.array]:
-    """`count` rows, the missing ones empty, padded for the `longest` row of all workers."""
+    """`count` rows, filled up with empty ones, padded to the `longest` row of all workers."""
     width = min(1 + PAD_TO * math.ceil(longest / PAD_TO), limit)
     tokens, spans = np.zeros((count, width), np.int32), np.zeros((count, 2), np.int32)
     for index, (row, offset) in enumerate(rows):
@@ -150,11 +148,11 @@ def _padded(
 
 
 class MetricsCallback(TrainingCallback):
-    """Writes mlx-lm's reports as the records of a ``metrics.jsonl``, the learning rate with them.
+    """Writes mlx-lm's reports, with the learning rate, as records of a ``metrics.jsonl``.
 
     Args:
-        path: the file; records are appended.
-        grad_accumulation_steps: mlx-lm's, to count updates where mlx-lm counts iterations.
+        path: the file, to which records are appended.
+        grad_accumulation_steps: the value given to mlx-lm, which counts iterations; the records count updates.
         wrapped_callback: another callback, called after this one.
 
     Raises:
@@ -173,7 +171,7 @@ class MetricsCallback(TrainingCallback):
         self._targets = 0
 
     def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
-        """One ``train`` record, for the update made last; the loss is the mean since the report before."""
+        """Write a ``train`` record for the last update; its loss is the mean since the previous report."""
         targets = int(train_info["trained_tokens"])
         self._writer.write(
             UpdateMade.partial_record(
@@ -190,7 +188,7 @@ class MetricsCallback(TrainingCallback):
             self._wrapped.on_train_loss_report(train_info)
 
     def on_val_loss_report(self, val_info: dict[str, Any]) -> None:
-        """One ``eval`` record, with the number of updates made before it."""
+        """Write an ``eval`` record with the number of updates made before it."""
         value = float(val_info["val_loss"])
         self._writer.write(
             Evaluated.partial_record(

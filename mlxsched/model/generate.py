@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from mlx.nn.layers.base import Module
 
 from mlxsched.data.rows import Example
+from mlxsched.model.evaluate import OnProgress
 
-OnProgress = Callable[[int, int], None]
 _MOST_AT_ONCE = 32
 MARGIN = 8  # tokens beyond the reference: an answer that is longer is wrong anyway
 

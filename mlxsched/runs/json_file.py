@@ -8,7 +8,6 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlxsched.errors import UserError
@@ -52,48 +51,6 @@ def read_object(path: Path, *, largest: int = LARGEST) -> dict[str, object]:
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object; got {type(value).__name__}.")
     return value
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What a value of a JSON object must be: its type, its range, and whether it may be null."""
-
-    of: type
-    low: float = -math.inf
-    high: float = math.inf
-    null: bool = False
-
-    def holds(self, value: object) -> bool:
-        """Whether `value` fits. A whole number is a number too; true and false are neither."""
-        if value is None:
-            return self.null
-        kinds = (int, float) if self.of is float else (self.of,)
-        if (isinstance(value, bool) and self.of is not bool) or not isinstance(value, kinds):
-            return False
-        return not isinstance(value, int | float) or self.low <= value <= self.high  # NaN fails
-
-    def __str__(self) -> str:
-        name = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}.get(self.of)
-        limits = f" from {self.low:g}" if math.isfinite(self.low) else ""
-        limits += f" to {self.high:g}" if math.isfinite(self.high) else ""
-        return f"{name or 'an object'}{limits}{' or null' if self.null else ''}"
-
-
-def validated(raw: Mapping[str, object], fields: Mapping[str, Expected], where: Path) -> dict[str, object]:
-    """The values of `raw` that `fields` names; other keys are dropped, missing ones stay missing.
-
-    Raises `UserError` with the file `where`, the key and what was expected.
-
-    >>> validated({"update": 3, "more": 1}, {"update": Expected(int, 0, 1e12)}, Path("state.json"))
-    {'update': 3}
-    >>> validated({"update": -1}, {"update": Expected(int, 0, 1e12)}, Path("state.json"))
-    Traceback (most recent call last):
-    mlxsched.errors.UserError: state.json: 'update' must be a whole number from 0 to 1e+12; got -1.
-    """
-    for key, expected in fields.items():
-        if key in raw and not expected.holds(raw[key]):
-            raise UserError(f"{where}: {key!r} must be {expected}; got {shortened(raw[key])}.")
-    return {key: raw[key] for key in fields if key in raw}
 
 
 def shortened(value: object) -> str:
