@@ -1,4 +1,4 @@
-"""A training that is killed and resumed ends as if nothing had happened.
+"""A training that is killed and resumed ends like one that was not, and no file of the user's is lost.
 
 ``MLXSCHED_KILLS=50 pytest tests/test_kill_resume.py`` does what CI does.
 """
@@ -66,6 +66,18 @@ def test_the_harness_sees_what_differs_and_leaves_out_what_is_measured(harness, 
     (lacking / "adapters" / "adapters.safetensors").unlink()
     with pytest.raises(harness.Broken, match="lacking holds"):
         harness.compare(reference, lacking)
+
+
+def test_the_harness_sees_a_lost_file_of_the_users(harness, tmp_path):
+    precious = harness.Precious()
+    precious.put(tmp_path, tmp_path / "nowhere")
+    precious.check()
+    (tmp_path / harness.PRECIOUS).write_text("changed")
+    with pytest.raises(harness.Broken, match="gone or changed"):
+        precious.check()
+    (tmp_path / harness.PRECIOUS).unlink()
+    with pytest.raises(harness.Broken, match="gone or changed"):
+        precious.check()
 
 
 def test_killed_and_resumed_is_bit_identical_to_uninterrupted(tmp_path):

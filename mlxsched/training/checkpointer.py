@@ -10,12 +10,14 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map_with_path
 
+from mlxsched.errors import RunError
 from mlxsched.model import adapters
 from mlxsched.model.adapters import WEIGHTS, check_tensors, read_tensors
 from mlxsched.model.trees import flatten
 from mlxsched.runs import atomic
 from mlxsched.runs.checkpoints import Checkpoint
 from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.json_file import read_object
 from mlxsched.training.engine import Engine, Snapshot
 from mlxsched.training.progress import Progress
 
@@ -93,5 +95,16 @@ def _read(checkpoint: Checkpoint, engine: Engine) -> tuple[Snapshot, Progress]:
     state = engine.snapshot().optimizer_state
     check_tensors(checkpoint.path / OPTIMIZER, moments, flatten(state))
     restored = tree_map_with_path(lambda path, _: moments[path], state)
-    progress = Progress.from_dict(json.loads((checkpoint.path / STATE).read_text(encoding="utf-8")))
+    _check_finite(checkpoint.path, weights)
+    progress = Progress.from_dict(read_object(checkpoint.path / STATE))
     return Snapshot(engine.optimizer.pack(weights), restored), progress
+
+
+def _check_finite(path: Path, weights: Mapping[str, mx.array]) -> None:
+    """Raise `RunError` for weights that no run of ours stores: an update that would make them is not applied."""
+    finite = mx.stack([mx.isfinite(value).all() for value in weights.values()])
+    if not finite.all().item():
+        raise RunError(
+            f"the weights of {path} are not finite: the checkpoint is damaged or not from mlxsched. Remove that "
+            "directory to resume from the checkpoint before it."
+        )

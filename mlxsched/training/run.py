@@ -161,7 +161,10 @@ def start(
     )
     loop.policies = policies_of(session, run, loop, stop_signal)
     if resume:
+        about_start = notes.take()
         loop.restore(notes)
+        if run.metrics.position == 0:  # no checkpoint: the run starts again
+            notes.put(about_start)
     notes.record(loop.progress.update)
     session.loaded.model.train()
     return Started(loop, Measurement(session, loop, acceleration.measuring))
@@ -177,7 +180,14 @@ def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measure
         target = Path(session.config.adapter_path).expanduser()
         copy_adapter(run, session.adapter_config, target)
     progress = loop.progress
-    run.update_info(status="finished", update=progress.update, message=progress.ended or "")
+    # With best and results again: a kill after the last checkpoint may have come before run.json had them.
+    run.update_info(
+        status="finished",
+        update=progress.update,
+        best=progress.best,
+        results=dict(progress.results),
+        message=progress.ended or "",
+    )
     return progress
 
 
@@ -193,8 +203,21 @@ class Notes:
         self._emit(Notice(0, "note", text))
         self._texts.append(text)
 
+    def take(self) -> list[str]:
+        """Remove and return the notes so far.
+
+        What the acceleration says at a resume was recorded when the run began. It may differ now, since the caches hold
+        more than they did, and a resumed run must have the records of an uninterrupted one.
+        """
+        texts, self._texts = self._texts, []
+        return texts
+
+    def put(self, texts: list[str]) -> None:
+        """Put notes back that `take` returned."""
+        self._texts = texts + self._texts
+
     def record(self, update: int) -> None:
-        """Write the notes that the run has not had yet: one that resumes unchanged has no more than before."""
+        """Write the notes that the run has not had yet."""
         if not self._texts:
             return
         known = {record.get("message") for record in self._run.read_metrics() if record.get("code") == "note"}

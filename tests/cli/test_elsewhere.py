@@ -76,3 +76,23 @@ def test_a_taken_name_names_the_way_on(project, capsys):
     capsys.readouterr()
     assert main(arguments) == 2
     assert "mlxsched resume runs/j1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("killed_before", ["the last checkpoint was in run.json", "the end was in run.json"])
+def test_a_kill_at_the_end_does_not_lose_the_results(project, capsys, killed_before):
+    """By what the kill leaves: a checkpoint with the results, and a run.json that does not have them yet."""
+    run = RunDirectory.open(Path("runs/j1"))
+    finished = run.info
+    assert finished.results["after"]["loss"] > 0 and finished.best
+    if killed_before.startswith("the last"):
+        run.update_info(status="running", update=0, best=None, results={})
+    else:
+        run.update_info(status="running")
+    assert main(["resume", "runs/j1", "--plain"]) == 0
+    again = RunDirectory.open(Path("runs/j1")).info
+    assert (again.status, again.update, again.best, again.results) == (
+        "finished",
+        finished.update,
+        finished.best,
+        finished.results,
+    )

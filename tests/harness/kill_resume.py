@@ -1,11 +1,13 @@
-"""Kill a real training with SIGKILL at random moments, resume it each time, and compare it with one left in peace.
+"""Kill a real training with SIGKILL at random moments, resume it each time, and compare it with one that was not killed.
 
     python tests/harness/kill_resume.py --kills 50 -- --model tiny --data excel --iters 60 --save-every 5
 
 What comes after ``--`` goes to ``mlxsched train``. The moments are of four kinds: any time at all, while a
 checkpoint is being written, while another file is, and after a random number of new records. After each kill every
-file must be readable and no checkpoint may be lost; at the end adapter, optimizer and metrics must be those of the
-reference, byte for byte (metrics without the keys that measure time and memory). Exit code 0 says that all held.
+file must be readable, no checkpoint may be lost, and the files of a user must be unchanged: those in the folder that
+--adapter-path names, and those put into the run's own folders. At the end adapter, its copy, optimizer, results and metrics
+must be those of the reference, byte for byte (metrics without the keys that measure time and memory). Exit code 0 says
+that all of this held.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ ENDLESS = 600.0  # seconds after which a command counts as hung
 
 
 class Broken(Exception):
-    """A promise was not kept."""
+    """A guarantee did not hold."""
 
 
 def main() -> int:
@@ -59,7 +61,7 @@ def main() -> int:
 
 
 class Harness:
-    """One reference, and as many killed runs as the kills need."""
+    """One reference, and as many killed runs as it takes for that many kills."""
 
     def __init__(self, work: Path, train: list[str], seed: int) -> None:
         self.work, self.train = work, train
@@ -67,9 +69,10 @@ class Harness:
         self._random = random.Random(seed)
         self._kinds = itertools.cycle(MOMENTS)
         self._lifetime = 0.0
+        self._precious = Precious()
 
     def run(self, kills: int) -> None:
-        """Raise `Broken` at the first promise that isn't kept."""
+        """Raise `Broken` at the first guarantee that does not hold."""
         reference = self.work / "reference"
         started = time.monotonic()
         self._finish(self._start(reference), reference)
@@ -81,7 +84,9 @@ class Harness:
             victim = self.work / f"killed-{round_number}"
             self._train_with_kills(victim, kills)
             compare(reference, victim)
-            _tell(f"{victim.name}: as the reference, after {self.moments.total()} kills in all")
+            compare_results(reference, victim)
+            self._precious.check()
+            _tell(f"{victim.name}: equal to the reference, after {self.moments.total()} kills in all")
 
     def _train_with_kills(self, run: Path, kills: int) -> None:
         last_good = -1
@@ -95,14 +100,19 @@ class Harness:
             process.wait()
             self.moments[kind] += 1
             last_good = inspect(run, last_good)
+            self._precious.check()
+            self._precious.put(run, run / "adapters", run / "checkpoints")
             _tell(f"kill {self.moments.total()} ({kind}): the last good checkpoint is {last_good}")
             if is_finished(run):
                 return
         self._finish(self._start(run), run)
 
     def _start(self, run: Path) -> subprocess.Popen[bytes]:
-        """Resume where there is a run; one that was killed before it had a directory begins anew."""
+        """Resume the run; one that was killed before it had a directory starts again."""
         command = ["resume", str(run)] if is_run(run) else ["train", *self.train, "--run-dir", str(run)]
+        (copy_of(run) / "sub").mkdir(parents=True, exist_ok=True)
+        self._precious.put(copy_of(run), copy_of(run) / "sub")
+        command += ["--adapter-path", str(copy_of(run))]
         with open(_log(run), "w") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "mlxsched", *command],
@@ -120,8 +130,35 @@ class Harness:
             raise Broken(f"{run} is {RunDirectory.open(run).info.status} after a command that ended with 0")
 
 
+PRECIOUS = "precious.txt"
+
+
+class Precious:
+    """Files of a user, each in a folder that mlxsched writes to; none of them may change."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, str] = {}
+
+    def put(self, *folders: Path) -> None:
+        """Put a file into each of the folders that exist."""
+        for path in (folder / PRECIOUS for folder in folders if folder.is_dir()):
+            self._files[path] = f"mine: {path}"
+            path.write_text(self._files[path])
+
+    def check(self) -> None:
+        """Raise `Broken` for a file that is gone or changed."""
+        for path, text in self._files.items():
+            if not path.exists() or path.read_text() != text:
+                raise Broken(f"the user's file {path} is gone or changed")
+
+
+def copy_of(run: Path) -> Path:
+    """The folder of the user's to which the adapter is copied."""
+    return run.with_name(run.name + "-copy")
+
+
 def is_finished(run: Path) -> bool:
-    """Whether the run came to its planned end."""
+    """Whether the run reached its planned end."""
     return is_run(run) and RunDirectory.open(run).info.status == "finished"
 
 
@@ -133,7 +170,7 @@ def _log(run: Path) -> Path:
 
 
 def any_time(run: Path, generator: random.Random, lifetime: float) -> Iterator[bool]:
-    """A moment that knows nothing of what is going on."""
+    """A moment that does not depend on what the run is doing."""
     end = time.monotonic() + generator.uniform(0, 0.8 * lifetime)
     while time.monotonic() < end:
         yield False
@@ -151,7 +188,7 @@ def in_other_file(run: Path, generator: random.Random, lifetime: float) -> Itera
 
 
 def after_records(run: Path, generator: random.Random, lifetime: float) -> Iterator[bool]:
-    """After some new records; the size is counted from where the resume has cut it back to."""
+    """After some new records, counted from the size to which the resume has cut the file back."""
     path = run / "metrics.jsonl"
     lowest, wanted = _size(path), generator.randint(1, 3000)
     while _size(path) - lowest < wanted:
@@ -207,7 +244,7 @@ def _size(path: Path) -> int:
 
 
 def inspect(run: Path, last_good: int) -> int:
-    """Check what a kill has left; returns the update of the last good checkpoint, -1 for none."""
+    """Check what a kill left; returns the update of the last good checkpoint, -1 for none."""
     if not is_run(run):
         return last_good
     RunDirectory.open(run).read_metrics()
@@ -224,7 +261,7 @@ def inspect(run: Path, last_good: int) -> int:
 
 
 def check_adapter(directory: Path) -> None:
-    """An adapter directory is not there, or can be loaded."""
+    """Check that an adapter directory is missing or can be loaded."""
     import mlx.core as mx
 
     if directory.exists():
@@ -244,10 +281,19 @@ def compare(reference: Path, run: Path) -> None:
     _compare_metrics(reference / "metrics.jsonl", run / "metrics.jsonl")
 
 
+def compare_results(reference: Path, run: Path) -> None:
+    """Raise `Broken` where ``run.json`` has lost what was measured before or after the training."""
+    expected, found = RunDirectory.open(reference).info, RunDirectory.open(run).info
+    if (expected.results, expected.best) != (found.results, found.best):
+        raise Broken(f"{run / 'run.json'} has other results than {reference / 'run.json'}: {found.results}")
+
+
 def _contents(run: Path) -> dict[str, bytes]:
     """What must be equal, byte for byte: adapters, and the tensors of all checkpoints that are kept."""
     paths = [*run.glob("adapters*/*"), *run.glob("checkpoints/*/*.safetensors")]
-    return {str(path.relative_to(run)): path.read_bytes() for path in paths}
+    found = {str(path.relative_to(run)): path.read_bytes() for path in paths if path.name != PRECIOUS}
+    copied = {f"copy/{path.name}": path.read_bytes() for path in copy_of(run).glob("adapter*")}
+    return found | copied
 
 
 def _compare_metrics(expected: Path, found: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.training.checkpointer import Checkpointer
+from mlxsched.training.checkpointer import copy_adapter
 
 
 def test_a_copy_of_the_adapter_leaves_every_other_file_of_the_folder(tmp_path):
@@ -19,7 +19,7 @@ def test_a_copy_of_the_adapter_leaves_every_other_file_of_the_folder(tmp_path):
     (folder / "thesis.txt").write_text("precious")
     (folder / "adapters.safetensors").write_text("the old adapter")
     for _ in range(2):
-        Checkpointer(run, None, {"rank": 8}, 3).copy_adapter(folder)
+        copy_adapter(run, {"rank": 8}, folder)
         assert sorted(os.listdir(folder)) == [
             "adapter_config.json",
             "adapters.safetensors",
