@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlxsched.config import load_config
-from mlxsched.errors import ConfigError
+from mlxsched.errors import ConfigError, UsageError
 from mlxsched.schedules.defaults import FAMILIES
 from mlxsched.schedules.registry import entry, names
 
@@ -82,3 +82,13 @@ def test_an_alpha_that_makes_no_scale_is_refused(refused, alpha):
 
 def test_alpha_and_scale_in_one_file_are_refused(refused):
     assert "give alpha or scale" in refused("lora_parameters: {alpha: 8, scale: 2}")
+
+
+@pytest.mark.parametrize(
+    "text", ["name: !!set {a}", "model: !!set {a}", "name: {a: 1}", "preset: [a]", "preset: {a: 1}"]
+)
+def test_a_set_or_a_mapping_is_no_name(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises((ConfigError, UsageError)):
+        load_config(file=path)

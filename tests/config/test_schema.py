@@ -108,3 +108,58 @@ def test_the_json_schema_lets_units_be_text():
     for key in ("memory", "clear_cache_threshold", "max_time", "pause_below"):
         assert '"string"' in kinds[key]
     assert '"string"' not in kinds["batch_size"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": 2**33},
+        {"seed": 2**64},
+        {"seed": -1},
+        {"lora_parameters": {"rank": 2**31}},
+        {"lora_parameters": {"rank": 10**400}},
+        {"batch_size": 10**18},
+        {"iters": 10**18},
+        {"epochs": 1e300},
+        {"name": "a" * 300},
+        {"name": {"a": 1}},
+        {"model": "a" * 300},
+        {"data": "a/" * 3000},
+        {"run_dir": "x\0y"},
+        {"adapter_path": ""},
+        {"model": "\ud800"},
+        {"report_to": "\udcff"},
+        {"schedule": {"name": "linear", "\ud800": 1}},
+        {"hf_dataset": [{"path": "\ud800"}]},
+    ],
+    ids=lambda values: ascii(values)[:40],
+)
+def test_what_no_library_or_file_system_can_hold_is_refused(values):
+    assert "RunConfig" in problem(**values)
+
+
+def test_the_largest_seed_and_rank_are_taken():
+    config = RunConfig(seed=2**32 - 1, lora_parameters={"rank": 4096})
+    assert (config.seed, config.lora_parameters.rank) == (2**32 - 1, 4096)
+
+
+def test_weight_decay_goes_to_the_optimizer_that_has_one():
+    config = RunConfig(weight_decay=0.1, optimizer_config={"adamw": {"eps": 1e-6, "weight_decay": 0.5}})
+    assert config.optimizer_arguments == {"eps": 1e-6, "weight_decay": 0.1}
+    assert RunConfig(weight_decay=0.1, optimizer="sgd").optimizer_arguments == {"weight_decay": 0.1}
+    assert "adam has no weight decay" in problem(weight_decay=0.1, optimizer="adam")
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "adafactor", "lion", "muon"])
+def test_every_other_optimizer_of_mlx_takes_a_weight_decay(name):
+    from inspect import signature
+
+    import mlx.optimizers as optim
+
+    classes = {made.__name__.lower(): made for made in vars(optim).values() if isinstance(made, type)}
+    assert "weight_decay" in signature(classes[name]).parameters
+    assert "weight_decay" not in signature(classes["adam"]).parameters
+
+
+def test_an_unknown_optimizer_in_optimizer_config_is_refused():
+    assert "optimizer_config" in problem(optimizer_config={"adamx": {}})

@@ -156,3 +156,25 @@ def test_warmup_init_changes_the_warmup_and_nothing_after_it(name):
 
 def test_warmup_init_without_a_warmup_has_no_effect_and_that_is_said():
     assert codes(warmup=0, warmup_init=1e-4) == ["without_effect"]
+
+
+def test_mlx_lms_block_gives_mlx_lms_values_over_the_updates_of_the_run(tmp_path):
+    import mlx.core as mx
+    from mlx_lm.tuner.utils import build_schedule
+
+    from mlxsched.planning.length import plan_length
+
+    block = {"name": "cosine_decay", "warmup": 4, "warmup_init": 1e-7, "arguments": [1e-4, 7, 1e-6]}
+    path = tmp_path / "lora.yaml"
+    path.write_text(
+        "iters: 48\nbatch_size: 2\ngrad_accumulation_steps: 4\nlearning_rate: 1e-5\n"
+        "lr_schedule: {name: cosine_decay, warmup: 4, warmup_init: 1e-7, arguments: [1e-4, 7, 1e-6]}\n"
+    )
+    loaded = load_config(file=path)
+    length = plan_length(loaded.config, 40)
+    made, theirs = resolve_schedule(loaded.config, loaded.origins, length.updates), build_schedule(block)
+    assert length.updates == 12
+    for update in range(12):
+        assert made.schedule(update) == pytest.approx(theirs(mx.array(update)).item(), abs=1e-10)
+    (finding,) = [finding for finding in made.findings if finding.code == "without_effect"]
+    assert "learning_rate 1e-05" in finding.evidence and "lora.yaml:4" in finding.evidence
