@@ -19,7 +19,7 @@ Tools = list[dict[str, Any]] | None
 _FIXED_DATE = "26 Jul 2024"
 _GENERATION_TAG = re.compile(r"{%-?\s*generation\s*-?%}")
 # A chat takes milliseconds. The sandbox of Jinja limits a single loop, but not loops within loops.
-SECONDS = 5.0
+SECONDS = 3.0
 MAX_CHARACTERS = 32 * 2**20
 
 

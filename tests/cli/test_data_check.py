@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from mlxsched.bundled import model_path
 from mlxsched.cli.data import command
 from mlxsched.errors import ChecksFailed, DataError, ModelError
 
@@ -65,3 +67,31 @@ def test_mistakes_of_the_command_are_errors_of_the_user(arguments: list[str], er
     result = run(*arguments)
     assert isinstance(result.exception, error)
     assert result.exception.exit_code == 2
+
+
+def test_rows_longer_than_the_positions_of_the_model_are_an_error(tmp_path: Path) -> None:
+    model = tmp_path / "gpt2"
+    shutil.copytree(model_path("tiny"), model, ignore=shutil.ignore_patterns("*.safetensors"))
+    (model / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 30}))
+    long = json.dumps({"prompt": "row", "completion": "=SUM(A1:A2)" * 20})
+    directory = write(tmp_path, train=[*GOOD, long], valid=[], test=[])
+    report = json.loads(run(directory, "--model", str(model), "--json").stdout)
+    assert report["splits"]["train"]["longest"] == 31
+    (message,) = [found["message"] for found in report["findings"] if found["code"] == "truncated"]
+    assert message == (
+        "1 of 13 rows are longer than 31 tokens (the 30 positions of the model) and would be cut: "
+        f"{directory}/train.jsonl:13"
+    )
+
+
+def test_duplicates_are_named_and_do_not_contradict_the_verdict(tmp_path: Path) -> None:
+    directory = write(tmp_path, train=[*GOOD[:8], *GOOD[:2]], valid=GOOD[8:10], test=GOOD[10:])
+    result = run(directory)
+    assert result.exit_code == 0
+    assert result.stderr == "No errors; 1 note above.\n"
+    shown = " ".join(result.stdout.split())
+    assert "2 of 10 rows repeat an earlier row" in shown
+    finding = json.loads(run(directory, "--json").stdout)["findings"][0]
+    assert finding["message"].endswith(
+        f"{directory}/train.jsonl:9 is {directory}/train.jsonl:1, {directory}/train.jsonl:10 is {directory}/train.jsonl:2"
+    )
