@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlxsched.cli.output import print_json
+from mlxsched.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from mlxsched.export.adapter import TrainedAdapter
@@ -59,8 +59,8 @@ def command(
         print_json({"run": str(run), "format": kind, "path": str(target), "files": files})
         return
     for name in files:
-        click.echo(target / name)
-    click.echo(f"\nNext:\n  {_next(kind, run, target)}")
+        say(str(target / name))
+    say(f"\nNext:\n  {_next(kind, run, target)}")
 
 
 def _write(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mlxsched.cli.output import note, print_json, table
+from mlxsched.cli.output import note, print_json, say, table
 
 
 @click.command()
@@ -62,4 +62,4 @@ def command(
     if report.requantized:
         cost = report.loss_fused - report.loss_adapter
         note(f"Quantizing the fused weights again changed the loss by {cost:+.4f}; --dequantize avoids that.")
-    click.echo(f"Model: {target}\n\nNext:\n  mlx_lm.generate --model {target} --prompt 'Your request'")
+    say(f"Model: {target}\n\nNext:\n  mlx_lm.generate --model {target} --prompt 'Your request'")

@@ -90,3 +90,23 @@ def test_a_metric_of_400_digits_is_named_with_its_line(tmp_path, capsys):
     for flags in ([], ["--json"]):
         assert main(["plot", str(tmp_path / "a"), *flags]) == 2
         assert "metrics.jsonl:1: 'lr' is too large" in capsys.readouterr().err
+
+
+def test_a_training_whose_display_lost_its_reader_goes_on_to_its_end(tmp_path):
+    run_directory = tmp_path / "a"
+    flags = ["--iters", "200", "--batch-size", "1", "--num-layers", "1", "--val-batches", "0", "--no-test"]
+    command = [sys.executable, "-m", "mlxsched", "train", *flags, "--steps-per-report", "1", "--plain"]
+    process = subprocess.Popen(
+        [*command, "--run-dir", str(run_directory)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while not process.stdout.readline().startswith("update 1/"):
+        assert process.poll() is None
+    process.stdout.close()
+    assert process.wait(timeout=120) == 141
+    run = RunDirectory.open(run_directory)
+    assert run.info.status == "finished" and run.info.update == 200
+    failures = [record for record in run.read_metrics() if record.get("code") == "sink_failed"]
+    assert len(failures) == 1 and "the display failed" in failures[0]["message"]
