@@ -1,9 +1,10 @@
-"""What checkpoints cost a training: seconds of one save against seconds of the updates between two.
+"""What checkpoints cost a run: the time of one save compared with that of the updates between two saves.
 
     python benchmarks/checkpoint_cost.py [--layers 24] [--updates 2] [--saves 5]
 
-A model of the shape of Qwen2.5-0.5B (random weights), LoRA of rank 8 on all layers, AdamW, 8 rows of 128 tokens an
-update; both are timed in this process, in turn, and the medians compared at the default cadence of 100 updates.
+The model has the shape of Qwen2.5-0.5B and random weights. LoRA has rank 8 on all layers, the optimizer is AdamW, and an
+update has 8 rows of 128 tokens. Saves and updates alternate in one process; the medians are compared at the default
+cadence of one checkpoint every 100 updates.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ ROWS, LENGTH = 8, 128
 
 
 def half_billion(layers: int) -> qwen2.Model:
-    """Qwen2.5-0.5B's shape with random weights."""
+    """A model with the shape of Qwen2.5-0.5B and random weights."""
     return qwen2.Model(
         qwen2.ModelArgs(
             model_type="qwen2",
@@ -53,7 +54,7 @@ def half_billion(layers: int) -> qwen2.Model:
 
 
 def main() -> None:
-    """Print seconds of an update and of a save, and the share of the saves."""
+    """Print the time of an update and of a save, and the share of the run that saves take."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--updates", type=int, default=2)
@@ -76,7 +77,7 @@ def main() -> None:
             Path(directory) / "run", config=RunConfig().to_dict(), origins={}, plan={}, versions={}
         )
         with run.lock():
-            keeper = Checkpointer(run, optimizer, {}, keep_last=3)
+            checkpointer = Checkpointer(run, optimizer, {}, keep_last=3)
             for count in range(max(arguments.updates, arguments.saves)):
                 if count < arguments.updates:
                     started = time.perf_counter()
@@ -90,14 +91,14 @@ def main() -> None:
                     updates.append(time.perf_counter() - started)
                 if count < arguments.saves:
                     started = time.perf_counter()
-                    keeper.save(packed, state, Progress(update=count))
+                    checkpointer.save(packed, state, Progress(update=count))
                     saves.append(time.perf_counter() - started)
     update, save = statistics.median(updates), statistics.median(saves)
     cadence = RunConfig().save_every
     print(f"checkpoint: {3 * n_bytes(packed) / 1e6:.1f} MB, {save:.3f} s (median of {len(saves)})")
     print(f"update of {ROWS * LENGTH} tokens: {update:.2f} s (median of {len(updates)})")
-    print(f"one checkpoint every {cadence} updates costs {save / (cadence * update):.3%} of the training")
-    print(f"it stays under 2% where an update takes longer than {save / (cadence * 0.02):.3f} s")
+    print(f"one checkpoint every {cadence} updates costs {save / (cadence * update):.3%} of the run")
+    print(f"that is under 2% if an update takes longer than {save / (cadence * 0.02):.3f} s")
 
 
 if __name__ == "__main__":

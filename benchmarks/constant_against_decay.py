@@ -1,10 +1,10 @@
-"""Does the schedule matter on the bundled task? Final validation loss of a constant rate and of a decay, each tuned.
+"""Does the schedule matter on the bundled task? Final validation losses of a constant and a decaying rate, each tuned.
 
     python benchmarks/constant_against_decay.py [--peaks 5e-4 1e-3 2e-3] [--seeds 0 1 2] [--epochs 1]
 
-A comparison at one peak would be meaningless, for a schedule that decays stands a higher one: so each schedule is
-given several peaks and is judged by its best. Everything else is the preset `lora`; the loss is that after the last
-update.
+A comparison at a single peak would be meaningless, because a decaying schedule tolerates a higher one. So each schedule
+is tried at several peaks and judged by its best. Everything else comes from the preset `lora`; the loss is that after
+the last update.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def final_loss(schedule: str, peak: float, seed: int, epochs: float) -> float:
 
 
 def main() -> None:
-    """Print a row for each schedule and peak, then the best of each schedule."""
+    """Print a row for each schedule and peak, then the best peak of each schedule."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--schedules", nargs="+", default=list(SCHEDULES))
     parser.add_argument("--peaks", nargs="+", type=float, default=[5e-4, 1e-3, 2e-3])

@@ -1,6 +1,6 @@
-"""How much of an update is our own Python: the trainer's updates against the same compiled steps called bare.
+"""How much of an update is our own Python: updates through the training loop compared with the engine alone.
 
-Both make the same updates on the same rows, in turns, and the process's CPU time is compared, so that other
+Both make the same updates on the same rows, alternating. The measure is the CPU time of this process, so other
 processes on the machine hardly matter. Run it with `OPENBLAS_NUM_THREADS=1 python benchmarks/host_overhead.py`.
 Targets: under 15% for the bundled model, under 3% for a Llama of 135M parameters.
 """
@@ -32,7 +32,7 @@ NEVER = 10**6
 
 
 def make_session(name: str, batch_size: int) -> Session:
-    """A run on the bundled rows that neither saves nor evaluates on the way."""
+    """A run on the bundled rows that neither saves nor evaluates before its end."""
     flags: dict[str, Any] = {"epochs": 20, "batch_size": batch_size, "val_batches": 0, "test": False}
     flags |= {"save_every": NEVER, "steps_per_eval": NEVER, "warmup": 0}
     loaded = load_config(flags=flags)
@@ -42,13 +42,13 @@ def make_session(name: str, batch_size: int) -> Session:
 
 
 def random_llama() -> LoadedModel:
-    """A Llama of 135M parameters with random weights; the bundled tokenizer's tokens are some of its own."""
+    """A Llama of 135M parameters with random weights; its vocabulary is larger than the bundled tokenizer's."""
     config = config_of("llama-135m")
     return replace(load_model("tiny"), name="llama-135m", model=random_model(config), config=config)
 
 
 def timed(count: int, work: Callable[[], None]) -> tuple[float, float]:
-    """CPU and wall seconds of ``count`` calls, each."""
+    """CPU and wall-clock seconds per call, over ``count`` calls."""
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(count):
         work()
@@ -56,7 +56,7 @@ def timed(count: int, work: Callable[[], None]) -> tuple[float, float]:
 
 
 class Bare:
-    """The engine of ``loop`` by itself, on the rows of the loop's next updates, laid out beforehand."""
+    """The engine of ``loop`` alone, on the batches of the loop's next updates, prepared in advance."""
 
     def __init__(self, loop: Loop, count: int) -> None:
         self._engine = loop.engine
@@ -68,7 +68,7 @@ class Bare:
 
 
 def measure(name: str, batch_size: int, block: int, rounds: int) -> None:
-    """Print the share of the loop's CPU time that the bare engine doesn't need."""
+    """Print the share of the loop's CPU time that the engine alone doesn't need."""
     shares, updates = [], []
     with tempfile.TemporaryDirectory() as directory:
         session = make_session(name, batch_size)
@@ -76,7 +76,7 @@ def measure(name: str, batch_size: int, block: int, rounds: int) -> None:
         loop, _ = start(session, run, lambda event: None)
         update = loop.step
 
-        timed(2 * block, update)  # traces
+        timed(2 * block, update)  # trace and compile
         for _ in range(rounds):
             bare_cpu, _ = timed(block, Bare(loop, block))
             loop_cpu, _ = timed(block, update)
@@ -84,13 +84,13 @@ def measure(name: str, batch_size: int, block: int, rounds: int) -> None:
             updates.append(loop_cpu)
     quartiles = statistics.quantiles(shares, n=4)
     print(
-        f"{name:12} batch {batch_size}: {statistics.median(updates) * 1e3:8.2f} ms an update, "
+        f"{name:12} batch {batch_size}: {statistics.median(updates) * 1e3:8.2f} ms per update, "
         f"host share {quartiles[1]:6.1%} ({quartiles[0]:.1%} to {quartiles[2]:.1%})"
     )
 
 
 def main() -> None:
-    """Measure the models named on the command line, both without any."""
+    """Measure the models named on the command line, or both by default."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", default=["tiny", "llama-135m"])
     for name in parser.parse_args().models:

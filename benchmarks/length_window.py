@@ -1,9 +1,9 @@
-"""Updates of few rows with and without a length window (`--length-window 16`): padding, micro-batches and time.
+"""Updates of few rows with and without a length window (`--length-window 16`): padding, micro-batches, time.
 
     python benchmarks/length_window.py
 
-The bundled model on log-normal rows, all layers trained, so that nothing but the order differs. Times are CPU time
-(user and system) on the CPU backend; each line is the median of three rounds in turn.
+The bundled model on log-normal rows, with all layers trained, so that only the order of the rows differs. Times are CPU
+time (user and system) on the CPU backend; each line is the median of three alternating rounds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlxsched.platform.blas import preload
 
 preload()
 
-from in_turn import in_turn  # noqa: E402  after the BLAS
+from interleaved import interleaved  # noqa: E402  after the BLAS
 
 from mlxsched.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
 
@@ -26,13 +26,13 @@ ROWS, WINDOW, ROUNDS = 128, 16, 3
 def main() -> None:
     """Print the table."""
     print(
-        "| rows of an update | padding | with a window | micro-batches of an update | with a window | first epoch "
+        "| rows per update | padding | padding, window | micro-batches per update | micro-batches, window | first epoch "
         "| second epoch |\n| --- " + "| --- " * 6 + "|"
     )
     rows = lognormal_rows(ROWS, LogNormal(longest=1024))
     for batch in (2, 4, 8):
         settings = {"window": {"length_window": WINDOW}, "none": {"length_window": 1}}
-        sides = in_turn("bundled", rows, ROUNDS, {"batch_size": batch}, settings)
+        sides = interleaved("bundled", rows, ROUNDS, {"batch_size": batch}, settings)
         window, none = sides["window"], sides["none"]
         first, later = window.over(none, 0), window.over(none, 1)
         before, after = none.sampled, window.sampled

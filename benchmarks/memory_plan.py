@@ -1,11 +1,11 @@
-"""Predicted and measured peaks, over models and ways through them; and the fit of the factors.
+"""Predicted and measured peaks of memory over models and forward paths; fits the factors of the prediction.
 
-    python benchmarks/memory_plan.py                # the grid that was fitted, then shapes that were not
-    python benchmarks/memory_plan.py --held-out     # only the latter
-    python benchmarks/memory_plan.py --fit          # new factors from the grid, for mlxsched/analysis/memory.py
+    python benchmarks/memory_plan.py                # the fitted grid, then held-out shapes
+    python benchmarks/memory_plan.py --held-out     # only the held-out shapes
+    python benchmarks/memory_plan.py --fit          # new factors from the grid, for mlxsched/planning/memory_model.py
 
-Each measurement is two micro-batches and an update in the training's own compiled step; memory is
-`mx.get_peak_memory` above what was in use before. Random weights, layers few enough for minutes.
+Each measurement runs two micro-batches and one update in the compiled step of a training. The peak is
+`mx.get_peak_memory` minus the memory in use before. Weights are random, and layers few, so that it takes minutes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TINY = {
 
 @dataclass(frozen=True)
 class Case:
-    """A model, how much of it is trained, and shapes of micro-batches: rows, inputs, share of targets."""
+    """A model, the number of trained layers, and shapes of micro-batches: rows, inputs, share of targets."""
 
     shape: str
     trained: int
@@ -86,41 +86,41 @@ HELD_OUT = (
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement, with what the closed form needs to predict it."""
+    """One measurement, and the inputs of its prediction."""
 
     name: str
     shape: ModelShape
-    way: Workload
+    workload: Workload
     batch: tuple[int, int, int]
     measured: int
 
     def predicted(self, factors: Factors = FACTORS) -> int:
         """Bytes above the weights."""
-        return peak_above_weights(self.shape, self.way, *self.batch, factors)
+        return peak_above_weights(self.shape, self.workload, *self.batch, factors)
 
 
 def points(case: Case) -> Iterator[Point]:
-    """Measure every way and batch of ``case``."""
+    """Measure every forward path and batch shape of ``case``."""
     config = config_of(case.shape, **case.changes)
     model = random_model(config, case.kind)
     adapters.attach(model, "full" if case.full else "lora", case.trained, LORA, 0)
     trained_bytes = n_bytes(model.trainable_parameters())
-    for name, path in ways(model).items():
-        way = Workload(case.trained, trained_bytes, path.head is not None, path.chunk, path.checkpoint)
+    for name, path in forward_paths(model).items():
+        workload = Workload(case.trained, trained_bytes, path.head is not None, path.chunk, path.checkpoint)
         for rows, length, share in case.batches:
             count = rows * length
             if path.blocks:
-                way = dataclasses.replace(way, scores=path.blocks.shares(length))
+                workload = dataclasses.replace(workload, scores=path.blocks.shares(length))
             targets = int(share * count)
             label = f"{case.shape} {case.kind}{' full' if case.full else ''}, {case.trained} layers, {name}"
             batch = (rows, length, padded_targets(targets, count))
             yield Point(
-                label, ModelShape.of(config), way, batch, measured(model, path, rows, length, targets)
+                label, ModelShape.of(config), workload, batch, measured(model, path, rows, length, targets)
             )
 
 
-def ways(model: Any) -> dict[str, ForwardPath]:
-    """The ways through ``model`` that a run can take."""
+def forward_paths(model: Any) -> dict[str, ForwardPath]:
+    """The forward paths that a run of ``model`` can use."""
     ids = mx.array(np.arange(12).reshape(2, 6))
     head = find_head(model, ids)
     chunk = chunk_rows(head.vocabulary)
@@ -138,7 +138,7 @@ def ways(model: Any) -> dict[str, ForwardPath]:
 
 
 class _Zeros:
-    """Stands for the stored outputs of frozen layers at ``boundary``."""
+    """Stands in for the frozen-prefix activations at ``boundary``."""
 
     def __init__(self, boundary: PrefixBoundary) -> None:
         self._boundary = boundary
@@ -148,7 +148,7 @@ class _Zeros:
 
 
 def measured(model: Any, path: ForwardPath, rows: int, length: int, targets: int) -> int:
-    """The peak above the weights of an update of two micro-batches."""
+    """The peak above the weights, in bytes, of an update of two micro-batches."""
     batch = random_batch(rows, length, targets)
     gc.collect()
     mx.synchronize()
@@ -172,7 +172,7 @@ def measured(model: Any, path: ForwardPath, rows: int, length: int, targets: int
 
 
 def random_batch(rows: int, length: int, targets: int) -> Batch:
-    """Random tokens, ``targets`` of them scored."""
+    """Random tokens, ``targets`` of which are scored."""
     draw = np.random.default_rng(0)
     tokens = draw.integers(0, 1000, (2, rows, length)).astype(np.int32)
     weights = np.zeros(rows * length, np.float32)
@@ -181,7 +181,7 @@ def random_batch(rows: int, length: int, targets: int) -> Batch:
 
 
 def table(cases: tuple[Case, ...]) -> list[Point]:
-    """Print predictions beside measurements."""
+    """Print predictions next to measurements."""
     found = []
     for case in cases:
         for point in points(case):
@@ -202,7 +202,7 @@ def table(cases: tuple[Case, ...]) -> list[Point]:
 
 
 def fit(found: list[Point], steps: int = 20_000) -> Factors:
-    """Factors of least error, by a random search from the present ones (a dozen numbers, a rough function)."""
+    """The factors with the least error, by random search from the current ones: a dozen numbers, no useful gradient."""
     draw = np.random.default_rng(0)
     best = np.array(dataclasses.astuple(FACTORS))
     lowest = _error(found, best)
@@ -222,7 +222,7 @@ def _error(found: list[Point], numbers: Any) -> float:
 
 
 def main() -> None:
-    """Print the table, or fit."""
+    """Print the tables; with --fit, the new factors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--fit", action="store_true")
@@ -232,7 +232,7 @@ def main() -> None:
         if options.fit:
             print(fit(found))
             return
-    print("shapes that were not fitted:")
+    print("held-out shapes:")
     table(HELD_OUT)
 
 

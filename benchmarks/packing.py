@@ -1,9 +1,9 @@
-"""Several rows in a line against padded micro-batches (`--packing`, `--no-packing`) on very short rows.
+"""Sequence packing compared with padded micro-batches (`--packing`, `--no-packing`) on very short rows.
 
     python benchmarks/packing.py
 
-All layers are trained, so that nothing but the layout differs. Times are CPU time (user and system) on the CPU
-backend; each line is the median of three rounds in turn. It fails where the losses of the two differ.
+All layers are trained, so that only the layout differs. Times are CPU time (user and system) on the CPU backend; each
+line is the median of three alternating rounds. Fails if the losses of the two differ.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mlxsched.platform.blas import preload
 
 preload()
 
-from in_turn import Side, in_turn  # noqa: E402  after the BLAS
+from interleaved import Side, interleaved  # noqa: E402  after the BLAS
 
 from mlxsched.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
 
 SHORT = LogNormal(median=10, p95=20, shortest=4, longest=64)
-HEAVY = LogNormal(median=12, p95=80, shortest=4, longest=600)  # one in 200 has more than any line holds
-# model, name of the data, data, rows, rows of an update
+HEAVY = LogNormal(median=12, p95=80, shortest=4, longest=600)  # one row in 200 is longer than any line
+# model, description of the data, distribution, rows, rows per update
 CASES = (
     ("bundled", "10 tokens", SHORT, 512, 8),
     ("bundled", "10 tokens", SHORT, 768, 32),
@@ -53,13 +53,13 @@ def _differences(packed: Side, padded: Side) -> list[float]:
 def main() -> None:
     """Print the table."""
     print(
-        "| model | median length | rows of an update | padding, padded | packed | width | first epoch | second epoch "
+        "| model | median length | rows per update | padding, padded | padding, packed | width | first epoch | second epoch "
         "| losses differ by | predicted peak |\n| --- " + "| --- " * 9 + "|"
     )
     for model, data, mix, count, batch in CASES:
         rows, common = lognormal_rows(count, mix), {"batch_size": batch}
         settings = {"packed": {"packing": True}, "padded": {"packing": False}}
-        sides = in_turn(model, rows, 3, common, settings)
+        sides = interleaved(model, rows, 3, common, settings)
         print(line(model, data, batch, sides["packed"], sides["padded"]), flush=True)
 
 

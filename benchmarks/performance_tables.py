@@ -1,10 +1,10 @@
-"""The tables of docs/performance.md: mlx-lm's loop and ours on the same rows, with the code of `mlxsched bench`.
+"""The tables of docs/performance.md: mlx-lm's loop and ours on the same rows, measured as `mlxsched bench` does.
 
-    python benchmarks/performance_tables.py run tiny wikisql      # measure cases, keep them in docs/performance.json
+    python benchmarks/performance_tables.py run tiny wikisql      # measure cases into docs/performance.json
     python benchmarks/performance_tables.py list
-    python benchmarks/performance_tables.py write                 # put the tables into docs/performance.md
+    python benchmarks/performance_tables.py write                 # update the tables in docs/performance.md
 
-Times are CPU time (user and system) of this process, whose CPU backend has one thread.
+Times are CPU time (user and system) of this process; the CPU backend uses one thread.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ LEAN = {"grad_checkpoint": True, "micro_batch_tokens": 256}
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a table. ``layers``: of the model and those trained; the upper half by default."""
+    """One row of a table. ``trained``: the number of trained layers, counted from the top; -1 for all."""
 
     title: str
     shape: str = "tiny"
@@ -59,7 +59,7 @@ SMALL = {
     "num_key_value_heads": 4, "vocab_size": VOCABULARY,
 }  # fmt: skip
 FEW = {"trained": 15, "rows": 4, "rounds": 1, "longest": 512}
-FEW_LAYERS = {"num_hidden_layers": 2, "vocab_size": 8192}  # slow on a CPU in anything but float32
+FEW_LAYERS = {"num_hidden_layers": 2, "vocab_size": 8192}  # everything but float32 is slow on a CPU
 CASES = {
     "tiny": Case("bundled (4 layers, 0.9M)"),
     "tiny-lean": Case("bundled, leanest", flags=LEAN),
@@ -86,7 +86,7 @@ CASES = {
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Run a case."""
+    """Measure a case."""
     flags = {"batch_size": 4, "num_layers": case.trained, "learning_rate": 1e-4, **case.flags}
     loaded = load_config(flags=flags)
     rows = (
@@ -115,7 +115,7 @@ def _tell(what: str, done: int, total: int) -> None:
 
 
 def run(names: list[str]) -> None:
-    """Measure the cases of these names."""
+    """Measure the named cases, and store the results."""
     for name in names:
         case = CASES[name]
         if case.data == "WikiSQL" and missing():
@@ -130,7 +130,7 @@ def run(names: list[str]) -> None:
 
 
 def write() -> None:
-    """Put the tables between their markers in docs/performance.md."""
+    """Replace the tables between their markers in docs/performance.md."""
     results = json.loads(RESULTS.read_text())
     page = DOCS / "performance.md"
     text = page.read_text()

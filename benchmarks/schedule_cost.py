@@ -1,12 +1,12 @@
-"""What a schedule costs: the time of a call, side by side with MLX's own cosine_decay, and of the import.
+"""What a schedule costs: the time of a call, compared with MLX's own cosine_decay, and of the import.
 
-    python benchmarks/schedule_cost.py                 every schedule's example, other libraries' names too, compiled
-    python benchmarks/schedule_cost.py --eager wsd     some of them, not compiled
-    python benchmarks/schedule_cost.py --check         exit with 1 if a ratio is above its limit
+    python benchmarks/schedule_cost.py                 the example of every schedule and alias, compiled
+    python benchmarks/schedule_cost.py --eager wsd     selected schedules, not compiled
+    python benchmarks/schedule_cost.py --check         exit with code 1 if a ratio is above its limit
 
-A call is timed as a training step makes it: a new uint64 step array, the schedule, and `mx.eval` of its result. Short
-rounds of the schedule and of MLX's cosine alternate, and the ratio is the median of the rounds' ratios, so that
-a busy machine slows both alike.
+A timed call does what a training step does: it creates a uint64 step array, calls the schedule, and evaluates the
+result. Short rounds of the schedule and of MLX's cosine alternate. The ratio is the median of the rounds' ratios, so a
+busy machine slows both down equally.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ def seconds_per_call(function: Callable[[mx.array], mx.array], calls: int) -> fl
 
 
 def example(name: str) -> ms.Schedule:
-    """The schedule of the name's documented example."""
+    """The schedule in the documented example of ``name``."""
     return ms.parse(alias_spec(name) or ms.schedules.entry(name).spec)
 
 
 def measure_call(name: str, compiled: bool, rounds: int, calls: int) -> tuple[float, float]:
-    """Seconds of a call, and their ratio to those of the baseline: medians over the rounds."""
+    """Seconds per call, and their ratio to the baseline's: medians over the rounds."""
     both = [optim.cosine_decay(1e-1, 1000), example(name)]
     base, schedule = (mx.compile(one) if compiled else one for one in both)
     for function in (base, schedule):
-        seconds_per_call(function, 10)  # traces and builds the kernel
+        seconds_per_call(function, 10)  # trace and compile the kernel
     times = [(seconds_per_call(base, calls), seconds_per_call(schedule, calls)) for _ in range(rounds)]
     return statistics.median(own for _, own in times), statistics.median(own / other for other, own in times)
 
 
 def measure_imports(rounds: int) -> dict[str, float]:
-    """Seconds of an import in a fresh interpreter, without the interpreter's own start."""
+    """Seconds of an import in a fresh interpreter, not counting the interpreter's own startup."""
     best = {"import mlx.optimizers": float("inf"), "import mlxsched": float("inf")}
     for _ in range(rounds):
         for statement in best:
@@ -67,7 +67,7 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", help="schedules (default: all)")
     parser.add_argument("--eager", action="store_true", help="call them without mx.compile")
-    parser.add_argument("--check", action="store_true", help="exit with 1 if a ratio is above its limit")
+    parser.add_argument("--check", action="store_true", help="exit with code 1 if a ratio is above its limit")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--calls", type=int, default=50)

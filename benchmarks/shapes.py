@@ -1,4 +1,4 @@
-"""Models with random weights in the shapes of well-known ones, for benchmarks that need no download."""
+"""Models with random weights in the shapes of well-known models, so that benchmarks need no download."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def config_of(name: str, **changes: Any) -> dict[str, Any]:
-    """The ``config.json`` of a shape; ``changes`` go over it, such as fewer layers."""
+    """The ``config.json`` of a shape; ``changes`` override it, for example with fewer layers."""
     return {**_COMMON, **SHAPES[name], **changes}
 
 
 def random_model(config: dict[str, Any], kind: str = "float32") -> Module:
-    """A model of ``config`` with random weights; ``kind`` is float32, bfloat16 or 4-bit (of bfloat16)."""
+    """A model of ``config`` with random weights; ``kind`` is float32, bfloat16 or 4-bit (quantized from bfloat16)."""
     from mlx_lm.utils import _get_classes, quantize_model
 
     mx.random.seed(0)

@@ -1,4 +1,4 @@
-"""How long `mlxsched --help` takes, beside importing click alone; the target is at most twice as long.
+"""How long `mlxsched --help` takes, compared with importing click alone; the target is at most twice as long.
 
 Run it with `python benchmarks/startup.py`.
 """
@@ -21,20 +21,20 @@ COMMANDS = {
 
 
 def seconds(arguments: list[str]) -> float:
-    """Return the wall-clock time of one new Python process."""
+    """The wall-clock time of a new Python process."""
     start = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Take turns, so that a slow moment of the machine hits all commands, and print the medians."""
+    """Alternate between the commands, so that a slow moment affects all of them, and print the medians."""
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(ROUNDS):
         for name, arguments in COMMANDS.items():
             times[name].append(seconds(arguments))
     medians = {name: sorted(values)[ROUNDS // 2] for name, values in times.items()}
-    print(f"{'command':26}{'median ms':>10}{'of click':>10}")
+    print(f"{'command':26}{'median ms':>10}{'x click':>10}")
     for name, median in medians.items():
         print(f"{name:26}{median * 1e3:10.1f}{median / medians['import click']:10.2f}")
 

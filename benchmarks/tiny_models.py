@@ -1,4 +1,4 @@
-"""Tiny random models of mlx-lm's architectures: sizes by the names of their fields, and what sizes can't say."""
+"""Tiny random models of mlx-lm's architectures: sizes by the names of their fields, and settings that are not sizes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mlxsched.model import adapters
 from mlxsched.model.trees import flatten, unflatten
 
 VOCABULARY, LAYERS, HIDDEN, HEADS, HEAD = 160, 4, 64, 4, 16
-TOO_BIG = 30_000_000  # parameters: a size that this script knows no field for
-# Sizes by the names that mlx-lm's dataclasses have for them.
+TOO_BIG = 30_000_000  # parameters: more means that the model has a size field unknown to this script
+# Sizes, under the field names of mlx-lm's dataclasses.
 SIZES: dict[str, Any] = {
     **dict.fromkeys(
         ["vocab_size", "embedding_size", "padded_vocab_size", "vocab_size_per_layer_input"], VOCABULARY
@@ -88,7 +88,7 @@ SIZES: dict[str, Any] = {
 }
 BY_TYPE: dict[Any, Any] = {int: 1, float: 1.0, bool: False, str: "silu"}
 NESTED = ("text_config", "llm_config", "language_config")
-INNER = {"lfm2-vl": "lfm2", "qwen3_vl_moe": "qwen3_moe"}  # whose sizes a bare dictionary holds
+INNER = {"lfm2-vl": "lfm2", "qwen3_vl_moe": "qwen3_moe"}  # these take their sizes as a plain dictionary
 
 
 ROPE = {"rope_theta": 10000.0, "rope_type": "default", "type": "default", "factor": 1.0}
@@ -102,7 +102,7 @@ YARN = {
 }
 YARN |= {"original_max_position_embeddings": 128}
 HALVES = ["sliding_attention", "full_attention"] * (LAYERS // 2)
-# What a size can't say: kinds of layers, and settings that belong together.
+# Settings that are not sizes: layer types, and values that depend on each other.
 SPECIAL: dict[str, dict[str, Any]] = {
     "glm_moe_dsa": {"topk_method": "noaux_tc", "scoring_func": "sigmoid"},
     "minicpm3": {"rope_scaling": {**YARN, "short_factor": [1.0] * 4, "long_factor": [1.0] * 4}},
@@ -219,7 +219,7 @@ SPECIAL |= {
         "ffn_multipliers": [1.0, 1.0, 2.0, 2.0],
         "ffn_dim_divisor": 8,
     },
-    # It masks the logits of reserved tokens by their numbers, so the vocabulary has to hold them.
+    # It masks the logits of reserved tokens by id, so the vocabulary must contain them.
     "phi3small": {"vocab_size": 100352, "dense_attention_every_n_layers": 2, "ff_intermediate_size": 96},
     "plamo": {"n_shared_head": 2},
     "prism_hadamard_qwen35": {
@@ -253,19 +253,19 @@ SIZES |= {
     "rope_parameters": {**ROPE, "full_attention": ROPE, "sliding_attention": ROPE},
     "original_max_position_embeddings": 128,
 }
-# Why mlx-lm can't train an architecture, or what is wrong with its own model.
+# Why mlx-lm can't train an architecture, or what is wrong with its implementation.
 REASONS = {
     "bitnet": "mlx-lm has no LoRA for packed ternary weights",
     "deepseek_v41": "mlx-lm's router can't be differentiated",
     "muse_spark": "its layers are Metal kernels",
-    "olmo": "mlx-lm adds the mask to numbers, and the mask is a word",
-    "phi3small": "mlx-lm's block-sparse layers see later tokens, so how rows are padded changes the loss",
-    "recurrent_gemma": "mlx-lm's model can't be frozen: it leaves out Module.__init__",
+    "olmo": "mlx-lm adds its attention mask to the scores, but the mask is a string",
+    "phi3small": "mlx-lm's block-sparse layers attend to later tokens, so padding changes the loss",
+    "recurrent_gemma": "mlx-lm's model can't be frozen: it doesn't call Module.__init__",
 }
 
 
 def tiny_values(arguments: Any, kind: str, special: dict[str, Any]) -> dict[str, Any]:
-    """Small values for the fields of a dataclass of sizes; what has a default and is no size keeps it."""
+    """Small values for the fields of a ``ModelArgs``; other fields keep their defaults."""
     hints = typing.get_type_hints(arguments)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(arguments):
@@ -284,7 +284,7 @@ def tiny_values(arguments: Any, kind: str, special: dict[str, Any]) -> dict[str,
 
 
 def nested_values(arguments: Any, kind: str, special: dict[str, Any]) -> dict[str, Any]:
-    """The sizes of the language model inside of one that also sees."""
+    """The sizes of the language model inside a vision-language model."""
     module = sys.modules[arguments.__module__]
     if kind in INNER:
         inner_kind = INNER[kind]
@@ -292,13 +292,13 @@ def nested_values(arguments: Any, kind: str, special: dict[str, Any]) -> dict[st
         return tiny_values(inside, inner_kind, {**SPECIAL.get(inner_kind, {}), **special})
     inner = [getattr(module, name) for name in ("TextConfig", "TextArgs") if hasattr(module, name)]
     own = tiny_values(inner[0], kind, special) if inner else {}
-    if "vocab_size_per_layer_input" in own:  # Gemma 3n embeds its tokens twice, with one vocabulary
+    if "vocab_size_per_layer_input" in own:  # Gemma 3n embeds its tokens twice, with the same vocabulary
         own["vocab_size"] = max(own["vocab_size"], own["vocab_size_per_layer_input"])
     return {**SIZES, "model_type": kind, "tie_word_embeddings": True, **special, **own}
 
 
 def required_value(name: str, kind: Any) -> Any:
-    """A value for a field that has to be given."""
+    """A value for a required field."""
     if name == "layer_types":
         return ["full_attention"] * LAYERS
     origin, options = typing.get_origin(kind), typing.get_args(kind)
@@ -327,7 +327,7 @@ def build(kind: str) -> Module:
 
 
 def fill_zeros(model: Module) -> None:
-    """Small random numbers for parameters of zeros, which a checkpoint would replace: they hide errors or make NaNs."""
+    """Fill all-zero parameters with small random values: a checkpoint would; zeros hide errors or give NaNs."""
     zeros = {
         path: value
         for path, value in flatten(model.parameters()).items()

@@ -1,4 +1,4 @@
-"""WikiSQL as MLX's own LoRA example has it, tokenized with GPT-2's vocabulary; both from the shared data folder."""
+"""WikiSQL as in MLX's LoRA example, tokenized with GPT-2's vocabulary; both are read from the shared data folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
-VOCABULARY = 50304  # GPT-2's 50257 and padding to a multiple of 64
+VOCABULARY = 50304  # GPT-2's 50257, padded to a multiple of 64
 _END = 50256
 _PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def missing() -> str:
-    """Why there is no such data here; empty if there is."""
+    """Why the data is not available; empty if it is."""
     for path in (SHARED / "wikisql" / "train.jsonl", SHARED / "gpt2" / "gpt2.tiktoken"):
         if not path.is_file():
             return f"skipped: no {path.parent.name}/{path.name} in the shared data folder"
@@ -24,7 +24,7 @@ def missing() -> str:
 
 
 def gpt2_tokenizer() -> Any:
-    """GPT-2's tokenizer, from its merge ranks."""
+    """GPT-2's tokenizer, built from its merge ranks."""
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
     class Converter(TikTokenConverter):

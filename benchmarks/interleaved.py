@@ -1,4 +1,4 @@
-"""Settings of our own loop against each other: the same rows, from the same weights, in turn, in one process."""
+"""Compares settings of our own loop: the same rows from the same weights, alternating, in one process."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ LLAMA = {
 
 @dataclass(frozen=True)
 class Side:
-    """What one setting came to: its session and a measurement of each round."""
+    """The results of one setting: its session and a measurement for each round."""
 
     session: Session
     rounds: list[Measured]
 
     def over(self, other: Side, epoch: int) -> tuple[float, float, float]:
-        """The other's time over ours: the median of the rounds, the lowest and the highest."""
+        """The other side's time divided by this side's: the median of the rounds, the lowest and the highest."""
         ratios = [b.epochs[epoch] / a.epochs[epoch] for a, b in zip(self.rounds, other.rounds, strict=True)]
         return statistics.median(ratios), min(ratios), max(ratios)
 
     @property
     def sampled(self) -> BatchingStats:
-        """What the first epoch's updates come to."""
+        """Micro-batches and padding of the first epoch's updates."""
         session = self.session
         return batching_stats(session.batching, session.sampler, session.plan.updates_per_epoch)
 
     @property
     def peak_off(self) -> float:
-        """The predicted peak above the weights over the measured one, less 1."""
+        """The predicted peak above the weights divided by the measured one, minus 1."""
         peak = statistics.median(measured.peak for measured in self.rounds)
         return self.session.memory.above_weights / peak - 1
 
 
 def model_of(name: str) -> LoadedModel:
-    """The bundled model, or a random Llama of 5M parameters in the layers and 4M in the vocabulary."""
+    """The bundled model, or a random Llama with 5M parameters in the layers and 4M in the vocabulary."""
     if name == "bundled":
         return load_model("tiny")
     config = config_of("llama-135m", **LLAMA)
     return LoadedModel(name, name, random_model(config), None, config)
 
 
-def in_turn(
+def interleaved(
     model: str, rows: Rows, rounds: int, common: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Side]:
-    """Train two epochs of ``rows`` under each of ``settings`` (over ``common``), ``rounds`` times."""
+    """Train two epochs of ``rows`` with each of ``settings`` (which override ``common``), ``rounds`` times."""
     sides = {name: Side(_session(model, rows, {**common, **flags}), []) for name, flags in settings.items()}
     for number in range(rounds):
         for name, side in _turn(sides, number):
             print(f"  {model}: round {number + 1}/{rounds}, {name}", file=sys.stderr, flush=True)
             weights = side.session.loaded.model
             initial = flatten(weights.trainable_parameters())
-            side.rounds.append(ours.train(side.session, 1, _complain))
+            side.rounds.append(ours.train(side.session, 1, _note))
             weights.update(unflatten(initial))
     return sides
 
@@ -86,5 +86,5 @@ def _session(model: str, rows: Rows, flags: Mapping[str, Any]) -> Session:
     return shortened(session, rows)
 
 
-def _complain(note: str) -> None:
+def _note(note: str) -> None:
     print(f"  {note}", file=sys.stderr)

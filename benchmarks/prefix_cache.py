@@ -1,9 +1,10 @@
-"""What a later run gains from states of frozen layers on disk: one epoch of the bundled model, filling and reusing.
+"""What a later run gains from frozen-prefix activations on disk: one epoch of the bundled model.
 
-    python benchmarks/kept_states.py [--rounds 3] [--updates 250]
+    python benchmarks/prefix_cache.py [--rounds 3] [--updates 250]
 
-In each round three trainings make the same updates of 8 rows, LoRA on the upper half of the layers: states in memory,
-states into a new file, states from that file. CPU seconds, medians; the losses must be the same to the last bit.
+In each round three runs make the same updates of 8 rows, with LoRA on the upper half of the layers: the first keeps the
+activations in memory, the second writes them to a new file, the third reads that file. Prints medians of CPU seconds.
+Fails if the losses are not identical to the last bit.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from mlxsched.training.session import prepare  # noqa: E402
 
 
 def train(run_path: Path, updates: int, cache: Path | None) -> tuple[float, float, list[float]]:
-    """CPU seconds of the start and of the first ``updates`` updates, and their losses."""
-    gc.collect()  # the training before lets go of its states
+    """CPU seconds of the start and of the first ``updates`` updates, and the losses of these updates."""
+    gc.collect()  # frees the activations of the previous run
     memory = 512_000_000 if cache is None else 1000
     config = RunConfig(num_layers=2, batch_size=8, epochs=2, prefix_cache=memory, val_batches=0, test=False)
     session = prepare(config, cache=cache)
@@ -57,23 +58,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--updates", type=int, default=250)
     arguments = parser.parse_args()
-    ways = ("in memory", "into a file", "from the file")
-    seconds: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    modes = ("in memory", "to a file", "from the file")
+    seconds: dict[str, list[tuple[float, float]]] = {mode: [] for mode in modes}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(arguments.rounds):
-            states = Path(folder) / f"states-{turn}"
+            cache = Path(folder) / f"cache-{turn}"
             results = [
-                train(Path(folder) / f"run-{turn}-{number}", arguments.updates, states if number else None)
-                for number in range(len(ways))
+                train(Path(folder) / f"run-{turn}-{number}", arguments.updates, cache if number else None)
+                for number in range(len(modes))
             ]
             if any(losses != results[0][2] for _, _, losses in results):
                 raise SystemExit("the losses differ")
-            for way, (start, updates, _) in zip(ways, results, strict=True):
-                seconds[way].append((start, updates))
-    for way, times in seconds.items():
+            for mode, (start, updates, _) in zip(modes, results, strict=True):
+                seconds[mode].append((start, updates))
+    for mode, times in seconds.items():
         start, updates = (statistics.median(column) for column in zip(*times, strict=True))
-        print(f"states {way:13}  start {start:5.2f} s  {arguments.updates} updates {updates:6.2f} s")
-    print("losses: the same to the last bit")
+        print(f"activations {mode:13}  start {start:5.2f} s  {arguments.updates} updates {updates:6.2f} s")
+    print("losses: identical to the last bit")
 
 
 if __name__ == "__main__":
