@@ -54,8 +54,8 @@ def command(
         [
             ("divergence", f"{report.divergence:.2e} nats a token{bound}"),
             ("same most likely token", f"{report.same_choice:.1%}"),
-            ("loss with the adapter", f"{report.loss_adapter:.4f}"),
-            ("loss fused", f"{report.loss_fused:.4f}"),
+            ("loss of all tokens, adapter", f"{report.loss_adapter:.4f}"),
+            ("loss of all tokens, fused", f"{report.loss_fused:.4f}"),
         ],
         title=f"Compared on {report.rows} rows, {report.tokens:,} tokens",
     )

@@ -57,7 +57,7 @@ def write_adapter(adapter: TrainedAdapter, file: Path) -> None:
     """Write the adapter's matrices in float32, under llama.cpp's names, with alpha = scale * rank."""
     gguf = library()
     pairs, config = adapter.pairs(), adapter.model_config()
-    refuse_experts(pairs, "llama.cpp's adapters")
+    refuse_experts(pairs, "an adapter of llama.cpp")
     _refuse_others(adapter, pairs)
     architecture = architecture_of(config)
     writer = gguf.GGUFWriter(str(file), architecture)
