@@ -40,7 +40,8 @@ def _offer(names: Names, ctx: click.Context, incomplete: str, *, paths: bool = F
     """The names that begin with what was typed; files too where a path may be meant."""
     items = [CompletionItem(name) for name in names() if name.startswith(incomplete)]
     if paths or not items:
-        items.append(CompletionItem(incomplete, type="file"))
+        # First, because bash forgets what it was offered before it.
+        items.insert(0, CompletionItem(incomplete, type="file"))
     return items
 
 
