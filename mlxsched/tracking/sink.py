@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from mlxsched.runs.events import Evaluated, Event, Notice, RunFinished, RunStarted, UpdateMade
+from mlxsched.runs.events import Evaluated, Event, Notice, RunFinished, RunStarted, Sink, UpdateMade
+from mlxsched.runs.sinks import Sinks
 from mlxsched.tracking.metrics import TrainMetrics, evaluation_metrics
 from mlxsched.tracking.names import check_names
 from mlxsched.tracking.state import read_ids, write_id
@@ -46,6 +47,20 @@ def sinks(report_to: str | None, run: _Run, config: _Settings) -> list[TrackerSi
     return [TrackerSink(name, run, config) for name in check_names(report_to)]
 
 
+@contextlib.contextmanager
+def tracked(emit: Sink, report_to: str | None, run: _Run, config: _Settings) -> Iterator[Sink]:
+    """Yield a sink that sends each event to ``emit`` and to the trackers, which are closed at the end.
+
+    Errors of ``emit`` are raised. A tracker that fails is dropped, and ``emit`` receives one notice.
+    """
+    trackers = sinks(report_to, run, config)
+    try:
+        yield Sinks(emit, *trackers)
+    finally:
+        for tracker in trackers:
+            tracker.close(run.info.status, run.info.message)
+
+
 class TrackerSink:
     """Sends a run's events to one tracker.
 
@@ -65,6 +80,13 @@ class TrackerSink:
         if isinstance(event, UpdateMade | Evaluated | Notice | RunStarted | RunFinished):
             with contextlib.redirect_stdout(sys.stderr):
                 self._send(event, self._tracker or self._open(event))
+
+    def close(self, status: str, message: str = "") -> None:
+        """Finish the run at the tracker, if it is open: the training ended without a `RunFinished`."""
+        if self._tracker is not None:
+            # What a tracker cannot upload now must not hide how the training ended.
+            with contextlib.suppress(Exception):
+                self(RunFinished(self._step, status, message))
 
     def _open(self, event: Event) -> Tracker:
         directory = self._run.path

@@ -56,3 +56,22 @@ def events():
         ]
 
     return make
+
+
+@pytest.fixture
+def run_short():
+    """Train three updates on the bundled model, reported to MLflow."""
+
+    def make(path):
+        from mlxsched.tracking import tracked
+        from mlxsched.training.run import create_run, execute
+        from mlxsched.training.session import prepare
+
+        loaded = load_config(flags={"iters": 3, "batch_size": 2, "val_batches": 1, "steps_per_report": 2})
+        session = prepare(loaded.config, loaded.origins)
+        run = create_run(session, path)
+        with tracked(lambda event: None, "mlflow", run, session.config) as emit:
+            execute(session, run, emit)
+        return run
+
+    return make
