@@ -27,7 +27,10 @@ def public_things() -> Iterator[tuple[str, object]]:
 
 def public_members(prefix: str, thing: type) -> Iterator[tuple[str, object]]:
     for name, member in vars(thing).items():
-        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
+        declared = isinstance(member, property) and getattr(thing, "_is_protocol", False)  # a view's setting
+        if declared or name.startswith("_"):
+            continue
+        if inspect.isfunction(member) or isinstance(member, property):
             yield f"{prefix}.{name}", getattr(thing, name)
 
 
