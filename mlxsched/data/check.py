@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlxsched.analysis.findings import Finding
+from mlxsched.analysis.findings import Finding, Severity
 from mlxsched.data.dataset import PLACES, Counts, Dataset
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.rows import Rows
@@ -123,39 +123,23 @@ def _missing(dataset: Dataset) -> Iterator[Finding]:
 
 def _of_counts(split: str, counts: Counts, options: DataOptions) -> Iterator[Finding]:
     """Findings on rows that are not used as they are."""
-    errors = {
-        "bad": ("bad_rows", "can't be used", "Fix them, or train with --skip-bad-rows"),
-        "dropped": (
-            "dropped",
-            f"have all their targets beyond {options.limit} and would be dropped",
-            "Raise the limit, or shorten the prompts",
-        ),
-        "truncated": (
-            "truncated",
-            f"are longer than {options.max_tokens} tokens ({options.limit}) and would be cut",
-            "Raise the limit, or split the rows",
-        ),
-    }
-    notes = {
-        "open_ended": (
-            "open_ended",
-            "do not end with one of the tokenizer's end tokens",
-            "Check the chat template: the model will not learn from these rows when to stop",
-        ),
-        "ignored_tools": (
-            "ignored_tools",
-            "have `tools` that the chat template leaves out",
-            "Use a model whose template takes tools, or describe them in the system message",
-        ),
-    }
-    for severity, kinds in (("error", errors), ("note", notes)):
-        for kind, (code, what, fix) in kinds.items():
-            number, places = getattr(counts, kind), counts.places.get(kind, [])
-            if number:
-                evidence = f"{number} of {counts.read} rows {what}{_named(places, number)}"
-                yield Finding(
-                    code, "error" if severity == "error" else "note", evidence, where=split, fix=fix
-                )
+    limit, raise_it = options.limit, options.limit_fix
+    kinds: list[tuple[str, str, Severity, str, str]] = [
+        ("bad", "bad_rows", "error", "can't be used", "Fix them, or train with --skip-bad-rows"),
+        ("dropped", "dropped", "error", f"have all their targets beyond {limit} and would be dropped",
+         f"{raise_it}, or shorten the prompts"),
+        ("truncated", "truncated", "error",
+         f"are longer than {options.max_tokens} tokens ({limit}) and would be cut", f"{raise_it}, or split the rows"),
+        ("open_ended", "open_ended", "note", "do not end with one of the tokenizer's end tokens",
+         "Check the chat template: the model will not learn from these rows when to stop"),
+        ("ignored_tools", "ignored_tools", "note", "have `tools` that the chat template leaves out",
+         "Use a model whose template takes tools, or describe them in the system message"),
+    ]  # fmt: skip
+    for kind, code, severity, what, fix in kinds:
+        number, places = getattr(counts, kind), counts.places.get(kind, [])
+        if number:
+            evidence = f"{number} of {counts.read} rows {what}{_named(places, number)}"
+            yield Finding(code, severity, evidence, where=split, fix=fix)
     if counts.lost_turns:
         places = counts.places.get("lost_turns", [])
         evidence = (

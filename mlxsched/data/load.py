@@ -97,6 +97,6 @@ def _require(dataset: Dataset, source: Source, options: DataOptions) -> None:
         if counts.dropped:
             raise DataError(
                 f"{name} has no rows for {split}: {counted(counts.dropped, 'row')} with all targets beyond "
-                f"{options.limit}; raise it, or shorten the prompts."
+                f"{options.limit}. {options.limit_fix}, or shorten the prompts."
             )
         raise DataError(f"{name} has no rows for {split}: the file is empty. Put one row on each line.")

@@ -86,3 +86,10 @@ class DataOptions:
         if self.max_tokens < self.max_seq_length:
             return f"the {self.max_positions} positions of the model"
         return f"--max-seq-length {self.max_seq_length}"
+
+    @property
+    def limit_fix(self) -> str:
+        """What to do about rows beyond the limit, as the beginning of a sentence."""
+        if self.max_tokens < self.max_seq_length:
+            return "Use a model with more positions"
+        return "Raise --max-seq-length"

@@ -55,13 +55,17 @@ def test_only_bad_rows_are_an_error_even_when_skipped(write: Write, tokenizer: A
 
 def test_no_row_with_targets_is_an_error(write: Write, tokenizer: Any) -> None:
     path = write("train.jsonl", [chat("two? " * 60, "four")] * 3).parent
-    with pytest.raises(DataError, match="no rows for train: 3 rows .* beyond --max-seq-length 40; raise it"):
+    with pytest.raises(
+        DataError, match="no rows for train: 3 rows .* beyond --max-seq-length 40. Raise --max-seq-length, or"
+    ):
         load_dataset(str(path), tokenizer, DataOptions(max_seq_length=40))
 
 
 def test_no_row_within_the_positions_is_an_error(write: Write, tokenizer: Any) -> None:
     path = write("train.jsonl", [chat("two? " * 60, "four")] * 3).parent
-    with pytest.raises(DataError, match=r"3 rows with all targets beyond the 9 positions of the model"):
+    with pytest.raises(
+        DataError, match=r"3 rows with all targets beyond the 9 positions of the model. Use a model with more"
+    ):
         load_dataset(str(path), tokenizer, DataOptions(max_positions=9))
 
 
