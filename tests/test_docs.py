@@ -70,6 +70,10 @@ def problem(line: str) -> str:
             return f"no command {name}"
         command = found
     flags = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+    if command.context_settings.get("ignore_unknown_options"):  # `mlxsched lora` hands its flags to mlx-lm
+        from mlx_lm.lora import build_parser
+
+        flags |= set(build_parser()._option_string_actions)
     for word in words:
         name = word.partition("=")[0]
         if re.match(r"--?[a-z]", word) and name not in flags | {"--help", "-h"}:
@@ -91,6 +95,7 @@ def test_the_check_finds_what_is_wrong():
     assert problem("mlxsched presets copi laptop x") == "no command copi"
     assert problem("mlxsched presets --jsn") == "no flag --jsn"
     assert problem("mlxsched presets show laptop") == ""
+    assert problem("mlxsched lora --confg x") == "no flag --confg"
     text = "```sh\n$ mlxsched presets \\\n    --json | head  # all\n```\n```python\nmlxsched.x\n```\n"
     assert list(command_lines(fenced(text))) == ["mlxsched presets --json"]
 
