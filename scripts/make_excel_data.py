@@ -1,11 +1,10 @@
 """Write the bundled data set: requests in English and the formulas that answer them.
 
     python scripts/make_excel_data.py            # writes mlxsched/bundled/excel/{train,valid,test}.jsonl
-    python scripts/make_excel_data.py --check    # fails if the files there are not what this script makes
+    python scripts/make_excel_data.py --check    # fails if the files differ from what this script generates
 
-The same seed gives the same bytes. Every formula is parsed and computed by `formulas` on the way (pip install
-"formulas", part of the extra `dev`). No request and no (request, formula) pair is in two splits, and a formula of
-the validation or test split is in no other split as a string.
+The same seed gives the same bytes. `formulas` parses and computes every formula (pip install "formulas", part of the
+extra `dev`). No request and no formula appears twice, within a split or across splits.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ SIZES = {
     "test": 200,
     "valid": 200,
     "train": 4000,
-}  # drawn in this order: what the test set holds is taken first
-MAX_CHARACTERS = 180  # of request and formula together; keeps rows near one length
+}  # generated in this order, so the test set is drawn first
+MAX_CHARACTERS = 180  # of request and formula together; keeps rows of similar length
 OUT = Path(__file__).resolve().parent.parent / "mlxsched" / "bundled" / "excel"
 
 
@@ -62,7 +61,7 @@ def line(row: Said) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--check", action="store_true", help="compare with the files there, write nothing")
+    parser.add_argument("--check", action="store_true", help="compare with the existing files, write nothing")
     options = parser.parse_args()
     for name, rows in make().items():
         for row in rows:
@@ -72,7 +71,7 @@ def main() -> int:
             options.out.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         elif path.read_text(encoding="utf-8") != text:
-            print(f"{path} differs from what this script makes; run it without --check", file=sys.stderr)
+            print(f"{path} differs from what this script generates; run it without --check", file=sys.stderr)
             return 1
         print(f"{name}: {len(rows)} rows, {len(text)} bytes")
     return 0

@@ -18,7 +18,7 @@ from mlxsched.render.curves import schedule_chart
 from mlxsched.render.describe import ExampleCurve, example, example_spec, heading, other_names, stands_for
 from mlxsched.schedules.registry import ScheduleInfo, alias_names, entry, names
 
-sys.path.insert(0, str(Path(__file__).parent))  # also when another program imports this file
+sys.path.insert(0, str(Path(__file__).parent))  # needed when another program imports this file
 from thumbnail import thumbnail
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -85,7 +85,7 @@ def _section(group: Sequence[ScheduleInfo]) -> Iterable[str]:
 
 
 def _facts(known: ScheduleInfo) -> Iterable[str]:
-    """Formula, when to use it, source and other names, as far as they are known."""
+    """Formula, when to use it, source and other names; unknown ones are left out."""
     meant, formula = stands_for(known.name), known.formula.replace("`", "")
     facts = {
         "Formula": f"`{formula}`" if formula else "",

@@ -1,9 +1,9 @@
-"""Make the bundled model: a byte-level BPE tokenizer and a small Llama, trained from nothing on generated text.
+"""Generate the bundled model: a byte-level BPE tokenizer and a small Llama, trained from scratch on generated text.
 
     python scripts/make_tiny_model.py            # writes mlxsched/bundled/tiny, in mlx-lm's format
 
-What it is trained on is in scripts/excel/corpus.py; docs/bundled.md has the durations and the losses. The same
-seed on the same machine and versions gives the same weights.
+scripts/excel/corpus.py generates the training text; docs/bundled.md has the durations and the losses. The same seed on
+the same machine, with the same versions, gives the same weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ if sys.platform == "linux":  # MLX's own BLAS there is about fifty times slower;
     try:
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
     except OSError:
-        print("note: no OpenBLAS found, this will take hours; install libopenblas0-pthread", file=sys.stderr)
+        print(
+            "note: no OpenBLAS found, so this will take hours; install libopenblas0-pthread", file=sys.stderr
+        )
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -43,8 +45,8 @@ TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-# A space is joined to the lower-case word behind it only: a name that is copied from a request into a formula (B12,
-# North) is then the same tokens in both. Digits are apart from letters: B12 is B and 12.
+# Only a lower-case word takes the space before it. So a name that is copied from a request into a formula (B12, North)
+# has the same tokens in both. A cell such as B12 is one token.
 PIECES = r"[A-Z]{1,2}\d{1,4}|\d{1,4}| ?[a-z']+|[A-Z][a-z]+|[A-Z]{2,}|[A-Z]|\s|[^\sA-Za-z\d]"
 VOCABULARY = 1400
 CONFIG: dict[str, Any] = {
@@ -54,12 +56,12 @@ CONFIG: dict[str, Any] = {
     "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "torch_dtype": "float32",
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 5,
 }  # fmt: skip
-ROWS = 24  # documents in an update
+ROWS = 24  # documents per update
 OUT = Path(__file__).resolve().parent.parent / "mlxsched" / "bundled" / "tiny"
 
 
 def avoided() -> frozenset[str]:
-    """Every request and every formula of the fine-tuning set: none of them is pretrained on."""
+    """Every request and every formula of the fine-tuning set, to keep them out of pretraining."""
     return frozenset(text for rows in make().values() for row in rows for text in (row.text, row.formula))
 
 
@@ -97,16 +99,16 @@ def make_tokenizer(texts: Iterator[str]) -> Any:
 
 
 def encode(tokenizer: Any, document: Document) -> tuple[list[int], int]:
-    """The tokens of a document, in the chat format where it has a prompt, and how many of them are not learned."""
+    """The tokens of a document (in chat format if it has a prompt), and how many of them at the front are not learned."""
     start = f"<s><|user|>{document.prompt}<|end|><|assistant|>" if document.prompt else "<s>"
     ids = [tokenizer.encode(text, add_special_tokens=False) for text in (start, document.text + "<|end|>")]
     return ids[0] + ids[1], len(ids[0])
 
 
 def batches(tokenizer: Any, seed: int, avoid: frozenset[str]) -> Iterator[tuple[mx.array, mx.array]]:
-    """ROWS documents of about one length at a time, padded; the weights are 0 where nothing is to be learned.
+    """Padded batches of ROWS documents of similar length; weights are 0 for tokens that are not learned.
 
-    One document a row: a name is then copied from the document's own text or from nowhere.
+    A row holds one document, so a name can only be copied from that document's own text.
     """
     rng, source = Random(seed), documents(seed, avoid)
     while True:
@@ -119,7 +121,7 @@ def batches(tokenizer: Any, seed: int, avoid: frozenset[str]) -> Iterator[tuple[
 
 
 def pad(group: list[tuple[list[int], int]]) -> tuple[mx.array, mx.array]:
-    """Tokens and weights of a group as arrays, their width a multiple of 8 so that few shapes are traced."""
+    """Tokens and weights of a group as arrays. Their width is a multiple of 8, so that few shapes are traced."""
     width = -(-max(len(ids) for ids, _ in group) // 8) * 8
     tokens, weights = np.zeros((len(group), width), np.int32), np.zeros((len(group), width - 1), np.float32)
     for at, (ids, skip) in enumerate(group):
@@ -129,11 +131,11 @@ def pad(group: list[tuple[list[int], int]]) -> tuple[mx.array, mx.array]:
 
 
 def ready_to_copy(model: Any) -> None:
-    """Start the attention so that looking at a token copies it, and alike tokens look at each other.
+    """Initialize the attention so that attending to a token copies it, and similar tokens attend to each other.
 
     The value matrix is orthogonal and the output matrix a fraction of its transpose, so that together they are a
-    multiple of the identity; the key matrix holds the query matrix. (The idea of mimetic initialisation, Trockman
-    and Kolter 2023, with the sign that copying needs.) Copying is then learned in a third of the updates.
+    multiple of the identity; the key matrix contains the query matrix. This is the mimetic initialization of Trockman
+    and Kolter (2023), with the sign that copying needs. The model then learns to copy in a third of the updates.
     """
     for layer in model.layers:
         attention = layer.self_attn
@@ -144,7 +146,7 @@ def ready_to_copy(model: Any) -> None:
 
 
 def train(model: Any, rows: Iterator[tuple[mx.array, mx.array]], updates: int, peak: float) -> float:
-    """Corrected AdamW, warmup of a twentieth, linear to zero; returns the mean loss of the last hundred updates."""
+    """Train with bias-corrected AdamW, a warmup of 1/20, then linear to zero; returns the mean loss of the last 100 updates."""
     warmup = updates // 20
     rate = optim.join_schedules(
         [optim.linear_schedule(0.0, peak, warmup), optim.linear_schedule(peak, 0.0, updates - warmup)],
@@ -175,7 +177,7 @@ def train(model: Any, rows: Iterator[tuple[mx.array, mx.array]], updates: int, p
 
 
 def save(out: Path, model: Any, tokenizer: Any) -> None:
-    """Write mlx-lm's format; the tokenizer last, its files are written by transformers."""
+    """Write mlx-lm's format; the tokenizer's files, which transformers writes, are adjusted last."""
     out.mkdir(parents=True, exist_ok=True)
     weights = dict(tree_flatten(model.parameters()))
     mx.save_safetensors(str(out / "model.safetensors"), weights, metadata={"format": "mlx"})
@@ -183,7 +185,7 @@ def save(out: Path, model: Any, tokenizer: Any) -> None:
     tokenizer.save_pretrained(out)
     for name in (
         "chat_template.jinja",
-    ):  # older versions of transformers read it from tokenizer_config.json only
+    ):  # older versions of transformers read the template from tokenizer_config.json only
         (out / name).unlink(missing_ok=True)
     settings = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
     settings = {"chat_template": TEMPLATE, **settings, "tokenizer_class": "PreTrainedTokenizerFast"}
@@ -199,7 +201,7 @@ def main() -> int:
     parser.add_argument("--peak", type=float, default=3e-3)
     options = parser.parse_args()
     mx.random.seed(SEED)
-    mx.set_default_device(mx.cpu)  # the figures in docs/bundled.md are the CPU's
+    mx.set_default_device(mx.cpu)  # the figures in docs/bundled.md were measured on the CPU
     avoid = avoided()
     tokenizer = make_tokenizer(f"{one.text}\n{one.formula}" for one in sample_requests(10000))
     CONFIG["vocab_size"] = len(tokenizer)

@@ -1,13 +1,12 @@
 """Record the values of other libraries' own schedules, for the tests of our `compat` names.
 
-Each library's own code is called, in float64 (MLX in its float32), over the parameter sets of
-``scripts/trace_cases.py``; the values go to ``tests/golden/<peer>.json`` with the versions they came from.
-Nothing of mlxsched is imported here.
+Calls each library's own code, in float64 (MLX in its float32), with the parameter sets of ``scripts/trace_cases.py``.
+Writes the values to ``tests/golden/<peer>.json``, with the versions of the libraries. Imports nothing from mlxsched.
 
     python scripts/record_traces.py                 # all peers
-    python scripts/record_traces.py torch keras     # some
+    python scripts/record_traces.py torch keras     # selected peers
 
-Packages, none of which mlxsched itself needs (a virtual environment of their own is best):
+Needs these packages, none of which mlxsched itself needs; a separate virtual environment is best:
 
     torch transformers accelerate optax jax keras "mlx[cpu]" mlx-lm
     timm fastai fastcore            (--no-deps is enough: only their schedule modules are loaded)
@@ -34,7 +33,7 @@ import trace_cases
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
 Values = list[float]
 
-os.environ["KERAS_BACKEND"] = "torch"  # the one that computes in float64 when asked to
+os.environ["KERAS_BACKEND"] = "torch"  # the backend that can compute in float64
 os.environ["JAX_ENABLE_X64"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 warnings.filterwarnings("ignore")
@@ -55,7 +54,7 @@ def optimizer_at(rate: float) -> Any:
 
 
 def stepped(optimizer: Any, scheduler: Any, steps: list[int]) -> Values:
-    """The rate after each number of ``scheduler.step()`` calls: torch's schedules are stateful, not functions of the step."""
+    """The rate after each number of ``scheduler.step()`` calls: torch's schedules have state; they aren't functions of the step."""
     rates = []
     for _ in range(steps[-1] + 1):
         rates.append(float(optimizer.param_groups[0]["lr"]))
@@ -96,7 +95,7 @@ def optax_values(name: str, arguments: dict[str, Any], steps: list[int]) -> Valu
 
 
 def timm_values(name: str, arguments: dict[str, Any], steps: list[int]) -> Values:
-    if "timm" not in sys.modules:  # timm's own __init__ wants torchvision; its schedulers don't
+    if "timm" not in sys.modules:  # timm's own __init__ needs torchvision; its schedulers don't
         shell = types.ModuleType("timm")
         shell.__path__ = list(importlib.util.find_spec("timm").submodule_search_locations)
         sys.modules["timm"] = shell
@@ -121,7 +120,7 @@ def keras_values(name: str, arguments: dict[str, Any], steps: list[int]) -> Valu
 
 
 def fastai_functions() -> dict[str, Any]:
-    """fastai's annealing functions, compiled from its file: its package wants torchvision and pandas."""
+    """fastai's annealing functions, compiled from its source file: the package needs torchvision and pandas."""
     import functools
 
     import torch
@@ -145,7 +144,7 @@ def store_attributes(names: str) -> None:
 
 
 def fastai_values(name: str, arguments: dict[str, Any], steps: list[int]) -> Values:
-    """The schedule that ``Learner.fit_one_cycle`` and its like hand to ``ParamScheduler``, by position."""
+    """The schedule that ``Learner.fit_one_cycle`` and similar methods pass to ``ParamScheduler``, by position."""
     peer, a = fastai_functions(), arguments
     if name == "fit_one_cycle":
         schedule = peer["combined_cos"](
@@ -247,7 +246,7 @@ def versions(packages: list[str]) -> dict[str, str]:
 
 
 def write(peer: str, golden: dict[str, Any]) -> None:
-    """One trace a line: small, and a changed trace is one changed line."""
+    """One trace per line: compact, and a changed trace is one changed line in a diff."""
     traces = ",\n".join("  " + json.dumps(trace) for trace in golden.pop("traces"))
     head = "".join(f" {json.dumps(key)}: {json.dumps(value)},\n" for key, value in golden.items())
     path = GOLDEN / f"{peer}.json"

@@ -1,7 +1,7 @@
-"""A small SVG picture of a chart's first curve, without a drawing library, for a gallery that a check compares.
+"""A small SVG picture of a chart's first curve, without a drawing library; a check compares the gallery's files byte for byte.
 
-Coordinates are rounded to a tenth of a pixel, so that the last bit of a cosine does not change the file; colours
-follow the reader's light or dark theme.
+Coordinates are rounded to a tenth of a pixel, so the last bit of a cosine does not change the file. Colours follow the
+reader's light or dark theme.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _numbers(across: Scale, up: Scale) -> list[str]:
 
 
 def _marks(chart: Chart, across: Scale) -> list[str]:
-    """A dotted line for each mark, and the names that have room."""
+    """A dotted line for each mark, and the names that fit."""
     named = with_room(chart.marks, across, (WIDTH - LEFT - RIGHT) // PIXELS_A_CHARACTER)
     lines = [f'<path class="m" d="M{_x(across, mark.x):g} {TOP}V{HEIGHT - BOTTOM}"/>' for mark in chart.marks]
     names = [f'<text x="{_x(across, mark.x):g}" y="{TOP - 6}">{escape(mark.label)}</text>' for mark in named]

@@ -1,11 +1,11 @@
-"""What ``record_traces.py`` records: per peer and name the formula, and sets of arguments, odd ones included.
+"""What ``record_traces.py`` records: for each peer and name the formula, and sets of arguments, unusual ones included.
 
-A case is ``(marks, last, arguments)``: the steps around which the value changes its law, the last step that
-may be asked for (None: beyond the end too), and the arguments of our alias, named as the peer names them.
+A case is ``(marks, last, arguments)``: the steps at which the formula changes, the last step that the peer
+accepts (None: any step), and the arguments of our alias under the peer's names.
 t is the step, T the total, W the warmup, p the progress of the decay.
 """
 
-# ruff: noqa: C408 - the arguments read as the calls that they stand for
+# ruff: noqa: C408 - the arguments read like the calls that they represent
 from __future__ import annotations
 
 import random
@@ -776,13 +776,13 @@ CURVES: dict[str, list[float]] = {
     "better_each_time": [round(3.0 - 0.05 * k, 6) for k in range(40)],
 }
 INFINITY = float("inf")
-# JSON has no infinity and no NaN: they are written as text, which float() reads.
+# JSON has no infinity and no NaN; they are written as strings, which float() can read.
 CURVES["infinite_first"] = [INFINITY, INFINITY, 3.0, 2.0, 1.0, INFINITY, 0.9, 0.9, 0.9, 0.9, 0.8, 0.8]
 CURVES["nan_first"] = [float("nan"), 3.0, float("nan"), 2.0, 2.0, 2.0, 2.0, 1.0, 0.9, 0.8, 0.7]
 
 
 def _ties() -> list[tuple[str, str, dict[str, Any]]]:
-    """Metrics in steps of a hundredth with thresholds in the same steps: many improvements of exactly the threshold."""
+    """Metrics and thresholds on the same grid of hundredths, so that many improvements equal the threshold exactly."""
     draw, cases = random.Random(22), []
     for number in range(60):
         curve = f"ties_{number}"

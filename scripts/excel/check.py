@@ -1,4 +1,4 @@
-"""Is a formula a formula? Parsed and computed by `formulas`, an independent implementation of the language.
+"""Checks that a formula is valid: it is parsed and computed by `formulas`, an independent implementation of the language.
 
 `formulas` (EUPL) is a tool of this check only; nothing of it is in the package.
 """
@@ -33,10 +33,10 @@ def _cells(reference: str, fill: int) -> Any:
 
 
 def value(formula: str) -> Any:
-    """What a formula gives on made-up cells; raises ValueError on anything that is not a formula.
+    """The value of a formula on made-up cells; raises ValueError for an invalid formula.
 
-    Errors that the made-up cells explain (#N/A of a lookup, #DIV/0!, #NUM!, a text not found) are values; #NAME?,
-    a function that doesn't exist, and #VALUE!, arguments that don't fit, are not.
+    Errors caused by the made-up cells (#N/A of a lookup, #DIV/0!, #NUM!, a text not found) count as values. #NAME?
+    (a function that doesn't exist) and #VALUE! (arguments that don't fit) do not.
     """
     import formulas
 

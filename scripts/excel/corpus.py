@@ -1,7 +1,7 @@
 """The text the tiny model is pretrained on: formulas alone, requests alone, notes, and copying in the chat format.
 
-It leaves out what the fine-tuning set teaches: no request ever stands beside its formula. What it does give is the
-two languages, each on its own, and the habit of copying names from the user's turn into the answer.
+It leaves out what the fine-tuning set teaches: no request appears together with its formula. It teaches the two languages
+separately, and the habit of copying names from the user's turn into the answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HOW_MANY = (
     3,
     4,
     6,
-)  # things to copy: with one there is no wrong place to look, so copying starts there
+)  # items to copy; with a single item the model can't pick the wrong one, so it learns copying there first
 
 
 class Document(NamedTuple):
@@ -56,7 +56,7 @@ def block_sheet(rng: Random) -> str:
 
 
 def listing(rng: Random) -> Document:
-    """Name the cells, or the names, of a text in the order in which they stand there."""
+    """List the cells, or the names, of a text in order of appearance."""
     text = note(rng) if rng.random() < 0.4 else request(rng).text
     what, pattern = rng.choice((("cells", CELL), ("names", NAME), ("numbers", NUMBER)))
     ask = rng.choice(("Which {} are here? {}", "List the {}: {}")).format(what, text)
@@ -64,7 +64,7 @@ def listing(rng: Random) -> Document:
 
 
 def item(rng: Random) -> str:
-    """A thing that could be copied: a cell, a word, a number, a day, the name of a sheet, a range."""
+    """An item that can be copied: a cell, a word, a number, a day, the name of a sheet, a range."""
     kind = rng.random()
     if kind < 0.35:
         return cell(rng).formula
@@ -78,7 +78,7 @@ def item(rng: Random) -> str:
 
 
 def items(rng: Random) -> list[str]:
-    """Different things to copy, often a single one."""
+    """Distinct items to copy, often a single one."""
     return list(dict.fromkeys(item(rng) for _ in range(rng.choice(HOW_MANY))))
 
 
@@ -92,7 +92,7 @@ def echo(rng: Random) -> Document:
 
 
 def pick(rng: Random) -> Document:
-    """Name the thing that stands behind, or before, another one, or at a place."""
+    """Name the item after, or before, another one, or at a given position."""
     listed = items(rng)
     at = rng.randrange(1, len(listed)) if len(listed) > 1 else 0
     before = listed[at - 1]
@@ -104,7 +104,7 @@ def pick(rng: Random) -> Document:
 
 
 def fill(rng: Random) -> Document:
-    """Put things in the place of small letters: `x is B2, y is Paid. y-x-y` gives `Paid-B2-Paid`."""
+    """Replace lower-case letters with items: `x is B2, y is Paid. y-x-y` gives `Paid-B2-Paid`."""
     listed = items(rng)
     names = rng.sample("qrstuvwxyz", len(listed))
     link, sign = (
@@ -126,7 +126,7 @@ PLACES = ("the {} {} in {}", "{1} in {2} for the {0}", "in {2} {1} the {0}", "th
 
 
 def roles(rng: Random) -> Document:
-    """Say where things are, then give the places of some of them, written as a sheet writes them."""
+    """Say where things are, then give the locations of some of them in spreadsheet notation."""
     block = table(rng, 3)
     told = [block.range(0), block.range(1), block.range(2), cell(rng), word(rng), cell(rng)]
     rng.shuffle(told)
@@ -150,7 +150,7 @@ CHATS = ((listing, 0.15), (echo, 0.15), (pick, 0.04), (fill, 0.14), (roles, 0.27
 
 
 def documents(seed: int, avoid: frozenset[str]) -> Iterator[Document]:
-    """Endless documents; no formula and no request in `avoid` is among them."""
+    """An endless stream of documents, without the formulas and requests in `avoid`."""
     rng = Random(seed)
     odds = [kind[-1] for kind in PLAIN + CHATS]
     while True:

@@ -1,7 +1,7 @@
 """What a request talks about: cells, ranges, sheets, words, numbers, dates and conditions.
 
-Each part is made together in its two forms, what the request says and what the formula holds, so the two can't
-disagree. All randomness comes from the `random.Random` that is handed in.
+Each part is generated in both forms at once, as the request says it and as the formula has it, so the two can't
+disagree. All randomness comes from the `random.Random` that the caller passes in.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Table:
     first: int
     last: int  # 0: whole columns
     columns: tuple[str, ...]
-    style: int  # how ranges are spelled in this request
+    style: int  # how this request writes ranges
 
     def range(self, index: int, *, fixed: bool = False) -> Said:
         """The cells of one column of the table, as said and as written."""
@@ -59,7 +59,7 @@ class Table:
 
     @property
     def prefix(self) -> str:
-        """What stands before a range of another sheet."""
+        """The prefix of a range on another sheet."""
         if not self.sheet:
             return ""
         return f"'{self.sheet}'!" if self.sheet in QUOTED_SHEETS else f"{self.sheet}!"
@@ -74,7 +74,7 @@ class Table:
 
 
 def table(rng: Random, columns: int, *, sheet: float = 0.25, whole: float = 0.12) -> Table:
-    """A table of `columns` columns; `sheet` and `whole` are the odds of another sheet and of whole columns."""
+    """A table of `columns` columns; `sheet` and `whole` are the probabilities of another sheet and of whole columns."""
     names = (
         tuple(sorted(rng.sample(COLUMNS, columns)))
         if rng.random() < 0.6
@@ -93,7 +93,7 @@ def cell(rng: Random) -> Said:
 
 
 def cells(rng: Random, count: int) -> list[Said]:
-    """Different cells, half the time of one row (as in a formula that is filled down)."""
+    """Distinct cells, half the time in one row, as in a formula that is filled down."""
     if rng.random() < 0.5:
         row = rng.choice((2, 2, 3, 4, 5, 6, 7, 8, 9))
         return [Said(f"{column}{row}", f"{column}{row}") for column in rng.sample(COLUMNS, count)]
@@ -111,7 +111,7 @@ def word(rng: Random) -> Said:
 
 
 def words(rng: Random, count: int) -> list[Said]:
-    """Different text values."""
+    """Distinct text values."""
     return [Said(rng.choice((value, f'"{value}"')), f'"{value}"') for value in rng.sample(WORDS, count)]
 
 

@@ -7,7 +7,7 @@ from random import Random
 from . import logic, numeric, texts
 from .parts import Said
 
-# Intents worded as a thing ("the total of ...") and as a deed ("look up ..."), with their odds.
+# Intents worded as a noun ("the total of ...") and as a verb ("look up ..."), with their probabilities.
 THINGS = (
     (numeric.simple, 26), (numeric.rounded, 5), (numeric.combined, 1.5),
     *((make, odds * 0.9) for make, odds in texts.TEXTS), *((make, odds * 0.9) for make, odds in texts.DATES),
@@ -32,7 +32,7 @@ def request(rng: Random) -> Said:
     pool, frames = (THINGS, THING_FRAMES) if rng.random() < 0.7 else (DEEDS, DEED_FRAMES)
     makers, odds = zip(*pool, strict=True)
     made: Said = rng.choices(makers, odds)[0](rng)
-    if made.text.startswith("if "):  # reads wrong behind "I need to"
+    if made.text.startswith("if "):  # reads wrong after "I need to"
         frames = ("{}", "{} please")
     text = rng.choice(frames).format(made.text)
     return Said(text[0].upper() + text[1:] if rng.random() < 0.8 else text, "=" + made.formula)
