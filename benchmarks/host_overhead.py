@@ -25,7 +25,7 @@ from shapes import config_of, random_model  # noqa: E402
 from mlxsched.config import load_config  # noqa: E402
 from mlxsched.model.load import LoadedModel, load_model  # noqa: E402
 from mlxsched.training.loop import Loop  # noqa: E402
-from mlxsched.training.run import create_run, start  # noqa: E402
+from mlxsched.training.run import create_run, sinks_of, start  # noqa: E402
 from mlxsched.training.session import Session, prepare  # noqa: E402
 
 NEVER = 10**6
@@ -73,7 +73,7 @@ def measure(name: str, batch_size: int, block: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         session = make_session(name, batch_size)
         run = create_run(session, Path(directory) / "run")
-        loop, _ = start(session, run, lambda event: None)
+        loop, _ = start(session, run, sinks_of(run))
         update = loop.step
 
         timed(2 * block, update)  # trace and compile

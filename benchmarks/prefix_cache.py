@@ -23,7 +23,7 @@ preload()
 
 from mlxsched.config import RunConfig  # noqa: E402  after the BLAS
 from mlxsched.runs.events import Event, UpdateMade  # noqa: E402
-from mlxsched.training.run import create_run, start  # noqa: E402
+from mlxsched.training.run import create_run, sinks_of, start  # noqa: E402
 from mlxsched.training.session import prepare  # noqa: E402
 
 
@@ -37,7 +37,7 @@ def train(run_path: Path, updates: int, cache: Path | None) -> tuple[float, floa
     run = create_run(session, run_path)
     with run.lock():
         started = time.process_time()
-        loop, _ = start(session, run, _collect(losses))
+        loop, _ = start(session, run, sinks_of(run, _collect(losses)))
         begun = time.process_time()
         for _ in range(updates):
             loop.step()

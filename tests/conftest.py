@@ -12,7 +12,7 @@ from mlxsched.config import load_config
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.assembly import make_loader, make_pace
-from mlxsched.training.run import create_run, execute, start
+from mlxsched.training.run import create_run, execute, sinks_of, start
 from mlxsched.training.session import prepare
 
 SMALL = {"iters": 12, "batch_size": 4, "val_batches": 2, "steps_per_eval": 5, "save_every": 5, "test": False}
@@ -51,7 +51,7 @@ def interrupted(session, tmp_path):
         made = session(**flags)
         run = create_run(made, tmp_path / name)
         with run.lock():
-            loop, measurement = start(made, run, lambda event: None)
+            loop, measurement = start(made, run, sinks_of(run))
             measurement.before()
             for _ in range(updates):
                 loop.step()

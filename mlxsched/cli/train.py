@@ -11,6 +11,7 @@ import click
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json
 from mlxsched.text import counted
+from mlxsched.tracking.names import check_names
 
 if TYPE_CHECKING:
     from mlxsched.config import LoadedConfig
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--plain", is_flag=True, help="Lines instead of a live display.")
 @click.pass_context
 def command(ctx: click.Context, /, preset: str | None, **flags: Any) -> None:
-    """Fine-tune a language model, as planned, and measure what it was good for.
+    """Fine-tune a language model as planned, and measure the result.
 
     Without --model and --data it trains the bundled tiny model on the bundled spreadsheet formulas, offline.
 
@@ -38,6 +39,7 @@ def command(ctx: click.Context, /, preset: str | None, **flags: Any) -> None:
       mlxsched train -c lora_config.yaml
     """
     loaded = load_given(ctx)
+    check_names(loaded.config.report_to)  # a mistake is found before anything is loaded
     path = _path_of_new_run(loaded, preset)
     session = make_session(loaded)
     if flags["dry_run"]:
@@ -93,7 +95,7 @@ def _show_start(session: Session) -> None:
 
 
 def _spoken_stop(run: RunDirectory) -> StopRequest:
-    """Signals that are answered: the first one waits for the update, the second one doesn't."""
+    """Answers signals on the terminal: the first one waits for the end of the update, the second one does not."""
     from mlxsched.platform.signals import StopRequest, say
 
     def first(_: int) -> None:
@@ -103,7 +105,7 @@ def _spoken_stop(run: RunDirectory) -> StopRequest:
         saved = counted(run.info.update, "update")
         cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which the live display hides
         say(
-            f"{cursor}Stopped at once. The state after {saved} is saved; go on with: mlxsched resume {run.path}"
+            f"{cursor}Stopped at once. The state after {saved} is saved; resume with: mlxsched resume {run.path}"
         )
 
     return StopRequest(first, second)
@@ -115,13 +117,15 @@ def train_and_tell(
     """Train with a display, then print the result."""
     from mlxsched.cli.progress import Display
     from mlxsched.cli.results import results_json, show_results
+    from mlxsched.tracking import sinks
     from mlxsched.training.run import execute
 
     note(f"Run: {run.path}")
     config = session.config
     done = run.info.update if resume else 0
     with Display(session.plan.updates, config.steps_per_report, plain=plain, done=done) as display:
-        progress = execute(session, run, display, resume=resume, stop=_spoken_stop(run))
+        trackers = sinks(config.report_to, run, config)
+        progress = execute(session, run, display, *trackers, resume=resume, stop=_spoken_stop(run))
     if as_json:
         print_json(results_json(run, progress))
     else:

@@ -272,7 +272,7 @@ class RunConfig(_Strict):
     test: bool = Field(default=False, description="Evaluate on the test set before and after training.")
     test_batches: Batches = Field(default=-1, description="Batches of the test; -1 for the whole test set.")
     report_to: str | None = Field(
-        default=None, description="Tracker, as in mlx-lm; not supported yet, metrics.jsonl has everything."
+        default=None, description="Trackers: tensorboard, trackio, wandb, swanlab, mlflow."
     )
     project_name: str | None = Field(default=None, description="Project name at the tracker.")
 

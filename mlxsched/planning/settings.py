@@ -38,12 +38,6 @@ def settings_findings(config: RunConfig, origins: Mapping[str, str], peak: float
     yield from _rate_too_high(config, peak)
     yield from _differing_defaults(config, origins)
     yield from _converted(config, origins)
-    if config.report_to:
-        yield Finding(
-            "tracker",
-            "note",
-            f"nothing is sent to {config.report_to}: trackers are not supported yet; metrics.jsonl has everything",
-        )
 
 
 def _default_model(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Finding]:

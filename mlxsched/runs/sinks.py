@@ -19,6 +19,10 @@ class Sinks:
 
     def __call__(self, event: Event) -> None:
         self._recorder(event)
+        self.show(event)
+
+    def show(self, event: Event) -> None:
+        """Send `event` to the sinks without recording it."""
         failed = [notice for sink in list(self._sinks) if (notice := self._send(event, sink)) is not None]
         for notice in failed:
             self(notice)

@@ -37,8 +37,8 @@ class Checkpointer:
     def __init__(self, run: RunDirectory, adapter_config: Mapping[str, Any], keep_last: int) -> None:
         self._run, self._adapter_config, self._keep_last = run, adapter_config, keep_last
 
-    def save(self, engine: Engine, progress: Progress) -> None:
-        """Write a checkpoint, remove old ones, and bring run.json up to date."""
+    def save(self, engine: Engine, progress: Progress) -> Path:
+        """Write a checkpoint, remove old ones, and bring run.json up to date; returns the checkpoint's directory."""
 
         def fill(directory: Path) -> None:
             snapshot = engine.snapshot()
@@ -47,12 +47,13 @@ class Checkpointer:
             text = json.dumps(progress.to_dict(), indent=2, allow_nan=False)
             (directory / STATE).write_text(text + "\n", encoding="utf-8")
 
-        self._run.write_checkpoint(progress.update, fill)
+        path = self._run.write_checkpoint(progress.update, fill)
         # While updates go wrong, the last state that computed a sane loss stays: a rollback needs it.
         doubtful = progress.good_update < progress.update - 1
         self._run.checkpoints.prune(self._keep_last, good=progress.good_update if doubtful else None)
         self._run.update_info(update=progress.update, best=progress.best, results=dict(progress.results))
         progress.saved_update = progress.update
+        return path
 
     def restore(
         self, engine: Engine, note: Callable[[str], None], up_to: int | None = None

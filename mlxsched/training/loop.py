@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import mlx.core as mx
 
 from mlxsched.model.evaluate import Evaluator
-from mlxsched.runs.events import Evaluated, Notice, Sink, Tick, UpdateMade
+from mlxsched.runs.events import CheckpointSaved, Evaluated, Notice, Sink, Tick, UpdateMade
 from mlxsched.training.batch_loader import BatchLoader
 from mlxsched.training.checkpointer import Checkpointer
 from mlxsched.training.engine import Engine
@@ -108,7 +108,8 @@ class Loop:
             vars(self.progress).update(self.pace.to_dict())
             if self.progress.best_update is None:
                 self._write_last_adapter()
-            self.checkpointer.save(self.engine, self.progress)
+            path = self.checkpointer.save(self.engine, self.progress)
+            self.emit(CheckpointSaved(self.progress.update, str(path)))
 
     def finish(self) -> None:
         """Write the adapter after the last update: as the one to use, or beside the best one."""

@@ -15,7 +15,7 @@ from mlxsched.platform.machine import versions
 from mlxsched.platform.signals import StopRequest
 from mlxsched.runs.atomic import StorageError
 from mlxsched.runs.directory import RunDirectory, free_space_check
-from mlxsched.runs.events import Notice, Sink
+from mlxsched.runs.events import Notice, RunFinished, RunStarted, Sink
 from mlxsched.runs.sinks import Sinks
 from mlxsched.runs.store import local_paths, stored_config
 from mlxsched.training.acceleration import accelerate
@@ -101,8 +101,8 @@ def refuse_changes(run: RunDirectory, session: Session, *, force: bool) -> list[
     if changes and not force:
         listed = "\n  ".join(changes)
         raise UsageError(
-            f"{run.path} can't go on exactly as it began; what changed:\n  {listed}\n"
-            "Put it back, or go on all the same with --force."
+            f"{run.path} cannot be resumed exactly; what changed:\n  {listed}\n"
+            "Undo the changes, or resume all the same with --force."
         )
     return changes
 
@@ -110,25 +110,44 @@ def refuse_changes(run: RunDirectory, session: Session, *, force: bool) -> list[
 def execute(
     session: Session,
     run: RunDirectory,
-    emit: Sink,
-    *,
+    *sinks: Sink,
     resume: bool = False,
     stop: StopRequest | None = None,
 ) -> Progress:
     """Train to the end, or from the last checkpoint to the end; ``run.json`` records how it went.
 
-    ``stop`` watches for signals meanwhile. Raises ``Stopped`` after one, and a ``RunError`` when it could not go on.
+    Args:
+        session: the planned run.
+        run: its directory, not locked.
+        sinks: receive every event.
+        resume: continue from the last checkpoint.
+        stop: watches for signals meanwhile.
+
+    Raises:
+        Stopped: a signal came; everything is saved.
+        RunError: the run could not continue.
     """
     stop = StopRequest() if stop is None else stop  # which is false as long as no signal has come
     with run.lock(), stop, limits(session.config):
+        fan_out = sinks_of(run, *sinks)
         try:
-            started = start(session, run, emit, resume=resume, stop_signal=lambda: stop.signal_number)
-            return _train(session, run, *started)
+            started = start(session, run, fan_out, resume=resume, stop_signal=lambda: stop.signal_number)
+            progress = _train(session, run, *started)
+            _end(run, fan_out, "finished", progress.ended or "")
+            return progress
         except Stopped as stopped:
-            run.update_info(status="stopped", message=f"stopped by signal {stopped.signal_number}")
+            _end(run, fan_out, "stopped", f"stopped by signal {stopped.signal_number}")
             raise
         except Exception as error:
-            raise _failed(run, error) from error
+            explained = _explained(run, error)
+            with suppress(StorageError):  # the disk may be what failed
+                _end(run, fan_out, "failed", str(explained))
+            raise explained from error
+
+
+def sinks_of(run: RunDirectory, *sinks: Sink) -> Sinks:
+    """``sinks`` behind the one that records ``run`` in its metrics.jsonl."""
+    return Sinks(lambda event: run.metrics.record(event), *sinks)
 
 
 class Started(NamedTuple):
@@ -141,13 +160,13 @@ class Started(NamedTuple):
 def start(
     session: Session,
     run: RunDirectory,
-    emit: Sink,
+    sinks: Sinks,
     *,
     resume: bool = False,
     stop_signal: Callable[[], int] = lambda: 0,
 ) -> Started:
     """Get ``session`` ready to train into ``run``, whose lock the caller holds: from the beginning or a checkpoint."""
-    notes = Notes(run, emit)
+    notes = Notes(run, sinks)
     acceleration = accelerate(session, run.path, notes)
     run.update_info(status="running", message="", short_cuts=acceleration.describe())
     pace = make_pace(session)
@@ -155,7 +174,7 @@ def start(
         make_engine(session, acceleration.training),
         make_loader(session, acceleration.training, pace),
         pace,
-        Sinks(lambda event: run.metrics.record(event), emit),
+        sinks,
         evaluator=make_evaluator(session, acceleration.validation),
         checkpointer=make_checkpointer(session, run),
     )
@@ -166,6 +185,7 @@ def start(
         if run.metrics.position == 0:  # no checkpoint: the run starts again
             notes.put(about_start)
     notes.record(loop.progress.update)
+    loop.emit(RunStarted(loop.progress.update, pace.updates, resume))
     session.loaded.model.train()
     return Started(loop, Measurement(session, loop, acceleration.measuring))
 
@@ -181,26 +201,26 @@ def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measure
         copy_adapter(run, session.adapter_config, target)
     progress = loop.progress
     # With best and results again: a kill after the last checkpoint may have come before run.json had them.
-    run.update_info(
-        status="finished",
-        update=progress.update,
-        best=progress.best,
-        results=dict(progress.results),
-        message=progress.ended or "",
-    )
+    run.update_info(update=progress.update, best=progress.best, results=dict(progress.results))
     return progress
+
+
+def _end(run: RunDirectory, sinks: Sinks, status: str, message: str) -> None:
+    """Record how the run ended, and tell the sinks."""
+    sinks.show(RunFinished(run.info.update, status, message))
+    run.update_info(status=status, message=message)
 
 
 class Notes:
     """Notes that come before the records may be written: a resume has yet to cut those back to its checkpoint."""
 
-    def __init__(self, run: RunDirectory, emit: Sink) -> None:
-        self._run, self._emit = run, emit
+    def __init__(self, run: RunDirectory, sinks: Sinks) -> None:
+        self._run, self._sinks = run, sinks
         self._texts: list[str] = []
 
     def __call__(self, text: str) -> None:
         """Show ``text`` now, and keep it for `record`."""
-        self._emit(Notice(0, "note", text))
+        self._sinks.show(Notice(0, "note", text))
         self._texts.append(text)
 
     def take(self) -> list[str]:
@@ -226,13 +246,9 @@ class Notes:
                 self._run.metrics.record(Notice(update, "note", text))
 
 
-def _failed(run: RunDirectory, error: Exception) -> Exception:
-    """Note a failure in run.json, as far as the disk allows; the error as the user should see it."""
-    told = error if isinstance(error, MlxschedError) else _out_of_memory(run, error) or error
-    if run.info.status == "running":
-        with suppress(StorageError):
-            run.update_info(status="failed", message=str(told))
-    return told
+def _explained(run: RunDirectory, error: Exception) -> Exception:
+    """``error`` as the user should see it."""
+    return error if isinstance(error, MlxschedError) else _out_of_memory(run, error) or error
 
 
 def _out_of_memory(run: RunDirectory, error: Exception) -> RunError | None:

@@ -104,7 +104,3 @@ def test_a_converted_interval_is_named(write):
     text = MLX_LM + "keep_last: 3\nsteps_per_eval: 200\ngrad_accumulation_steps: 8\n"
     (finding,) = findings(file=write(text))
     assert finding.evidence == f"steps_per_eval is 25 updates: {write(text)}:7 (200 iterations)"
-
-
-def test_a_tracker_is_not_sent_anything():
-    assert codes(report_to="wandb") == ["tracker"]

@@ -15,7 +15,7 @@ from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, UpdateMade
 from mlxsched.schedules import from_dict
 from mlxsched.training.pace import Revision
-from mlxsched.training.run import create_run, execute
+from mlxsched.training.run import create_run, execute, sinks_of, start
 from mlxsched.training.session import prepare
 
 TIMES = ("seconds", "tokens_per_second", "peak_memory_gb")
@@ -92,20 +92,20 @@ def test_a_revised_horizon_is_replayed_by_a_resume(session, resume, tmp_path):
     schedule = {"name": "linear", "init": 1e-3, "end": 0.0, "steps": 20}
     revision = Revision(at=6, updates=16, schedule=schedule, reason="test")
 
-    def start(name):
+    def new_run(name):
         made = session(learning_rate=1e-3)
         return made, create_run(made, tmp_path / name)
 
-    made, whole = start("whole")
+    made, whole = new_run("whole")
     with whole.lock():
-        loop, _ = start(made, whole, lambda event: None)
+        loop, _ = start(made, whole, sinks_of(whole))
         for _ in range(6):
             loop.step()
         loop.pace.revise(revision)
         loop.run()
-    made, parts = start("parts")
+    made, parts = new_run("parts")
     with parts.lock():
-        loop, _ = start(made, parts, lambda event: None)
+        loop, _ = start(made, parts, sinks_of(parts))
         for _ in range(6):
             loop.step()
         loop.pace.revise(revision)
@@ -221,3 +221,18 @@ def test_full_fine_tuning_changes_the_layers(train):
     assert names and not any("lora" in name for name in names)
     evaluations = [r["loss"] for r in records(run, "eval")]
     assert evaluations[-1] < evaluations[0]
+
+
+def test_every_sink_hears_of_the_start_the_checkpoints_and_the_end(session, tmp_path):
+    made, kinds = session(), []
+    run = create_run(made, tmp_path / "run")
+
+    def broken(event):
+        raise RuntimeError("the server is down")
+
+    execute(made, run, lambda event: kinds.append(type(event).__name__), broken)
+    assert kinds[0] in {"RunStarted", "Notice"} and kinds[-1] == "RunFinished"
+    assert kinds.count("RunStarted") == kinds.count("RunFinished") == 1
+    assert kinds.count("CheckpointSaved") >= 4 and kinds.count("UpdateMade") == 12
+    failures = [r for r in run.read_metrics() if r.get("code") == "sink_failed"]
+    assert len(failures) == 1 and "the server is down" in failures[0]["message"]

@@ -17,7 +17,7 @@ import pytest
 from mlxsched.model.fast import prefix_activations as states_module
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Notice
-from mlxsched.training.run import create_run, execute, start
+from mlxsched.training.run import create_run, execute, sinks_of, start
 
 FLAGS = {"num_layers": 2, "prefix_cache": 1000}  # bytes: memory holds nothing
 
@@ -104,7 +104,7 @@ def test_a_resume_goes_on_with_what_was_there(shared, data, tmp_path, traced):
     made = shared(**flags)
     run = create_run(made, tmp_path / "parts")
     with run.lock():
-        loop, _ = start(made, run, lambda event: None)
+        loop, _ = start(made, run, sinks_of(run))
         for _ in range(12):  # into the second epoch, two updates beyond the checkpoint at 10
             loop.step()
     del loop
@@ -170,7 +170,7 @@ def _first_losses(session, path, notes, count=20):
             found.append(event.loss)
 
     with run.lock():
-        loop, _ = start(session, run, see)
+        loop, _ = start(session, run, sinks_of(run, see))
         for _ in range(count):
             loop.step()
     return found
