@@ -311,6 +311,16 @@ def required_value(name: str, kind: Any) -> Any:
 
 def build(kind: str) -> Module:
     """A tiny random model of an architecture, with LoRA on the upper half of its layers."""
+    model, _ = bare(kind)
+    lora = {"rank": 4, "scale": 10.0, "dropout": 0.0}
+    adapters.attach(model, "lora", len(model.layers) // 2, lora, seed=1)
+    model.train()
+    mx.eval(model.parameters())
+    return model
+
+
+def bare(kind: str) -> tuple[Module, dict[str, Any]]:
+    """A tiny random model of an architecture, and its config."""
     module = importlib.import_module(f"mlx_lm.models.{kind}")
     values = tiny_values(module.ModelArgs, kind, SPECIAL.get(kind, {}))
     mx.random.seed(0)
@@ -319,11 +329,7 @@ def build(kind: str) -> Module:
     if size > TOO_BIG:
         raise ValueError(f"{size / 1e6:.0f}M parameters")
     fill_zeros(model)
-    lora = {"rank": 4, "scale": 10.0, "dropout": 0.0}
-    adapters.attach(model, "lora", len(model.layers) // 2, lora, seed=1)
-    model.train()
-    mx.eval(model.parameters())
-    return model
+    return model, values
 
 
 def fill_zeros(model: Module) -> None:

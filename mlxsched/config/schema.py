@@ -301,6 +301,10 @@ class RunConfig(_Strict):
     packing: bool | None = Field(
         default=None, description="Pack short rows into sequences; planned if unset."
     )
+    stochastic_rounding: bool = Field(
+        default=False,
+        description="Full fine-tuning in bf16 without float32 copies of the weights: less memory; planned if needed.",
+    )
     grad_checkpoint: bool = Field(
         default=False, description="Recompute activations in the backward pass: slower, less memory."
     )

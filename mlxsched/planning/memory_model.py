@@ -1,13 +1,14 @@
 """How much memory a training takes at its peak, from the shape of the model and of its micro-batches.
 
-MLX evaluates lazily and runs ahead: while one operation computes, the results of the next few have their memory
-already. So the peak is not one moment's arithmetic. What holds well is
+MLX evaluates lazily and runs ahead: while one operation computes, the results of the next few are allocated already.
+So the peak can't be computed from a single moment. What holds well is
 
     kept + ((head)^p + (working)^p)^(1/p) + optimizer
 
 where *kept* is what the trained layers keep for the backward pass, *head* what the logits and their gradient take,
 and *working* what is in flight in one layer. The factors were fitted by ``benchmarks/memory_plan.py --fit`` to measured
-peaks on the CPU: Llama, Qwen3 and Granite shapes, LoRA and full, 4-bit, each way through the model.
+peaks on the CPU: Llama, Qwen3 and Granite shapes, LoRA and full, 4-bit, on each forward path. Other architectures are
+measured (`mlxsched.training.peak_probe`).
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ class Factors:
     working_intermediate: float = 6.71
     working_queries: float = 6.37
     working_scores: float = 1.15
-    again: float = 1.39  # a layer that is computed again in the backward pass, beside the one in flight
+    again: float = 1.39  # a layer that is recomputed in the backward pass, in addition to the one in flight
     logits_plain: float = 3.19
     logits_gathered: float = 4.17
     logits_chunked: float = 3.27  # each target of several chunks, up to so many chunks' targets:
     most_chunks: float = 10.15
-    logits_chunked_again: float = 1.9  # and with layers that are computed again
+    logits_chunked_again: float = 1.9  # and with layers that are recomputed
     most_chunks_again: float = 11.04
     overlap: float = 1.39  # the p above: 1 would be a sum, infinity the larger one
     overlap_chunked: float = 2.92
@@ -44,6 +45,9 @@ class Factors:
 
 
 FACTORS = Factors()
+FITTED = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "granite"}
+)  # model types: dense, with causal attention only
 
 
 @dataclass(frozen=True)
@@ -83,12 +87,16 @@ def _intermediate(config: Mapping[str, Any], hidden: int) -> int:
 
 @dataclass(frozen=True)
 class Workload:
-    """How micro-batches go through the model.
+    """What a forward path and a choice of trained layers mean for memory.
 
-    ``trained``: layers from the first trained one on.  ``trained_bytes``: of what is trained.  ``gathered``: logits
-    at targets only.  ``chunk``: at most so many at a time.  ``checkpoint``: every so many-th layer is computed again
-    in the backward pass, 0 for none.  ``width``: bytes of an activation.  ``scores``: shares of the attention scores
-    that are kept, and that are in memory at once, of micro-batches of one length.
+    Args:
+        trained: layers from the first trained one on.
+        trained_bytes: bytes of the trained parameters.
+        gathered: logits at targets only.
+        chunk: at most that many targets' logits at a time; None for all.
+        checkpoint: every n-th layer is recomputed in the backward pass; 0 for none.
+        width: bytes of an activation.
+        scores: shares of the attention scores that are kept for the backward pass, and in memory at once.
     """
 
     trained: int
@@ -101,23 +109,23 @@ class Workload:
 
 
 def peak_above_weights(
-    shape: ModelShape, way: Workload, rows: int, length: int, targets: int, factors: Factors = FACTORS
+    shape: ModelShape, workload: Workload, rows: int, length: int, targets: int, factors: Factors = FACTORS
 ) -> int:
-    """Bytes beside the weights at the peak of an update with micro-batches of ``rows`` rows of ``length`` inputs.
+    """Bytes above the weights at the peak of an update with micro-batches of ``rows`` rows of ``length`` inputs.
 
     ``targets`` are those of the micro-batch. Within 15% of `mx.get_peak_memory` at 97% of the points of the
     module's script, and 16.1% at most.
     """
     tokens = rows * length
-    layer = tokens * way.width * _kept(shape, length * way.scores[0], factors)
-    working = tokens * way.width * _working(shape, length * way.scores[1], factors)
-    head = _head(shape, way, tokens, targets, factors)
-    again = -(-way.trained // way.checkpoint) if way.checkpoint else 0
-    kept = (way.trained - again) * layer + again * tokens * way.width * shape.hidden
+    layer = tokens * workload.width * _kept(shape, length * workload.scores[0], factors)
+    working = tokens * workload.width * _working(shape, length * workload.scores[1], factors)
+    head = _head(shape, workload, tokens, targets, factors)
+    again = -(-workload.trained // workload.checkpoint) if workload.checkpoint else 0
+    kept = (workload.trained - again) * layer + again * tokens * workload.width * shape.hidden
     working += factors.again * layer if again else 0.0
-    power = factors.overlap_chunked if way.chunk else factors.overlap
+    power = factors.overlap_chunked if workload.chunk else factors.overlap
     flying: float = (head**power + working**power) ** (1 / power)
-    trained = way.trained_bytes
+    trained = workload.trained_bytes
     return round(max(kept + flying + factors.trained * trained, factors.applied * trained))
 
 
@@ -142,13 +150,13 @@ def _working(shape: ModelShape, seen: float, factors: Factors) -> float:
     )
 
 
-def _head(shape: ModelShape, way: Workload, tokens: int, targets: int, factors: Factors) -> float:
+def _head(shape: ModelShape, workload: Workload, tokens: int, targets: int, factors: Factors) -> float:
     """Bytes of the logits and their gradient, which are float32."""
-    if not way.gathered:
+    if not workload.gathered:
         return 4 * factors.logits_plain * tokens * shape.vocabulary
-    if not way.chunk or targets <= way.chunk:
+    if not workload.chunk or targets <= workload.chunk:
         return 4 * factors.logits_gathered * targets * shape.vocabulary
     each, most = factors.logits_chunked, factors.most_chunks
-    if way.checkpoint:
+    if workload.checkpoint:
         each, most = factors.logits_chunked_again, factors.most_chunks_again
-    return 4 * min(each * targets, most * way.chunk) * shape.vocabulary
+    return 4 * min(each * targets, most * workload.chunk) * shape.vocabulary

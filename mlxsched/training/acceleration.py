@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from mlxsched.data.batching.plan import MAX_PACK_WIDTH
@@ -16,6 +17,7 @@ from mlxsched.model.fast.prefix_activations import ActivationStore, make_activat
 from mlxsched.model.fast.selection import PACKING, PREFIX, Note, choose_path, with_packing
 from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.loss import PLAIN_LOSS, LossOptions
+from mlxsched.model.trees import flatten
 
 if TYPE_CHECKING:
     from mlxsched.training.session import Session
@@ -47,7 +49,7 @@ def accelerate(session: Session, directory: Path | None, note: Note) -> Accelera
     those are means, not ends.
     """
     config, plan = session.config, session.plan
-    path = _training_path(session, note)
+    path = replace(_training_path(session, note), scaled=_has_float16(session.loaded.model))
     store = ActivationStore(config.prefix_cache, directory, _shared(session, note))
 
     def stored(path: ForwardPath, rows: Rows, limit: int | None = None) -> ForwardPath:
@@ -66,6 +68,10 @@ def accelerate(session: Session, directory: Path | None, note: Note) -> Accelera
     if plan.updates < plan.steps_per_eval or limit == 0:  # evaluated once at most
         path = replace(path, boundary=None)
     return Acceleration(training, stored(path, valid, limit).without_gradients())
+
+
+def _has_float16(model: Module) -> bool:
+    return any(value.dtype == mx.float16 for value in flatten(model.parameters()).values())
 
 
 def _training_path(session: Session, note: Note) -> ForwardPath:

@@ -41,6 +41,7 @@ def make_engine(session: Session, path: ForwardPath) -> Engine:
         config.optimizer_arguments,
         bias_correction=config.bias_correction,
         lora_plus_ratio=config.lora_plus_ratio,
+        stochastic_rounding=config.stochastic_rounding,
     )
     dropout = config.lora_parameters.dropout > 0
     return Engine(

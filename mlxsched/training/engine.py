@@ -74,7 +74,7 @@ class Engine:
         dropout_seed: int | None = None,
     ) -> None:
         self.model, self.optimizer = model, optimizer
-        self._dropout_seed = dropout_seed
+        self._path, self._dropout_seed = path, dropout_seed
         self._step = UpdateStep(
             model,
             optimizer,
@@ -137,4 +137,4 @@ class Engine:
         for arrays in batches.arrays:
             sums = self._step.add(self._parameters, sums, *arrays)
             mx.async_eval(sums)
-        return sums
+        return self._step.unscaled(sums, self._path.loss_scale(batches.n_targets))

@@ -1,7 +1,8 @@
-"""Fits a run into the memory there is, by what can't change its result: the size of micro-batches, checkpointing,
-and how much of the frozen layers' outputs stays in memory.
+"""Fits a run into the memory there is, by what doesn't change its result.
 
-The size of the cross-entropy's chunks is not among them: it is already the least that keeps the device busy.
+That is the size of micro-batches, gradient checkpointing, and how much of the frozen layers' output stays in memory.
+Where nothing else helps, full fine-tuning of a bf16 model goes without float32 copies of the weights. The size of the
+cross-entropy's chunks is not among them: it is already the least that keeps the device busy.
 """
 
 from __future__ import annotations
@@ -10,30 +11,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
+from mlx.nn.layers.base import Module
 
 from mlxsched.config.schema import RunConfig
-from mlxsched.data.batching.plan import BatchingPlan, packed_plan, padded_plan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.rows import Rows
 from mlxsched.errors import UsageError
-from mlxsched.model.fast.attention import WHOLE, blocks_for, cuts_all
-from mlxsched.model.fast.cross_entropy import chunk_rows
-from mlxsched.model.fast.forward_path import padded_targets
-from mlxsched.model.fast.samples import packed_sample, sample_batch
 from mlxsched.model.load import LoadedModel
 from mlxsched.model.trees import flatten, n_bytes
-from mlxsched.planning.memory_model import ModelShape, Workload, peak_above_weights
+from mlxsched.planning.memory_model import ModelShape
 from mlxsched.platform.machine import total_memory
+from mlxsched.training.memory_estimate import PlannedRun, Setting, batching_plan, estimate, workload_of
 
-_HEADROOM = 0.8  # of the machine's memory: the system and other programs want some, and an estimate is one
+__all__ = ["MemoryPlan", "batching_plan", "default_micro_batch_tokens", "plan_memory", "usable_memory"]
+
+_HEADROOM = 0.8  # of the machine's memory: other programs need some, and the plan is an estimate
 _SMALLEST = 128
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a run is expected to take, in bytes, and the settings that make it fit.
+    """The memory that a run is expected to take, in bytes, and the settings that make it fit.
 
-    ``above_weights`` is MLX's peak without the weights, ``cache`` what the outputs of frozen layers take beside it.
+    ``above_weights`` is MLX's peak without the weights; ``cache`` what stored outputs of frozen layers take in
+    addition. ``measured``: the peak was measured on this model, not computed from its shape.
     """
 
     weights: int
@@ -42,10 +43,12 @@ class MemoryPlan:
     limit: int
     micro_batch_tokens: int
     checkpoint: int
+    stochastic_rounding: bool = False
+    measured: bool = False
 
     @property
     def peak(self) -> int:
-        """MLX's peak, the weights included."""
+        """MLX's peak, including the weights."""
         return self.weights + self.above_weights
 
     @property
@@ -54,44 +57,48 @@ class MemoryPlan:
         return self.peak + self.cache <= self.limit
 
     def applied_to(self, config: RunConfig) -> RunConfig:
-        """``config`` with what was chosen, so that a resume finds it, however much memory there is then."""
+        """``config`` with the chosen settings, so that a resume has the same ones, however much memory there is then."""
         changes: dict[str, object] = {}
         if self.micro_batch_tokens != (config.micro_batch_tokens or default_micro_batch_tokens()):
             changes["micro_batch_tokens"] = self.micro_batch_tokens
         if self.checkpoint and not config.grad_checkpoint:
             changes["grad_checkpoint"] = True
+        if self.stochastic_rounding and not config.stochastic_rounding:
+            changes["stochastic_rounding"] = True
         if config.prefix_cache > self.limit - self.peak:
-            changes["prefix_cache"] = max(self.limit - self.peak, 1)  # beyond that they go on disk
+            changes["prefix_cache"] = max(self.limit - self.peak, 1)  # the rest goes to disk
         return config.model_copy(update=changes) if changes else config
 
     def notes(self, config: RunConfig) -> list[str]:
         """What a user should know of the choices."""
         after = self.applied_to(config)
-        said = []
+        chosen = []
         if after.micro_batch_tokens != config.micro_batch_tokens:
-            said.append(f"micro-batches of {self.micro_batch_tokens} tokens")
+            chosen.append(f"micro-batches of {self.micro_batch_tokens} tokens")
         if after.grad_checkpoint != config.grad_checkpoint:
-            said.append("gradient checkpointing")
-        return [f"{' and '.join(said)}, to stay within {_gb(self.limit)} of memory"] if said else []
+            chosen.append("gradient checkpointing")
+        if after.stochastic_rounding != config.stochastic_rounding:
+            chosen.append("stochastic rounding in place of float32 copies of the weights")
+        if not chosen:
+            return []
+        notes = [f"{' and '.join(chosen)}, to stay within {_gb(self.limit)} of memory"]
+        if config.lora_parameters.dropout and config.fine_tune_type != "full":
+            notes.append(
+                "dropout masks depend on how an update is cut into micro-batches: with another --memory or "
+                "--micro-batch-tokens the run draws other ones"
+            )
+        return notes
 
 
 def usable_memory() -> int:
-    """Bytes that a run may take where nobody says: Metal's recommendation, else most of the machine's memory."""
+    """Bytes that a run may take by default: Metal's recommendation, or most of the machine's memory."""
     recommended = mx.device_info().get("max_recommended_working_set_size")
     return int(recommended) if recommended else round(_HEADROOM * total_memory())
 
 
 def default_micro_batch_tokens() -> int:
-    """Padded tokens of a micro-batch: enough to keep the device busy, few enough to stay lean."""
+    """Padded tokens of a micro-batch: enough to keep the device busy, and few enough to save memory."""
     return 1024 if mx.default_device().type == mx.DeviceType.cpu else 2048
-
-
-def batching_plan(config: RunConfig, order: Sampler, max_tokens: int) -> BatchingPlan:
-    """The micro-batches of a run, with several rows in a line where that is asked for or predicted to gain."""
-    padded = padded_plan(order, max_tokens)
-    if not config.fast or config.packing is False:
-        return padded
-    return packed_plan(padded, order, always=config.packing is True) or padded
 
 
 def plan_memory(
@@ -99,98 +106,38 @@ def plan_memory(
 ) -> MemoryPlan:
     """The fastest settings whose peak stays within ``config.memory``, or within what the machine has.
 
-    What the user has set stays as it is. ``again``: rows come more than once, so that outputs of frozen layers are
-    worth keeping. Raises ``UsageError`` if nothing fits.
+    What the user has set is unchanged. ``again``: rows come more than once, so that outputs of frozen layers are
+    worth storing. Raises ``UsageError`` if nothing fits.
     """
     limit = config.memory or usable_memory()
+    weights = n_bytes(loaded.model.parameters())
+    predicted = estimate(PlannedRun(config, loaded, rows, order), limit - weights)
     plans: list[MemoryPlan] = []
-    for tokens, checkpoint in _settings(config):
-        plans.append(_predict(config, loaded, rows, order, limit, tokens, checkpoint))
+    for setting in _settings(config, loaded.model):
+        peak = predicted.peak(setting)
+        plans.append(MemoryPlan(weights, peak, 0, limit, *setting, measured=predicted.measured))
         if plans[-1].fits:
             return _with_cache(plans[-1], config, loaded, rows) if again else plans[-1]
     raise _too_much(min(plans, key=lambda plan: plan.peak), config, rows)
 
 
-def _settings(config: RunConfig) -> Iterator[tuple[int, int]]:
-    """Pairs of micro-batch tokens and checkpointing, the fastest first."""
-    most = config.micro_batch_tokens or default_micro_batch_tokens()
-    sizes = [most]
+def _settings(config: RunConfig, model: Module) -> Iterator[Setting]:
+    """All settings in the order of preference: the fastest first, those with less exact rounding last."""
+    sizes = [config.micro_batch_tokens or default_micro_batch_tokens()]
     while config.micro_batch_tokens is None and sizes[-1] > _SMALLEST:
         sizes.append(sizes[-1] // 2)
     every = config.checkpoint_every
-    if config.grad_checkpoint:
-        return iter([(tokens, every) for tokens in sizes])
+    plain, recomputed = [(tokens, 0) for tokens in sizes], [(tokens, every) for tokens in sizes]
     # Half the tokens cost a few per cent, checkpointing about a quarter, very small micro-batches more.
-    plain, again = [(tokens, 0) for tokens in sizes], [(tokens, every) for tokens in sizes]
-    return iter([*plain[:2], *again, *plain[2:]])
-
-
-def _predict(
-    config: RunConfig,
-    loaded: LoadedModel,
-    rows: Rows,
-    order: Sampler,
-    limit: int,
-    tokens: int,
-    checkpoint: int,
-) -> MemoryPlan:
-    shape, way = ModelShape.of(loaded.config), workload_of(config, loaded, checkpoint)
-    share = float(rows.target_counts.sum()) / max(int(rows.lengths.sum()), 1)
-    cut = batching_plan(config, order, tokens)
-    blocks = blocks_for(checkpoint)
-    if not config.fast or not cuts_all(loaded.model, max(length for _, length in cut.shapes), blocks):
-        blocks = WHOLE
-    packed = {cut.packing.width} if cut.packing else set()  # lines that have a mask of their own
-    above = max(
-        peak_above_weights(
-            shape,
-            way if length in packed else replace(way, scores=blocks.shares(length)),
-            count,
-            length,
-            padded_targets(round(share * count * length), count * length),
-        )
-        for count, length in cut.shapes
-    )
-    if config.fast:
-        above = max(above, _self_check(shape, way, rows))
-    if cut.packing is not None:
-        longest = max(batch.shape[1] for batch in packed_sample(rows, cut.packing, shape.vocabulary)[0])
-        above = max(above, peak_above_weights(shape, _plain(way), 1, longest, longest))
-    weights = n_bytes(loaded.model.parameters())
-    return MemoryPlan(weights, above, 0, limit, tokens, checkpoint)
-
-
-def _self_check(shape: ModelShape, way: Workload, rows: Rows) -> int:
-    """Bytes that the plain path takes on the few rows that the short cuts are compared on at the start."""
-    count, length = sample_batch(rows, shape.vocabulary).shape
-    return peak_above_weights(shape, _plain(way), count, length, count * length)
-
-
-def _plain(way: Workload) -> Workload:
-    return replace(way, gathered=False, chunk=None, checkpoint=0)
-
-
-def workload_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Workload:
-    """The way through the model that the config asks for, short cuts included."""
-    model = loaded.model
-    layers = list(model.layers)
-    trained = [bool(flatten(layer.trainable_parameters())) for layer in layers]
-    first = trained.index(True) if True in trained else 0
-    full = config.fine_tune_type == "full"  # adapters are float32 and promote what goes through them
-    widths = {value.dtype.size for value in flatten(model.trainable_parameters()).values()}
-    vocabulary = ModelShape.of(loaded.config).vocabulary
-    return Workload(
-        trained=len(layers) - first,
-        trained_bytes=n_bytes(model.trainable_parameters()),
-        gathered=config.fast,
-        chunk=chunk_rows(vocabulary, checkpoint) if config.fast else None,
-        checkpoint=checkpoint,
-        width=max(widths) if full and widths else 4,
-    )
+    pairs = recomputed if config.grad_checkpoint else [*plain[:2], *recomputed, *plain[2:]]
+    roundings = [config.stochastic_rounding]
+    if any(value.dtype == mx.bfloat16 for value in flatten(model.trainable_parameters()).values()):
+        roundings = list(dict.fromkeys([*roundings, True]))
+    return (Setting(*pair, rounding) for rounding in roundings for pair in pairs)
 
 
 def _with_cache(plan: MemoryPlan, config: RunConfig, loaded: LoadedModel, rows: Rows) -> MemoryPlan:
-    """``plan`` with the outputs of the frozen layers in memory, if there is room; else they go on disk."""
+    """``plan`` with the outputs of the frozen layers in memory if there is room; otherwise they go to disk."""
     frozen = workload_of(config, loaded, 0).trained < len(list(loaded.model.layers))
     size = 4 * ModelShape.of(loaded.config).hidden * (int(rows.lengths.sum()) - len(rows))
     room = min(config.prefix_cache, plan.limit - plan.peak)
@@ -200,9 +147,9 @@ def _with_cache(plan: MemoryPlan, config: RunConfig, loaded: LoadedModel, rows: 
 def _too_much(least: MemoryPlan, config: RunConfig, rows: Rows) -> UsageError:
     allowed = "--memory allows" if config.memory else "this machine can spare"
     return UsageError(
-        f"this training needs about {_gb(least.peak)} at the least ({_gb(least.weights)} of it the weights), and "
+        f"this training needs at least about {_gb(least.peak)} ({_gb(least.weights)} of it for the weights), and "
         f"{allowed} {_gb(least.limit)}. The longest row has {int(rows.lengths.max())} tokens: lower --max-seq-length, "
-        "lower --num-layers, take a smaller or quantized model, or raise --memory."
+        "lower --num-layers, use a smaller or quantized model, or raise --memory."
     )
 
 

@@ -21,6 +21,7 @@ from mlxsched.errors import DataError
 from mlxsched.model import adapters
 from mlxsched.model.adapters import Attached
 from mlxsched.model.load import LoadedModel, count_parameters, load_model, max_positions
+from mlxsched.model.start_adapter import attach_adapter
 from mlxsched.planning.length import plan_length
 from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan
 from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
@@ -116,7 +117,7 @@ def prepare(
     )
     dataset = dataset or _load_data(config, loaded, cache, on_progress)
     training_rows(dataset)  # refuses a data set without any
-    config, attached = attach(config, loaded)
+    config, attached = attach_adapter(config, origins or {}, loaded.model)
     return plan(config, origins or {}, loaded, dataset, attached, schedule=schedule, cache=cache)
 
 
@@ -125,21 +126,6 @@ def training_rows(dataset: Dataset) -> Rows:
     if dataset.train is None:
         raise DataError("the data has no training rows. Add a train.jsonl.")
     return dataset.train
-
-
-def attach(config: RunConfig, loaded: LoadedModel) -> tuple[RunConfig, Attached]:
-    """Attach a fresh adapter to the model, or the start adapter of the config.
-
-    Returns the config with the keys that were used where those are not mlx-lm's default ones, and what was attached.
-    """
-    lora = config.lora_parameters.model_dump()
-    attached = adapters.attach(loaded.model, config.fine_tune_type, config.num_layers, lora, config.seed)
-    if attached.keys:
-        lora_parameters = config.lora_parameters.model_copy(update={"keys": list(attached.keys)})
-        config = config.model_copy(update={"lora_parameters": lora_parameters})
-    if config.resume_adapter_file:
-        adapters.load_weights(loaded.model, Path(config.resume_adapter_file).expanduser())
-    return config, attached
 
 
 def plan(

@@ -9,22 +9,22 @@ import pytest
 from mlxsched.planning.memory_model import ModelShape, Workload, peak_above_weights
 
 SHAPE = ModelShape(hidden=576, intermediate=1536, heads=9, queries=576, keys=192, vocabulary=49152)
-WAY = Workload(trained=15, trained_bytes=5_000_000, chunk=64)
+WORKLOAD = Workload(trained=15, trained_bytes=5_000_000, chunk=64)
 BATCH = {"rows": 4, "length": 256, "targets": 384}
 
 
-def peak(way: Workload = WAY, shape: ModelShape = SHAPE, **batch: int) -> int:
-    return peak_above_weights(shape, way, **{**BATCH, **batch})
+def peak(workload: Workload = WORKLOAD, shape: ModelShape = SHAPE, **batch: int) -> int:
+    return peak_above_weights(shape, workload, **{**BATCH, **batch})
 
 
 @pytest.mark.parametrize(
     "less",
     [
-        replace(WAY, trained=7),
-        replace(WAY, checkpoint=1),
-        replace(WAY, checkpoint=3),
-        replace(WAY, trained_bytes=1_000_000),
-        replace(WAY, width=2),
+        replace(WORKLOAD, trained=7),
+        replace(WORKLOAD, checkpoint=1),
+        replace(WORKLOAD, checkpoint=3),
+        replace(WORKLOAD, trained_bytes=1_000_000),
+        replace(WORKLOAD, width=2),
     ],
 )
 def test_each_saving_lowers_the_peak(less):
@@ -32,15 +32,15 @@ def test_each_saving_lowers_the_peak(less):
 
 
 def test_each_saving_at_the_head_lowers_the_peak():
-    whole = peak(replace(WAY, gathered=False, chunk=None))
-    gathered = peak(replace(WAY, chunk=None))
+    whole = peak(replace(WORKLOAD, gathered=False, chunk=None))
+    gathered = peak(replace(WORKLOAD, chunk=None))
     assert peak() < gathered < whole
     # All positions' logits and their gradient: at least two arrays of float32.
     assert whole - peak() > 4 * 4 * 256 * 49152
 
 
 def test_more_layers_between_checkpoints_keep_more():
-    peaks = [peak(replace(WAY, checkpoint=every)) for every in (1, 2, 4)]
+    peaks = [peak(replace(WORKLOAD, checkpoint=every)) for every in (1, 2, 4)]
     assert peaks == sorted(peaks)
 
 
@@ -55,7 +55,7 @@ def test_a_chunk_bounds_the_head_however_many_targets():
 
 
 def test_full_training_is_bounded_by_its_optimizer():
-    huge = replace(WAY, trained_bytes=10**9)
+    huge = replace(WORKLOAD, trained_bytes=10**9)
     assert peak(huge) == peak(huge, rows=1, length=16)
     assert 6e9 < peak(huge) < 9e9  # weights and moments, old and new, and gradients
 

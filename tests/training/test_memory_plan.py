@@ -50,7 +50,7 @@ def test_what_was_chosen_is_in_the_config_so_that_a_resume_finds_it(session):
 
 
 def test_what_the_user_set_stays(session):
-    with pytest.raises(UsageError, match="at the least"):
+    with pytest.raises(UsageError, match="at least"):
         session(memory=10_000_000, micro_batch_tokens=4096, batch_size=64)
 
 

@@ -1,0 +1,216 @@
+"""The peak memory of a run's updates: from a closed form where it was fitted, measured on the model elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from mlxsched.config.schema import RunConfig
+from mlxsched.data.batching.grid import Shape
+from mlxsched.data.batching.packing import Packing
+from mlxsched.data.batching.plan import BatchingPlan, packed_plan, padded_plan
+from mlxsched.data.batching.sampler import Sampler
+from mlxsched.data.rows import Rows
+from mlxsched.model.fast.attention import WHOLE, blocks_for, cuts_all
+from mlxsched.model.fast.cross_entropy import chunk_rows
+from mlxsched.model.fast.forward_path import ForwardPath, padded_targets
+from mlxsched.model.fast.samples import packed_sample, sample_batch
+from mlxsched.model.fast.selection import choose_path, with_packing
+from mlxsched.model.fast.self_check import SelfCheck
+from mlxsched.model.load import LoadedModel
+from mlxsched.model.trees import flatten, n_bytes
+from mlxsched.planning.memory_model import FITTED, ModelShape, Workload, peak_above_weights
+from mlxsched.training.optimizers import group_tensors
+from mlxsched.training.peak_probe import PeakProbe, peak_of
+
+
+class Setting(NamedTuple):
+    """What a memory plan chooses: tokens of a micro-batch, every n-th layer recomputed, and how weights are rounded."""
+
+    tokens: int
+    checkpoint: int
+    stochastic_rounding: bool = False
+
+
+class PlannedRun(NamedTuple):
+    """The run to be estimated, its adapter attached."""
+
+    config: RunConfig
+    loaded: LoadedModel
+    rows: Rows
+    sampler: Sampler
+
+    def batching(self, max_tokens: int) -> BatchingPlan:
+        """The micro-batches of the run, packed where that is asked for or predicted to be faster."""
+        return batching_plan(self.config, self.sampler, max_tokens)
+
+    @property
+    def target_share(self) -> float:
+        """Targets among all tokens."""
+        return float(self.rows.target_counts.sum()) / max(int(self.rows.lengths.sum()), 1)
+
+
+class Estimate(Protocol):
+    """Predicts the peak above the weights, in bytes."""
+
+    measured: bool
+
+    def peak(self, setting: Setting) -> int: ...
+
+
+def estimate(run: PlannedRun, room: int) -> Estimate:
+    """The closed form for what it was fitted to, measurements for everything else.
+
+    ``room``: bytes above the weights that no measurement may exceed.
+    """
+    config, trainable = run.config, flatten(run.loaded.model.trainable_parameters())
+    narrow = any(value.dtype.size < 4 for value in trainable.values())
+    fitted = run.loaded.config.get("model_type") in FITTED and config.fine_tune_type != "dora" and not narrow
+    return ClosedForm(run) if fitted else Measurement(run, room)
+
+
+@dataclass
+class ClosedForm:
+    """`peak_above_weights` of the most expensive micro-batch."""
+
+    run: PlannedRun
+    measured: bool = False
+
+    def peak(self, setting: Setting) -> int:
+        """The largest peak over the shapes of the micro-batches and the self-check's."""
+        config, loaded = self.run.config, self.run.loaded
+        shape, workload = ModelShape.of(loaded.config), workload_of(config, loaded, setting.checkpoint)
+        batching, blocks = self.run.batching(setting.tokens), blocks_for(setting.checkpoint)
+        if not config.fast or not cuts_all(loaded.model, max(width for _, width in batching.shapes), blocks):
+            blocks = WHOLE
+        packed = {batching.packing.width} if batching.packing else set()
+        peaks = []
+        for count, width in batching.shapes:
+            # A packed line's mask is an array, and its attention is not cut into blocks.
+            scores = (1.0, 1.0) if width in packed else blocks.shares(width)
+            targets = padded_targets(round(self.run.target_share * count * width), count * width)
+            peaks.append(peak_above_weights(shape, replace(workload, scores=scores), count, width, targets))
+        return max(peaks + self._self_checks(shape, workload, batching))
+
+    def _self_checks(self, shape: ModelShape, workload: Workload, batching: BatchingPlan) -> list[int]:
+        """Peaks of the plain path on the few rows that the self-check compares forward paths on."""
+        if not self.run.config.fast:
+            return []
+        plain = replace(workload, gathered=False, chunk=None, checkpoint=0)
+        count, width = sample_batch(self.run.rows, shape.vocabulary).shape
+        peaks = [peak_above_weights(shape, plain, count, width, count * width)]
+        if batching.packing is not None:
+            alone, _ = packed_sample(self.run.rows, batching.packing, shape.vocabulary)
+            longest = max(batch.shape[1] for batch in alone)
+            peaks.append(peak_above_weights(shape, plain, 1, longest, longest))
+        return peaks
+
+
+@dataclass
+class Measurement:
+    """The most expensive micro-batches trained on the model itself, along the forward path that the run would take."""
+
+    run: PlannedRun
+    room: int
+    measured: bool = True
+    _paths: dict[int, tuple[ForwardPath, int]] = field(default_factory=dict)
+    _probes: dict[tuple[int, bool, bool], PeakProbe] = field(default_factory=dict)
+
+    def peak(self, setting: Setting) -> int:
+        """The largest peak over the most expensive shapes and the self-check."""
+        batching = self.run.batching(setting.tokens)
+        path, checked = self._path(setting.checkpoint)
+        if batching.packing is not None:
+            path, packed_check = self._packed(path, batching.packing)
+            checked = max(checked, packed_check)
+            if path.packing is None:
+                batching = padded_plan(self.run.sampler, setting.tokens)
+        probe = self._probe(setting, path)
+        return max(checked, *(probe.peak(shape) for shape in most_expensive(batching.shapes)))
+
+    def _path(self, checkpoint: int) -> tuple[ForwardPath, int]:
+        """The forward path with every ``checkpoint``-th layer recomputed, and the peak of the self-check."""
+        if not self.run.config.fast:
+            return ForwardPath(checkpoint=checkpoint), 0
+        if checkpoint not in self._paths:
+            found: list[ForwardPath] = []
+
+            def choose() -> None:
+                check = SelfCheck(self.run.loaded.model, self.run.rows)
+                found.append(choose_path(check, _ignore, checkpoint=checkpoint))
+
+            peak = peak_of(choose)
+            self._paths[checkpoint] = found[0], peak
+        return self._paths[checkpoint]
+
+    def _packed(self, path: ForwardPath, packing: Packing) -> tuple[ForwardPath, int]:
+        """``path`` with packed lines where the model allows them, and the peak of the self-check."""
+        found: list[ForwardPath] = []
+
+        def choose() -> None:
+            check = SelfCheck(self.run.loaded.model, self.run.rows, packing=packing)
+            found.append(with_packing(check, path, packing, _ignore))
+
+        peak = peak_of(choose)
+        return found[0], peak
+
+    def _probe(self, setting: Setting, path: ForwardPath) -> PeakProbe:
+        """One for each kind of step, so that what was measured for other sizes is known."""
+        key = (setting.checkpoint, setting.stochastic_rounding, path.packing is not None)
+        if key not in self._probes:
+            config, model = self.run.config, self.run.loaded.model
+            make_optimizer = partial(
+                group_tensors,
+                flatten(model.trainable_parameters()),
+                config.optimizer,
+                config.optimizer_arguments,
+                bias_correction=config.bias_correction,
+                lora_plus_ratio=config.lora_plus_ratio,
+                stochastic_rounding=setting.stochastic_rounding,
+            )
+            self._probes[key] = PeakProbe(model, make_optimizer, path, self.run.target_share, self.room)
+        self._probes[key].path = path
+        return self._probes[key]
+
+
+def _ignore(note: str) -> None:
+    """The run itself will say what is not used."""
+
+
+def most_expensive(shapes: tuple[Shape, ...]) -> list[Shape]:
+    """The shapes of most tokens, most attention scores and greatest length.
+
+    >>> most_expensive(((64, 16), (8, 128), (1, 512)))
+    [(1, 512), (64, 16)]
+    """
+    tokens = max(shapes, key=lambda shape: shape[0] * shape[1])
+    scores = max(shapes, key=lambda shape: shape[0] * shape[1] ** 2)
+    return sorted({tokens, scores, max(shapes, key=lambda shape: shape[1])})
+
+
+def batching_plan(config: RunConfig, sampler: Sampler, max_tokens: int) -> BatchingPlan:
+    """The micro-batches of a run, packed where that is asked for or predicted to be faster."""
+    padded = padded_plan(sampler, max_tokens)
+    if not config.fast or config.packing is False:
+        return padded
+    return packed_plan(padded, sampler, always=config.packing is True) or padded
+
+
+def workload_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Workload:
+    """What the closed form needs to know of the run besides the shape of the model."""
+    model = loaded.model
+    layers = list(model.layers)
+    trained = [bool(flatten(layer.trainable_parameters())) for layer in layers]
+    first = trained.index(True) if True in trained else 0
+    full = config.fine_tune_type == "full"  # adapters are float32 and promote what goes through them
+    widths = {value.dtype.size for value in flatten(model.trainable_parameters()).values()}
+    vocabulary = ModelShape.of(loaded.config).vocabulary
+    return Workload(
+        trained=len(layers) - first,
+        trained_bytes=n_bytes(model.trainable_parameters()),
+        gathered=config.fast,
+        chunk=chunk_rows(vocabulary, checkpoint) if config.fast else None,
+        checkpoint=checkpoint,
+        width=max(widths) if full and widths else 4,
+    )
