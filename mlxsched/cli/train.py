@@ -125,7 +125,11 @@ def train_and_tell(
     done = run.info.update if resume else 0
     with Display(session.plan.updates, config.steps_per_report, plain=plain, done=done) as display:
         trackers = sinks(config.report_to, run, config)
-        progress = execute(session, run, display, *trackers, resume=resume, stop=_spoken_stop(run))
+        try:
+            progress = execute(session, run, display, *trackers, resume=resume, stop=_spoken_stop(run))
+        finally:  # also where the run could not say how it ended
+            for tracker in trackers:
+                tracker.close(run.info.status, run.info.message)
     if as_json:
         print_json(results_json(run, progress))
     else:

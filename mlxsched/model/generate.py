@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from mlx.nn.layers.base import Module
 from mlxsched.data.rows import Example
 from mlxsched.model.evaluate import OnProgress
 
+LONGEST_ANSWER = 64  # median tokens; the bundled formulas have 20, chats have 200 and more
+_JUDGED = 100  # examples that decide
 _MOST_AT_ONCE = 32
 MARGIN = 8  # tokens beyond the reference: an answer that is longer is wrong anyway
 
@@ -100,6 +103,15 @@ def without_thinking(text: str, tokenizer: Any) -> str:
     thought, closed, rest = text.partition(tokenizer.think_end)
     leads = tokenizer.think_start not in thought or thought.lstrip().startswith(tokenizer.think_start)
     return rest if closed and leads else text
+
+
+def can_match(examples: list[Example], tokenizer: Any) -> bool:
+    """Whether answers are short enough for a share of exact matches to mean something.
+
+    A chat's answers have hundreds of tokens and are never reproduced to the letter: 0.0% would say nothing.
+    """
+    lengths = [len(tokenizer.encode(e.answer, add_special_tokens=False)) for e in examples[:_JUDGED]]
+    return bool(lengths) and statistics.median(lengths) <= LONGEST_ANSWER
 
 
 def exact_match(answers: list[Answer]) -> float:

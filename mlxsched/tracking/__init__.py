@@ -8,6 +8,6 @@ of updates as the step. A tracker is imported and opened at the first event. One
 from __future__ import annotations
 
 from mlxsched.tracking.names import TRACKERS, check_names
-from mlxsched.tracking.sink import TrackerSink, sinks, tracked
+from mlxsched.tracking.sink import TrackerSink, sinks
 
-__all__ = ["TRACKERS", "TrackerSink", "check_names", "sinks", "tracked"]
+__all__ = ["TRACKERS", "TrackerSink", "check_names", "sinks"]

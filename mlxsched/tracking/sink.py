@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from mlxsched.runs.events import Evaluated, Event, Notice, RunFinished, RunStarted, Sink, UpdateMade
-from mlxsched.runs.sinks import Sinks
+from mlxsched.runs.events import Evaluated, Event, Notice, RunFinished, RunStarted, UpdateMade
 from mlxsched.tracking.metrics import TrainMetrics, evaluation_metrics
 from mlxsched.tracking.names import check_names
 from mlxsched.tracking.state import read_ids, write_id
@@ -45,20 +44,6 @@ def sinks(report_to: str | None, run: _Run, config: _Settings) -> list[TrackerSi
     Raises `UsageError` as `check_names` does; call that before anything is loaded.
     """
     return [TrackerSink(name, run, config) for name in check_names(report_to)]
-
-
-@contextlib.contextmanager
-def tracked(emit: Sink, report_to: str | None, run: _Run, config: _Settings) -> Iterator[Sink]:
-    """Yield a sink that sends each event to ``emit`` and to the trackers, which are closed at the end.
-
-    Errors of ``emit`` are raised. A tracker that fails is dropped, and ``emit`` receives one notice.
-    """
-    trackers = sinks(report_to, run, config)
-    try:
-        yield Sinks(emit, *trackers)
-    finally:
-        for tracker in trackers:
-            tracker.close(run.info.status, run.info.message)
 
 
 class TrackerSink:

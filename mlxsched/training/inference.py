@@ -13,7 +13,7 @@ from mlxsched.errors import DataError, ModelError
 from mlxsched.model import adapters
 from mlxsched.model.evaluate import Evaluator, LossResult
 from mlxsched.model.fast.forward_path import PLAIN
-from mlxsched.model.generate import Answer, answer_all, exact_match
+from mlxsched.model.generate import Answer, answer_all, can_match, exact_match
 from mlxsched.model.load import LoadedModel, load_model, max_positions
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.training.acceleration import evaluation_path
@@ -82,6 +82,8 @@ def measure(
         loaded.model.trainable_parameters(), lambda done, total: on_progress("loss", done, total)
     )
     examples = (rows.examples() or [])[:limit] if ask else []
+    if not can_match(examples, loaded.tokenizer):
+        examples = []
     answers = None
     if examples:
         answers = answer_all(

@@ -5,18 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mlxsched.data.rows import Example
 from mlxsched.model import adapters
 from mlxsched.model.evaluate import Evaluator, perplexity
 from mlxsched.model.fast.forward_path import ForwardPath
-from mlxsched.model.generate import answer_all, exact_match
+from mlxsched.model.generate import answer_all, can_match, exact_match
 from mlxsched.training.loop import Loop
 from mlxsched.training.session import Session
-
-LONGEST_ANSWER = 64
-"""Tokens of the longest answer that can be expected to be reproduced exactly; a chat's answers are longer."""
 
 
 class Measurement:
@@ -82,11 +77,7 @@ class Measurement:
     def _examples(self) -> list[Example]:
         session, test = self._session, self._session.dataset.test
         examples = (test.examples() if test is not None and session.config.test else None) or []
-        encode = session.loaded.tokenizer.encode
-        lengths = [len(encode(example.answer, add_special_tokens=False)) for example in examples[:100]]
-        if not lengths or np.median(lengths) > LONGEST_ANSWER:
-            return []
-        return examples[: self._limit()]
+        return examples[: self._limit()] if can_match(examples, session.loaded.tokenizer) else []
 
     def _limit(self) -> int | None:
         config = self._session.config

@@ -10,7 +10,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlxsched.data.rows import Example
-from mlxsched.model.generate import answer_all, exact_match, without_thinking
+from mlxsched.model.generate import answer_all, can_match, exact_match, without_thinking
 from mlxsched.model.load import load_model
 
 
@@ -84,3 +84,10 @@ def test_progress_counts_answers_and_is_called_at_every_token(loaded):
     assert len(answers) == 3 and len(told) > 3
     assert {total for _, total in told} == {3} and told[-1] == (3, 3)
     assert told == sorted(told)
+
+
+@pytest.mark.parametrize(("answer", "expected"), [("=SUM(A1:A9)", True), ("word " * 200, False)])
+def test_exact_match_is_for_short_answers(answer, expected):
+    tokenizer = load_model("tiny").tokenizer
+    assert can_match([Example((1, 2), answer)] * 3, tokenizer) is expected
+    assert can_match([], tokenizer) is False

@@ -63,15 +63,14 @@ def run_short():
     """Train three updates on the bundled model, reported to MLflow."""
 
     def make(path):
-        from mlxsched.tracking import tracked
+        from mlxsched.tracking import sinks
         from mlxsched.training.run import create_run, execute
         from mlxsched.training.session import prepare
 
         loaded = load_config(flags={"iters": 3, "batch_size": 2, "val_batches": 1, "steps_per_report": 2})
         session = prepare(loaded.config, loaded.origins)
         run = create_run(session, path)
-        with tracked(lambda event: None, "mlflow", run, session.config) as emit:
-            execute(session, run, emit)
+        execute(session, run, *sinks("mlflow", run, session.config))
         return run
 
     return make

@@ -6,7 +6,7 @@ import pytest
 
 from mlxsched.runs.events import Notice, Tick
 from mlxsched.runs.sinks import Sinks
-from mlxsched.tracking import sinks, tracked
+from mlxsched.tracking import sinks
 from mlxsched.tracking.state import read_ids
 
 
@@ -30,20 +30,6 @@ def test_nothing_is_opened_before_the_first_event_or_for_a_tick(run, config):
     (sink,) = sinks("tensorboard", run, config)
     sink(Tick(0, "loading", 1, 2))
     assert not (run.path / "tensorboard").exists() and sinks(None, run, config) == []
-
-
-@pytest.mark.parametrize(("status", "theirs"), [("finished", "FINISHED"), ("failed", "FAILED")])
-def test_trackers_are_closed_however_the_training_ends(status, theirs, run, config, events):
-    mlflow = pytest.importorskip("mlflow")
-    seen: list[object] = []
-    with pytest.raises(KeyError), tracked(seen.append, "mlflow", run, config) as emit:
-        for event in events(0, 3)[:-1]:
-            emit(event)
-        run.update_info(status=status, message="it ended")
-        raise KeyError
-    stored = mlflow.MlflowClient().get_run(read_ids(run.path)["mlflow"])
-    assert stored.info.status == theirs and stored.data.metrics["train/loss"] == 2.0
-    assert seen == events(0, 3)[:-1]
 
 
 def test_a_real_run_is_tracked(run_short, tmp_path):
