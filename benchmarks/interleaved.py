@@ -12,7 +12,7 @@ from shapes import config_of, random_model
 
 from mlxsched.bench import ours
 from mlxsched.bench.compare import shortened
-from mlxsched.bench.measured import Measured
+from mlxsched.bench.measured import LoopCost
 from mlxsched.config import load_config
 from mlxsched.data import Dataset
 from mlxsched.data.batching.plan import BatchingStats, batching_stats
@@ -32,7 +32,7 @@ class Side:
     """The results of one setting: its session and a measurement for each round."""
 
     session: Session
-    rounds: list[Measured]
+    rounds: list[LoopCost]
 
     def over(self, other: Side, epoch: int) -> tuple[float, float, float]:
         """The other side's time divided by this side's: the median of the rounds, the lowest and the highest."""

@@ -32,8 +32,8 @@ from mlxsched.training.run import create_run, execute  # noqa: E402
 from mlxsched.training.session import prepare  # noqa: E402
 
 KINDS = [
-    "qwen3_next", "gpt_oss", "deepseek_v3", "mamba2", "mixtral", "gemma3_text", "qwen3_moe", "olmoe", "falcon_h1",
-    "granitemoehybrid", "gemma2", "cohere2", "phi3", "gpt2", "deepseek_v2", "lfm2", "minicpm3", "glm4_moe", "mamba",
+    "qwen3_next", "gpt_oss", "deepseek_v3", "mixtral", "gemma3_text", "qwen3_moe", "olmoe", "falcon_h1",
+    "olmo2", "exaone4", "gemma2", "cohere2", "phi3", "gpt2", "deepseek_v2", "lfm2", "minicpm3", "glm4_moe",
     "bailing_moe",
 ]  # fmt: skip
 WIDTHS = {"hidden_size": 128, "d_model": 128, "n_embd": 128, "hidden_dim": 128, "intermediate_size": 256}

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlxsched.bench import ours, theirs
-from mlxsched.bench.measured import Measured, Moment, by_cpu_time
+from mlxsched.bench.measured import LoopCost, Moment, by_cpu_time
 from mlxsched.data.rows import Rows
 from mlxsched.errors import UsageError
 from mlxsched.model.load import LoadedModel
@@ -27,8 +27,8 @@ _CEILING_SIZE = 512
 class Round:
     """Both sides of a round, evaluations (seconds: mlx-lm's, our first, our later), and FLOP/s of a product."""
 
-    theirs: Measured
-    ours: Measured
+    theirs: LoopCost
+    ours: LoopCost
     evaluations: tuple[float, float, float] | None
     ceiling: float
 
@@ -96,7 +96,7 @@ class Comparison:
             "notes": self.notes,
         }
 
-    def _side(self, side: Callable[[Round], Measured]) -> dict[str, Any]:
+    def _side(self, side: Callable[[Round], LoopCost]) -> dict[str, Any]:
         later = len(side(self.rounds[0]).epochs) > 1
         return {
             "tokens_per_second": self._median(lambda r: self.tokens / side(r).epochs[0]),
@@ -135,13 +135,13 @@ def compare(
     order = ours.order_of_epoch(session)
     epochs = 2 if later else 1
 
-    def sides() -> Iterator[tuple[str, Callable[[], Measured]]]:
+    def sides() -> Iterator[tuple[str, Callable[[], LoopCost]]]:
         yield "mlx-lm", lambda: theirs.train(session, order, epochs)
         yield "mlxsched", lambda: ours.train(session, theirs.reported(session), notes.add)
 
     done: list[Round] = []
     for number in range(rounds):
-        measured: dict[str, Measured] = {}
+        measured: dict[str, LoopCost] = {}
         for name, run in list(sides())[:: 1 if number % 2 else -1]:
             tell(name, 2 * number + len(measured), 2 * rounds)
             model.update(unflatten(initial))

@@ -33,8 +33,8 @@ def by_cpu_time() -> bool:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One side of a round.
+class LoopCost:
+    """What one side of a round cost.
 
     ``epochs``: seconds of each epoch.  ``wall``: seconds of the first one by the wall's clock.  ``start``: seconds
     before the first update.  ``losses``: means over as many updates as mlx-lm reports at a time, first epoch.

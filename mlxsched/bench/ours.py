@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mlxsched.bench.measured import Measured, Moment, PeakMemory
+from mlxsched.bench.measured import LoopCost, Moment, PeakMemory
 from mlxsched.data.batching.plan import batching_stats
 from mlxsched.model.evaluate import Evaluator
 from mlxsched.model.fast.selection import Note
@@ -50,7 +50,7 @@ class _Watch(Policy):
             self._note(event.message)
 
 
-def train(session: Session, reported: int, note: Note = lambda text: None) -> Measured:
+def train(session: Session, reported: int, note: Note = lambda text: None) -> LoopCost:
     """Train ``session`` as `mlxsched train` does, but for what that writes; losses are means over ``reported`` updates."""
     started, peak, watch = Moment.now(), PeakMemory(), _Watch(note)
     with tempfile.TemporaryDirectory() as directory:
@@ -66,7 +66,7 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Me
     per_epoch = session.plan.updates_per_epoch
     edges = [*watch.begun[: session.plan.updates], watch.end][::per_epoch]
     losses = watch.losses[:per_epoch]
-    return Measured(
+    return LoopCost(
         epochs=[b.since(a) for a, b in itertools.pairwise(edges)],
         wall=edges[1].wall - edges[0].wall,
         start=edges[0].since(started),

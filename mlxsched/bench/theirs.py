@@ -20,7 +20,7 @@ import numpy as np
 from mlx.nn.layers.base import Module
 from numpy.typing import NDArray
 
-from mlxsched.bench.measured import Measured, Moment, PeakMemory
+from mlxsched.bench.measured import LoopCost, Moment, PeakMemory
 from mlxsched.data.rows import Rows
 from mlxsched.training.optimizers import make_optimizer
 from mlxsched.training.session import Session
@@ -97,7 +97,7 @@ def reported(session: Session) -> int:
     return min(_REPORTED, session.plan.updates_per_epoch)
 
 
-def train(session: Session, order: NDArray[np.int64], epochs: int) -> Measured:
+def train(session: Session, order: NDArray[np.int64], epochs: int) -> LoopCost:
     """Train with mlx-lm for ``epochs`` epochs, the first of them over ``order``."""
     per_epoch = len(order) // session.config.batch_size
     batches, losses, ends = _Batches(session.train_rows), [], []
@@ -109,7 +109,7 @@ def train(session: Session, order: NDArray[np.int64], epochs: int) -> Measured:
     started, peak = Moment.now(), PeakMemory()
     _run(session, order, epochs * per_epoch, batches, report)
     edges = [*batches.moments[: epochs * per_epoch], ends[-1]][::per_epoch]
-    return Measured(
+    return LoopCost(
         epochs=[b.since(a) for a, b in itertools.pairwise(edges)],
         wall=edges[1].wall - edges[0].wall,
         start=edges[0].since(started),
