@@ -170,7 +170,7 @@ def shortened(session: Session, rows: Rows, *, later: bool = True) -> Session:
     per_update = session.plan.batch_size
     if len(rows) < per_update:
         raise UsageError(
-            f"an update of {counted(per_update, 'row')} needs as many; there are {len(rows)}. "
+            f"an update of {counted(per_update, 'row')} needs more rows than {len(rows)}. "
             "Lower --batch-size or raise --rows."
         )
     updates = len(rows) // per_update

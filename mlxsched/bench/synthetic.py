@@ -36,7 +36,7 @@ def is_synthetic(source: str) -> bool:
 def synthetic_dataset(source: str, count: int, *, seed: int = 0, longest: int = 2048) -> Dataset:
     """The data set that ``source`` names (``synthetic:lognormal``), ``count`` rows of it to train on."""
     if source != f"{PREFIX}lognormal":
-        raise UsageError(f"no synthetic data set '{source}'; there is {PREFIX}lognormal.")
+        raise UsageError(f"no synthetic data set '{source}'; the only one is {PREFIX}lognormal.")
     rows = lognormal_rows(count, LogNormal(longest=longest), seed=seed)
     return Dataset({"train": rows}, fingerprint_of({"train": rows}))
 

@@ -28,5 +28,5 @@ def data_path(name: str) -> Path:
 
 def _path(name: str, names: tuple[str, ...], kind: str) -> Path:
     if name not in names:
-        raise UsageError(f"no bundled {kind} '{name}'. There is: {', '.join(names)}.")
+        raise UsageError(f"no bundled {kind} '{name}'. Available: {', '.join(names)}.")
     return Path(__file__).parent / name

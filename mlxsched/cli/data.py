@@ -40,7 +40,7 @@ def _reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The flags that decide how rows become tokens, under the names and with the defaults of ``train``."""
     options = [
         click.argument("source", metavar="DATA"),
-        click.option("--model", help="Whose tokenizer and chat template to use. [tiny]"),
+        click.option("--model", help="Model whose tokenizer and chat template to use. [tiny]"),
         click.option("--preset", metavar="NAME", help="Read the rows as a training with this preset does."),
         click.option("-c", "--config", metavar="FILE", type=Path, help="... or with this YAML file."),
         click.option("--max-seq-length", metavar="N", help="Tokens of a row beyond it are cut off. [2048]"),
@@ -130,7 +130,7 @@ def show(source: str, as_json: bool, rows: str | None, split: str, **flags: Any)
             f"{counted(dataset.problems.count, 'row')} can't be used; the first: {dataset.problems.shown[0]}"
         )
     if len(shown) < len(found) and rows is None:
-        note(f"{len(shown)} of {counted(len(found), 'row')} of {split}; --rows chooses others.")
+        note(f"{len(shown)} of {counted(len(found), 'row')} of {split}; select others with --rows.")
 
 
 def _open(

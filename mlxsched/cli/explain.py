@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("config", metavar="CONFIG.yaml", type=click.Path(path_type=Path))
-@click.option("--data", metavar="DIR", help="The data, if not that of the file; its rows are counted.")
+@click.option("--data", metavar="DIR", help="Data to count rows in, if not that of the file.")
 @click.option(
-    "--rows", type=click.IntRange(min=1), metavar="N", help="Training rows, if the data is not at hand."
+    "--rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of training rows, if the data is not available.",
 )
 @click.option(
     "-w", "--write", type=click.Path(path_type=Path), metavar="FILE", help="Write the same run as our config."
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 def command(
     config: Path, data: str | None, rows: int | None, write: Path | None, force: bool, as_json: bool
 ) -> None:
-    """Say line by line what an mlx-lm config does in mlx-lm and here: updates, rates, rows, defaults that differ.
+    """Explain line by line what an mlx-lm config does in mlx-lm and here: updates, rates, rows, differing defaults.
 
     \b
     Examples:

@@ -87,7 +87,7 @@ def _write(
 def _next(kind: str, run: Path, target: Path) -> str:
     here = shlex.quote(str(target))
     if kind == "peft":
-        return f"model.load_adapter({str(target)!r})  # in Python, on a model of transformers"
+        return f"model.load_adapter({str(target)!r})  # in Python, on a transformers model"
     if kind == "gguf":
         return f"llama-cli -m BASE.gguf --lora {here}/adapter.gguf"
     return f"cd {here} && ollama create {run.resolve().name} -f Modelfile"

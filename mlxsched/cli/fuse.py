@@ -31,8 +31,8 @@ def command(
     """Add the adapter of the run in directory RUN into the weights of its model, and check the result.
 
     The fused model must predict what the model with its adapter predicts: on a few rows of the run's data, the mean
-    KL divergence of a token may be 1e-5 nats in float32 and 1e-2 in half precision, else nothing is written and the
-    command ends with 3. Where the model is quantized, its weights are quantized again, which costs something: the
+    KL divergence per token may be at most 1e-5 nats in float32 and 1e-2 in half precision. Otherwise nothing is
+    written and the exit code is 3. The weights of a quantized model are quantized again, which costs some accuracy: the
     loss before and after says how much. --dequantize avoids that.
 
     \b
@@ -52,7 +52,7 @@ def command(
     bound = f" (at most {report.tolerance:g})" if report.tolerance is not None else ""
     table(
         [
-            ("divergence", f"{report.divergence:.2e} nats a token{bound}"),
+            ("divergence", f"{report.divergence:.2e} nats per token{bound}"),
             ("same most likely token", f"{report.same_choice:.1%}"),
             ("loss of all tokens, adapter", f"{report.loss_adapter:.4f}"),
             ("loss of all tokens, fused", f"{report.loss_fused:.4f}"),

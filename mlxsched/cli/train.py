@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @run_options
 @click.option("--dry-run", is_flag=True, help="Plan, show where each value comes from, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--plain", is_flag=True, help="Lines instead of a live display.")
+@click.option("--plain", is_flag=True, help="Print lines instead of a live display.")
 @click.pass_context
 def command(ctx: click.Context, /, preset: str | None, **flags: Any) -> None:
     """Fine-tune a language model as planned, and measure the result.
@@ -99,13 +99,13 @@ def _spoken_stop(run: RunDirectory) -> StopRequest:
     from mlxsched.platform.signals import StopRequest, say
 
     def first(_: int) -> None:
-        say("Stopping after this update, with everything saved. Once more stops at once.")
+        say("Stopping after this update, with everything saved. Repeat to stop immediately.")
 
     def second(_: int) -> None:
         saved = counted(run.info.update, "update")
         cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which the live display hides
         say(
-            f"{cursor}Stopped at once. The state after {saved} is saved; resume with: mlxsched resume {run.path}"
+            f"{cursor}Stopped immediately. The state after {saved} is saved. Resume with: mlxsched resume {run.path}"
         )
 
     return StopRequest(first, second)

@@ -20,7 +20,7 @@ REQUIREMENTS = {
     "missing": "be given",
     "string_type": "be text",
     "string_unicode": "be text",
-    "string_pattern_mismatch": "be letters, digits, dots, dashes and underscores, a letter or digit first",
+    "string_pattern_mismatch": "consist of letters, digits, dots, dashes and underscores, and start with a letter or digit",
     "dict_type": "be a mapping",
     "model_type": "be a mapping",
     "list_type": "be a list",

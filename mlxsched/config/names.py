@@ -134,7 +134,7 @@ _WHEN_SAVE = Explained("transformers", "Checkpoints are always saved; `save_ever
 _BETAS = Renamed(
     "transformers", "optimizer_config", note="write `optimizer_config: {adamw: {betas: [0.9, 0.999]}}`"
 )
-_EVAL_BATCH = Explained("transformers", "Validation batches are planned from the memory there is. Remove it")
+_EVAL_BATCH = Explained("transformers", "Validation batches are planned from the available memory. Remove it")
 _LOADER = Explained("transformers", "Rows are tokenized once and cached. Remove it")
 _DIRECTORY = Renamed("transformers", "run_dir")
 _LENGTH = Renamed("TRL", "max_seq_length")
@@ -221,7 +221,7 @@ NAMES: dict[str, Renamed | Explained] = {
     "full_finetuning": Renamed("Unsloth", "fine_tune_type", _if_true("full")),
     "bias": Explained("PEFT", "Biases are not trained. Remove it"),
     "task_type": Explained("PEFT", "Only language models are trained. Remove it"),
-    "modules_to_save": Explained("PEFT", "Only LoRA layers are trained beside the frozen ones. Remove it"),
+    "modules_to_save": Explained("PEFT", "Only LoRA layers are trained; the rest stays frozen. Remove it"),
     # model and data
     "model_name_or_path": Renamed("transformers", "model"),
     "model_name": Renamed("Unsloth", "model"),
@@ -245,7 +245,7 @@ NAMES: dict[str, Renamed | Explained] = {
     "completion_only_loss": Renamed("TRL", "mask_prompt"),
     "assistant_only_loss": Renamed("TRL", "mask_prompt"),
     "val_set_size": Explained(
-        "axolotl", "A single file is split by itself; else put the rows into valid.jsonl. Remove it"
+        "axolotl", "A single file is split automatically; otherwise put the rows into valid.jsonl. Remove it"
     ),
     # evaluation, reports, saving
     "logging_steps": Renamed("transformers", "steps_per_report"),

@@ -135,9 +135,9 @@ class LoraParameters(_Strict):
 
     rank: int = Field(default=8, gt=0, le=MOST_RANK, description="Rank of the LoRA matrices.")
     scale: float = Field(
-        default=20.0, gt=0, description="Factor on the output of LoRA: alpha / rank in PEFT."
+        default=20.0, gt=0, description="Factor applied to the output of LoRA: alpha / rank in PEFT."
     )
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout on the input of LoRA.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout applied to the input of LoRA.")
     keys: list[str] | None = Field(
         default=None, description="Modules to adapt, such as self_attn.q_proj; all linear ones if unset."
     )
@@ -165,7 +165,7 @@ class RunConfig(_Strict):
     train: bool = Field(default=True, description="For mlx-lm's files; `mlxsched train` always trains.")
     mask_prompt: bool = Field(default=True, description="Compute the loss on answers only, not on prompts.")
     max_seq_length: Count = Field(
-        default=2048, gt=1, description="Most tokens of a row; the rest is cut off."
+        default=2048, gt=1, description="Maximum number of tokens in a row; the rest is cut off."
     )
     skip_bad_rows: bool = Field(
         default=False, description="Skip rows that cannot be read instead of failing."
@@ -188,7 +188,7 @@ class RunConfig(_Strict):
         default=LoraParameters(), description="Rank, scale, dropout and keys of LoRA."
     )
     lora_plus_ratio: float = Field(
-        default=1.0, gt=0, description="LoRA+: learning rate of the B matrices over that of A."
+        default=1.0, gt=0, description="LoRA+: ratio of the learning rate of the B matrices to that of A."
     )
     resume_adapter_file: ReadPath | None = Field(
         default=None, description="Adapter weights to start from, with a new optimizer and schedule."
@@ -213,7 +213,7 @@ class RunConfig(_Strict):
         description="Group rows of similar length within this many updates; 1 keeps the random order.",
     )
     micro_batch_tokens: Count | None = Field(
-        default=None, description="Most padded tokens per forward pass; planned if unset."
+        default=None, description="Maximum number of padded tokens per forward pass; planned if unset."
     )
     seed: Annotated[int, Field(ge=0, le=MOST_SEED)] = Field(
         default=0, description="Seed of the initialization, the order of the rows, dropout and the split."
@@ -232,7 +232,7 @@ class RunConfig(_Strict):
     )
     end_lr: float = Field(default=0.0, ge=0, description="Learning rate at the end of the run.")
     lr_schedule: LrSchedule | None = Field(
-        default=None, description="mlx-lm's block; gives mlx-lm's exact values."
+        default=None, description="mlx-lm's schedule block; gives exactly mlx-lm's values."
     )
 
     # optimizer
@@ -270,7 +270,7 @@ class RunConfig(_Strict):
         default=None, description="Stop after this many validations without a new best loss."
     )
     test: bool = Field(default=False, description="Evaluate on the test set before and after training.")
-    test_batches: Batches = Field(default=-1, description="Batches of the test; -1 for the whole test set.")
+    test_batches: Batches = Field(default=-1, description="Test batches; -1 for the whole test set.")
     report_to: str | None = Field(
         default=None, description="Trackers: tensorboard, trackio, wandb, swanlab, mlflow."
     )

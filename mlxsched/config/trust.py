@@ -30,8 +30,8 @@ def untrusted(merged: Layer) -> Iterator[str]:
         if given and given.is_from_own_file and isinstance(given.value, str) and _is_elsewhere(given.value):
             flag, shown = key.replace("_", "-"), printable(given.value, 200)
             yield (
-                f"{place((key,), merged)}: `{key}` {shown!r} is not below the current folder, and a file may not "
-                f"write elsewhere. If you want that, give --{flag} {shown}."
+                f"{place((key,), merged)}: `{key}` {shown!r} is outside the current directory, and a config file may not "
+                f"write there. If you want that, give --{flag} {shown}."
             )
     source = merged.get("hf_dataset")
     if source and source.is_from_own_file:

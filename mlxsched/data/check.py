@@ -131,7 +131,7 @@ def _of_counts(split: str, counts: Counts, options: DataOptions) -> Iterator[Fin
         ("truncated", "truncated", "error",
          f"are longer than {options.max_tokens} tokens ({limit}) and would be cut", f"{raise_it}, or split the rows"),
         ("open_ended", "open_ended", "note", "do not end with one of the tokenizer's end tokens",
-         "Check the chat template: the model will not learn from these rows when to stop"),
+         "Check the chat template: the model won't learn from these rows when to stop"),
         ("ignored_tools", "ignored_tools", "note", "have `tools` that the chat template leaves out",
          "Use a model whose template takes tools, or describe them in the system message"),
     ]  # fmt: skip

@@ -157,7 +157,7 @@ class _Pass:
             name = format_of(record.data, record.features)
             first, where = self.formats.setdefault(record.split, (name, record.where))
             if name != first:
-                raise RowProblem(f"the format is {name}, but the rows before are {first} (since {where})")
+                raise RowProblem(f"the format is {name}, but earlier rows are {first} (from {where} on)")
             return self._renderer.render(record.data, name, record.features)
         except RowProblem as problem:
             self._bad(record, problem.what, problem.excerpt or record.excerpt)
@@ -232,4 +232,4 @@ def _notes(done: _Pass, template: ChatTemplate | None, options: DataOptions) -> 
                 "end: the model will not learn from them when to stop"
             )
     if "train" in done.counts and "valid" not in done.counts:
-        yield "there are no validation rows: the best adapter can't be told from the last"
+        yield "there are no validation rows: the best adapter can't be told from the last one"

@@ -69,7 +69,7 @@ class TrainedAdapter:
         if self.config.fine_tune_type == "full":
             raise UsageError(
                 f"{self.run.path} trained whole layers, so there is no adapter to convert. "
-                f"Make a model of it: mlxsched fuse {self.run.path}"
+                f"Fuse it into its model instead: mlxsched fuse {self.run.path}"
             )
         tensors = adapters.read_tensors(self.path)
         modules = [name.removesuffix(".lora_a") for name in sorted(tensors) if name.endswith(".lora_a")]
@@ -98,7 +98,9 @@ def _directory(model: str) -> Path:
     try:
         return Path(str(_download(model)))
     except Exception as error:  # huggingface_hub raises dozens of kinds
-        raise ModelError(f"the model {model} is not here and cannot be fetched: {error}") from error
+        raise ModelError(
+            f"the model {model} is not on this machine and can't be downloaded: {error}"
+        ) from error
 
 
 def is_embedding(module: str) -> bool:
@@ -115,6 +117,6 @@ def refuse_experts(pairs: Mapping[str, Pair], target: str) -> None:
     experts = [name for name, pair in pairs.items() if pair.a.ndim != 2]
     if experts:
         raise UsageError(
-            f"{experts[0]} has one LoRA matrix for each expert, which {target} has no form for. "
+            f"{experts[0]} has one LoRA matrix for each expert, which {target} can't represent. "
             "Use `mlxsched fuse`, or train with lora_parameters.keys that leave the experts out."
         )

@@ -70,7 +70,7 @@ def fuse(
     report = _compare(str(target), rows, before, after, tolerance)
     if tolerance is not None and not report.divergence <= tolerance:
         raise ChecksFailed(
-            f"the fused model differs from the adapter by {report.divergence:.2e} nats a token; at most "
+            f"the fused model differs from the adapter by {report.divergence:.2e} nats per token; at most "
             f"{tolerance:g} is rounding. Nothing was written. Use the adapter as it is: {adapter.path}"
         )
 
@@ -206,5 +206,5 @@ def _check_saved(directory: Path, row: Sequence[int], expected: mx.array) -> Non
     model, _ = load(directory)
     if not mx.allclose(_logits(model, row), expected, rtol=1e-3, atol=1e-3):
         raise ChecksFailed(
-            "the fused model computes something else after saving and loading. Nothing was written."
+            "the fused model gives different results after saving and loading. Nothing was written."
         )

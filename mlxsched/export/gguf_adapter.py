@@ -78,16 +78,16 @@ def architecture_of(config: Mapping[str, Any]) -> str:
     kind = str(config.get("model_type"))
     if kind not in ARCHITECTURES:
         raise UsageError(
-            f"models of the type {kind} are not converted to GGUF; known are {', '.join(ARCHITECTURES)}. "
+            f"models of the type {kind} can't be converted to GGUF; supported are {', '.join(ARCHITECTURES)}. "
             "Export to PEFT and use llama.cpp's convert_lora_to_gguf.py."
         )
     return ARCHITECTURES[kind]
 
 
 def _refuse_others(adapter: TrainedAdapter, pairs: Mapping[str, Pair]) -> None:
-    fuse = f"Make a model instead: mlxsched fuse {adapter.run.path}"
+    fuse = f"Fuse it into its model instead: mlxsched fuse {adapter.run.path}"
     if adapter.config.fine_tune_type == "dora":
-        raise UsageError(f"llama.cpp's adapters have no place for DoRA's magnitudes. {fuse}")
+        raise UsageError(f"llama.cpp's adapters can't hold DoRA's magnitudes. {fuse}")
     embedding = next(filter(is_embedding, pairs), None)
     if embedding is not None:
         raise UsageError(

@@ -15,9 +15,9 @@ def check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise UsageError(f"'{repo}' is not a name of a repository: {error}") from error
+        raise UsageError(f"'{repo}' is not a valid repository name: {error}") from error
     if "/" not in repo:
-        raise UsageError(f"'{repo}' names no owner. Write OWNER/NAME.")
+        raise UsageError(f"'{repo}' has no owner. Write OWNER/NAME.")
 
 
 def upload(folder: Path, files: list[str], repo: str, *, private: bool) -> str:

@@ -36,7 +36,7 @@ def base_of(adapter: TrainedAdapter) -> str:
     if file is not None:
         return str(file.resolve())
     raise UsageError(
-        f"Ollama needs the base model too, and {name} is no GGUF file. Name it with --from: a model of Ollama's "
+        f"Ollama needs the base model too, and {name} is not a GGUF file. Name it with --from: an Ollama model "
         "(llama3.2:1b) or a GGUF file of the same model."
     )
 

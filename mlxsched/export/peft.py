@@ -31,7 +31,7 @@ def export_peft(
     if unknown:
         raise UsageError(
             f"{unknown[0]} has another name in the model's files than in mlx-lm, so PEFT would not find it. "
-            f"Make a model instead: mlxsched fuse {adapter.run.path}"
+            f"Fuse the adapter into its model instead: mlxsched fuse {adapter.run.path}"
         )
     tied = bool(adapter.model_config().get("tie_word_embeddings"))
     config = peft_config(adapter, pairs, base_model, tied)

@@ -39,8 +39,8 @@ def describe(key: str, settings: Settings, updates: int, *, known: bool) -> Text
 
 _PLAIN = {
     "model": "a directory or a repository",
-    "data": "a directory with train.jsonl, or a data set of the hub",
-    "hf_dataset": "a data set of the hub",
+    "data": "a directory with train.jsonl, or a data set on the Hub",
+    "hf_dataset": "a data set on the Hub",
     "prompt_feature": "the key of a row's prompt",
     "completion_feature": "the key of a row's answer",
     "text_feature": "the key of a row's text",
@@ -70,7 +70,7 @@ def _iters(settings: Settings, updates: int) -> Texts:
     if not left:
         return theirs, SAME
     return (
-        f"{theirs}; the last {counted(left, 'iteration')} come to nothing",
+        f"{theirs}; the last {counted(left, 'iteration')} have no effect",
         f"{updates + 1:,} updates, the last one of fewer rows",
     )
 

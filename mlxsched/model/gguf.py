@@ -136,7 +136,7 @@ def config_of(file: Path, tensors: Mapping[str, mx.array], metadata: Mapping[str
     hidden, heads = int(value("embedding_length")), int(value("attention.head_count"))
     head_dim = int(value("attention.key_length", hidden // heads))
     if int(value("rope.dimension_count", head_dim)) != head_dim:
-        raise ModelError(f"{file} rotates a part of each head only, which this conversion does not know.")
+        raise ModelError(f"{file} rotates a part of each head only, which this conversion does not support.")
     config = {
         "model_type": FAMILIES[family],
         "architectures": [_CLASSES[family]],
@@ -180,7 +180,7 @@ def _family(file: Path, metadata: Mapping[str, Any]) -> str:
     if family not in FAMILIES or metadata.get(f"{family}.expert_count"):
         what = f"{family} with experts" if family in FAMILIES else family
         raise ModelError(
-            f"{file} is a GGUF file of the architecture {what}; converted are {', '.join(FAMILIES)} without "
+            f"{file} is a GGUF file of the architecture {what}; supported are {', '.join(FAMILIES)} without "
             "experts. Take the same model in MLX's format."
         )
     return family
@@ -208,7 +208,7 @@ def _rope_scaling(file: Path, tensors: Mapping[str, mx.array], value: _Keys) -> 
         return None
     if kind not in ("linear", "yarn"):
         raise ModelError(
-            f"{file} scales positions by the rule '{kind}', which this conversion does not know."
+            f"{file} scales positions by the rule '{kind}', which this conversion does not support."
         )
     scaling = {"rope_type": kind, "type": kind, "factor": float(value("rope.scaling.factor"))}
     original = value("rope.scaling.original_context_length", 0)

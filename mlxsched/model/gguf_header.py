@@ -93,7 +93,7 @@ class _Cursor:
         length = self.number("<Q")
         start, self._position = self._position, self._position + length
         if self._position > len(self._content):
-            raise ValueError("a text goes beyond its end")
+            raise ValueError("a string extends past its end")
         return self._content[start : self._position].decode("utf-8", "replace")
 
     def value(self, kind: int) -> Any:

@@ -61,7 +61,7 @@ def _backend(file: Path, metadata: Mapping[str, Any]) -> Any:
 
     kind = metadata.get("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama"):
-        raise ModelError(f"{file} has a tokenizer of the kind '{kind}'; known are gpt2 and llama.")
+        raise ModelError(f"{file} has a tokenizer of the kind '{kind}'; supported are gpt2 and llama.")
     backend = _byte_level(file, metadata) if kind == "gpt2" else _sentencepiece(metadata)
     types = metadata["tokenizer.ggml.token_type"].tolist()
     pairs = list(zip(metadata["tokenizer.ggml.tokens"], types, strict=True))
@@ -81,7 +81,9 @@ def _byte_level(file: Path, metadata: Mapping[str, Any]) -> Any:
     pre = metadata.get("tokenizer.ggml.pre", "default")
     if pre not in SPLITS and pre not in DIGITS:
         known = ", ".join([*SPLITS, *DIGITS])
-        raise ModelError(f"{file} cuts text by the rule '{pre}', which is not known here. Known are {known}.")
+        raise ModelError(
+            f"{file} splits text by the rule '{pre}', which is not supported. Supported are {known}."
+        )
     split = SPLITS.get(pre)
     steps: list[Any] = []
     if pre in DIGITS:

@@ -87,9 +87,7 @@ def _load_through_mlx_lm(name: str, path: str, trust: bool) -> tuple[Module, Any
         raise ModelError(_explain(name, path, error)) from error
     model, tokenizer, config = loaded
     if not hasattr(model, "layers"):
-        raise ModelError(
-            f"{name} ({config.get('model_type')}) has no list of layers that LoRA could go into."
-        )
+        raise ModelError(f"{name} ({config.get('model_type')}) has no list of layers to apply LoRA to.")
     return model, tokenizer, config
 
 
@@ -123,7 +121,7 @@ def _widen_on_cpu(model: Module) -> tuple[str, ...]:
         )
     model.update(tree_map(lambda p: p.astype(mx.float32) if p.dtype in narrow else p, model.parameters()))
     mx.eval(model.parameters())
-    return ("half-precision weights were widened to float32: on the CPU that is faster",)
+    return ("half-precision weights were converted to float32, which is faster on the CPU",)
 
 
 def count_parameters(model: Module) -> tuple[int, int]:

@@ -52,7 +52,7 @@ def length_from_epochs(rows: int, epochs: float, batch_size: int, accumulation: 
     updates = math.ceil(epochs * per_epoch - 1e-9)
     if updates < 1:
         raise UsageError(
-            f"{counted(epochs, 'epoch')} of {counted(rows, 'row')} make no update of {counted(per_update, 'row')}. "
+            f"{counted(epochs, 'epoch')} of {counted(rows, 'row')} are less than one update of {counted(per_update, 'row')}. "
             "Raise --epochs."
         )
     return Length(updates, per_epoch, per_update, findings=_few_rows(rows, per_update))
@@ -67,7 +67,7 @@ def length_from_iters(rows: int, iters: int, batch_size: int, accumulation: int 
     125
     """
     if iters < 1:
-        raise UsageError(f"--iters {iters} makes no update. Give at least {accumulation}.")
+        raise UsageError(f"--iters {iters} is less than one update. Give at least {accumulation}.")
     per_update = batch_size * accumulation
     left = iters % accumulation
     return Length(
@@ -95,8 +95,8 @@ def _few_rows(rows: int, per_update: int) -> tuple[Finding, ...]:
         Finding(
             "few_rows",
             "warning",
-            f"an update asks for {counted(per_update, 'row')} and the data has {rows}: "
-            "each update is the whole data set",
+            f"an update needs {counted(per_update, 'row')} but the data has only {rows}: "
+            "each update uses the whole data set",
             fix="Lower --batch-size or --grad-accumulation-steps, or add rows",
         ),
     )

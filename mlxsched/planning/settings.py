@@ -48,7 +48,7 @@ def _default_model(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Fi
             "default_model",
             "warning",
             f"the data is your own and the model is the bundled {config.model!r}, because none was given",
-            why="It is a toy that knows spreadsheet formulas only",
+            why="It is a toy that only knows spreadsheet formulas",
             fix="Give --model, a local directory or a Hugging Face repository",
         )
 
@@ -70,7 +70,7 @@ def _rate_too_high(config: RunConfig, peak: float) -> Iterator[Finding]:
         "warning",
         f"the highest learning rate, {peak:.3g}{times}, is above {bound:g}: {config.optimizer} on {kind} is likely "
         "to diverge",
-        why="A rate of this size moves a parameter by as much as the parameter is, in one or two updates",
+        why="At this rate, one or two updates change a parameter by as much as its own value",
         fix=f"Lower --learning-rate; with Adam, {'1e-5 to 5e-5 are usual' if full else '1e-4 to 1e-3 are usual'}",
     )
 

@@ -35,7 +35,7 @@ _FIXES = {
     errno.EROFS: "The file system is mounted read-only: choose another --run-dir.",
     errno.EACCES: "Get permission to write there, or choose another --run-dir.",
     errno.EPERM: "Get permission to write there, or choose another --run-dir.",
-    errno.ENOENT: "A directory of that path was removed or renamed: restore it, or choose another --run-dir.",
+    errno.ENOENT: "A directory on that path was removed or renamed: restore it, or choose another --run-dir.",
     errno.ENOTDIR: "A file is where a directory should be: move it away, or choose another --run-dir.",
     errno.ELOOP: "A symbolic link is where a plain file should be: remove it.",
     errno.ENAMETOOLONG: "The name is too long: choose a shorter --run-dir or --name.",

@@ -57,10 +57,10 @@ def shortened(value: object) -> str:
     """A short form of a foreign value for a message; ``repr`` of an integer of 5,000 digits would raise.
 
     >>> shortened(10**5000), shortened("x" * 100)
-    ('a number of very many digits', "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...")
+    ('a number with too many digits', "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...")
     """
     if isinstance(value, int) and abs(value) >= 10**30:
-        return "a number of very many digits"
+        return "a number with too many digits"
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 

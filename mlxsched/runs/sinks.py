@@ -37,6 +37,6 @@ class Sinks:
             return Notice(
                 event.update,
                 "sink_failed",
-                f"{name} failed and gets no more events; the run goes on. {reason}",
+                f"{name} failed and receives no more events; the run continues. {reason}",
             )
         return None

@@ -154,6 +154,6 @@ def _moved(run: RunDirectory, places: Mapping[str, str]) -> str:
 
 def _gone(run: RunDirectory, key: str, places: Mapping[str, str]) -> str:
     return (
-        f"the {key} of {run.path} was in {places['path']}, where there is nothing now (nor in {_moved(run, places)}). "
-        f"Give its new place with --{key}."
+        f"the {key} of {run.path} was in {places['path']}, which no longer exists (nor does {_moved(run, places)}). "
+        f"Give its new location with --{key}."
     )

@@ -195,7 +195,7 @@ def _read_rules(owner: Any) -> Mapping[str, Rule]:
         hints = get_type_hints(owner, include_extras=True)
     except NameError as error:
         raise ScheduleError(
-            f"the annotations of {owner.__name__} must be readable when it is used: {error}. "
+            f"the annotations of {owner.__name__} must be resolvable when it is used: {error}. "
             "Import the name at the top of the module, outside of TYPE_CHECKING and of functions."
         ) from error
     found = {name: _rule_in(owner, name, hint) for name, hint in hints.items()}

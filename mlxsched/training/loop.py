@@ -190,6 +190,6 @@ class Loop:
         update = self.progress.update
         for text in notes:
             self.emit(Notice(update, "note", text))
-        text = f"{action.reason}: back to update {update}, rate times {action.factor:g}"
+        text = f"{action.reason}: rolled back to update {update}, rate multiplied by {action.factor:g}"
         self.emit(Notice(update, "rollback", text))
         self.save()

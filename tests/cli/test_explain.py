@@ -44,7 +44,7 @@ def test_rows_are_counted_where_the_data_is_at_hand(capsys, tmp_path):
 def test_the_text_names_lines_and_differences(capsys):
     assert main(["explain", "lora.yaml", "--rows", "100"]) == 0
     out = capsys.readouterr().out
-    assert "5 updates of 16 rows; the last 2 iterations come to nothing" in out
+    assert "5 updates of 16 rows; the last 2 iterations have no effect" in out
     assert "bias_correction" in out and "falls linearly to 0" in out
 
 

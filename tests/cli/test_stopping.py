@@ -54,10 +54,10 @@ def test_both_signals_to_a_training_are_answered(tmp_path):
     found = subprocess.run([sys.executable, "-c", TWICE, *arguments], capture_output=True, text=True)
     assert found.returncode == -signal.SIGINT
     _, first, second = found.stderr.rsplit("\n\n", 2)
-    assert first == "Stopping after this update, with everything saved. Once more stops at once."
+    assert first == "Stopping after this update, with everything saved. Repeat to stop immediately."
     assert (
         second
-        == f"Stopped at once. The state after 2 updates is saved; go on with: mlxsched resume {tmp_path}/run\n"
+        == f"Stopped immediately. The state after 2 updates is saved. Resume with: mlxsched resume {tmp_path}/run\n"
     )
     assert RunDirectory.open(tmp_path / "run").checkpoints.updates() == [0, 2]
 

@@ -157,7 +157,7 @@ def test_bad_rows_are_skipped_and_counted_when_asked(write: Write, tokenizer: An
     assert dataset.fingerprint == clean.fingerprint
     assert (dataset.counts["train"].bad, dataset.counts["train"].used) == (2, 2)
     assert "2 bad rows skipped" in dataset.notes[0]
-    assert "the format is text, but the rows before are chat" in dataset.problems.shown[1]
+    assert "the format is text, but earlier rows are chat" in dataset.problems.shown[1]
 
 
 def test_memory_does_not_grow_with_the_rows(write: Write, tmp_path: Path, tokenizer: Any) -> None:

@@ -192,7 +192,7 @@ def test_a_modelfile_names_base_and_adapter(make_run, tmp_path, capsys):
     ("flags", "kind", "reason"),
     [
         (("--fine-tune-type", "full", "--num-layers", "2"), "peft", "trained whole layers"),
-        (("--fine-tune-type", "dora", "--num-layers", "2"), "gguf", "no place for DoRA's magnitudes"),
+        (("--fine-tune-type", "dora", "--num-layers", "2"), "gguf", "can't hold DoRA's magnitudes"),
     ],
 )
 def test_what_a_format_cannot_hold_is_refused_with_the_way_out(

@@ -135,7 +135,7 @@ def test_each_key_is_explained_at_its_line(write):
     path.write_text(path.read_text().replace("epochs: 2\n", ""))
     lines = {line.key: line for line in explain(path, 50).lines}
     assert [line.line for line in lines.values()] == [1, 2, 3, 4, 5]
-    assert "4 updates of 8 rows" in lines["iters"].theirs and "come to nothing" in lines["iters"].theirs
+    assert "4 updates of 8 rows" in lines["iters"].theirs and "have no effect" in lines["iters"].theirs
     assert "ignored silently" in lines["colour"].theirs and lines["colour"].ours.startswith("refused")
     assert "KeyError: scale" in lines["lora_parameters"].theirs
 

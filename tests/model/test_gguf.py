@@ -200,9 +200,9 @@ def test_the_order_of_rows_is_undone():
 
 def test_what_cannot_be_converted_is_refused_with_the_reason(architecture, tmp_path):
     model = architecture("llama")
-    with pytest.raises(ModelError, match="architecture gemma2; converted are llama, qwen2, qwen3"):
+    with pytest.raises(ModelError, match="architecture gemma2; supported are llama, qwen2, qwen3"):
         converted(write_gguf(model, tmp_path / "gemma.gguf", family="gemma2"))
-    with pytest.raises(ModelError, match="cuts text by the rule 'viking'"):
+    with pytest.raises(ModelError, match="splits text by the rule 'viking'"):
         converted(write_gguf(model, tmp_path / "pre.gguf", pre="viking"))
     (tmp_path / "text.txt").write_text("no model")
     with pytest.raises(ModelError, match="neither a GGUF file nor a directory"):

@@ -93,7 +93,7 @@ def test_missing_and_null_values_and_unknown_keys():
         ({"kind": "other"}, "'kind' must be one of train, eval, event; got 'other'"),
         ({"update": True}, "'update' must be a whole number"),
         ({"update": -1}, "'update' must be a whole number"),
-        ({"update": 10**5000}, "got a number of very many digits"),
+        ({"update": 10**5000}, "got a number with too many digits"),
         ({"loss": "1"}, "'loss' must be a number; got '1'"),
         ({"loss": 10**400}, "'loss' is too large"),
         ({"lr": [1]}, "'lr' must be a number"),

@@ -86,7 +86,7 @@ def convert_peft(draft: Draft) -> None:
     """Convert a PEFT ``adapter_config.json`` of a LoRA."""
     kind = str(draft.take("peft_type") or "LORA").rpartition(".")[2].upper()
     if kind != "LORA":
-        raise draft.error("peft_type", f"must be LORA; got {kind[:40]!r}. Other adapters are not built.")
+        raise draft.error("peft_type", f"must be LORA; got {kind[:40]!r}. Other adapters are not supported.")
     if model := draft.text("base_model_name_or_path"):
         draft.put("model", model, "base_model_name_or_path")
     convert_lora(draft)

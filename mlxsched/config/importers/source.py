@@ -55,7 +55,7 @@ def _refuse_pickle(path: Path) -> None:
     if path.suffix.lower() in _PICKLES:
         raise ConfigError(
             f"{path} is a pickle, which runs code when it is opened, so mlxsched does not read it. "
-            "Where it was made, write JSON instead: open('training_args.json', 'w').write(args.to_json_string())"
+            "Write JSON instead, in the program that created it: open('training_args.json', 'w').write(args.to_json_string())"
         )
 
 

@@ -100,7 +100,7 @@ def _axolotl_adapter(draft: Draft) -> None:
         return
     if kind not in ("lora", "qlora"):
         raise draft.error(
-            "adapter", f"must be lora or qlora; got {kind[:40]!r}. Other adapters are not built."
+            "adapter", f"must be lora or qlora; got {kind[:40]!r}. Other adapters are not supported."
         )
     if kind == "qlora":
         draft.leave("adapter", "use a quantized model for QLoRA: mlx_lm.convert -q")
@@ -152,7 +152,7 @@ def _llama_factory(draft: Draft) -> None:
     stage = str(draft.take("stage") or "sft")
     if stage not in ("sft", "pt"):
         raise draft.error(
-            "stage", f"must be sft or pt; got {stage[:40]!r}. Only supervised fine-tuning is built."
+            "stage", f"must be sft or pt; got {stage[:40]!r}. Only supervised fine-tuning is supported."
         )
     draft.use("stage")
     if model := draft.text("model_name_or_path"):

@@ -62,7 +62,7 @@ class Sampler:
     def rows(self, update: int) -> Indices:
         """Row indices of ``update`` (0 for the first), ``[rows_per_update]`` or fewer, read-only."""
         if update < 0:
-            raise UsageError(f"An update index is 0 or more; got {update}.")
+            raise UsageError(f"The update index must be 0 or more; got {update}.")
         epoch, position = divmod(update, self.updates_per_epoch)
         window, inside = divmod(position, self.window)
         size = self.window * self.rows_per_update

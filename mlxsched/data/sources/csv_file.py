@@ -80,9 +80,9 @@ def _record(
     header: list[str], cells: list[str], json_columns: tuple[str, ...]
 ) -> dict[str, Any] | RowProblem:
     if len(set(header)) < len(header):
-        return RowProblem("two columns of the header have the same name")
+        return RowProblem("two columns have the same name in the header")
     if len(cells) != len(header):
-        return RowProblem(f"{len(cells)} cells under a header of {len(header)}")
+        return RowProblem(f"{len(cells)} cells, but the header has {len(header)}")
     record: dict[str, Any] = dict(zip(header, cells, strict=True))
     for name in json_columns:
         if name in record:

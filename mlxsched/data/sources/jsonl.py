@@ -54,7 +54,7 @@ def parse(line: bytes) -> dict[str, Any]:
     except ValueError as error:  # Python refuses integers of more than 4300 digits
         raise RowProblem(f"not a usable JSON value ({str(error).split(';')[0]})") from None
     if not isinstance(value, dict):
-        raise RowProblem(f"a JSON object is needed, not {type_name(value)}")
+        raise RowProblem(f"must be a JSON object, not {type_name(value)}")
     return value
 
 
@@ -69,7 +69,7 @@ def _decode(line: bytes) -> str:
 
 def _explain(error: json.JSONDecodeError, text: str) -> str:
     if text.startswith("[") and error.lineno == 1:
-        return "not JSON Lines: a JSON array; write one object a line"
+        return "not JSON Lines: a JSON array; write one object per line"
     return f"not JSON: {error.msg} at column {error.colno}"
 
 
@@ -78,7 +78,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise RowProblem(f"key {json.dumps(twice)} comes twice")
+        raise RowProblem(f"key {json.dumps(twice)} appears twice")
     return found
 
 

@@ -49,4 +49,4 @@ class TimeLimit(Policy):
     def after_update(self, progress: Progress, made: UpdateMade) -> Iterable[Action]:
         if progress.seconds >= self.seconds:
             spent = counted(progress.update, "update")
-            yield Finish(f"--max-time of {self.seconds:g} s was up after {spent}")
+            yield Finish(f"--max-time of {self.seconds:g} s was reached after {spent}")

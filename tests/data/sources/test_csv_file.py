@@ -51,7 +51,7 @@ def test_lines_of_unicode_do_not_end_a_row(tmp_path: Path) -> None:
     ("content", "what"),
     [
         ('prompt;completion\n"a"x;b\n', "not CSV with ';' between cells"),
-        ("prompt;completion\na;b;c\n", "3 cells under a header of 2"),
+        ("prompt;completion\na;b;c\n", "3 cells, but the header has 2"),
     ],
 )
 def test_problems_name_the_delimiter(content: str, what: str, tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def test_csv(tmp_path: Path, tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"prompt,completion\na,b\nc\n", ":3: 1 cells under a header of 2"),
-        (b"prompt,prompt\na,b\n", ":2: two columns of the header have the same name"),
+        (b"prompt,completion\na,b\nc\n", ":3: 1 cells, but the header has 2"),
+        (b"prompt,prompt\na,b\n", ":2: two columns have the same name in the header"),
         (b'prompt,completion\n"a"x,b\n', ":2: not CSV"),
         (b"prompt,completion\na,\xff\n", "bytes that are not UTF-8"),
         (b"messages\n{\n", ':2: the cell "messages" must hold JSON'),
