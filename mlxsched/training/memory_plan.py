@@ -147,7 +147,7 @@ def _with_cache(plan: MemoryPlan, config: RunConfig, loaded: LoadedModel, rows: 
 def _too_much(least: MemoryPlan, config: RunConfig, rows: Rows) -> UsageError:
     allowed = "--memory allows" if config.memory else "this machine can spare"
     return UsageError(
-        f"this training needs at least about {_gb(least.peak)} ({_gb(least.weights)} of it for the weights), and "
+        f"this training needs at least about {_gb(least.peak)} ({_gb(least.weights)} of it for the weights), but "
         f"{allowed} {_gb(least.limit)}. The longest row has {int(rows.lengths.max())} tokens: lower --max-seq-length, "
         "lower --num-layers, use a smaller or quantized model, or raise --memory."
     )
