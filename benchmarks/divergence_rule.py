@@ -1,8 +1,8 @@
-"""How often the test of divergence speaks: never on healthy runs, and soon on runs that diverge.
+"""How well the divergence test works: it should never stop a healthy run, and soon stop one that diverges.
 
-Trains the bundled model many times without a disk, with random settings: healthy ones (rates that LoRA is trained
-with, every optimizer, batch sizes from 1 to 16, with and without LoRA+ and warmup), and diverging ones (rates from 0.1
-on, no clipping). Prints how many of each were stopped, and after how many updates.
+Trains the bundled model many times, in memory, with random settings. Healthy runs use the usual rates of LoRA, every
+optimizer, batch sizes from 1 to 16, with and without LoRA+ and warmup. Diverging runs use rates of 0.1 and above, and
+no clipping. Prints how many of each were stopped, and after how many updates.
 
     python benchmarks/divergence_rule.py --healthy 200 --diverging 40
 """
@@ -39,7 +39,7 @@ UPDATES = (12, 60)
 
 
 def healthy(draw: random.Random) -> dict[str, Any]:
-    """Settings that people train with.
+    """Settings as people use them.
 
     The rates are those that reach the weights: Adam without bias correction takes steps up to 6.6 times as large as the
     schedule says, and LoRA+ moves B at a multiple of it.

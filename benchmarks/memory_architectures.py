@@ -1,10 +1,10 @@
-"""Predicted and real peaks of trainings on tiny random models of other architectures, and of limits that are kept.
+"""Predicted and measured peaks of runs on tiny random models of other architectures, without and with a limit.
 
-    python benchmarks/memory_architectures.py             # 20 architectures, as `benchmarks/tiny_models.py` builds them
-    python benchmarks/memory_architectures.py mixtral     # only these
+    python benchmarks/memory_architectures.py             # all architectures below, built by `benchmarks/tiny_models.py`
+    python benchmarks/memory_architectures.py mixtral     # selected ones
 
-Each line is a run of 2 updates: the peak of its memory plan and `mx.get_peak_memory`, self-check and planning included;
-then the same with --memory at 70% of that.
+Each line shows a run of 2 updates: the peak in its memory plan and `mx.get_peak_memory`, self-check and planning
+included, then the same with --memory at 70% of that peak.
 """
 
 from __future__ import annotations

@@ -28,11 +28,19 @@ _WIDE = 80  # columns from which two answers stand side by side
 @click.command()
 @click.argument("run", type=Path)
 @click.option("--system", help="The system prompt.")
-@click.option("--compare", is_flag=True, help="Let the model without the adapter answer too, side by side.")
-@click.option("--base", is_flag=True, help="Talk with the model without the adapter.")
-@click.option("--final", is_flag=True, help="Take the last adapter instead of the best.")
+@click.option(
+    "--compare", is_flag=True, help="Also show the answer of the model without the adapter, side by side."
+)
+@click.option("--base", is_flag=True, help="Chat with the model without the adapter.")
+@click.option("--final", is_flag=True, help="Use the last adapter instead of the best.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=512, show_default=True)
-@click.option("--temp", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option(
+    "--temp",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Sampling temperature; 0 is greedy.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole conversation as JSON at the end.")
@@ -48,10 +56,10 @@ def command(
     trust_remote_code: bool,
     as_json: bool,
 ) -> None:
-    """Talk with the model of the run in directory RUN; it remembers what was said.
+    """Chat with the model of the run in directory RUN; it remembers what was said.
 
-    Ctrl-C stops an answer and keeps what came of it; Ctrl-D leaves. A line that begins with / is a command; /help
-    lists them. Where standard input is not a terminal, each of its lines is a request.
+    Ctrl-C stops an answer and keeps the part so far; Ctrl-D exits. A line that begins with / is a command; /help
+    lists them. If standard input is not a terminal, each of its lines is a request.
 
     \b
     Examples:
@@ -63,7 +71,9 @@ def command(
     from mlxsched.model.conversation import seed_sampling
 
     if compare and base:
-        raise UsageError("--compare already lets the model without the adapter answer. Leave out --base.")
+        raise UsageError(
+            "--compare already shows the answers of the model without the adapter. Leave out --base."
+        )
     note("Loading ...")
     sides = _sides(run, compare=compare, base=base, final=final, trust=trust_remote_code)
     settings = {"system": system, "max_tokens": max_tokens, "temperature": temp}

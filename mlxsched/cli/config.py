@@ -20,7 +20,7 @@ def command() -> None:
 
 @command.command()
 def schema() -> None:
-    """Print the JSON Schema of a config file, with which editors complete and check it.
+    """Print the JSON Schema of a config file, which editors use for completion and checks.
 
     \b
     Example, with the first line of a config that editors understand:

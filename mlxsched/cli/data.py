@@ -41,9 +41,13 @@ def _reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.argument("source", metavar="DATA"),
         click.option("--model", help="Model whose tokenizer and chat template to use. [tiny]"),
-        click.option("--preset", metavar="NAME", help="Read the rows as a training with this preset does."),
+        click.option("--preset", metavar="NAME", help="Read the rows as a run with this preset does."),
         click.option("-c", "--config", metavar="FILE", type=Path, help="... or with this YAML file."),
-        click.option("--max-seq-length", metavar="N", help="Tokens of a row beyond it are cut off. [2048]"),
+        click.option(
+            "--max-seq-length",
+            metavar="N",
+            help="Maximum number of tokens in a row; the rest is cut off. [2048]",
+        ),
         click.option(
             "--mask-prompt/--no-mask-prompt", default=None, help="Score only answers, or all tokens."
         ),
@@ -92,7 +96,7 @@ def check(source: str, as_json: bool, **flags: Any) -> None:
 @command.command()
 @_reading_options
 @click.option(
-    "--rows", metavar="LIST", help=f"Which rows, such as 1,2,5-8. [the first {SHOWN_ROWS}; --json: all]"
+    "--rows", metavar="LIST", help=f"Rows to show, such as 1,2,5-8. [the first {SHOWN_ROWS}; --json: all]"
 )
 @click.option(
     "--split",
@@ -104,8 +108,8 @@ def check(source: str, as_json: bool, **flags: Any) -> None:
 def show(source: str, as_json: bool, rows: str | None, split: str, **flags: Any) -> None:
     """Show rows of DATA as the model sees them: all tokens as text, with the targets marked.
 
-    The model learns to predict the targets; everything else is context. Targets are green on a terminal that has
-    colours, and stand between ⟦ and ⟧ elsewhere.
+    The model learns to predict the targets; everything else is context. Targets are green on a terminal with
+    colours, and enclosed in ⟦ and ⟧ elsewhere.
 
     \b
     Examples:

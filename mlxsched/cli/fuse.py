@@ -13,9 +13,11 @@ from mlxsched.cli.output import note, print_json, say, table
 @click.argument("run", type=Path)
 @click.option("--save-path", type=Path, help="Folder for the model.  [default: RUN/fused]")
 @click.option(
-    "--dequantize", is_flag=True, help="Save floats: larger, and exact where the model is quantized."
+    "--dequantize",
+    is_flag=True,
+    help="Save floating-point weights: larger, but exact if the model is quantized.",
 )
-@click.option("--final", is_flag=True, help="Take the last adapter instead of the best.")
+@click.option("--final", is_flag=True, help="Use the last adapter instead of the best.")
 @click.option("--force", is_flag=True, help="Overwrite files of the same names that mlxsched did not write.")
 @click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -28,7 +30,7 @@ def command(
     trust_remote_code: bool,
     as_json: bool,
 ) -> None:
-    """Add the adapter of the run in directory RUN into the weights of its model, and check the result.
+    """Merge the adapter of the run in directory RUN into the weights of its model, and check the result.
 
     The fused model must predict what the model with its adapter predicts: on a few rows of the run's data, the mean
     KL divergence per token may be at most 1e-5 nats in float32 and 1e-2 in half precision. Otherwise nothing is

@@ -17,7 +17,13 @@ from mlxsched.errors import UsageError
 @click.option("--stdin", "each_line", is_flag=True, help="Answer each line of standard input.")
 @click.option("--system", help="The system prompt.")
 @click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--temp", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option(
+    "--temp",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="Sampling temperature; 0 is greedy.",
+)
 @click.option("--seed", type=click.IntRange(min=0, max=2**64 - 1), default=0, show_default=True)
 @click.option("--base", is_flag=True, help="Use the model without the adapter.")
 @click.option("--final", is_flag=True, help="Use the last adapter instead of the best.")

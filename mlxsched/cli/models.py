@@ -22,8 +22,8 @@ def command(as_json: bool) -> None:
     """List the models on this machine: bundled, from LM Studio and Ollama, in Hugging Face's cache.
 
     The first column is what --model takes. A GGUF file is converted once, when it is first used. "needs" estimates
-    the memory of a LoRA run with one row of 2,048 tokens at a time and --grad-checkpoint; `mlxsched plan` knows
-    better for a given run. No network is used.
+    the memory of a LoRA run with one row of 2,048 tokens at a time and --grad-checkpoint; `mlxsched plan` is
+    more precise for a given run. No network is used.
 
     \b
     Examples:

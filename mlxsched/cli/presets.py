@@ -56,7 +56,7 @@ def show(name: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Overwrite FILE.")
 def copy(name: str, file: Path, force: bool) -> None:
-    """Copy a preset to FILE, as a start for a configuration of your own.
+    """Copy a preset to FILE, as a starting point for your own configuration.
 
     \b
     Example:

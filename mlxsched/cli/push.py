@@ -13,10 +13,10 @@ from mlxsched.cli.output import print_json, say
 @click.command()
 @click.argument("run", type=Path)
 @click.argument("repo")
-@click.option("--base-model", help="The model's name on the Hub, where the run does not know it.")
+@click.option("--base-model", help="The model's name on the Hub, if the run does not know it.")
 @click.option("--license", "licence", help="License of the adapter.  [default: the model's]")
-@click.option("--private", is_flag=True, help="Create the repository as a private one.")
-@click.option("--final", is_flag=True, help="Take the last adapter instead of the best.")
+@click.option("--private", is_flag=True, help="Create a private repository.")
+@click.option("--final", is_flag=True, help="Use the last adapter instead of the best.")
 @click.option("--dry-run", type=Path, metavar="DIR", help="Write the files to DIR; upload nothing.")
 @click.option("--force", is_flag=True, help="Overwrite files in DIR that mlxsched did not write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -31,10 +31,10 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Upload the adapter of the run in directory RUN to the repository REPO (OWNER/NAME) of the Hub.
+    """Upload the adapter of the run in directory RUN to the repository REPO (OWNER/NAME) on the Hub.
 
-    With it go a model card (base model, results, license, how to load it), a picture of the schedule, and the
-    configuration without paths of this machine. Look at all of it first with --dry-run. Log in with `hf auth login`.
+    Also uploads a model card (base model, results, license, how to load it), a picture of the schedule, and the
+    configuration without this machine's paths. To look at everything first, use --dry-run. Log in with `hf auth login`.
 
     \b
     Examples:

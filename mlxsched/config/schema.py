@@ -313,8 +313,8 @@ class RunConfig(_Strict):
     )
     prefix_cache: Size = Field(
         default=512_000_000,
-        description="Memory for activations of the frozen layers, kept between epochs; more goes to disk; "
-        "0 turns it off.",
+        description="Memory for cached activations of the frozen layers; the rest goes to disk; "
+        "0 turns the cache off.",
     )
     memory: Size | None = Field(default=None, description="Memory limit of the run, such as 6GB.")
     cache_limit: Size | None = Field(default=None, description="Limit of MLX's cache of free buffers.")

@@ -232,4 +232,4 @@ def _notes(done: _Pass, template: ChatTemplate | None, options: DataOptions) -> 
                 "end: the model will not learn from them when to stop"
             )
     if "train" in done.counts and "valid" not in done.counts:
-        yield "there are no validation rows: the best adapter can't be told from the last one"
+        yield "there are no validation rows: the best adapter can't be distinguished from the last one"

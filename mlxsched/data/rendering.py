@@ -81,7 +81,7 @@ class Renderer:
         spans, unscored = self._spans(turns, chat, scored)
         if self._mask_prompt and not spans:
             raise RowProblem(
-                "the assistant's turns can't be told from the rest in this chat template's output"
+                "the assistant's turns can't be distinguished from the rest in this chat template's output"
             )
         last_is_found = turns.matched and len(messages) - 1 in turns.spans
         return Rendered(

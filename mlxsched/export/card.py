@@ -44,7 +44,7 @@ def write_repository(
     base = base_model or adapter.base_model
     if base is None:
         raise UsageError(
-            f"the run's model, {adapter.config.model}, has no name on the Hub that is known here. "
+            f"the run's model, {adapter.config.model}, has no known name on the Hub. "
             "Name it with --base-model OWNER/NAME."
         )
 

@@ -39,7 +39,9 @@ def upload(folder: Path, files: list[str], repo: str, *, private: bool) -> str:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         fix = (
-            "Run `hf auth login` with a token that may write there." if status in (401, 403) else "Try again."
+            "Run `hf auth login` with a token that has write access."
+            if status in (401, 403)
+            else "Try again."
         )
         raise RunError(f"the Hub refused the upload: {error}. {fix}") from error
     except Exception as error:  # the HTTP library's own kinds, which change with its major version

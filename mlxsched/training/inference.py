@@ -37,7 +37,7 @@ def load_run_model(
     directory = run.final_adapters if final and run.final_adapters.is_dir() else run.adapters
     if not directory.is_dir():
         raise ModelError(
-            f"{run.path} has no adapter yet. Train first, or evaluate the model without an adapter, with --base."
+            f"{run.path} has no adapter yet. Train it first, or evaluate the model without an adapter, with --base."
         )
     adapters.load_weights(loaded.model, directory)
     return loaded

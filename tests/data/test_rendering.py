@@ -187,7 +187,7 @@ def test_turns_that_cannot_be_found_are_counted_not_guessed(top: str, tokenizers
         + "{{ messages | length }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    with pytest.raises(RowProblem, match="can't be told"):
+    with pytest.raises(RowProblem, match="can't be distinguished"):
         tokenize_with(template, tokenizers, [("user", "hello"), ("assistant", "fine, thanks")])
 
 

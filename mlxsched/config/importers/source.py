@@ -73,7 +73,7 @@ def _bounded_text(path: Path) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}.") from None
     if len(content) > LARGEST:
         raise ConfigError(
-            f"{path} has more than {LARGEST:,} bytes, too many for a configuration. Check the path."
+            f"{path} has more than {LARGEST:,} bytes, which is too large for a configuration. Check the path."
         )
     try:
         return content.decode("utf-8-sig")
