@@ -146,7 +146,7 @@ def format_record(record: Mapping[str, object]) -> bytes:
     """
     if not _is_record(record):
         raise ValueError(
-            f"A record needs a kind ({', '.join(KINDS)}) and an update of 0 or more; got {record!r}"
+            f"A record needs a kind of {', '.join(KINDS)} and an update of 0 or more; got {record!r}"
         )
     return json.dumps(finite(record), ensure_ascii=True, allow_nan=False).encode() + b"\n"
 
