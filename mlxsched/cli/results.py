@@ -77,6 +77,6 @@ def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
         "best": progress.best,
         "ended": progress.ended,
         "short_cuts": run.info.short_cuts,
-        "notes": [record["message"] for record in run.read_metrics() if record.get("code") == "note"],
+        "notes": [record.get("message") for record in run.read_metrics() if record.get("code") == "note"],
         **{key: measures(progress, key) for key in ("before", "after")},
     }

@@ -17,6 +17,7 @@ from mlx.nn.layers.base import Module
 
 from mlxsched.errors import ModelError
 from mlxsched.model.trees import Tensors
+from mlxsched.runs.json_file import shortened
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -48,7 +49,12 @@ def settings_of(
             f"{file} is a PEFT adapter without its adapter_config.json. Put that file next to it."
         )
     _refuse_other_kinds(config, file)
-    rank, alpha = int(config.get("r", 8)), float(config.get("lora_alpha", 8))
+    rank, alpha = config.get("r", 8), config.get("lora_alpha", 8)
+    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1 or not 0 < alpha < 2**31:
+        raise ModelError(
+            f"{file} is a PEFT adapter with r = {shortened(rank)} and lora_alpha = {shortened(alpha)}; both must be "
+            "numbers above 0. Restore its adapter_config.json."
+        )
     names = sorted({name for name, _ in map(_split, _converted_names(weights, model, file))})
     layers = [int(match[1]) for name in names if (match := _LAYER.search(name))]
     if not layers:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from mlx.nn.layers.base import Module
+from pydantic import ValidationError
 
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import ModelError, UsageError
 from mlxsched.model import adapters, peft
 from mlxsched.model.trees import Tensors
-from mlxsched.runs.json_file import read_object
+from mlxsched.runs.json_file import read_object, shortened
 
 _LORA = ("rank", "scale", "keys")
 
@@ -84,11 +85,27 @@ def _settings(found: Mapping[str, Any], file: Path) -> dict[str, Any]:
     lora = found.get("lora_parameters") or {}
     layers = found.get("num_layers", found.get("lora_layers"))
     settings: dict[str, Any] = {"fine_tune_type": found.get("fine_tune_type"), "num_layers": layers}
-    if not isinstance(lora, dict) or not isinstance(layers, int | None):
+    if not isinstance(lora, dict):
         raise ModelError(f"{file} is not an adapter_config.json of mlx-lm. Remove it, or restore it.")
     if settings["fine_tune_type"] != "full":
         settings |= {key: lora.get(key) for key in _LORA}
-    return {key: value for key, value in settings.items() if value is not None}
+    settings = {key: value for key, value in settings.items() if value is not None}
+    _check(settings, file)
+    return settings
+
+
+def _check(settings: Mapping[str, Any], file: Path) -> None:
+    """Refuse what a config could not say: the file may have been edited, or come from a stranger."""
+    outside = {key: value for key, value in settings.items() if key not in _LORA}
+    inside = {key: value for key, value in settings.items() if key in _LORA}
+    try:
+        RunConfig.model_validate({**outside, "lora_parameters": inside})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise ModelError(
+            f"{file}: {key} is {shortened(first['input'])}: {first['msg']}. Remove the file, or restore it."
+        ) from None
 
 
 def _taken_over(

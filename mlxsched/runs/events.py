@@ -27,6 +27,9 @@ Record = dict[str, object]
 MOST_UPDATES = 10**12
 """Larger update numbers are damage: they would not fit a checkpoint's name, nor an array of integers."""
 
+MOST_COUNT = 2**53
+"""Larger counts are damage too: a reader keeps columns of them as int64."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -194,6 +197,8 @@ def _typed(name: str, value: object, of: type) -> object:
         return update_of(value)
     if not isinstance(value, of) or (of is int and isinstance(value, bool)):
         raise ValueError(f"{name!r} must be a {_NAMES[of]}; got {shortened(value)}")
+    if of is int and abs(value) > MOST_COUNT:  # type: ignore[arg-type]
+        raise ValueError(f"{name!r} is too large for a count")
     return value
 
 

@@ -140,6 +140,7 @@ _COUNTS = {"update", "good_update", "tokens", "targets", "evaluations_since_best
 _AMOUNTS = {"deviation", "seconds"}
 _OPTIONAL_COUNTS = {"best_update", "evaluated_update"}
 _OPTIONAL_LOSSES = {"smoothed", "best_loss", "evaluated_loss", "start_loss", "start_evaluation"}
+_REVISION = {"at", "updates", "schedule", "reason"}
 _MOST = 2**53  # beyond that a JSON number is not a count
 
 
@@ -148,7 +149,7 @@ def _fits(key: str, value: object) -> bool:
     if key not in _SAVED:
         return False
     if key in _COUNTS or (key in _OPTIONAL_COUNTS and value is not None):
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+        return _is_count(value)
     if key in _OPTIONAL_COUNTS or (key in _OPTIONAL_LOSSES and value is None):
         return True
     if key in _OPTIONAL_LOSSES:
@@ -160,10 +161,23 @@ def _fits(key: str, value: object) -> bool:
     if key == "recent_losses":
         return isinstance(value, list) and len(value) <= WINDOW and all(map(_is_number, value))
     if key == "revisions":
-        return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+        return isinstance(value, list) and all(map(_is_revision, value))
     if key == "results":
         return isinstance(value, dict)
     return value is None or isinstance(value, dict if key == "schedule_state" else str)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
+
+
+def _is_revision(value: object) -> bool:
+    """Whether ``value`` can be an entry of `mlxsched.training.pace.Horizon.to_list`."""
+    if not isinstance(value, dict) or value.keys() != _REVISION:
+        return False
+    schedule = value["schedule"]
+    counts = _is_count(value["at"]) and _is_count(value["updates"])
+    return counts and isinstance(schedule, dict | None) and isinstance(value["reason"], str)
 
 
 def _is_number(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import mlx.core as mx
 import numpy as np
@@ -67,6 +68,23 @@ def test_settings_that_nobody_chose_are_taken_over(attach, stored):
 def test_settings_that_contradict_are_refused(attach, stored, flags, said):
     with pytest.raises(UsageError, match=said):
         attach(stored[0], **flags)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora_parameters": {"rank": "four"}}, "lora_parameters.rank is 'four'"),
+        ({"lora_parameters": {"rank": 2**31}}, "lora_parameters.rank is 2147483648"),
+        ({"lora_parameters": {"keys": [3]}}, "lora_parameters.keys.0 is 3"),
+        ({"fine_tune_type": "qlora"}, "fine_tune_type is 'qlora'"),
+        ({"num_layers": "all"}, "num_layers is 'all'"),
+    ],
+)
+def test_settings_that_no_run_can_have_are_refused_by_name(attach, stored, changes, said):
+    file = stored[0] / adapters.CONFIG
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    with pytest.raises(ModelError, match=re.escape(said)):
+        attach(stored[0])
 
 
 def test_settings_that_agree_need_no_note(attach, stored):
@@ -153,6 +171,9 @@ def test_modules_that_a_peft_adapter_lacks_start_fresh(attach, tmp_path):
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"bias": "all"}, "bias = all"),
+        ({"r": "8"}, "r = '8'"),
+        ({"r": 0}, "r = 0"),
+        ({"lora_alpha": None}, "lora_alpha = None"),
     ],
 )
 def test_what_mlx_lm_cannot_express_is_refused(attach, tmp_path, config, said):

@@ -98,6 +98,7 @@ def test_missing_and_null_values_and_unknown_keys():
         ({"loss": 10**400}, "'loss' is too large"),
         ({"lr": [1]}, "'lr' must be a number"),
         ({"tokens": 1.5}, "'tokens' must be a whole number; got 1.5"),
+        ({"tokens": 10**400}, "'tokens' is too large"),
         ({"tokens": True}, "'tokens' must be a whole number"),
         ({"applied": 1}, "'applied' must be a true or false; got 1"),
     ],
