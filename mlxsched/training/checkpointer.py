@@ -65,10 +65,13 @@ class Checkpointer:
         found = self._run.checkpoints.latest_good(note, up_to)
         if found is None and up_to is not None:
             return None
-        self._run.rewind(found)
         if found is None:
+            self._run.rewind(None)
             return None
-        snapshot, progress = _read(found, engine)
+        snapshot, progress = _read(
+            found, engine
+        )  # first: a checkpoint that is refused must not cost any records
+        self._run.rewind(found)
         engine.restore(snapshot)
         progress.saved_update = found.update
         return progress

@@ -29,7 +29,8 @@ class Measurement:
         progress = self._loop.progress
         if progress.update or "before" in progress.results:
             return
-        self._loop.evaluate()
+        if progress.evaluated_update is None:  # a stop during the test rows left the validation loss recorded
+            self._loop.evaluate()
         self._loop.engine.load_into_model()
         progress.results["before"] = self._measured()
 

@@ -10,9 +10,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlxsched.errors import DivergedError, Stopped
+from mlxsched.errors import DivergedError, ModelError, Stopped
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.runs.events import Evaluated, UpdateMade
+from mlxsched.runs.events import Evaluated, Tick, UpdateMade
 from mlxsched.schedules import from_dict
 from mlxsched.training.pace import Revision
 from mlxsched.training.run import create_run, execute, sinks_of, start
@@ -236,3 +236,31 @@ def test_every_sink_hears_of_the_start_the_checkpoints_and_the_end(session, tmp_
     assert kinds.count("CheckpointSaved") >= 4 and kinds.count("UpdateMade") == 12
     failures = [r for r in run.read_metrics() if r.get("code") == "sink_failed"]
     assert len(failures) == 1 and "the server is down" in failures[0]["message"]
+
+
+def test_a_stop_while_the_test_rows_are_measured_repeats_no_evaluation(session, resume, tmp_path):
+    made = session(iters=2, test=True, test_batches=1)
+    run = create_run(made, tmp_path / "run")
+    came = [0]
+
+    def stop(event):
+        if isinstance(event, Tick) and event.what == "test loss":
+            came[0] = signal.SIGTERM
+
+    with run.lock():
+        _, measurement = start(made, run, sinks_of(run, stop), stop_signal=lambda: came[0])
+        with pytest.raises(Stopped):
+            measurement.before()
+    resumed, progress = resume(made, run.path)
+    assert [r["update"] for r in records(resumed, "eval")] == [0, 2]
+    assert {"loss", "test_loss"} <= progress.results["before"].keys()
+
+
+def test_a_checkpoint_that_does_not_fit_costs_no_records(session, interrupted):
+    _, path = interrupted("run", 7)
+    before = records(RunDirectory.open(path))
+    assert max(record["update"] for record in before) == 6  # beyond the checkpoint at 5
+    other = session(**{"lora_parameters.rank": 4})
+    with pytest.raises(ModelError, match="does not fit"):
+        execute(other, RunDirectory.open(path), resume=True)
+    assert records(RunDirectory.open(path)) == before
