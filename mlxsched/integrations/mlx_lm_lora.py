@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mlxsched.errors import ScheduleError, UsageError
+from mlxsched.errors import ScheduleError
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -19,11 +19,10 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises:
         ScheduleError: the schedule cannot be built.
-        UsageError: the file, not the command line, allows the code of the model to run.
     """
     from mlx_lm import lora
 
-    with _patched(lora, arguments), _argv(["mlxsched lora", *arguments]):
+    with _patched(lora), _argv(["mlxsched lora", *arguments]):
         try:
             main: Any = lora.main  # without types
             main()
@@ -33,19 +32,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _patched(lora: Any, arguments: Sequence[str]) -> Iterator[None]:
+def _patched(lora: Any) -> Iterator[None]:
     """Put our `build_schedule` in place of mlx-lm's while the block runs."""
     theirs, run_theirs = lora.build_schedule, lora.run
     settings: dict[str, Any] = {}
 
     def remember(args: Any, *rest: Any) -> Any:
         settings.update(vars(args))
-        if settings.get("trust_remote_code") and "--trust-remote-code" not in arguments:
-            # A file may be a stranger's; permission to run the code of a model comes from the command line alone.
-            raise UsageError(
-                "`trust_remote_code` is not taken from a file: it runs Python code that comes with the model. If you "
-                "trust that code, give --trust-remote-code."
-            )
         return run_theirs(args, *rest)
 
     def build(block: Any) -> Any:

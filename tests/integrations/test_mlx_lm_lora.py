@@ -10,7 +10,7 @@ import pytest
 from mlx_lm import lora
 
 from mlxsched.bundled import data_path, model_path
-from mlxsched.errors import ScheduleError, UsageError
+from mlxsched.errors import ScheduleError
 from mlxsched.integrations.mlx_lm_lora import our_schedule, run
 
 SHORT = "iters: 4\nbatch_size: 2\nnum_layers: 1\nsteps_per_report: 1\nval_batches: 1\nmax_seq_length: 64\ntrain: true\n"
@@ -96,10 +96,3 @@ def test_help_and_errors_of_mlx_lm(capsys):
         [sys.executable, "-m", "mlxsched", "lora", "--nope"], capture_output=True, text=True
     )
     assert found.returncode == 2 and "unrecognized arguments: --nope" in found.stderr
-
-
-def test_a_file_cannot_allow_the_code_of_a_model(config):
-    file = config("constant")
-    Path(file).write_text(Path(file).read_text() + "trust_remote_code: true\n")
-    with pytest.raises(UsageError, match="--trust-remote-code"):
-        run(["--config", file])
