@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import mlx.core as mx
 import pytest
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 
+from mlxsched.model.load import load_model
 from mlxsched.training.assembly import make_engine, make_evaluator
+from mlxsched.training.session import prepare
 
 
 @pytest.fixture
@@ -78,3 +80,21 @@ def test_batches_prepared_ahead_are_those_of_the_update(parts):
     assert ahead.update == 3 and (ahead.rows == plain.rows).all()
     loader.prepare(4)
     assert loader(2).update == 2  # another update than the prepared one is loaded as usual
+
+
+@pytest.mark.slow
+def test_full_fine_tuning_of_a_bf16_model_learns_as_much_as_in_float32(session, parts_of):
+    """At 3e-5 most updates are smaller than what bf16 weights can hold: float32 master weights keep them."""
+    losses = []
+    for dtype in (mx.float32, mx.bfloat16):
+        loaded = load_model("tiny")
+        loaded.model.update(tree_map(lambda p, dtype=dtype: p.astype(dtype), loaded.model.parameters()))
+        config = session(fine_tune_type="full", num_layers=-1, learning_rate=1e-4, iters=16).config
+        made = prepare(config, {}, loaded=loaded)
+        paths, _, loader = parts_of(made)
+        engine = make_engine(made, paths.training)
+        for update in range(16):
+            engine.update(loader(update), 1e-4).wait()
+        losses.append(engine.evaluate(make_evaluator(made, paths.validation)).loss)
+    assert losses[0] < 2.0  # 2.2 at the start
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
