@@ -68,9 +68,8 @@ class Checkpointer:
         if found is None:
             self._run.rewind(None)
             return None
-        snapshot, progress = _read(
-            found, engine
-        )  # first: a checkpoint that is refused must not cost any records
+        # Read before anything is cut back: a checkpoint that is refused must not cost any records.
+        snapshot, progress = _read(found, engine)
         self._run.rewind(found)
         engine.restore(snapshot)
         progress.saved_update = found.update

@@ -184,9 +184,12 @@ class Loop:
 
     def _roll_back(self, action: RollBack) -> None:
         notes: list[str] = []
+        best = self.progress.best_update, self.progress.best_loss
         if not self.restore(notes.append, action.up_to):
             raise action.otherwise
         self.pace.factor, self.progress.bad_in_a_row = action.factor, 0
+        # adapters/ still holds the best adapter of the updates that are undone: a worse one must not replace it.
+        self.progress.best_update, self.progress.best_loss = best
         update = self.progress.update
         for text in notes:
             self.emit(Notice(update, "note", text))

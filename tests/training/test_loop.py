@@ -14,7 +14,10 @@ from mlxsched.errors import DivergedError, ModelError, Stopped
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, Tick, UpdateMade
 from mlxsched.schedules import from_dict
-from mlxsched.training.pace import Revision
+from mlxsched.training.loop import Loop
+from mlxsched.training.pace import Horizon, Pace, Revision
+from mlxsched.training.policies.base import Policy, RollBack
+from mlxsched.training.progress import Progress
 from mlxsched.training.run import create_run, execute, sinks_of, start
 from mlxsched.training.session import prepare
 
@@ -264,3 +267,28 @@ def test_a_checkpoint_that_does_not_fit_costs_no_records(session, interrupted):
     with pytest.raises(ModelError, match="does not fit"):
         execute(other, RunDirectory.open(path), resume=True)
     assert records(RunDirectory.open(path)) == before
+
+
+def test_a_rollback_remembers_the_best_adapter_that_is_on_the_disk(monkeypatch):
+    events = []
+    loop = Loop(None, None, Pace(Horizon(100, lambda update: 1e-3)), events.append)
+    loop.progress = Progress(update=80, best_update=70, best_loss=1.5)
+
+    def restore(note, up_to):
+        loop.progress = Progress(update=up_to, best_update=50, best_loss=2.0, bad_in_a_row=3)
+        return True
+
+    monkeypatch.setattr(loop, "restore", restore)
+    loop.policies = [Answers(RollBack(0.5, 60, "too fast", DivergedError("diverged")))]
+    loop.ticker("validation")(1, 2)
+    assert (loop.progress.update, loop.progress.best_update, loop.progress.best_loss) == (60, 70, 1.5)
+    assert not loop.progress.see_evaluation(1.8)
+    assert loop.pace.rate(60) == 5e-4 and events[-1].code == "rollback"
+
+
+class Answers(Policy):
+    def __init__(self, *actions):
+        self.actions = actions
+
+    def during_work(self, progress):
+        return self.actions
