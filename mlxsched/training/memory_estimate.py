@@ -67,7 +67,7 @@ def estimate(run: PlannedRun, room: int) -> Estimate:
     config, trainable = run.config, flatten(run.loaded.model.trainable_parameters())
     narrow = any(value.dtype.size < 4 for value in trainable.values())
     fitted = run.loaded.config.get("model_type") in FITTED and config.fine_tune_type != "dora" and not narrow
-    return ClosedForm(run) if fitted else Measurement(run, room)
+    return ClosedForm(run) if fitted else Probed(run, room)
 
 
 @dataclass
@@ -108,7 +108,7 @@ class ClosedForm:
 
 
 @dataclass
-class Measurement:
+class Probed:
     """The most expensive micro-batches trained on the model itself, along the forward path that the run would take."""
 
     run: PlannedRun

@@ -15,10 +15,8 @@ from mlx.utils import tree_map
 from mlxsched.model.trees import flatten, global_norm, unflatten
 from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
 
-LossFunction = Callable[..., mx.array]
 
-
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What an update leaves behind; all are scalars on the device."""
 
     loss: mx.array
@@ -37,7 +35,7 @@ class UpdateStep:
         self,
         model: Module,
         optimizer: GroupedOptimizer,
-        loss: LossFunction,
+        loss: Callable[..., mx.array],
         *,
         max_grad_norm: float | None = None,
         random: bool = False,
@@ -71,11 +69,11 @@ class UpdateStep:
 
     def apply(
         self, packed: Packed, state: State, sums: tuple[mx.array, Packed], rate: float
-    ) -> tuple[Packed, State, Outcome]:
+    ) -> tuple[Packed, State, StepResult]:
         """Make the update at ``rate``; parameters and state stay as they are if a number is not finite."""
         loss, gradients = sums
         packed, state, norm, applied = self._apply(packed, state, gradients, loss, mx.array(rate, mx.float32))
-        return packed, state, Outcome(loss, norm, applied)
+        return packed, state, StepResult(loss, norm, applied)
 
     def load(self, packed: Packed) -> None:
         """Put ``packed`` into the module: tracing leaves placeholders there, so do it before any other use."""
