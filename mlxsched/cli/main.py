@@ -28,6 +28,7 @@ COMPLETE_VARIABLE = "_MLXSCHED_COMPLETE"  # set by the script of `mlxsched compl
 COMMANDS = {
     "train": "Fine-tune a model.",
     "plan": "Show what a run would do, without training.",
+    "check": "Say whether a schedule is healthy, and how to fix it.",
     "resume": "Continue a run that was stopped.",
     "eval": "Evaluate a run: loss, perplexity, exact match.",
     "generate": "Answer a prompt with a run's model.",

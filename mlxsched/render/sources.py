@@ -138,17 +138,22 @@ def _preset_names() -> set[str]:
 
 def _yaml(name: str, path: Path, shape: Shape) -> Planned:
     """A YAML file: a schedule's dictionary form, mlx-lm's block, or a run's configuration."""
-    from mlxsched.config.schema import RunConfig
     from mlxsched.config.yaml_file import read_yaml
 
     values = read_yaml(path).values
-    of_a_run = set(values) & (set(RunConfig.model_fields) - {"name", "warmup"})
-    is_schedule = "name" in values and (values["name"] in _schedule_names() or not of_a_run)
-    if is_schedule and "arguments" in values:
+    if not holds_schedule(values):
+        return _configured(name, shape, file=path)
+    if "arguments" in values:
         return _planned(name, _from_mlx_lm(values), shape)
-    if is_schedule:
-        return _planned(name, _spec(values, shape), shape)
-    return _configured(name, shape, file=path)
+    return _planned(name, _spec(values, shape), shape)
+
+
+def holds_schedule(values: Mapping[str, Any]) -> bool:
+    """Whether the values of a YAML file are those of a schedule, and not of a run's configuration."""
+    from mlxsched.config.schema import RunConfig
+
+    of_a_run = set(values) & (set(RunConfig.model_fields) - {"name", "warmup"})
+    return "name" in values and (values["name"] in _schedule_names() or not of_a_run)
 
 
 def _configured(name: str, shape: Shape, *, preset: str | None = None, file: Path | None = None) -> Planned:
@@ -159,14 +164,14 @@ def _configured(name: str, shape: Shape, *, preset: str | None = None, file: Pat
     said = {"learning_rate": shape.peak, "warmup": shape.warmup, "end_lr": shape.end}
     flags = {key: value for key, value in said.items() if value is not None}
     loaded = load_config(preset=preset, file=file, flags=flags)
-    updates, assumed = (shape.steps, []) if shape.steps else _length(loaded.config)
+    updates, assumed = (shape.steps, []) if shape.steps else run_length(loaded.config)
     resolved = resolve_schedule(loaded.config, loaded.origins, updates or DEFAULT_STEPS)
     schedule = cast(Schedule, resolved.schedule)  # a configuration cannot hold a user's own function
     known = [*assumed, *(str(finding) for finding in resolved.findings)]
     return Planned(name, schedule, updates or schedule.steps or DEFAULT_STEPS, "; ".join(known))
 
 
-def _length(config: RunConfig) -> tuple[int | None, list[str]]:
+def run_length(config: RunConfig) -> tuple[int | None, list[str]]:
     """Updates of the run, if they are known without loading a model, and what was assumed."""
     from mlxsched.planning.length import plan_length
 

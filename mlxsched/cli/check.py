@@ -1,0 +1,121 @@
+"""``mlxsched check``: whether the schedule of a run is healthy, and how to fix it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlxsched.cli.output import console, note, picture, print_json, say
+from mlxsched.text import counted
+
+if TYPE_CHECKING:
+    from mlxsched.analysis.schedule_health import ScheduleFinding
+    from mlxsched.cli.check_subject import Subject
+
+STDOUT = "-"
+NARROWEST = 60  # columns that the picture takes
+
+
+@click.command()
+@click.argument("subject", metavar="X")
+@click.option("--steps", metavar="N", type=click.IntRange(min=1), help="Updates of the run.")
+@click.option(
+    "--optimizer",
+    metavar="NAME",
+    type=click.Choice(["adam", "adamw", "muon", "sgd", "adafactor", "lion"]),
+    default="adamw",
+    help="Optimizer that a schedule alone is for. [adamw]",
+)
+@click.option(
+    "--fix",
+    is_flag=False,
+    flag_value=STDOUT,
+    metavar="[FILE]",
+    help="Print the fixed spec or YAML, or write it to FILE.",
+)
+@click.option("--force", is_flag=True, help="Overwrite the file that --fix names.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    subject: str, steps: int | None, optimizer: str, fix: str | None, force: bool, as_json: bool
+) -> None:
+    """Say whether a schedule suits its run, and how to fix it.
+
+    X is a spec, the name of a preset or a schedule, a config file (ours or mlx-lm's), or a JSON file of Hugging
+    Face TrainingArguments. Exits with 3 if there are problems.
+
+    \b
+    Examples:
+      mlxsched check "warmup_cosine(peak=2e-4, steps=1000, warmup=50)"
+      mlxsched check laptop
+      mlxsched check lora_config.yaml --fix fixed.yaml
+    """
+    from mlxsched.analysis.schedule_health import is_healthy
+    from mlxsched.cli.check_subject import find_subject
+    from mlxsched.errors import ChecksFailed
+
+    found = find_subject(subject, steps, optimizer)
+    findings = findings_of(found)
+    healthy = is_healthy(findings)
+    fixed = fixed_text(found, findings) if fix is not None and not healthy else None
+    if as_json:
+        more = {"fixed": fixed} if fixed is not None else {}
+        print_json({"healthy": healthy, "findings": [one.to_dict() for one in findings], **more})
+    else:
+        _show(found, findings)
+    if fixed is not None and (fix != STDOUT or not as_json):
+        _give(fixed, fix or STDOUT, force)
+    if healthy:
+        note(f"{subject} is healthy over {counted(found.facts.updates, 'update')}.")
+        return
+    problems = sum(one.severity != "note" for one in findings)
+    raise ChecksFailed(f"{subject} has {counted(problems, 'problem')}, listed above.")
+
+
+def findings_of(subject: Subject) -> list[ScheduleFinding]:
+    """All findings about a subject, problems with their fixes, in the order of their updates."""
+    from mlxsched.analysis.schedule_health import schedule_health
+    from mlxsched.analysis.schedule_repair import with_fixes
+
+    found = with_fixes(
+        schedule_health(subject.schedule, subject.facts), subject.schedule, subject.facts, subject.settings
+    )
+    return sorted([*found, *subject.findings], key=lambda one: one.update)
+
+
+def fixed_text(subject: Subject, findings: list[ScheduleFinding]) -> str:
+    """The spec or the YAML with every problem fixed."""
+    from mlxsched.analysis.schedule_repair import all_changes, as_yaml, repaired
+    from mlxsched.config.yaml_edit import with_values
+
+    if subject.settings is None:
+        return f"{repaired(subject.schedule, subject.facts)!r}\n"
+    changes = all_changes(findings, subject.schedule, subject.facts, subject.settings)
+    return with_values(subject.text, changes, {key: as_yaml({key: changes[key]}) for key in changes})
+
+
+def _give(text: str, file: str, force: bool) -> None:
+    from mlxsched.cli.files import write_new
+
+    if file == STDOUT:
+        say(text, nl=False)
+        return
+    write_new(Path(file), text, force=force)
+    note(f"Wrote {file}. Check it with `mlxsched check {file}`.")
+
+
+def _show(subject: Subject, findings: list[ScheduleFinding]) -> None:
+    """The small picture, and the findings beneath."""
+    from mlxsched.render.curves import small_picture
+
+    for line in subject.assumed:
+        note(f"{subject.name}: {line}")
+    if console().width >= NARROWEST:
+        picture(small_picture(subject.schedule, steps=subject.facts.updates) + "\n")
+    for one in findings:
+        say(f"{one.severity} {one.code}, update {one.update}: {one.evidence}.")
+        if one.why:
+            say(f"    {one.why}.")
+        for line in one.fix.splitlines():
+            say(f"    fix: {line}")
