@@ -72,6 +72,14 @@ def _count_rows(data: str) -> int | None:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
+_OUTCOMES = {
+    "updates": "updates",
+    "first_rate": "rate of the first update",
+    "last_rate": "rate of the last update",
+    "rows_never_seen": "rows never trained on",
+}
+
+
 def _print(found: Explanation, rows: int | None) -> None:
     table(
         [(line.line, f"{line.key}: {_short(line.value)}", line.theirs, line.ours) for line in found.lines],
@@ -80,7 +88,7 @@ def _print(found: Explanation, rows: int | None) -> None:
     say()
     table(_outcomes(found.theirs, found.ours), header=("the run", "in mlx-lm", "here"))
     say()
-    rest = [(d.key, _short(d.theirs), _short(d.ours)) for d in found.differences]
+    rest = [(d.key, _short(d.theirs), _short(d.ours)) for d in found.differences if d.key not in _OUTCOMES]
     table(rest, header=("differs", "in mlx-lm", "here"))
     if rows is None:
         note(
@@ -89,13 +97,9 @@ def _print(found: Explanation, rows: int | None) -> None:
 
 
 def _outcomes(theirs: Outcome, ours: Outcome) -> list[tuple[str, str, str]]:
-    names = {
-        "updates": "updates",
-        "first_rate": "rate of the first update",
-        "last_rate": "rate of the last update",
-        "rows_never_seen": "rows never trained on",
-    }
-    return [(text, _short(getattr(theirs, key)), _short(getattr(ours, key))) for key, text in names.items()]
+    return [
+        (text, _short(getattr(theirs, key)), _short(getattr(ours, key))) for key, text in _OUTCOMES.items()
+    ]
 
 
 def _short(value: Any) -> str:

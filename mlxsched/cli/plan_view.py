@@ -77,7 +77,7 @@ def _micro_batches(session: Session) -> str:
     cut, found = session.batching, batching_stats(session.batching, session.sampler)
     lines = f"; rows of up to {cut.packing.width + 1} tokens are packed" if cut.packing else ""
     return (
-        f"{found.per_update:.2g} per update of at most {cut.max_tokens:,} tokens, in {len(set(found.shapes))} shapes; "
+        f"{found.per_update:.2g} per update of at most {cut.max_tokens:,} tokens, in {counted(len(set(found.shapes)), 'shape')}; "
         f"{found.padding:.0%} padding{lines}"
     )
 

@@ -57,5 +57,5 @@ def command(
         warn(
             f"changed since the run began: {change}. The result will differ from that of an uninterrupted run"
         )
-    note(f"Resuming after update {directory.info.update} of {session.plan.updates}.")
+    note(f"Resuming after update {directory.info.update:,} of {session.plan.updates:,}.")
     train_and_tell(session, directory, plain=plain, as_json=as_json, resume=True)

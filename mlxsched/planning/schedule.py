@@ -143,7 +143,8 @@ def _shortened(warmup: int | float, updates: int) -> tuple[int | float, list[Fin
     limit = min(max(updates // 10, 1), updates - 1)
     if isinstance(warmup, float) or warmup <= limit:
         return warmup, []
-    evidence = f"warmup shortened from {warmup} to {counted(limit, 'update')}, a tenth of the run"
+    size = "a tenth of the run" if updates >= 10 else f"since the run has {counted(updates, 'update')}"
+    evidence = f"warmup shortened from {warmup} to {counted(limit, 'update')}, {size}"
     return limit, [Finding("warmup_shortened", "note", evidence)]
 
 
@@ -192,11 +193,13 @@ def schedule_findings(schedule: ScheduleLike, updates: int, peak: float) -> Iter
     steps_of_run = counted(updates, "step")
     if steps > updates:
         share = last / peak if peak else 0.0
+        end = f"at {share:.0%} of its highest rate"
+        if updates <= warmup_updates(schedule):
+            end = f"during the warmup, at {last:.3g}"
         yield Finding(
             "never_ends",
             "warning",
-            f"the schedule is made for {counted(steps, 'update')} and the run has {updates:,}: it ends at "
-            f"{share:.0%} of its highest rate",
+            f"the schedule is made for {counted(steps, 'update')} and the run has {updates:,}: it ends {end}",
             fix=f"Give the schedule {steps_of_run}, or train longer",
         )
     elif steps < 0.9 * updates and last == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from mlxsched.analysis.findings import Finding
 from mlxsched.config.mlx_lm import INTERVALS, differing_defaults
@@ -38,6 +39,7 @@ def settings_findings(config: RunConfig, origins: Mapping[str, str], peak: float
     yield from _rate_too_high(config, peak)
     yield from _differing_defaults(config, origins)
     yield from _converted(config, origins)
+    yield from _adapter_replaced(config)
 
 
 def _default_model(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Finding]:
@@ -82,7 +84,7 @@ def _differing_defaults(config: RunConfig, origins: Mapping[str, str]) -> Iterat
             "defaults_differ",
             "note",
             "the file lacks keys whose defaults differ from mlx-lm's: " + ", ".join(differing),
-            fix="Give --as-mlx-lm to take mlx-lm's, but for model and data",
+            fix="Give --as-mlx-lm to take mlx-lm's for all keys except model and data",
         )
 
 
@@ -95,3 +97,16 @@ def _converted(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Findin
         if origin.endswith(")") and not is_inherited(origin):
             unit = " updates" if key in INTERVALS else ""
             yield Finding("converted", "note", f"{key} is {values[key]}{unit}: {origin}")
+
+
+def _adapter_replaced(config: RunConfig) -> Iterator[Finding]:
+    """A warning that the end of the run replaces an adapter, which may be the only copy of an earlier training."""
+    folder = Path(config.adapter_path or "").expanduser()
+    present = [name for name in ("adapter_config.json", "adapters.safetensors") if (folder / name).exists()]
+    if config.adapter_path and present:
+        yield Finding(
+            "adapter_replaced",
+            "warning",
+            f"{config.adapter_path} holds {' and '.join(present)} already: they are replaced when the run ends",
+            fix="Choose another --adapter-path to keep them",
+        )

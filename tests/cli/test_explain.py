@@ -46,6 +46,7 @@ def test_the_text_names_lines_and_differences(capsys):
     out = capsys.readouterr().out
     assert "5 updates of 16 rows; the last 2 iterations have no effect" in out
     assert "bias_correction" in out and "falls linearly to 0" in out
+    assert "rows never trained on" in out and "rows_never_seen" not in out
 
 
 def test_the_written_file_is_planned_and_never_overwritten(capsys):

@@ -67,6 +67,14 @@ def test_a_preset_s_warmup_is_cut_to_a_tenth_of_the_run(updates, warmup):
     assert ("warmup_shortened" in [finding.code for finding in made.findings]) == (warmup < 100)
 
 
+@pytest.mark.parametrize(("updates", "warmup"), [(1, 0), (2, 1), (3, 1)])
+def test_the_note_on_a_shortened_warmup_does_not_call_half_of_a_run_a_tenth(updates, warmup):
+    made = resolved(updates, preset="lora")
+    (note,) = [finding.evidence for finding in made.findings if finding.code == "warmup_shortened"]
+    assert made.warmup == warmup and "tenth" not in note
+    assert f"since the run has {updates} update" in note
+
+
 def test_a_warmup_of_the_user_s_own_must_fit():
     assert resolved(100, warmup=99).warmup == 99
     with pytest.raises(ConfigError, match="`warmup` must be below `steps`; got 100 and 100. Lower --warmup"):
@@ -105,6 +113,13 @@ def test_a_schedule_that_cannot_finish_is_warned_of():
     (finding,) = resolved(80, given=warmup_cosine(1e-3, 1000)).findings
     assert finding.code == "never_ends"
     assert "1,000 updates and the run has 80" in finding.evidence and "98%" in finding.evidence
+
+
+def test_a_run_that_ends_in_its_warmup_is_not_said_to_end_at_its_highest_rate():
+    (finding, *_) = [
+        f for f in resolved(3, given=warmup_cosine(1e-3, 1000, 100)).findings if f.code == "never_ends"
+    ]
+    assert "ends during the warmup, at 2e-05" in finding.evidence and "highest" not in finding.evidence
 
 
 def test_a_schedule_that_ends_long_before_the_run_is_warned_of():

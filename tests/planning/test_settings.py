@@ -104,3 +104,13 @@ def test_a_converted_interval_is_named(write):
     text = MLX_LM + "keep_last: 3\nsteps_per_eval: 200\ngrad_accumulation_steps: 8\n"
     (finding,) = findings(file=write(text))
     assert finding.evidence == f"steps_per_eval is 25 updates: {write(text)}:7 (200 iterations)"
+
+
+def test_an_adapter_that_the_run_would_replace_is_warned_of(tmp_path):
+    assert codes(adapter_path=str(tmp_path)) == []
+    (tmp_path / "notes.txt").write_text("mine")
+    assert codes(adapter_path=str(tmp_path)) == []
+    (tmp_path / "adapters.safetensors").write_text("mine")
+    (finding,) = findings(adapter_path=str(tmp_path))
+    assert (finding.code, finding.severity) == ("adapter_replaced", "warning")
+    assert f"{tmp_path} holds adapters.safetensors already" in finding.evidence

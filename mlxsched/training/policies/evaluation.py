@@ -25,7 +25,10 @@ class Evaluation(Policy):
 
 
 class NameBadRows(Policy):
-    """Report, once, the validation rows that make the validation loss non-finite; ``bad_rows`` finds and names them."""
+    """Report, once, why the validation loss is not finite; ``bad_rows`` finds and names the rows that make it so.
+
+    Rows whose loss was finite before the training are not to blame: the updates made the weights useless.
+    """
 
     def __init__(self, bad_rows: Callable[[], str]) -> None:
         self._bad_rows = bad_rows
@@ -35,7 +38,11 @@ class NameBadRows(Policy):
         if math.isfinite(loss) or self._reported:
             return
         self._reported = True
-        text = f"the validation loss is {loss} because of {self._bad_rows()}. Remove or fix these rows"
+        first = progress.start_evaluation
+        if first is not None and math.isfinite(first):
+            text = f"the validation loss is {loss}; it was {first:.4f} before training. Lower --learning-rate"
+        else:
+            text = f"the validation loss is {loss} because of {self._bad_rows()}. Remove or fix these rows"
         yield Report(Notice(progress.update, "non_finite_validation", text))
 
 

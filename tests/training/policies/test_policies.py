@@ -12,7 +12,7 @@ from mlxsched.runs.events import UpdateMade
 from mlxsched.training.policies import host
 from mlxsched.training.policies.base import Abort, Evaluate, Finish, Report, RollBack, Save
 from mlxsched.training.policies.divergence import NonFinite, Spikes
-from mlxsched.training.policies.evaluation import Evaluation, Patience
+from mlxsched.training.policies.evaluation import Evaluation, NameBadRows, Patience
 from mlxsched.training.policies.saving import Saving
 from mlxsched.training.policies.stopping import StopOnSignal, TimeLimit
 from mlxsched.training.progress import Progress
@@ -28,6 +28,19 @@ def test_evaluations_are_due_at_the_start_every_n_updates_and_at_the_end_once():
     due = [bool(list(policy.between_updates(Progress(update=u), done=u == 12))) for u in range(13)]
     assert [u for u, is_due in enumerate(due) if is_due] == [0, 5, 10, 12]
     assert list(policy.between_updates(Progress(update=5, evaluated_update=5), done=False)) == []
+
+
+def test_rows_are_blamed_for_a_nan_only_if_their_loss_was_never_finite():
+    def message(start):
+        (report,) = NameBadRows(lambda: "rows.jsonl:9").after_evaluation(
+            Progress(update=2, start_evaluation=start), math.nan
+        )
+        return report.notice.message
+
+    assert "rows.jsonl:9" in message(math.nan) and "rows.jsonl:9" in message(None)
+    assert "rows.jsonl" not in message(7.85) and "7.8500 before training. Lower --learning-rate" in message(
+        7.85
+    )
 
 
 def test_patience_counts_evaluations_without_a_better_one():
