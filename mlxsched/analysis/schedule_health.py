@@ -222,7 +222,7 @@ def _rate(curve: Curve) -> Iterator[ScheduleFinding]:
     """The peak, compared with what suits the optimizer and what is trained."""
     facts, (low, _, high) = curve.facts, curve.facts.peaks
     peak = curve.peak * max(facts.lora_plus_ratio, 1.0)
-    what = f"{facts.optimizer}{f' and {facts.fine_tune_type}' if facts.fine_tune_type else ''}"
+    what = f"{facts.optimizer}{f' with {facts.fine_tune_type}' if facts.fine_tune_type else ''}"
     times = f" times lora_plus_ratio {facts.lora_plus_ratio:g}" if facts.lora_plus_ratio > 1 else ""
     if curve.peak == 0:
         yield ScheduleFinding(

@@ -16,6 +16,7 @@ from mlxsched.analysis.schedule_health import (
     is_healthy,
     schedule_health,
 )
+from mlxsched.errors import ScheduleError
 from mlxsched.schedules import Schedule, warmup_cosine, warmup_linear
 from mlxsched.text import number
 
@@ -65,7 +66,10 @@ def repaired(schedule: Schedule, facts: RunFacts) -> Schedule:
     target = target_of(schedule, facts)
     known = {field.name for field in fields(schedule)}
     wanted = {"peak": target.peak, "steps": target.updates, "warmup": target.warmup}
-    same = schedule.replace(**{key: value for key, value in wanted.items() if key in known})
+    try:
+        same = schedule.replace(**{key: value for key, value in wanted.items() if key in known})
+    except ScheduleError:  # other arguments, such as a number of cycles, do not fit a run of this length
+        return target.schedule()
     return same if is_healthy(schedule_health(same, facts)) else target.schedule()
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from mlxsched.analysis.schedule_health import RunFacts, ScheduleFinding, is_healthy, schedule_health
 from mlxsched.analysis.schedule_repair import repaired, target_of, with_fixes
+from mlxsched.render.describe import example_spec
 from mlxsched.schedules import from_mlx_lm, parse
+from mlxsched.schedules.registry import alias_names, entry, names
 
 
 def found(spec: str, updates: int = 1000, **facts: object) -> dict[str, ScheduleFinding]:
@@ -77,6 +79,15 @@ def test_the_fix_of_every_fault_is_a_healthy_spec(spec: str) -> None:
 def test_a_fix_keeps_the_family_where_that_suffices() -> None:
     schedule = parse("wsd(peak=2e-4, steps=1000, warmup=300, decay=0.2)")
     assert repaired(schedule, RunFacts(1000)) == parse("wsd(peak=2e-4, steps=1000, warmup=50, decay=0.2)")
+
+
+@pytest.mark.parametrize("name", [*names(), *alias_names()])
+def test_every_schedule_of_the_gallery_is_fixed_for_any_run(name: str) -> None:
+    spec = example_spec(entry(name))
+    for updates in (1, 2, 5, 49, 50, 499, 1001) if spec else ():
+        for optimizer, kind in (("adamw", "lora"), ("sgd", "full"), ("lion", "")):
+            facts = RunFacts(updates, optimizer, kind)
+            assert is_healthy(schedule_health(repaired(parse(spec), facts), facts)), (updates, optimizer)
 
 
 @pytest.mark.parametrize(("warmup", "times"), [(100, 3.24), (500, 1.59)])
