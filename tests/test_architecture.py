@@ -167,3 +167,33 @@ def test_starting_up_loads_nothing_heavy(code):
 def test_a_schedule_needs_neither_mlx_nn_nor_pydantic():
     loaded = loaded_by("import mlxsched as ms\nms.warmup_linear(1e-4, 100, 10)(5)")
     assert not {"transformers", "mlx_lm", "matplotlib", "pydantic", "mlx.nn"} & loaded
+
+
+# What may be larger: the settings of a run are one flat table, and `restarts` explains more than it computes.
+LARGE_CLASSES = {"RunConfig", "restarts"}
+
+
+def definitions() -> Iterator[tuple[Path, ast.AST]]:
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            yield path, node
+
+
+def test_classes_stay_below_160_lines():
+    large = {
+        node.name: node.end_lineno - node.lineno + 1
+        for _, node in definitions()
+        if isinstance(node, ast.ClassDef) and node.end_lineno - node.lineno >= 160
+    }
+    assert large.keys() == LARGE_CLASSES, large
+
+
+def test_functions_take_at_most_seven_parameters():
+    """Except for those in `schedules.compat`, which copy other libraries' signatures."""
+    long = []
+    for path, node in definitions():
+        if isinstance(node, ast.FunctionDef) and "compat" not in path.parts:
+            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+            if len([name for name in names if name not in {"self", "cls"}]) > 7:
+                long.append(f"{path.name}:{node.lineno} {node.name}")
+    assert not long

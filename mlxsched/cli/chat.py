@@ -44,18 +44,7 @@ _WIDE = 80  # columns from which two answers stand side by side
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole conversation as JSON at the end.")
-def command(
-    run: Path,
-    system: str | None,
-    compare: bool,
-    base: bool,
-    final: bool,
-    max_tokens: int,
-    temp: float,
-    seed: int,
-    trust_remote_code: bool,
-    as_json: bool,
-) -> None:
+def command(run: Path, as_json: bool, **options: Any) -> None:
     """Chat with the model of the run in directory RUN; it remembers what was said.
 
     Ctrl-C stops an answer and keeps the part so far; Ctrl-D exits. A line that begins with / is a command; /help
@@ -70,14 +59,24 @@ def command(
     from mlxsched.errors import UsageError
     from mlxsched.model.conversation import seed_sampling
 
-    if compare and base:
+    if options["compare"] and options["base"]:
         raise UsageError(
             "--compare already shows the answers of the model without the adapter. Leave out --base."
         )
     note("Loading ...")
-    sides = _sides(run, compare=compare, base=base, final=final, trust=trust_remote_code)
-    settings = {"system": system, "max_tokens": max_tokens, "temperature": temp}
-    seed_sampling(seed)
+    sides = _sides(
+        run,
+        compare=options["compare"],
+        base=options["base"],
+        final=options["final"],
+        trust=options["trust_remote_code"],
+    )
+    settings = {
+        "system": options["system"],
+        "max_tokens": options["max_tokens"],
+        "temperature": options["temp"],
+    }
+    seed_sampling(options["seed"])
     chat = Chat([(name, make(**settings)) for name, make in sides], quiet=as_json)
     chat.run()
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,19 +25,7 @@ if TYPE_CHECKING:
 @click.option("--show", type=click.IntRange(min=0), default=0, help="Show N wrong answers.", metavar="N")
 @click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(
-    run: Path,
-    base: bool,
-    final: bool,
-    data: str | None,
-    model: str | None,
-    split: str | None,
-    limit: int | None,
-    no_generate: bool,
-    show: int,
-    trust_remote_code: bool,
-    as_json: bool,
-) -> None:
+def command(run: Path, as_json: bool, **options: Any) -> None:
     """Evaluate the adapter of the run in the directory RUN: loss, perplexity, and exact match of its answers.
 
     \b
@@ -52,21 +40,26 @@ def command(
     from mlxsched.training.run import config_of
 
     directory = RunDirectory.open(run)
-    config = config_of(directory, trust_remote_code=trust_remote_code, data=data, model=model)
-    loaded = load_run_model(directory, config, base=base, final=final)
+    config = config_of(
+        directory,
+        trust_remote_code=options["trust_remote_code"],
+        data=options["data"],
+        model=options["model"],
+    )
+    loaded = load_run_model(directory, config, base=options["base"], final=options["final"])
     measured = measure(
         loaded,
         config,
-        split=split,
+        split=options["split"],
         cache_dir=cache_home() / "rows",
-        limit=limit,
-        ask=not no_generate,
+        limit=options["limit"],
+        ask=not options["no_generate"],
         on_progress=Tenths(),
     )
     if as_json:
-        print_json({"run": str(run), "base": base, **measured.to_dict()})
+        print_json({"run": str(run), "base": options["base"], **measured.to_dict()})
     else:
-        _show(measured, show)
+        _show(measured, options["show"])
 
 
 class Tenths:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,17 +26,7 @@ FORMATS = ("peft", "gguf", "ollama")
 @click.option("--final", is_flag=True, help="Use the last adapter instead of the best.")
 @click.option("--force", is_flag=True, help="Overwrite files of the same names that mlxsched did not write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(
-    run: Path,
-    kind: str,
-    save_path: Path | None,
-    base_model: str | None,
-    base: str | None,
-    system: str | None,
-    final: bool,
-    force: bool,
-    as_json: bool,
-) -> None:
+def command(run: Path, as_json: bool, **options: Any) -> None:
     """Convert the adapter of the run in directory RUN.
 
     \b
@@ -52,15 +42,23 @@ def command(
     """
     from mlxsched.export.adapter import open_adapter
 
-    adapter = open_adapter(run, final=final)
-    target = save_path or run / kind
-    files = _write(kind, adapter, target, base_model=base_model, base=base, system=system, force=force)
+    adapter = open_adapter(run, final=options["final"])
+    target = options["save_path"] or run / options["kind"]
+    files = _write(
+        options["kind"],
+        adapter,
+        target,
+        base_model=options["base_model"],
+        base=options["base"],
+        system=options["system"],
+        force=options["force"],
+    )
     if as_json:
-        print_json({"run": str(run), "format": kind, "path": str(target), "files": files})
+        print_json({"run": str(run), "format": options["kind"], "path": str(target), "files": files})
         return
     for name in files:
         say(str(target / name))
-    say(f"\nNext:\n  {_next(kind, run, target)}")
+    say(f"\nNext:\n  {_next(options['kind'], run, target)}")
 
 
 def _write(

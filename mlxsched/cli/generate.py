@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,20 +31,7 @@ from mlxsched.errors import UsageError
 @click.option("--model", help="Where the run's model is now, if it was moved.")
 @click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print prompt and answer as JSON.")
-def command(
-    run: Path,
-    prompt: str | None,
-    each_line: bool,
-    system: str | None,
-    max_tokens: int,
-    temp: float,
-    seed: int,
-    base: bool,
-    final: bool,
-    model: str | None,
-    trust_remote_code: bool,
-    as_json: bool,
-) -> None:
+def command(run: Path, as_json: bool, **options: Any) -> None:
     """Answer a prompt with the adapter of the run in the directory RUN.
 
     \b
@@ -57,15 +45,21 @@ def command(
     from mlxsched.training.inference import load_run_model
     from mlxsched.training.run import config_of
 
-    prompts = _prompts(prompt, each_line)
+    prompts = _prompts(options["prompt"], options["each_line"])
     directory = RunDirectory.open(run)
-    config = config_of(directory, trust_remote_code=trust_remote_code, need=("model",), model=model)
-    loaded = load_run_model(directory, config, base=base, final=final)
+    config = config_of(
+        directory, trust_remote_code=options["trust_remote_code"], need=("model",), model=options["model"]
+    )
+    loaded = load_run_model(directory, config, base=options["base"], final=options["final"])
     answers = []
     for text in prompts:
-        seed_sampling(seed)
+        seed_sampling(options["seed"])
         conversation = Conversation(
-            loaded.model, loaded.tokenizer, system=system, max_tokens=max_tokens, temperature=temp
+            loaded.model,
+            loaded.tokenizer,
+            system=options["system"],
+            max_tokens=options["max_tokens"],
+            temperature=options["temp"],
         )
         pieces = conversation.ask(text)
         if as_json:
@@ -75,7 +69,7 @@ def command(
             say(piece, nl=False)
         say()
     if as_json:
-        print_json(answers if each_line else answers[0])
+        print_json(answers if options["each_line"] else answers[0])
 
 
 def _prompts(prompt: str | None, each_line: bool) -> list[str]:

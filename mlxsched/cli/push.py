@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 
@@ -20,17 +21,7 @@ from mlxsched.cli.output import print_json, say
 @click.option("--dry-run", type=Path, metavar="DIR", help="Write the files to DIR; upload nothing.")
 @click.option("--force", is_flag=True, help="Overwrite files in DIR that mlxsched did not write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(
-    run: Path,
-    repo: str,
-    base_model: str | None,
-    licence: str | None,
-    private: bool,
-    final: bool,
-    dry_run: Path | None,
-    force: bool,
-    as_json: bool,
-) -> None:
+def command(run: Path, as_json: bool, **options: Any) -> None:
     """Upload the adapter of the run in directory RUN to the repository REPO (OWNER/NAME) on the Hub.
 
     Also uploads a model card (base model, results, license, how to load it), a picture of the schedule, and the
@@ -45,15 +36,29 @@ def command(
     from mlxsched.export.card import write_repository
     from mlxsched.export.hub import check_name, upload
 
-    check_name(repo)
-    adapter = open_adapter(run, final=final)
+    check_name(options["repo"])
+    adapter = open_adapter(run, final=options["final"])
     with TemporaryDirectory() as temporary:
-        folder = dry_run or Path(temporary)
+        folder = options["dry_run"] or Path(temporary)
         files = write_repository(
-            adapter, folder, repo=repo, base_model=base_model, licence=licence, force=force
+            adapter,
+            folder,
+            repo=options["repo"],
+            base_model=options["base_model"],
+            licence=options["licence"],
+            force=options["force"],
         )
-        url = None if dry_run else upload(folder, files, repo, private=private)
+        url = (
+            None if options["dry_run"] else upload(folder, files, options["repo"], private=options["private"])
+        )
     if as_json:
-        print_json({"repo": repo, "url": url, "path": str(dry_run) if dry_run else None, "files": files})
+        print_json(
+            {
+                "repo": options["repo"],
+                "url": url,
+                "path": str(options["dry_run"]) if options["dry_run"] else None,
+                "files": files,
+            }
+        )
         return
     say(url or "\n".join(str(folder / name) for name in files))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,16 +22,7 @@ from mlxsched.errors import UsageError
 @click.option("--trust-remote-code", is_flag=True, help="Let the model's repository run its own code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--plain", is_flag=True, help="Print lines instead of a live display.")
-def command(
-    run: Path,
-    force: bool,
-    data: str | None,
-    model: str | None,
-    adapter_path: str | None,
-    trust_remote_code: bool,
-    as_json: bool,
-    plain: bool,
-) -> None:
+def command(run: Path, as_json: bool, **options: Any) -> None:
     """Resume the unfinished run in the directory RUN; the result is bit-identical to an uninterrupted run.
 
     \b
@@ -49,13 +41,17 @@ def command(
     with directory.lock():
         pass  # refuse a run that is in use before anything slow is done
     config = config_of(
-        directory, adapter_path=adapter_path, trust_remote_code=trust_remote_code, data=data, model=model
+        directory,
+        adapter_path=options["adapter_path"],
+        trust_remote_code=options["trust_remote_code"],
+        data=options["data"],
+        model=options["model"],
     )
     origins = {key: str(value) for key, value in directory.info.origins.items()}
     session = make_session(LoadedConfig(config, origins))
-    for change in refuse_changes(directory, session, force=force):
+    for change in refuse_changes(directory, session, force=options["force"]):
         warn(
             f"changed since the run began: {change}. The result will differ from that of an uninterrupted run"
         )
     note(f"Resuming after update {directory.info.update:,} of {session.plan.updates:,}.")
-    train_and_tell(session, directory, plain=plain, as_json=as_json, resume=True)
+    train_and_tell(session, directory, plain=options["plain"], as_json=as_json, resume=True)

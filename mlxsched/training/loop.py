@@ -10,9 +10,9 @@ import mlx.core as mx
 
 from mlxsched.model.evaluate import Evaluator
 from mlxsched.runs.events import CheckpointSaved, Evaluated, Notice, Sink, Tick, UpdateMade
-from mlxsched.training.batch_loader import BatchLoader
+from mlxsched.training.batch_loader import BatchLoader, UpdateBatches
 from mlxsched.training.checkpointer import Checkpointer
-from mlxsched.training.engine import Engine
+from mlxsched.training.engine import Engine, Outcome
 from mlxsched.training.pace import Pace
 from mlxsched.training.policies.base import (
     Abort,
@@ -149,20 +149,7 @@ class Loop:
         outcome.wait()
         seconds = time.perf_counter() - started
         self.progress.see_update(outcome, batches, seconds)
-        smoothed = self.progress.smoothed
-        return UpdateMade(
-            update=update,
-            loss=outcome.loss,
-            lr=rate,
-            grad_norm=outcome.grad_norm,
-            tokens=batches.n_tokens,
-            targets=batches.n_targets,
-            tokens_per_second=batches.n_tokens / seconds,
-            peak_memory_gb=mx.get_peak_memory() / 1e9,
-            seconds=seconds,
-            smoothed=math.nan if smoothed is None else smoothed,
-            applied=outcome.applied,
-        )
+        return _event(batches, rate, outcome, seconds, self.progress.smoothed)
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
         for action in actions:
@@ -196,3 +183,22 @@ class Loop:
         text = f"{action.reason}: rolled back to update {update}, rate multiplied by {action.factor:g}"
         self.emit(Notice(update, "rollback", text))
         self.save()
+
+
+def _event(
+    batches: UpdateBatches, rate: float, outcome: Outcome, seconds: float, smoothed: float | None
+) -> UpdateMade:
+    """The event of an update; ``smoothed`` is the running mean of the loss after it."""
+    return UpdateMade(
+        update=batches.update,
+        loss=outcome.loss,
+        lr=rate,
+        grad_norm=outcome.grad_norm,
+        tokens=batches.n_tokens,
+        targets=batches.n_targets,
+        tokens_per_second=batches.n_tokens / seconds,
+        peak_memory_gb=mx.get_peak_memory() / 1e9,
+        seconds=seconds,
+        smoothed=math.nan if smoothed is None else smoothed,
+        applied=outcome.applied,
+    )
