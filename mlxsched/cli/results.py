@@ -22,7 +22,7 @@ MEASURES = (
 )
 
 
-def show_results(run: RunDirectory, progress: Progress, model_path: str) -> None:
+def show_results(run: RunDirectory, progress: Progress) -> None:
     """Print the measures before and after the run and the next commands on stdout."""
     before, after = measures(progress, "before"), measures(progress, "after")
     rows = list(_rows(before, after))
@@ -34,7 +34,7 @@ def show_results(run: RunDirectory, progress: Progress, model_path: str) -> None
         say(f"Ended early: {progress.ended}.")
     best = f" (the best, after update {progress.best_update})" if progress.best_update is not None else ""
     say(f"Adapter{best}: {run.adapters}\n\nNext:")
-    for line in next_commands(run, model_path):
+    for line in next_commands(run):
         say(f"  {line}")
 
 
@@ -54,14 +54,14 @@ def _shown(value: object, form: str) -> str:
     return form.format(value) if isinstance(value, int | float) else "-"
 
 
-def next_commands(run: RunDirectory, model_path: str) -> list[str]:
+def next_commands(run: RunDirectory) -> list[str]:
     """Commands that look at the run and use its adapter."""
-    here, adapters, model = (shlex.quote(str(p)) for p in (run.path, run.adapters, model_path))
+    here = shlex.quote(str(run.path))
     return [
         f"mlxsched generate {here} --prompt 'Your request'",
         f"mlxsched eval {here}",
         f"mlxsched plot {here}",
-        f"mlx_lm.fuse --model {model} --adapter-path {adapters}",
+        f"mlxsched fuse {here}",
     ]
 
 

@@ -133,4 +133,4 @@ def train_and_tell(
     if as_json:
         print_json(results_json(run, progress))
     else:
-        show_results(run, progress, session.loaded.path)
+        show_results(run, progress)

@@ -48,9 +48,8 @@ class Checkpointer:
             (directory / STATE).write_text(text + "\n", encoding="utf-8")
 
         path = self._run.write_checkpoint(progress.update, fill)
-        # While updates go wrong, the last state that computed a sane loss stays: a rollback needs it.
-        doubtful = progress.good_update < progress.update - 1
-        self._run.checkpoints.prune(self._keep_last, good=progress.good_update if doubtful else None)
+        # The last state that computed a sane loss stays, even with keep_last 1: a rollback needs it.
+        self._run.checkpoints.prune(self._keep_last, good=progress.good_update)
         self._run.update_info(update=progress.update, best=progress.best, results=dict(progress.results))
         progress.saved_update = progress.update
         return path

@@ -56,7 +56,8 @@ class Estimate(Protocol):
 
     measured: bool
 
-    def peak(self, setting: Setting) -> int: ...
+    def peak(self, setting: Setting) -> int:
+        """Bytes above the weights at the peak of an update with ``setting``."""
 
 
 def estimate(run: PlannedRun, room: int) -> Estimate:

@@ -104,6 +104,8 @@ class Progress:
         self.evaluated_update, self.evaluated_loss = self.update, loss if math.isfinite(loss) else None
         if self.update == 0:
             self.start_evaluation = self.evaluated_loss
+        if self.is_sane(loss):
+            self.good_update = self.update
         better = math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss)
         if better:
             self.best_loss, self.best_update = loss, self.update

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlxsched.config.schema import RunConfig
-from mlxsched.errors import MlxschedError, RunError, Stopped, UsageError
+from mlxsched.errors import DivergedError, MlxschedError, RunError, Stopped, UsageError
 from mlxsched.model.load import model_fingerprint
 from mlxsched.model.trees import n_bytes
 from mlxsched.platform.machine import versions
@@ -141,7 +141,9 @@ def execute(
         except Exception as error:
             explained = _explained(run, error)
             with suppress(StorageError):  # the disk may be what failed
-                _end(run, fan_out, "failed", str(explained))
+                run.update_info(status="failed", message=str(explained))
+            with suppress(StorageError):
+                fan_out.show(RunFinished(run.info.update, "failed", str(explained)))
             raise explained from error
 
 
@@ -195,6 +197,11 @@ def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measure
     measurement.before()
     loop.run()
     loop.finish()
+    if not run.adapters.is_dir():
+        raise DivergedError(
+            "no adapter was written: the loss was not finite at any point. Look at the data with `mlxsched data check`, "
+            "and lower --learning-rate."
+        )
     measurement.after(run.adapters)
     if session.config.adapter_path:
         target = Path(session.config.adapter_path).expanduser()
@@ -207,8 +214,8 @@ def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measure
 
 def _end(run: RunDirectory, sinks: Sinks, status: str, message: str) -> None:
     """Record how the run ended, and tell the sinks."""
-    sinks.show(RunFinished(run.info.update, status, message))
     run.update_info(status=status, message=message)
+    sinks.show(RunFinished(run.info.update, status, message))
 
 
 class Notes:
