@@ -86,8 +86,10 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """`write_text` of `value` as indented JSON; a number that is not finite is a `ValueError`."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `value` as indented JSON in UTF-8; a number that is not finite is a `ValueError`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A lone surrogate, as a stranger's file may hold, has no UTF-8; written as \udc80, it is a JSON escape.
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def new_directory(final: Path, fill: Callable[[Path], None]) -> Path:

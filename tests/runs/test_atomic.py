@@ -325,3 +325,8 @@ def test_remove_files_leaves_nothing_of_ours_and_everything_else(tmp_path):
         atomic.remove_files(tmp_path / "d", ("a", "b"), leftovers="kept-d")
         assert os.listdir(tmp_path / expected) == ["mine"]
     assert sorted(os.listdir(tmp_path)) == ["kept-d", "kept-d-2"]
+
+
+def test_a_lone_surrogate_is_written_as_an_escape_and_read_back(tmp_path):
+    atomic.write_json(tmp_path / "a.json", {"message": "caf\u00e9 \ud800"})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"message": "caf\u00e9 \ud800"}
