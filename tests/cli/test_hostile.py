@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlxsched.cli.main import main
 from mlxsched.runs.directory import RunDirectory
 
-EXAMPLES = int(os.environ.get("MLXSCHED_FUZZ", "8"))
+EXAMPLES = max(int(os.environ.get("MLXSCHED_FUZZ", "0")) // 50, 8)  # each is a whole resume, about a second
 SHORT = [
     "--iters",
     "2",
