@@ -13,7 +13,12 @@ import mlxsched
 def public_things() -> Iterator[tuple[str, object]]:
     """Modules, functions, classes, methods and properties without a leading underscore, by their dotted names."""
     for found in pkgutil.walk_packages(mlxsched.__path__, "mlxsched."):
-        module = importlib.import_module(found.name)
+        try:
+            module = importlib.import_module(found.name)
+        except ModuleNotFoundError:
+            if found.name.startswith("mlxsched.tracking.backends."):
+                continue  # its tracker is an optional package
+            raise
         yield found.name, module
         for name, thing in vars(module).items():
             if name.startswith("_") or getattr(thing, "__module__", None) != found.name:

@@ -45,7 +45,7 @@ class Horizon:
         last_rows: rows of the last update of the plan where that has fewer than the others, else None.
 
     >>> horizon = Horizon(100, lambda update: 1e-3)
-    >>> longer = horizon.revise(Revision(at=50, updates=150, schedule={"name": "constant", "value": 1e-4}))
+    >>> longer = horizon.revise(Revision(at=50, updates=150, schedule={"name": "constant", "peak": 1e-4}))
     >>> longer.rate(49), longer.rate(50), longer.updates
     (0.001, 0.0001, 150)
     >>> horizon.replay(longer.to_list()).rate(50)
