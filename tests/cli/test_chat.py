@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import mlx.core as mx
 import pytest
@@ -111,17 +113,25 @@ def test_in_a_terminal_ctrl_c_stops_nothing_but_the_answer_and_ctrl_d_leaves(run
     os.close(follower)
     seen = b""
 
-    def wait_for(text: bytes) -> None:
+    def wait_for(text: bytes, again: Callable[[], object] = lambda: None) -> None:
+        """Read until ``text`` comes; call ``again`` every three seconds until then."""
         nonlocal seen
         end = time.monotonic() + 120
         while text not in seen and time.monotonic() < end:
-            seen += os.read(leader, 4096)
+            if select.select([leader], [], [], 3)[0]:
+                seen += os.read(leader, 4096)
+            else:
+                again()
         assert text in seen, seen
         seen = seen.partition(text)[2]
 
+    def interrupt() -> None:
+        process.send_signal(signal.SIGINT)
+
     wait_for(b"> ")
-    process.send_signal(signal.SIGINT)
-    wait_for(b"Ctrl-D or /quit leaves")
+    interrupt()
+    # Readline blocks until the next key or signal if one comes between its prompt and its first wait.
+    wait_for(b"Ctrl-D or /quit leaves", again=interrupt)
     wait_for(b"> ")
     os.write(leader, b"Add up column B\n")
     wait_for(b"> ")
