@@ -88,7 +88,7 @@ def changes(code: str, target: Target, facts: RunFacts, settings: Mapping[str, A
         return {} if facts.corrected_here else {"bias_correction": True}
     if facts.block is not None:
         return {"lr_schedule": target.block()}
-    if _is_complete(settings.get("schedule")):  # its own arguments win over the keys beside it
+    if _is_complete(settings.get("schedule")):  # its own arguments take precedence over the other keys
         return {"learning_rate": target.peak, "schedule": target.family, "warmup": target.warmup}
     if code in _RATES:
         return {"learning_rate": target.peak}

@@ -30,7 +30,7 @@ def _no_training(merged: Layer) -> Iterator[str]:
 
 
 def _ignored_by_block(merged: Layer) -> Iterator[str]:
-    """mlx-lm's block decides warmup and end by itself: a value beside it would be ignored silently."""
+    """mlx-lm's block decides warmup and end: a value next to it would be silently ignored."""
     if "lr_schedule" not in merged or merged["lr_schedule"].value is None:
         return
     block = place(("lr_schedule",), merged)

@@ -25,7 +25,7 @@ class Renamed:
     Args:
         tool: who calls it that.
         key: our key, with a dot for nested ones.
-        convert: from their value and all values given beside it to ours; None if they are the same.
+        convert: from their value and all other values that were given to ours; None if they are the same.
         note: what else to know.
     """
 
@@ -303,7 +303,7 @@ def advice(name: str, value: object, values: Values, *, flag: bool = False) -> s
     Args:
         name: the key or, without its dashes, the flag.
         value: the value given for it; None if it is not known.
-        values: all values given beside it, for conversions that need a second one.
+        values: all other values that were given, for conversions that need a second one.
         flag: whether to answer with a flag.
 
     >>> advice("lora_alpha", 16, {"lora_r": 8})

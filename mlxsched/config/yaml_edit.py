@@ -12,7 +12,7 @@ import yaml
 def with_values(text: str, new: Mapping[str, Any], written: Mapping[str, str]) -> str:
     """``text`` with the keys of ``new``: replaced where they stand, else added at the end.
 
-    Comments and other keys stay. A text that is laid out in an unusual way is written anew, without its comments.
+    Comments and other keys stay. A file with an unusual layout is rewritten, without its comments.
 
     Args:
         text: a YAML mapping.

@@ -1,4 +1,4 @@
-"""A folder from which ``ollama create`` makes a model: a Modelfile, and the adapter beside it."""
+"""A folder from which ``ollama create`` makes a model: a Modelfile and the adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapter that a training starts from, with the settings that are stored beside its weights.
+"""The adapter that a training starts from, with the settings that are stored next to its weights.
 
 Weights mean nothing without their scale, and a rank or a set of layers that differs from the run's does not fit. What
 the user did not set is taken over from the adapter; what was set differently is refused with both values.

@@ -240,7 +240,7 @@ def _end_above_peak(request: _Request, schedule: ScheduleLike) -> Iterator[Findi
 
 
 def _overridden(config: ScheduleSettings, origins: Mapping[str, str]) -> Iterator[Finding]:
-    """mlx-lm's block brings its own rate: a learning_rate beside it has no effect, there and here."""
+    """mlx-lm's block has its own rate: a learning_rate next to it has no effect, in mlx-lm or here."""
     origin = origins.get("learning_rate", DEFAULT)
     if config.lr_schedule is not None and not is_inherited(origin):
         yield Finding(

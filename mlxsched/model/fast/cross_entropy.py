@@ -145,7 +145,7 @@ def _chunk(
         logits = logits_of(hidden)
         loss, gradient = loss_and_gradient(mx.stop_gradient(logits), labels, weights, options)
         # Only the gradient of the first value is used. The value is a constant, so that it holds on to no logits;
-        # the loss is returned beside it.
+        # the loss is returned with it.
         return cast(mx.array, _with_gradient(mx.array(0.0), logits, gradient)), loss
 
     (_, loss), gradient = mx.value_and_grad(of)(hidden)
