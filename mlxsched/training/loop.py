@@ -174,7 +174,8 @@ class Loop:
         best = self.progress.best_update, self.progress.best_loss
         if not self.restore(notes.append, action.up_to):
             raise action.otherwise
-        self.pace.factor, self.progress.bad_in_a_row = action.factor, 0
+        self.pace.factor *= action.factor
+        self.progress.bad_in_a_row = 0
         # adapters/ still holds the best adapter of the updates that are undone: a worse one must not replace it.
         self.progress.best_update, self.progress.best_loss = best
         update = self.progress.update

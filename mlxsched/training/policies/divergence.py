@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class NonFinite(Policy):
 
     def _describe(self, made: UpdateMade) -> str:
         numbers = f"loss {made.loss}, gradient norm {made.grad_norm}: update not applied"
-        if _is_finite(made.loss) and _is_finite(made.grad_norm):
+        if math.isfinite(made.loss) and math.isfinite(made.grad_norm):
             # The rows are innocent: it is the rate that would have made the weights infinite.
             return f"{numbers}, since the weights would not be finite at a rate of {made.lr:.3g}"
         return f"{numbers}; {self.rows_of(made.update)}"
@@ -131,7 +132,3 @@ def _overfits(progress: Progress) -> bool:
     """Whether the training loss is below that of the model as it came: a high validation loss is then overfitting."""
     recent = progress.recent_losses
     return bool(recent) and statistics.median(recent) < (progress.start or 0.0)
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0
