@@ -138,7 +138,7 @@ def jags(draw: st.DrawFn) -> ms.Schedule:
 @st.composite
 def infinites(draw: st.DrawFn) -> ms.Schedule:
     peak, steps = draw(peaks), draw(lengths)
-    part = spans(steps, 0.3)
+    part = spans(steps, 0.2)  # three parts of a larger ratio, each rounded up, can exceed two steps
     return ms.infinite(peak, steps, warmup=draw(part), cooldown=draw(part), anneal=draw(part))
 
 

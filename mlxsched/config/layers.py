@@ -60,5 +60,8 @@ def merge(layers: list[Layer]) -> Layer:
 
 def place(keys: KeyPath, merged: Layer) -> str:
     """Where a key was given: ``file:line:column`` or ``--flag``."""
-    given = merged.get(".".join(map(str, keys[:2]))) or merged[str(keys[0])]
+    outer = str(keys[0])
+    # A complaint about a nested block as a whole is placed where its first key was given.
+    inner = next((key for key in merged if key.startswith(f"{outer}.")), outer)
+    given = merged.get(".".join(map(str, keys[:2]))) or merged.get(outer) or merged[inner]
     return given.file.place(*keys) if given.file else given.origin
