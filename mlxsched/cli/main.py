@@ -30,6 +30,7 @@ COMMANDS = {
     "plan": "Show what a run would do, without training.",
     "check": "Say whether a schedule is healthy, and how to fix it.",
     "resume": "Continue a run that was stopped.",
+    "runs": "List, sort, filter and remove runs.",
     "eval": "Evaluate a run: loss, perplexity, exact match.",
     "generate": "Answer a prompt with a run's model.",
     "chat": "Chat with a run's model.",

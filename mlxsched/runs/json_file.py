@@ -65,6 +65,21 @@ def shortened(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
+def finite_number(value: object) -> float | None:
+    """`value` as a float when it is a finite number, else None; JSON has integers of any size.
+
+    >>> finite_number(3), finite_number("3"), finite_number(True), finite_number(10**400)
+    (3.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 def finite(value: object) -> object:
     """`value` with every non-finite float, at any depth, replaced by None: JSON has no NaN.
 

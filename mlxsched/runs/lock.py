@@ -77,6 +77,21 @@ class RunLock:
             ) from error
 
 
+def is_locked(directory: Path) -> bool:
+    """Whether a process holds the lock of a run directory now; a directory that cannot be read counts as free."""
+    try:
+        descriptor = os.open(Path(directory) / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _write_owner(descriptor: int) -> None:
     """Write who holds the lock; a full disk is ignored, since only the lock itself matters."""
     try:
