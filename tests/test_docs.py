@@ -15,7 +15,7 @@ from mlxsched.config.presets import preset_names
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PROGRAM = re.compile(r"(?:^|[|;&(]\s*|\s)(mlxsched\s[^|;&#)]*)")
+PROGRAM = re.compile(r"(?:^|[|;&(]\s*|\s)(mlxsched\s(?:\"[^\"]*\"|[^|;&#)\"])*)")
 
 
 def fenced(text: str) -> Iterator[str]:
