@@ -63,18 +63,18 @@ def copy(name: str, file: Path, force: bool) -> None:
       mlxsched presets copy laptop mine.yaml
       mlxsched train --config mine.yaml
     """
-    from mlxsched.config.presets import find_preset
+    from mlxsched.config.presets import preset_copy
     from mlxsched.errors import UsageError
     from mlxsched.runs.atomic import write_bytes
 
-    source = find_preset(name)
+    text = preset_copy(name)
     if file.is_dir():
-        file /= source.name
+        file /= f"{name}.yaml"
     if file.exists() and not force:
         raise UsageError(f"{file} exists. Choose another name, or add --force to overwrite it.")
     if not file.parent.is_dir():
         raise UsageError(f"No such directory: {file.parent}. Create it first.")
-    write_bytes(file, source.read_bytes())
+    write_bytes(file, text.encode())
     note(f"Wrote {file}. Train with `mlxsched train --config {file}`.")
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from mlxsched.errors import UsageError
 from mlxsched.text import did_you_mean
 
+SCHEMA = "schema.json"  # beside the presets; a test compares it with `config.schema.json_schema`
+_REFERENCE = "# yaml-language-server: $schema="  # what editors look for in the first line
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -32,3 +35,13 @@ def find_preset(name: str) -> Path:
 def preset_names() -> list[str]:
     """The names of all presets, sorted."""
     return sorted(path.stem for path in preset_directory().glob("*.yaml"))
+
+
+def preset_copy(name: str) -> str:
+    """The text of a preset for a file elsewhere: its first line names the schema by its full address.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    text = find_preset(name).read_text(encoding="utf-8")
+    return text.replace(_REFERENCE + SCHEMA, _REFERENCE + (preset_directory() / SCHEMA).as_uri(), 1)

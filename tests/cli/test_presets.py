@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from mlxsched.cli.main import main
-from mlxsched.config import find_preset
+from mlxsched.config import find_preset, load_config
 
 
 def test_the_list_names_peak_schedule_and_warmup(capsys):
@@ -33,13 +35,21 @@ def test_show_prints_the_file_as_it_is(capsys):
 def test_copy_writes_the_file_and_does_not_overwrite_it_unasked(tmp_path, capsys):
     target = tmp_path / "mine.yaml"
     assert main(["presets", "copy", "laptop", str(target)]) == 0
-    assert target.read_bytes() == find_preset("laptop").read_bytes()
+    first, rest = target.read_text().split("\n", 1)
+    assert rest == find_preset("laptop").read_text().split("\n", 1)[1]
+    schema = urlsplit(first.removeprefix("# yaml-language-server: $schema="))
+    assert (schema.scheme, Path(unquote(schema.path)).name) == (
+        "file",
+        "schema.json",
+    )  # found from any folder
+    assert Path(unquote(schema.path)).is_file()
+    assert load_config(file=target).config == load_config(preset="laptop").config
     target.write_text("mine: changed")
     assert main(["presets", "copy", "laptop", str(target)]) == 2
     assert "--force" in capsys.readouterr().err
     assert target.read_text() == "mine: changed"
     assert main(["presets", "copy", "laptop", str(target), "--force"]) == 0
-    assert target.read_bytes() == find_preset("laptop").read_bytes()
+    assert target.read_text() == f"{first}\n{rest}"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
 

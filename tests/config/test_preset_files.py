@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import re
 
-from mlxsched.config import find_preset, list_presets, load_config
+import jsonschema
+import pytest
+import yaml
+
+from mlxsched.config import find_preset, json_schema, list_presets, load_config
 
 # What the reference fixes: range of the peak, schedule, warmup.
 PROMISED = {
@@ -51,3 +56,19 @@ def test_the_laptop_accumulates_small_portions_and_minds_memory_and_sleep():
 def test_debug_is_over_in_a_minute_and_full_trains_all_weights():
     assert load_config(preset="debug").config.max_time == 60
     assert load_config(preset="full").config.fine_tune_type == "full"
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_editors_find_the_schema_in_the_first_line_and_it_accepts_the_preset(name):
+    path = find_preset(name)
+    first, _, text = path.read_text().partition("\n")
+    schema = path.with_name(first.removeprefix("# yaml-language-server: $schema="))
+    # PyYAML reads 2e-4 as text; editors, which follow YAML 1.2, and our loader read a number.
+    text = re.sub(r"(?<=: )(\d+)(e-\d+)", r"\1.0\2", text)
+    values = yaml.safe_load(text)
+    jsonschema.validate(values, json.loads(schema.read_text()))
+
+
+def test_the_schema_beside_the_presets_is_that_of_the_code():
+    shipped = json.loads(find_preset("laptop").with_name("schema.json").read_text())
+    assert shipped == json_schema(), "run `mlxsched config schema > configs/schema.json`"
