@@ -10,6 +10,7 @@ import click
 
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json
+from mlxsched.cli.workers import run_as_worker, share_config, worker_options
 from mlxsched.text import counted
 from mlxsched.tracking.names import check_names
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mlxsched.platform.signals import StopRequest
     from mlxsched.runs.directory import RunDirectory
     from mlxsched.training.session import Session
+    from mlxsched.training.workers.world import World
 
 
 @click.command(cls=GroupedCommand)
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Plan, show where each value comes from, and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--plain", is_flag=True, help="Print lines instead of a live display.")
+@worker_options
 @click.pass_context
-def command(ctx: click.Context, /, preset: str | None, **flags: Any) -> None:
+def command(ctx: click.Context, /, **flags: Any) -> int:
     """Fine-tune a language model as planned, and measure the result.
 
     Without --model and --data it trains the bundled tiny model on the bundled spreadsheet formulas, offline.
@@ -38,16 +41,23 @@ def command(ctx: click.Context, /, preset: str | None, **flags: Any) -> None:
       mlxsched train --preset laptop --schedule "wsd(decay=0.1)" --dry-run
       mlxsched train -c lora_config.yaml
     """
+    return run_as_worker(flags, lambda world: _train(ctx, world))
+
+
+def _train(ctx: click.Context, world: World) -> None:
+    flags = ctx.params
     loaded = load_given(ctx)
     check_names(loaded.config.report_to)  # a mistake is found before anything is loaded
-    path = _path_of_new_run(loaded, preset)
-    session = make_session(loaded)
+    path = _path_of_new_run(loaded, flags["preset"])
+    session = make_session(share_config(world, loaded))
     if flags["dry_run"]:
         _show_dry_run(session, flags["as_json"])
         return
     _show_start(session)
     from mlxsched.training.run import create_run
+    from mlxsched.training.workers.meeting import lead
 
+    session = lead(session, world)
     run = create_run(session, path)
     train_and_tell(session, run, plain=flags["plain"], as_json=flags["as_json"])
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +15,7 @@ from mlx.nn.layers.base import Module
 from mlxsched.data.batching.batches import collate
 from mlxsched.data.batching.grid import Grid, length_grid
 from mlxsched.data.batching.partition import micro_batches
+from mlxsched.data.batching.shares import share_of
 from mlxsched.data.rows import Indices, Rows
 from mlxsched.model.fast.forward_path import PLAIN, ForwardPath
 
@@ -32,6 +34,20 @@ class LossResult:
     def perplexity(self) -> float:
         """``exp(loss)``; infinite where that overflows."""
         return perplexity(self.loss)
+
+
+class PartialLoss(NamedTuple):
+    """The summed loss of some micro-batches, and their numbers of targets and rows."""
+
+    loss: float
+    targets: int
+    rows: int
+
+    @staticmethod
+    def sum_of(parts: Iterable[PartialLoss]) -> PartialLoss:
+        """``parts`` together; the order does not matter."""
+        losses, targets, rows = zip(*parts, strict=True)
+        return PartialLoss(math.fsum(losses), int(sum(targets)), int(sum(rows)))
 
 
 def perplexity(loss: float) -> float:
@@ -55,32 +71,55 @@ class Evaluator:
         limit: int | None = None,
     ) -> None:
         self._model, self.rows, self._path = model, rows, path
-        count = len(rows) if limit is None else min(limit, len(rows))
-        self._grid: Grid = length_grid(rows.lengths[:count])
-        self._batches = micro_batches(np.arange(count), rows.lengths, max_tokens=max_tokens, grid=self._grid)
-        self.n_rows = count
+        self.n_rows = len(rows) if limit is None else min(limit, len(rows))
+        self._max_tokens = max_tokens
+        self._grid: Grid = length_grid(rows.lengths[: self.n_rows])
+        self._divide(np.arange(self.n_rows))
         self._sum: Any = mx.compile(self._loss_sum) if path.compiled else self._loss_sum
+
+    def _divide(self, indices: Indices) -> None:
+        self._batches = micro_batches(
+            indices, self.rows.lengths, max_tokens=self._max_tokens, grid=self._grid
+        )
+
+    @property
+    def n_batches(self) -> int:
+        """The number of micro-batches."""
+        return len(self._batches)
+
+    def part(self, worker: int, workers: int) -> Evaluator:
+        """The evaluator of those rows that ``worker`` (0 for the first) of ``workers`` takes, possibly none."""
+        part = copy.copy(self)
+        indices = share_of(np.arange(self.n_rows), self.rows.lengths, worker, workers)
+        part.n_rows = len(indices)
+        part._divide(indices)
+        return part
 
     def __call__(self, tree: Any, on_progress: OnProgress | None = None) -> LossResult:
         """Evaluate with ``tree`` as the trainable parameters; the module holds them afterwards."""
+        total = self.partial(tree, 0, self.n_batches, on_progress)
+        return LossResult(total.loss / total.targets, total.targets, total.rows)
+
+    def partial(self, tree: Any, start: int, stop: int, on_progress: OnProgress | None = None) -> PartialLoss:
+        """As `__call__`, on the micro-batches from number ``start`` to before ``stop``."""
         self._model.eval()
         sums: list[mx.array] = []
-        targets, done = 0, 0
+        targets = rows = 0
         try:
-            for indices in self._batches:
+            for indices in self._batches[start:stop]:
                 batch = collate(self.rows, indices, self._grid)
                 sums.append(self._sum(tree, *self._path.arrays(batch, 1.0)))
                 mx.async_eval(sums[-1])
                 mx.eval(sums[-2:-1])  # one batch is laid out while the device works on the one before
                 targets += batch.n_targets
-                done += len(indices)
+                rows += len(indices)
                 if on_progress:
-                    on_progress(done, self.n_rows)
+                    on_progress(rows, self.n_rows)
             total = math.fsum(np.array(value) for value in sums)
         finally:
             self._model.update(tree)  # tracing left placeholders
             self._model.train()
-        return LossResult(total / targets, targets, self.n_rows)
+        return PartialLoss(total, targets, rows)
 
     def non_finite_rows(self, tree: Any) -> list[int]:
         """The rows whose own loss is not finite, with ``tree`` as the trainable parameters."""

@@ -14,7 +14,7 @@ from mlxsched.model.trees import flatten
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.training.batch_loader import BatchLoader
 from mlxsched.training.checkpointer import Checkpointer
-from mlxsched.training.engine import Engine
+from mlxsched.training.engine import Engine, EngineSettings
 from mlxsched.training.loop import Loop
 from mlxsched.training.optimizers import group_tensors
 from mlxsched.training.pace import Horizon, Pace
@@ -24,7 +24,10 @@ from mlxsched.training.policies.evaluation import Evaluation, NameBadRows, Patie
 from mlxsched.training.policies.host import ClearCache, NoticeSleep, PauseOnBattery
 from mlxsched.training.policies.saving import Saving
 from mlxsched.training.policies.stopping import StopOnSignal, TimeLimit
+from mlxsched.training.policies.workers import KeepWorkers
 from mlxsched.training.session import Session
+from mlxsched.training.workers.engine import SharedEngine
+from mlxsched.training.workers.leader import LeadingEngine
 
 
 def make_pace(session: Session) -> Pace:
@@ -33,7 +36,7 @@ def make_pace(session: Session) -> Pace:
 
 
 def make_engine(session: Session, path: ForwardPath) -> Engine:
-    """The engine of a session whose training micro-batches take ``path``."""
+    """The engine of a session whose training micro-batches take ``path``, for the role of this worker."""
     config, model = session.config, session.loaded.model
     optimizer = group_tensors(
         flatten(model.trainable_parameters()),
@@ -43,23 +46,28 @@ def make_engine(session: Session, path: ForwardPath) -> Engine:
         lora_plus_ratio=config.lora_plus_ratio,
         stochastic_rounding=config.stochastic_rounding,
     )
-    dropout = config.lora_parameters.dropout > 0
-    return Engine(
-        model,
-        optimizer,
-        path,
-        max_grad_norm=config.max_grad_norm,
-        dropout_seed=config.seed if dropout else None,
-    )
+    seed = (
+        config.seed + (session.world.rank << 24)
+    ) % 2**32  # other dropout masks for the rows of each worker
+    settings: EngineSettings = {
+        "max_grad_norm": config.max_grad_norm,
+        "dropout_seed": seed if config.lora_parameters.dropout > 0 else None,
+    }
+    if session.world.alone:
+        return Engine(model, optimizer, path, **settings)
+    role = LeadingEngine if session.world.rank == 0 else SharedEngine
+    return role(session.world, model, optimizer, path, **settings)
 
 
 def make_loader(session: Session, path: ForwardPath, pace: Pace) -> BatchLoader:
     """The micro-batches of the session's training rows, laid out for ``path``."""
     plan = session.batching
     if plan.packing is not None and path.packing is None:  # the self-check switched packing off
-        plan = padded_plan(session.sampler, plan.max_tokens)
+        plan = padded_plan(session.own_sampler, plan.max_tokens)
     rows_of = lambda update: pace.horizon.rows_of(update)  # noqa: E731  a policy may replace the horizon
-    return BatchLoader(session.train_rows, session.sampler, plan, path.arrays, rows_of=rows_of)
+    return BatchLoader(
+        session.train_rows, session.sampler, plan, path.arrays, rows_of=rows_of, share_of=session.own_rows
+    )
 
 
 def make_evaluator(session: Session, path: ForwardPath) -> Evaluator | None:
@@ -83,13 +91,26 @@ def policies_of(
     config = session.config
     policies = _evaluation_policies(session, loop)
     policies += [Saving(config.save_every, config.save_minutes), NoticeSleep()]
+    if isinstance(loop.engine, LeadingEngine):
+        policies.append(KeepWorkers(loop.engine.rest))
     if config.pause_below:
-        policies.append(PauseOnBattery(round(config.pause_below * 100), lambda: stop_signal() != 0))
+        policies.append(PauseOnBattery(round(config.pause_below * 100), _stopping(loop, stop_signal)))
     resume = resume_command(session, run.path)
     policies.append(StopOnSignal(stop_signal, lambda: loop.pace.updates, resume))
     policies += [TimeLimit(config.max_time)] if config.max_time else []
     policies += [ClearCache(config.clear_cache_threshold)] if config.clear_cache_threshold else []
     return policies + _divergence_policies(session, run, loop)
+
+
+def _stopping(loop: Loop, stop_signal: Callable[[], int]) -> Callable[[], bool]:
+    """Whether a signal came, for a policy that waits; other workers learn that this one is still there."""
+
+    def stopping() -> bool:
+        if isinstance(loop.engine, LeadingEngine):
+            loop.engine.rest()
+        return stop_signal() != 0
+
+    return stopping
 
 
 def _evaluation_policies(session: Session, loop: Loop) -> list[Policy]:

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mlxsched.data.batching.batches import Batch
+from mlxsched.data.batching.batches import Batch, counts
 from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
-from mlxsched.data.rows import Rows
+from mlxsched.data.rows import Indices, Rows
 from mlxsched.model.fast.forward_path import Arrays
 
 
@@ -19,11 +16,12 @@ from mlxsched.model.fast.forward_path import Arrays
 class UpdateBatches:
     """What update number ``update`` trains on: its rows, and the arrays of each micro-batch as the loss takes them.
 
-    Each target has a weight of one over the number of targets of the whole update, so all weights add up to 1.
+    Each target has a weight of one over the number of targets of the whole update, so all weights add up to 1. With
+    several workers ``arrays`` are the share of this one; the rows and the counts are those of the whole update.
     """
 
     update: int
-    rows: NDArray[np.int64]
+    rows: Indices
     arrays: list[Arrays]
     n_tokens: int
     n_targets: int
@@ -34,7 +32,7 @@ class BatchLoader:
     (`ForwardPath.arrays`).
 
     ``rows_of`` returns the most rows that an update may have, None for as many as any other: the horizon of a run
-    knows, and may change.
+    knows, and may change. ``share_of`` returns those of the rows that this worker trains on.
     """
 
     def __init__(
@@ -45,28 +43,29 @@ class BatchLoader:
         arrays_of: Callable[[Batch, float], Arrays],
         *,
         rows_of: Callable[[int], int | None] = lambda update: None,
+        share_of: Callable[[Indices], Indices] = lambda indices: indices,
     ) -> None:
         self._rows, self._sampler, self._plan, self._arrays_of = rows, sampler, plan, arrays_of
-        self._rows_of = rows_of
-        self._ahead: tuple[int, int | None, UpdateBatches] | None = None
+        self._rows_of, self._share_of = rows_of, share_of
+        self._ahead: UpdateBatches | None = None
 
-    def indices(self, update: int) -> NDArray[np.int64]:
+    def indices(self, update: int) -> Indices:
         """The rows of update number ``update``."""
         return self._sampler.rows(update)[: self._rows_of(update)]
 
     def prepare(self, update: int) -> None:
         """Lay out ``update`` ahead of time, while the device is busy with the one before."""
-        self._ahead = (update, self._rows_of(update), self._load(update))
+        self._ahead = self._load(update)
 
     def __call__(self, update: int) -> UpdateBatches:
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[:2] == (update, self._rows_of(update)):
-            return ahead[2]
+        if ahead is not None and ahead.update == update and len(ahead.rows) == len(self.indices(update)):
+            return ahead
         return self._load(update)
 
     def _load(self, update: int) -> UpdateBatches:
         indices = self.indices(update)
-        batches = self._plan.batches(self._rows, indices)
-        n_targets = sum(batch.n_targets for batch in batches)
+        n_tokens, n_targets = counts(self._rows, indices)
+        batches = self._plan.batches(self._rows, self._share_of(indices))
         arrays = [self._arrays_of(batch, n_targets) for batch in batches]
-        return UpdateBatches(update, indices, arrays, sum(batch.n_tokens for batch in batches), n_targets)
+        return UpdateBatches(update, indices, arrays, n_tokens, n_targets)

@@ -7,7 +7,7 @@ rate finder, a grid of short trials.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
@@ -53,6 +53,13 @@ class Outcome:
         return bool(self._applied)
 
 
+class EngineSettings(TypedDict):
+    """The keyword arguments of `Engine`."""
+
+    max_grad_norm: float | None
+    dropout_seed: int | None
+
+
 class Engine:
     """Trains ``model`` along ``path``.
 
@@ -91,10 +98,7 @@ class Engine:
 
         Returns before the device is done, so that the caller can prepare the next update in the meantime.
         """
-        sums = self._sums(batches)
-        self._parameters, self._state, outcome = self._step.apply(self._parameters, self._state, sums, rate)
-        mx.async_eval(self._parameters, self._state, outcome)
-        return Outcome(*outcome)
+        return self._apply(self._sums(batches), rate)
 
     def loss(self, batches: UpdateBatches) -> float:
         """The training loss of the present parameters on ``batches``, without an update.
@@ -127,6 +131,11 @@ class Engine:
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from ``snapshot``."""
         self._parameters, self._state = snapshot
+
+    def _apply(self, sums: tuple[mx.array, Packed], rate: float) -> Outcome:
+        self._parameters, self._state, outcome = self._step.apply(self._parameters, self._state, sums, rate)
+        mx.async_eval(self._parameters, self._state, outcome)
+        return Outcome(*outcome)
 
     def _sums(self, batches: UpdateBatches) -> tuple[mx.array, Packed]:
         """Loss and gradients, summed over the micro-batches of an update."""

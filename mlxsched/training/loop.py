@@ -103,11 +103,15 @@ class Loop:
         )
 
     def save(self) -> None:
-        """Write a checkpoint of the present state."""
+        """Write a checkpoint of the present state, and the adapter where no validation loss chooses it."""
+        if self.checkpointer and self.progress.best_update is None:
+            self._write_last_adapter()
+        self.write_checkpoint()
+
+    def write_checkpoint(self) -> None:
+        """Write a checkpoint of the present state, computing nothing."""
         if self.checkpointer:
             vars(self.progress).update(self.pace.to_dict())
-            if self.progress.best_update is None:
-                self._write_last_adapter()
             path = self.checkpointer.save(self.engine, self.progress)
             self.emit(CheckpointSaved(self.progress.update, str(path)))
 

@@ -18,6 +18,7 @@ from mlxsched.runs.directory import RunDirectory, free_space_check
 from mlxsched.runs.events import Notice, RunFinished, RunStarted, Sink
 from mlxsched.runs.sinks import Sinks
 from mlxsched.runs.store import local_paths, stored_config
+from mlxsched.text import counted
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.assembly import (
     make_checkpointer,
@@ -26,6 +27,7 @@ from mlxsched.training.assembly import (
     make_loader,
     make_pace,
     policies_of,
+    resume_command,
 )
 from mlxsched.training.checkpointer import copy_adapter
 from mlxsched.training.loop import Loop
@@ -33,6 +35,7 @@ from mlxsched.training.policies.host import limits
 from mlxsched.training.progress import Progress
 from mlxsched.training.results import Measurement
 from mlxsched.training.session import Session
+from mlxsched.training.workers.world import WorkersLost
 
 
 def create_run(session: Session, path: Path) -> RunDirectory:
@@ -181,6 +184,7 @@ def start(
         checkpointer=make_checkpointer(session, run),
     )
     loop.policies = policies_of(session, run, loop, stop_signal)
+    loop.engine.restore(loop.engine.snapshot())  # with which other workers begin as well
     if resume:
         about_start = notes.take()
         loop.restore(notes)
@@ -193,6 +197,18 @@ def start(
 
 
 def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measurement) -> Progress:
+    """As `_train_to_the_end`; where another worker is lost, what there is is saved first."""
+    try:
+        return _train_to_the_end(session, run, loop, measurement)
+    except WorkersLost as lost:
+        loop.write_checkpoint()
+        raise RunError(
+            f"{lost}. The state after {counted(loop.progress.update, 'update')} is saved. Resume, with any number of "
+            f"workers: {resume_command(session, run.path)}"
+        ) from lost
+
+
+def _train_to_the_end(session: Session, run: RunDirectory, loop: Loop, measurement: Measurement) -> Progress:
     """Measure, train, measure again; the best adapter is left, and the last one where that is another."""
     measurement.before()
     loop.run()

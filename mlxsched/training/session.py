@@ -16,7 +16,8 @@ from mlxsched.config.schema import RunConfig
 from mlxsched.data import DataOptions, Dataset, load_dataset
 from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
-from mlxsched.data.rows import Rows
+from mlxsched.data.batching.shares import SharedSampler, share_of
+from mlxsched.data.rows import Indices, Rows
 from mlxsched.errors import DataError
 from mlxsched.model import adapters
 from mlxsched.model.adapters import Attached
@@ -28,6 +29,7 @@ from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
 from mlxsched.planning.settings import settings_findings
 from mlxsched.text import counted
 from mlxsched.training.memory_plan import MemoryPlan, batching_plan, plan_memory
+from mlxsched.training.workers.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Session:
         trained_layers: number of layers with an adapter.
         memory: the settings that keep the run within its memory, and what it is expected to take.
         cache: where tokenized rows and frozen-prefix activations are kept for later runs; None for nowhere.
+        world: the workers that train it together.
     """
 
     config: RunConfig
@@ -55,6 +58,7 @@ class Session:
     trained_layers: int
     memory: MemoryPlan
     cache: Path | None = None
+    world: World = ALONE
 
     @property
     def train_rows(self) -> Rows:
@@ -72,9 +76,19 @@ class Session:
         return _sampler(self.config, self.train_rows, self.plan.batch_size)
 
     @cached_property
+    def own_sampler(self) -> Sampler:
+        """Which training rows of each update this worker trains on."""
+        rank, size = self.world.rank, self.world.size
+        return self.sampler if size == 1 else SharedSampler.of(self.sampler, rank, size)
+
+    def own_rows(self, indices: Indices) -> Indices:
+        """Those of the rows of an update that this worker trains on."""
+        return share_of(indices, self.train_rows.lengths, self.world.rank, self.world.size)
+
+    @cached_property
     def batching(self) -> BatchingPlan:
         """How the rows of an update become micro-batches, unless the self-check finds packing wrong for the model."""
-        return batching_plan(self.config, self.sampler, self.micro_batch_tokens)
+        return batching_plan(self.config, self.own_sampler, self.micro_batch_tokens)
 
     def rate(self, update: int) -> float:
         """The planned rate of update number ``update``, 0 for the first."""

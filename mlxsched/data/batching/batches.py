@@ -57,6 +57,19 @@ def collate(rows: Rows, indices: Indices, grid: Grid) -> Batch:
     return lay_out(rows, indices, None, shape)
 
 
+def counts(rows: Rows, indices: Indices) -> tuple[int, int]:
+    """Inputs and targets of the rows ``indices`` together, as their batches would have them.
+
+    >>> from mlxsched.data.rows import rows_in_memory
+    >>> counts(rows_in_memory([(np.arange(3, dtype=np.int32), np.array([True, False, True]))]), np.array([0]))
+    (2, 1)
+    """
+    # The first token of a row is never predicted, and the last one never read.
+    first = rows.columns["targets"][rows.offsets[indices]]
+    n_targets = int(rows.target_counts[indices].sum(dtype=np.int64)) - int(first.sum())
+    return int(rows.lengths[indices].sum(dtype=np.int64)) - len(indices), n_targets
+
+
 def lay_out(
     rows: Rows,
     indices: Indices,
