@@ -29,6 +29,7 @@ COMMANDS = {
     "train": "Fine-tune a model.",
     "plan": "Show what a run would do, without training.",
     "check": "Say whether a schedule is healthy, and how to fix it.",
+    "diagnose": "Say what went wrong in a run, and how to fix it.",
     "resume": "Continue a run that was stopped.",
     "runs": "List, sort, filter and remove runs.",
     "eval": "Evaluate a run: loss, perplexity, exact match.",

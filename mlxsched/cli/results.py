@@ -32,6 +32,8 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
     say(f"{updates}, {tokens} in {clock(progress.seconds)}")
     if progress.ended:
         say(f"Ended early: {progress.ended}.")
+    for line in verdict(run, progress):
+        say(line)
     best = f" (the best, after update {progress.best_update})" if progress.best_update is not None else ""
     say(f"Adapter{best}: {run.adapters}\n\nNext:")
     for line in next_commands(run):
@@ -52,6 +54,22 @@ def _rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple
 
 def _shown(value: object, form: str) -> str:
     return form.format(value) if isinstance(value, int | float) else "-"
+
+
+def verdict(run: RunDirectory, progress: Progress) -> list[str]:
+    """One to three lines: that the run is healthy, or what is wrong with it and the fix."""
+    from mlxsched.analysis.diagnosis import SHORTEST, diagnose, is_healthy
+    from mlxsched.cli.histories import run_history
+
+    findings = diagnose(run_history(run))
+    lines = [
+        f"{finding.evidence[0].upper()}{finding.evidence[1:]}. {finding.fix}." for finding in findings[:2]
+    ]
+    if progress.best_update == 0:
+        lines.insert(0, "The training made nothing better: the adapter is that of update 0.")
+    elif is_healthy(findings):
+        lines.insert(0, "healthy." if progress.update >= SHORTEST else "too few updates to judge.")
+    return [f"Verdict: {lines[0]}", *lines[1:]]
 
 
 def next_commands(run: RunDirectory) -> list[str]:

@@ -1,0 +1,71 @@
+"""What went wrong in a run, told from its records.
+
+`diagnose` asks one rule after the other. Each rule looks for one symptom in the losses, rates, evaluations and times of
+a `History`, and is silent where it finds none. The thresholds are rules of thumb; benchmarks/diagnosis.py judges them on
+runs whose fault is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from mlxsched.analysis.diagnosis import fit, host, stability
+from mlxsched.analysis.diagnosis.finding import Diagnosis
+from mlxsched.analysis.diagnosis.history import UNKNOWN, History
+
+__all__ = ["RULES", "SHORTEST", "UNKNOWN", "Diagnosis", "History", "diagnose", "is_healthy"]
+
+SHORTEST = 20
+"""Updates from which on most rules can tell anything."""
+
+Rule = Callable[[History], Iterator[Diagnosis]]
+
+RULES: tuple[Rule, ...] = (
+    stability.non_finite,
+    stability.diverged,
+    stability.early_explosion,
+    stability.spike,
+    stability.oscillating,
+    fit.too_slow,
+    fit.early_plateau,
+    fit.overfitting,
+    fit.underfitting,
+    fit.slow_decay,
+    host.interrupted,
+    fit.still_improving,
+    host.slowing_down,
+    host.memory_growth,
+)
+
+# A run that shows the first symptom shows the others as its consequences.
+_EXPLAINS = {
+    "non_finite": (
+        "diverged",
+        "early_explosion",
+        "spike",
+        "oscillating",
+        "too_slow",
+        "early_plateau",
+        "interrupted",
+    ),
+    "diverged": ("interrupted", "spike", "oscillating", "early_plateau", "overfitting", "early_explosion"),
+    "early_explosion": ("spike", "still_improving"),
+    "underfitting": ("too_slow", "early_plateau"),
+    "too_slow": ("still_improving", "early_plateau"),
+    "slow_decay": ("still_improving",),
+    "interrupted": ("still_improving",),
+}
+
+
+def diagnose(history: History) -> list[Diagnosis]:
+    """All findings about a run, the most serious and most certain first; none for a healthy run."""
+    found = [finding for rule in RULES for finding in rule(history)]
+    explained = {code for finding in found for code in _EXPLAINS.get(finding.code, ())}
+    left = [finding for finding in found if finding.code not in explained]
+    order = {"error": 0, "warning": 1, "note": 2}
+    return sorted(left, key=lambda finding: (order[finding.severity], -finding.confidence))
+
+
+def is_healthy(findings: list[Diagnosis]) -> bool:
+    """Whether nothing is wrong; notes are not faults."""
+    return all(finding.severity == "note" for finding in findings)

@@ -1,0 +1,117 @@
+"""`History`: what a diagnosis looks at, whether it comes from a run directory or from another tool's log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlxsched.analysis.diagnosis.robust import Floats, deviation, running_median
+from mlxsched.runs.events import Evaluated, Recorded, UpdateMade
+from mlxsched.runs.recording import Columns
+from mlxsched.text import number
+
+WINDOW = 21
+"""Updates of the running median of the training loss."""
+
+UNKNOWN = "unknown"
+"""The status of a log that does not say how the run ended."""
+
+
+@dataclass(frozen=True)
+class History:
+    """The records of a run, and what is known of its plan.
+
+    Args:
+        events: the records, in the order in which they were written; other kinds than updates and evaluations are ignored.
+        planned: updates of the plan; None where nothing says so.
+        status: how the run ended: finished, stopped, failed, interrupted, running or `UNKNOWN`.
+        peaks: the lowest, the usual and the highest peak rate for what is trained and its optimizer; None where that is
+            not known.
+        target: the run directory or file, for the commands of fixes.
+        is_run: whether `target` is a run directory of mlxsched.
+    """
+
+    events: Sequence[Recorded]
+    planned: int | None = None
+    status: str = UNKNOWN
+    peaks: tuple[float, float, float] | None = None
+    target: str = "RUN"
+    is_run: bool = False
+
+    @cached_property
+    def train(self) -> Columns:
+        """One row for each update."""
+        return Columns(UpdateMade, [event for event in self.events if isinstance(event, UpdateMade)])
+
+    @cached_property
+    def evaluations(self) -> Columns:
+        """One row for each evaluation."""
+        return Columns(Evaluated, [event for event in self.events if isinstance(event, Evaluated)])
+
+    @cached_property
+    def good(self) -> NDArray[np.bool_]:
+        """Which updates were applied and have a finite loss, of shape (updates,)."""
+        return np.asarray(self.train["applied"] & np.isfinite(self.train["loss"]))
+
+    @cached_property
+    def updates(self) -> NDArray[np.int64]:
+        """The indices of the good updates."""
+        return np.asarray(self.train["update"][self.good])
+
+    @cached_property
+    def losses(self) -> Floats:
+        """Their training losses."""
+        return np.asarray(self.train["loss"][self.good])
+
+    @cached_property
+    def rates(self) -> Floats:
+        """Their learning rates."""
+        return np.asarray(self.train["lr"][self.good])
+
+    @cached_property
+    def seen(self) -> tuple[Floats, Floats]:
+        """Updates and losses of the evaluations that are finite."""
+        known = np.isfinite(self.evaluations["loss"])
+        return self.evaluations["update"][known].astype(float), self.evaluations["loss"][known]
+
+    @property
+    def made(self) -> int:
+        """Updates made."""
+        return int(self.train["update"][-1]) + 1 if len(self.train) else 0
+
+    @property
+    def peak(self) -> float:
+        """The highest rate of all updates; NaN without any."""
+        known = self.train["lr"][np.isfinite(self.train["lr"])]
+        return float(known.max()) if len(known) else math.nan
+
+    def lower_rate(self, factor: float) -> str:
+        """A peak for the next try: the present one divided by ``factor``, or the usual one if that is lower."""
+        usual = self.peaks[1] if self.peaks else math.inf
+        return number(float(f"{min(self.peak / factor, usual):.2g}"))
+
+    @cached_property
+    def start(self) -> float:
+        """The loss of the model as it came: that of the first evaluation, else the median of the first three updates."""
+        updates, losses = self.seen
+        first = float(np.median(self.losses[:3])) if len(self.losses) else math.nan
+        return float(losses[0]) if len(losses) and updates[0] == 0 else first
+
+    @cached_property
+    def end(self) -> float:
+        """The training loss that the run ended with: the median of its last tenth, of 5 updates at least."""
+        return (
+            float(np.median(self.losses[-max(5, len(self.losses) // 10) :])) if len(self.losses) else math.nan
+        )
+
+    @cached_property
+    def noise(self) -> float:
+        """The standard deviation of the training loss around its running median, as a share of it."""
+        if len(self.losses) < WINDOW:
+            return 0.0
+        return deviation(self.losses / np.maximum(running_median(self.losses, WINDOW), 1e-9))

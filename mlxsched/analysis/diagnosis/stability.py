@@ -1,0 +1,139 @@
+"""Rules for losses that do not behave: not finite, diverged, exploding early, spikes, oscillation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mlxsched.analysis.diagnosis.finding import Diagnosis, confidence
+from mlxsched.analysis.diagnosis.history import WINDOW, History
+from mlxsched.analysis.diagnosis.robust import ratio, running_median
+from mlxsched.text import counted, number
+
+_FEW = 5  # updates of a run that was stopped because of its losses
+_FEWEST = 10  # updates from which on a level, a trend or noise can be told
+_SPIKE = 8.0  # deviations above it; the noise of small batches has a heavy tail
+_SPIKE_SHARE = 0.3  # and this share of the level, so that tiny noise around a tiny loss is none
+_JUMP = 1.5  # factor between two rates that explains a spike
+
+
+def non_finite(history: History) -> Iterator[Diagnosis]:
+    """Updates whose loss or gradient was not finite."""
+    bad = np.flatnonzero(~history.good)
+    if not len(bad):
+        return
+    first = int(history.train["update"][bad[0]])
+    yield Diagnosis(
+        "non_finite",
+        "error",
+        f"{counted(len(bad), 'update')} had a loss or gradient that is not finite, the first at update {first}",
+        why="the rate is too high, or rows are damaged",
+        fix=f"Train again with --learning-rate {history.lower_rate(3)}; `mlxsched data check` looks for bad rows",
+        update=first,
+    )
+
+
+def diverged(history: History) -> Iterator[Diagnosis]:
+    """The training loss ended above that of the model as it came, and stayed there."""
+    if len(history.losses) < (_FEW if history.status == "failed" else _FEWEST):
+        return
+    half = history.losses[len(history.losses) // 2 :]
+    rise = ratio(min(history.end, float(np.median(half))), history.start)
+    if not rise > 1.15:
+        return
+    level = running_median(history.losses, 5)
+    above = np.flatnonzero(level <= 1.15 * history.start)
+    update = int(history.updates[above[-1]]) if len(above) else 0
+    yield Diagnosis(
+        "diverged",
+        "error",
+        f"the training loss rose from {history.start:.4g} to {history.end:.4g} and did not come back",
+        why=f"the rate of up to {number(history.peak)} is too high",
+        fix=f"Train again with --learning-rate {history.lower_rate(10)}",
+        update=update,
+        confidence=confidence(rise, 1.15, 1.6),
+    )
+
+
+def early_explosion(history: History) -> Iterator[Diagnosis]:
+    """The training loss rose far above its start in the first third of the run and came back later."""
+    losses = history.losses
+    if len(losses) < 2 * _FEWEST or history.end > 1.15 * history.start:
+        return
+    early = running_median(losses, 3)[: len(losses) // 3]
+    top = int(early.argmax())
+    rise, bound = ratio(early[top], history.start), max(1.25, 1 + 3 * history.noise)
+    if not rise > bound:
+        return
+    warmup = int(history.updates[history.rates.argmax()])
+    yield Diagnosis(
+        "early_explosion",
+        "warning",
+        f"the training loss rose from {history.start:.4g} to {early[top]:.4g} at update {history.updates[top]}",
+        why=f"the rate reached its peak after {counted(warmup, 'update')}, before Adam's moments were settled",
+        fix=f"Train again with --warmup 0.1, or with --learning-rate {history.lower_rate(3)}",
+        update=int(history.updates[top]),
+        confidence=confidence(rise, bound, 1.3 * bound),
+    )
+
+
+def spike(history: History) -> Iterator[Diagnosis]:
+    """Losses of one to three updates that stand out from those around them."""
+    losses = history.losses
+    if len(losses) < WINDOW:
+        return
+    level = running_median(losses, WINDOW)
+    above = losses - level
+    bound = max(_SPIKE * history.noise, _SPIKE_SHARE) * level
+    places = np.flatnonzero(above > bound)
+    if not len(places) or len(places) > max(3, len(losses) // 20):
+        return
+    worst = int(places[np.argmax(above[places] - bound[places])])
+    why, fix = _cause_of_spike(history, worst)
+    yield Diagnosis(
+        "spike",
+        "warning",
+        f"the training loss was {losses[worst]:.4g} at update {history.updates[worst]}, where {level[worst]:.4g} is usual"
+        + (f"; {counted(len(places), 'update')} stand out like that" if len(places) > 1 else ""),
+        why=why,
+        fix=fix,
+        update=int(history.updates[worst]),
+        confidence=confidence(ratio(above[worst], bound[worst]), 1.0, 1.5),
+    )
+
+
+def _cause_of_spike(history: History, at: int) -> tuple[str, str]:
+    before = history.rates[max(at - 3, 0) : at + 1]
+    if bool((before[1:] > _JUMP * before[:-1]).any()) and before.max() > 0.1 * history.peak:
+        return (
+            "the rate had just risen",
+            "Choose a schedule without a jump; `mlxsched check` shows where it is",
+        )
+    return (
+        "the rate did not change, so the rows of this update are the likely cause",
+        "Look at the rows with `mlxsched data check`",
+    )
+
+
+def oscillating(history: History) -> Iterator[Diagnosis]:
+    """The validation loss goes up and down while the rate is high; its rows are the same each time, so it is no noise."""
+    updates, losses = history.seen
+    if len(losses) < 6 or history.end > 1.15 * history.start or not len(history.rates):
+        return
+    later = losses[len(losses) // 5 + 1 :]
+    steps = np.diff(later)
+    turns = int((np.sign(steps[1:]) != np.sign(steps[:-1])).sum())
+    climbed = ratio(steps[steps > 0].sum(), float(np.median(later)))
+    still_high = float(np.median(history.rates[-max(5, len(history.rates) // 10) :])) > 0.3 * history.peak
+    if turns < 3 or not climbed > 0.08 or not still_high:
+        return
+    yield Diagnosis(
+        "oscillating",
+        "warning",
+        f"the validation loss turned {turns} times and rose by {climbed:.0%} of its level in all",
+        why=f"at a rate of {number(history.peak)} the updates overshoot, or they hold too few rows",
+        fix=f"Train again with --learning-rate {history.lower_rate(3)}, or with a larger --batch-size",
+        update=int(updates[len(losses) // 5 + 1]),
+        confidence=confidence(climbed, 0.08, 0.25),
+    )

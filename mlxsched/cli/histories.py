@@ -1,0 +1,55 @@
+"""The history that a path stands for: a run directory of mlxsched, or a log of another trainer."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from mlxsched.analysis.diagnosis import History
+from mlxsched.analysis.schedule_health import RunFacts
+from mlxsched.errors import UsageError
+from mlxsched.runs.directory import METRICS_FILE, RunDirectory, is_run
+from mlxsched.runs.foreign_logs import read_log
+from mlxsched.runs.recording import read_recording
+from mlxsched.runs.store import StoredRun
+from mlxsched.runs.summary import summarize
+
+
+def history_of(path: Path) -> History:
+    """The history of the run directory or the log in ``path``.
+
+    Raises:
+        UsageError: there is neither, or nothing was recorded.
+        DataError: a record or a log cannot be read.
+    """
+    if path.name == METRICS_FILE and is_run(path.parent):
+        path = path.parent
+    if is_run(path):
+        return run_history(RunDirectory.open(path))
+    if not path.is_file():
+        raise UsageError(f"There is no run and no log in {path}. `mlxsched runs` lists the runs.")
+    log = read_log(path)
+    return History(log.events, planned=log.planned, target=shlex.quote(str(path)))
+
+
+def run_history(run: RunDirectory) -> History:
+    """The history of one of our runs, with what ``run.json`` says about its plan."""
+    recording = read_recording(run.path)
+    recording.require_updates()
+    summary = summarize(StoredRun(run.path, run.info))
+    return History(
+        recording.events,
+        planned=summary.planned,
+        status=summary.status,
+        peaks=_usual_peaks(run),
+        target=shlex.quote(str(run.path)),
+        is_run=True,
+    )
+
+
+def _usual_peaks(run: RunDirectory) -> tuple[float, float, float] | None:
+    config = run.info.config
+    optimizer, kind = config.get("optimizer"), config.get("fine_tune_type")
+    if not isinstance(optimizer, str) or kind not in ("lora", "dora", "full"):
+        return None
+    return RunFacts(1, optimizer=optimizer, fine_tune_type=str(kind)).peaks

@@ -1,0 +1,79 @@
+"""``mlxsched diagnose`` and the verdict at the end of a run, on real trainings."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlxsched.cli.main import main
+
+SHORT = [
+    "--iters",
+    "24",
+    "--batch-size",
+    "4",
+    "--val-batches",
+    "4",
+    "--no-test",
+    "--steps-per-eval",
+    "4",
+    "--plain",
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A healthy run and one whose rate is far too high, with what was printed at their end."""
+    root = tmp_path_factory.mktemp("runs")
+    rates = {"good": ["--learning-rate", "5e-4"], "bad": ["--learning-rate", "2", "--max-grad-norm", "0"]}
+    codes = {}
+    for name, flags in rates.items():
+        codes[name] = main(["train", "--run-dir", str(root / name), *SHORT, *flags])
+    assert codes == {"good": 0, "bad": 1}
+    return root
+
+
+def told(run, capsys):
+    code = main(["diagnose", str(run), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_healthy_run(runs, capsys):
+    code, found = told(runs / "good", capsys)
+    assert (code, found["healthy"]) == (0, True)
+    assert main(["diagnose", str(runs / "good")]) == 0
+    assert "is healthy over 24 updates" in capsys.readouterr().err
+
+
+def test_a_diverged_run(runs, capsys):
+    code, found = told(runs / "bad", capsys)
+    assert (code, found["healthy"]) == (3, False)
+    first = found["findings"][0]
+    assert first["code"] == "diverged"
+    assert set(first) == {"code", "severity", "update", "evidence", "why", "fix", "confidence"}
+    assert "--learning-rate 2e-4" in first["fix"]
+    assert main(["diagnose", str(runs / "bad")]) == 3
+    streams = capsys.readouterr()
+    assert streams.out.startswith("error diverged, update ")
+    assert "has 1 problem, listed above" in streams.err
+
+
+def test_the_records_alone_are_enough(runs, capsys):
+    assert main(["diagnose", str(runs / "bad" / "metrics.jsonl")]) == 3
+
+
+def test_the_verdict_comes_by_itself(tmp_path, capsys):
+    assert main(["train", "--run-dir", str(tmp_path / "run"), *SHORT, "--learning-rate", "5e-4"]) == 0
+    assert "Verdict: healthy." in capsys.readouterr().out
+
+
+def test_a_run_that_made_nothing_better_is_no_success(tmp_path, capsys):
+    flags = ["--iters", "3", "--learning-rate", "1e-15", "--warmup", "0"]
+    assert main(["train", "--run-dir", str(tmp_path / "run"), *SHORT, *flags]) == 0
+    assert "Verdict: The training made nothing better" in capsys.readouterr().out
+
+
+def test_a_place_without_a_run_is_named(tmp_path, capsys):
+    assert main(["diagnose", str(tmp_path / "none")]) == 2
+    assert "There is no run and no log in" in capsys.readouterr().err
