@@ -214,6 +214,14 @@ def _joined(parts: list[ms.Schedule], marks: list[int]) -> ms.Schedule:
     return ms.join_schedules(parts, sorted(marks)[: len(parts) - 1])
 
 
+@st.composite
+def warps(draw: st.DrawFn) -> ms.Schedule:
+    count = draw(st.integers(2, 6))
+    updates = sorted(draw(st.lists(st.integers(0, 10**6), min_size=count, max_size=count, unique=True)))
+    positions = draw(st.lists(st.floats(0, 10**6), min_size=count, max_size=count))
+    return ms.warp(draw(simple), updates, sorted(positions))
+
+
 COMBINED: dict[str, st.SearchStrategy[ms.Schedule]] = {
     "with_warmup": st.builds(
         ms.with_warmup, simple, st.integers(0, 10**6), shape=st.sampled_from(sorted(WARMUPS))
@@ -230,6 +238,7 @@ COMBINED: dict[str, st.SearchStrategy[ms.Schedule]] = {
     "shift": st.builds(ms.shift, simple, st.integers(-(10**6), 10**6)),
     "repeat": st.builds(ms.repeat, simple, st.integers(1, 10**6), st.one_of(st.none(), st.integers(1, 1000))),
     "product": st.builds(ms.product, st.lists(simple, min_size=1, max_size=3)),
+    "warp": warps(),
     "join_schedules": st.builds(
         _joined,
         st.lists(simple, min_size=1, max_size=4),

@@ -67,3 +67,4 @@ from mlxsched.schedules.scaling import lora_plus as lora_plus
 from mlxsched.schedules.scaling import scale_peak as scale_peak
 from mlxsched.schedules.serialization import from_dict as from_dict
 from mlxsched.schedules.serialization import parse as parse
+from mlxsched.schedules.warping import warp as warp

@@ -24,6 +24,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "families.powers": ("inverse_sqrt", "noam", "power_law", "power"),
     "families.tables": ("multistep", "piecewise", "table"),
     "combinators": ("with_warmup", "cooldown", "scale", "clamp", "shift", "repeat", "product"),
+    "warping": ("warp",),
     "controllers": ("plateau", "greedy"),
     "scaling": ("bias_corrected",),
     "compat.mlx": ("exponential_decay", "step_decay", "cosine_decay", "linear_schedule", "join_schedules"),

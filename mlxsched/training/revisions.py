@@ -1,0 +1,158 @@
+"""Revisions of a horizon that keep the shape of its schedule: a run gets longer or shorter, and its rate does not jump."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from mlxsched.errors import ScheduleError
+from mlxsched.schedules import Schedule
+from mlxsched.schedules.combinators import cooldown
+from mlxsched.schedules.controllers import Controller
+from mlxsched.schedules.families.plateaus import trapezoid, wsd
+from mlxsched.schedules.warping import warp
+from mlxsched.training.pace import Horizon, RateFunction, Revision
+
+Trunk = wsd | trapezoid | cooldown
+"""Schedules whose cooldown can start at any update, since what comes before does not depend on the run's length."""
+
+
+def reshaped(
+    horizon: Horizon, at: int, updates: int, *, warmup: int | None = None, reason: str = ""
+) -> Revision:
+    """The revision that ends the run after ``updates`` updates with its schedule completed.
+
+    The rate of update ``at`` is the one that it had before; from there on:
+
+    - A trunk with a cooldown (wsd, trapezoid, cooldown) moves the start of its cooldown. A cooldown that was given as a
+      ratio has that ratio of the revised run; one in updates keeps its length, at most half of the run. If less than that
+      is left, it starts at once and takes what is left.
+    - Any other shape with an end is walked through faster or slower, so that what remains of it is spread over the
+      remaining updates: ``rate(u) = shape(position(u))``, where position(at) is unchanged and position(updates) is the
+      shape's end.
+    - A warmup that is not over keeps its pace in a run that gets longer, and shrinks with the shape in one that gets
+      shorter. Its peak falls on a whole update, so it is reached.
+    - A shape without an end, an adaptive schedule, and a user's own function keep their values: the run is cut to
+      ``updates``.
+
+    Repeated revisions walk through the original shape and never nest.
+
+    Args:
+        horizon: of the run so far.
+        at: the next update; those before it keep their rates.
+        updates: the new length of the run, ``at`` or more.
+        warmup: the update at which a warmup that is not over is to reach its peak, in place of the rule above.
+        reason: what a reader of the run should know.
+
+    >>> from mlxsched.schedules import warmup_linear
+    >>> horizon = Horizon(100, warmup_linear(1e-3, 100))
+    >>> shorter = horizon.revise(reshaped(horizon, at=50, updates=60))
+    >>> shorter.rate(49), shorter.rate(50), shorter.rate(55), shorter.rate(60)
+    (0.00051, 0.0005, 0.00025, 0.0)
+    """
+    schedule = _with_end(horizon.schedule)
+    cut = Revision(at, updates, None, reason)
+    if updates <= at or schedule is None:
+        return cut
+    walk = _walk(schedule, horizon, at)
+    if walk.position >= (walk.shape.steps or 0):
+        return cut
+    peak_at = _peak_at(walk, at, updates, warmup)
+    moved = _moved(schedule, peak_at, at, updates)
+    revised = moved or _rewarped(walk, peak_at, at, updates)
+    return Revision(at, updates, revised.to_dict(), reason)
+
+
+class _Walk(NamedTuple):
+    """A shape, the points that it was led through up to now, the position that it is at, and where it ends."""
+
+    shape: Schedule
+    points: list[tuple[int, float]]
+    position: float
+    end: float
+
+
+def _with_end(schedule: RateFunction) -> Schedule | None:
+    """``schedule`` if it ends at a known update, can be saved, and does not follow a metric; else None."""
+    if not isinstance(schedule, Schedule) or isinstance(schedule, Controller) or schedule.steps is None:
+        return None
+    try:
+        schedule.to_dict()
+    except ScheduleError:  # a user's own function is a part of it
+        return None
+    return schedule
+
+
+def _walk(schedule: Schedule, horizon: Horizon, at: int) -> _Walk:
+    if isinstance(schedule, warp) and isinstance(schedule.schedule, Schedule):
+        points = list(zip(schedule.updates, schedule.positions, strict=True))
+        kept = [(update, position) for update, position in points if update < at]
+        return _Walk(schedule.schedule, kept, schedule.position(at), schedule.positions[-1])
+    # A staircase may take its last step long before the run's end: the run is what is stretched then.
+    end = max(schedule.steps or 0, horizon.updates)
+    return _Walk(schedule, [(0, 0.0)] if at else [], at, end)
+
+
+def _peak_at(walk: _Walk, at: int, updates: int, warmup: int | None) -> int | None:
+    """The update at which the warmup reaches its peak; None where it is over."""
+    length = warmup_of(walk.shape)
+    if walk.position >= length:
+        return None
+    if warmup is None:
+        speed = max((walk.end - walk.position) / (updates - at), 1.0)
+        warmup = at + math.ceil((length - walk.position) / speed)
+    return min(max(warmup, at + 1), updates - 1)
+
+
+def warmup_of(schedule: Schedule) -> int:
+    """Updates of the warmup that a schedule begins with; 0 without one."""
+    first = schedule.phases[0]
+    return int(first.end or 0) if first.name == "warmup" else 0
+
+
+def cooldown_of(schedule: Trunk, updates: int) -> int:
+    """Updates of the cooldown of ``schedule`` in a run of ``updates``.
+
+    >>> from mlxsched.schedules import wsd
+    >>> cooldown_of(wsd(1e-3, 100), 500), cooldown_of(wsd(1e-3, 100, decay=20), 500)
+    (100, 20)
+    """
+    if not isinstance(schedule, cooldown) and isinstance(schedule.decay, float):
+        return max(round(schedule.decay * updates), 1)
+    return max(min(schedule.decay_steps, updates // 2), 1)
+
+
+def _moved(schedule: Schedule, peak_at: int | None, at: int, updates: int) -> Schedule | None:
+    """A trunk with its cooldown at the end of the new run; None where more than that has to change."""
+    if not isinstance(schedule, Trunk):
+        return None
+    length = cooldown_of(schedule, updates)
+    start = updates - length
+    warmup = warmup_of(schedule)
+    if not at <= min(start, schedule.steps - schedule.decay_steps) or warmup > start:
+        return None
+    if peak_at is not None and peak_at != warmup:
+        return None
+    if isinstance(schedule, cooldown):
+        return schedule.replace(start=start, decay_steps=length)
+    return schedule.replace(steps=updates, warmup=warmup, decay=length)
+
+
+def _rewarped(walk: _Walk, peak_at: int | None, at: int, updates: int) -> warp:
+    """The shape led through the old points, the present one, the end of the warmup, and the shape's end."""
+    points = [*walk.points, (at, walk.position)]
+    if peak_at is not None and peak_at > at:
+        points.append((peak_at, float(warmup_of(walk.shape))))
+    if isinstance(walk.shape, wsd | trapezoid):
+        fall = walk.shape.steps - walk.shape.decay_steps
+        start = updates - cooldown_of(walk.shape, updates)
+        last, position = points[-1]
+        if position < fall and start > last:
+            points.append((start, float(fall)))
+        elif (
+            position < fall
+        ):  # the rate is the peak all the way to the fall, so the stable part can be skipped
+            points[-1] = (last, float(fall))
+    points.append((updates, float(walk.end)))
+    marks, positions = zip(*points, strict=True)
+    return warp(walk.shape, marks, positions)
