@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mlxsched.cli.output import console, note
-from mlxsched.runs.events import Evaluated, Event, Notice, Tick, UpdateMade
+from mlxsched.runs.events import Evaluated, Event, Notice, RunStarted, Tick, UpdateMade
 from mlxsched.text import clock, counted, without_controls
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Display:
     def __init__(self, updates: int, every: int, *, plain: bool, done: int = 0) -> None:
         self._updates, self._every = updates, max(every, 1)
         self._live = None if plain or not sys.stderr.isatty() else LiveDisplay(updates, done)
+        self._made = done
         self._speed = Speed()
         self._step = LongStep()
 
@@ -51,7 +52,9 @@ class Display:
             self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, UpdateMade):
+        if isinstance(event, RunStarted):
+            self._set_length(event.updates)
+        elif isinstance(event, UpdateMade):
             self._show_update(event)
         elif isinstance(event, Evaluated):
             self._say(evaluation_line(event))
@@ -60,7 +63,38 @@ class Display:
         elif isinstance(event, Notice):
             self._say(f"{event.code} at update {event.update}: {event.message}")
 
+    @property
+    def made(self) -> int:
+        """Updates made so far."""
+        return self._made
+
+    @property
+    def left(self) -> int:
+        """Updates that are left of the run."""
+        return self._updates - self._made
+
+    def eta(self, updates: int) -> float | None:
+        """The seconds that ``updates`` more take; None before the first update."""
+        return self._speed.eta(updates) if self._speed else None
+
+    def pause(self) -> None:
+        """Take the live display off the terminal, for a question."""
+        if self._live:
+            self._live.stop()
+
+    def unpause(self) -> None:
+        """Show the live display again."""
+        if self._live:
+            self._live.start()
+
+    def _set_length(self, updates: int) -> None:
+        """The run has another length than the plan said: it was extended."""
+        self._updates = updates
+        if self._live:
+            self._live.set_length(updates)
+
     def _show_update(self, event: UpdateMade) -> None:
+        self._made = event.update + 1
         self._speed.add(event)
         left = self._speed.eta(self._updates - event.update - 1)
         parts = update_parts(event, self._speed.tokens_per_second, left)
@@ -119,6 +153,9 @@ class Speed:
         self._tokens = self._tokens * keep + event.tokens
         self._seconds = self._seconds * keep + event.seconds
         self._count = self._count * keep + 1.0
+
+    def __bool__(self) -> bool:
+        return self._count > 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -194,6 +231,10 @@ class LiveDisplay:
     def stop(self) -> None:
         """Remove the bar and give the terminal back."""
         self._screen.stop()
+
+    def set_length(self, updates: int) -> None:
+        """Show progress out of ``updates``."""
+        self._progress.update(self._training, total=updates)
 
     def update(self, done: int, parts: list[str]) -> None:
         """Show `done` updates and the numbers of the last one."""

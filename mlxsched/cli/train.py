@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,10 @@ import click
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json
 from mlxsched.cli.workers import run_as_worker, share_config, worker_options
-from mlxsched.text import counted
 from mlxsched.tracking.names import check_names
 
 if TYPE_CHECKING:
     from mlxsched.config import LoadedConfig
-    from mlxsched.platform.signals import StopRequest
     from mlxsched.runs.directory import RunDirectory
     from mlxsched.training.session import Session
     from mlxsched.training.workers.world import World
@@ -104,27 +101,11 @@ def _show_start(session: Session) -> None:
         note(f"Note: {ADVICE}")
 
 
-def _spoken_stop(run: RunDirectory) -> StopRequest:
-    """Answers signals on the terminal: the first one waits for the end of the update, the second one does not."""
-    from mlxsched.platform.signals import StopRequest, say
-
-    def first(_: int) -> None:
-        say("Stopping after this update, with everything saved. Repeat to stop immediately.")
-
-    def second(_: int) -> None:
-        saved = counted(run.info.update, "update")
-        cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # which the live display hides
-        say(
-            f"{cursor}Stopped immediately. The state after {saved} is saved. Resume with: mlxsched resume {run.path}"
-        )
-
-    return StopRequest(first, second)
-
-
 def train_and_tell(
     session: Session, run: RunDirectory, *, plain: bool, as_json: bool, resume: bool = False
 ) -> None:
     """Train with a display, then print the result."""
+    from mlxsched.cli.interrupt import stop_request
     from mlxsched.cli.progress import Display
     from mlxsched.cli.results import results_json, show_results
     from mlxsched.tracking import sinks
@@ -136,7 +117,9 @@ def train_and_tell(
     with Display(session.plan.updates, config.steps_per_report, plain=plain, done=done) as display:
         trackers = sinks(config.report_to, run, config)
         try:
-            progress = execute(session, run, display, *trackers, resume=resume, stop=_spoken_stop(run))
+            progress = execute(
+                session, run, display, *trackers, resume=resume, stop=stop_request(run, display)
+            )
         finally:  # also where the run could not say how it ended
             for tracker in trackers:
                 tracker.close(run.info.status, run.info.message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import overload
 
 _BYTES = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BYTES |= {f"{unit}B": size for unit, size in _BYTES.items() if len(unit) == 1 and unit != "B"}
@@ -27,6 +28,10 @@ def parse_size(value: object) -> object:
     return int(size)
 
 
+@overload
+def parse_duration(value: str) -> float: ...
+@overload
+def parse_duration(value: object) -> object: ...
 def parse_duration(value: object) -> object:
     """A duration in seconds; a value that is not text is returned unchanged.
 

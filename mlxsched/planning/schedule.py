@@ -164,6 +164,21 @@ def warmup_updates(schedule: ScheduleLike) -> int:
     return int(phases[0].end) if phases and phases[0].name == "warmup" else 0
 
 
+def cooldown_start(schedule: ScheduleLike) -> int | None:
+    """The number of updates before the last decay, where something other than a warmup comes before it; else None.
+
+    The updates up to there do not depend on the length of the run: a longer run makes the same ones.
+
+    >>> from mlxsched.schedules import warmup_cosine, wsd
+    >>> cooldown_start(wsd(1e-3, 1000, warmup=100, decay=0.2)), cooldown_start(warmup_cosine(1e-3, 1000, 100))
+    (800, None)
+    """
+    phases = [phase for phase in getattr(schedule, "phases", ()) if phase.name != "end"]
+    if len(phases) < 2 or phases[-1].name not in ("decay", "cooldown") or phases[-2].name == "warmup":
+        return None
+    return int(phases[-1].start)
+
+
 # What the schedule is like over the run
 
 

@@ -37,12 +37,17 @@ class StopRequest:
         on_first: Callable[[int], None] = lambda number: None,
         on_second: Callable[[int], None] = lambda number: None,
     ) -> None:
-        self.signal_number = 0
+        self._number = 0
         self._on_first, self._on_second = on_first, on_second
         self._previous: dict[int, Handler] = {}
 
+    @property
+    def signal_number(self) -> int:
+        """The signal that asks the run to stop; 0 as long as none does."""
+        return self._number
+
     def __bool__(self) -> bool:
-        return self.signal_number != 0
+        return self._number != 0
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -64,7 +69,7 @@ class StopRequest:
             self._on_second(number)
             os.kill(os.getpid(), number)
             return
-        self.signal_number = number
+        self._number = number
         self._on_first(number)
 
 

@@ -23,7 +23,7 @@ from mlxsched.runs import atomic
 from mlxsched.runs.json_file import open_plain_file, read_object, reading_errors
 
 MANIFEST = "manifest.json"
-_USUAL_FILES = ("adapters.safetensors", "optimizer.safetensors", "state.json")
+_USUAL_FILES = ("adapters.safetensors", "best.safetensors", "optimizer.safetensors", "state.json")
 _NAME = re.compile(r"[0-9]{6,12}")
 _REPLACED = re.compile(re.escape(atomic.TEMPORARY_PREFIX) + r"replaced-([0-9]{6,12})")
 
@@ -107,16 +107,19 @@ class Checkpoints:
                 note(f"Skipped checkpoint {update}: {error}")
         return None
 
-    def prune(self, keep_last: int, good: int | None = None) -> list[int]:
-        """Remove all but the last `keep_last` (at least 1), and the last one of at most `good` updates.
+    def prune(self, keep_last: int, good: int | None = None, trunk: int | None = None) -> list[int]:
+        """Remove all but the last `keep_last` (at least 1), the last one of at most `good` updates, and that of `trunk`.
 
         Returns the updates whose checkpoints were removed.
         """
         if keep_last < 1:
             raise ValueError(f"keep_last must be at least 1; got {keep_last}")
         updates = self.updates()
-        kept = max((update for update in updates if good is not None and update <= good), default=None)
-        return self._remove(update for update in updates[:-keep_last] if update != kept)
+        kept = {
+            max((update for update in updates if good is not None and update <= good), default=None),
+            trunk,
+        }
+        return self._remove(update for update in updates[:-keep_last] if update not in kept)
 
     def remove_after(self, update: int) -> list[int]:
         """Remove those after `update`, the last one first; returns the updates that were removed."""

@@ -8,6 +8,8 @@
     adapters/             the adapter to use, in mlx-lm's format: the best by validation loss, or the last one
                           without a validation set; complete at any moment
     adapters_final/       the last adapter, when it is not the best
+    earlier/001000/       the run as it ended after 1000 updates, before it was extended (`mlxsched.runs.earlier`)
+    request.json          what another process asks of the one that is training (`mlxsched.runs.requests`)
     .lock                 held while a process works here
 
 A directory may come from a stranger: names are fixed or made from numbers, links are refused, sizes are limited, and
@@ -31,11 +33,13 @@ from mlxsched.runs.info import RunInfo, read_info, to_json, without_permissions
 from mlxsched.runs.json_file import reading_errors
 from mlxsched.runs.lock import LOCK_NAME, RunLock
 from mlxsched.runs.metrics import MetricsWriter, Record, read_metrics
+from mlxsched.runs.requests import REQUEST_FILE, Request
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
+ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
 _ADAPTERS = ("adapters", "adapters_final")
-_OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, "checkpoints", *_ADAPTERS)
+_OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, REQUEST_FILE, "checkpoints", "earlier", *_ADAPTERS)
 
 
 class RunDirectory:
@@ -141,6 +145,10 @@ class RunDirectory:
         self.info = dataclasses.replace(self.info, **changes)  # type: ignore[arg-type]
         atomic.write_json(self.path / RUN_FILE, to_json(self.info))
 
+    def accept(self, request: Request, **changes: object) -> None:
+        """Append `request` to those of ``run.json``, where a resume finds it; `changes` are as in `update_info`."""
+        self.update_info(requests=(*self.info.requests, request), **changes)
+
     def write_checkpoint(
         self, update: int, fill: Callable[[Path], None], *, info: Mapping[str, object] | None = None
     ) -> Path:
@@ -167,6 +175,11 @@ class RunDirectory:
     def write_adapter(self, fill: Callable[[Path], None], *, final: bool = False) -> Path:
         """Replace the files that `fill` writes in ``adapters/`` (or ``adapters_final/``), which stays usable meanwhile."""
         return atomic.replace_directory(self.final_adapters if final else self.adapters, fill)
+
+    def remove_final_adapter(self) -> None:
+        """Remove ``adapters_final/``, which is no longer that of the last update."""
+        if self.final_adapters.is_dir():
+            atomic.remove_files(self.final_adapters, ADAPTER_FILES, leftovers="kept-adapters_final")
 
     def close(self) -> None:
         """Close the metrics; they are opened again when they are used."""

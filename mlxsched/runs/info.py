@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mlxsched.errors import UserError
 from mlxsched.runs.json_file import read_object
+from mlxsched.runs.requests import Request
 
 STATUSES = ("running", "finished", "stopped", "failed")
 PERMISSIONS = ("trust_remote_code", "adapter_path")
@@ -34,6 +35,7 @@ class RunInfo:
         short_cuts: the optimizations that the last start used, for training and for validation rows.
         update: how many updates had been made when the file was written.
         message: why the run stopped or failed.
+        requests: what was asked of the run since it began, in order; the last one holds.
         created: time of the first start; times are UTC, ISO 8601.
         updated: when the file was written.
     """
@@ -51,6 +53,13 @@ class RunInfo:
     short_cuts: Mapping[str, object] = field(default_factory=dict)
     update: int = 0
     message: str = ""
+    requests: tuple[Request, ...] = ()
+
+    @property
+    def updates(self) -> int | None:
+        """The length of the run since the last request; None if it is the planned one."""
+        return self.requests[-1].updates if self.requests else None
+
     created: str = ""
     updated: str = ""
 
@@ -75,7 +84,11 @@ def read_info(path: Path) -> RunInfo:
         )
     if not all(_is_place(place) for place in info.paths.values()):
         raise UserError(f"{path}: 'paths' must hold objects with 'path' and 'from_run'. {_FIX}")
-    return dataclasses.replace(info, config=without_permissions(info.config))
+    try:
+        requests = tuple(Request.from_dict(entry) for entry in info.requests)
+    except ValueError as error:
+        raise UserError(f"{path}: 'requests' can't be read: {error}. {_FIX}") from error
+    return dataclasses.replace(info, config=without_permissions(info.config), requests=requests)
 
 
 def _is_place(value: object) -> bool:
@@ -86,6 +99,7 @@ def to_json(info: RunInfo) -> dict[str, object]:
     """`info` as it is written: with the time, and without permissions."""
     record: dict[str, object] = {"format": 1}
     record.update({item.name: getattr(info, item.name) for item in fields(info)})
+    record["requests"] = [request.to_dict() for request in info.requests]
     record["config"] = without_permissions(info.config)
     record["updated"] = now()
     record["created"] = info.created or record["updated"]
@@ -117,6 +131,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "short_cuts": dict,
     "update": int,
     "message": str,
+    "requests": list,
     "created": str,
     "updated": str,
 }
@@ -124,5 +139,6 @@ _NAMES: dict[type | tuple[type, ...], str] = {
     str: "a text",
     int: "a whole number",
     dict: "an object",
+    list: "a list",
     (dict, type(None)): "an object or null",
 }

@@ -53,6 +53,11 @@ def read_object(path: Path, *, largest: int = LARGEST) -> dict[str, object]:
     return value
 
 
+def is_count(value: object) -> bool:
+    """Whether `value` is a whole number from 0 on that JSON holds exactly."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
 def shortened(value: object) -> str:
     """A short form of a foreign value for a message; ``repr`` of an integer of 5,000 digits would raise.
 

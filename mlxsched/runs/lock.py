@@ -79,17 +79,25 @@ class RunLock:
 
 def is_locked(directory: Path) -> bool:
     """Whether a process holds the lock of a run directory now; a directory that cannot be read counts as free."""
+    return holder(directory) is not None
+
+
+def holder(directory: Path) -> tuple[int, str] | None:
+    """The process and the host that hold the lock of a run directory; None when nobody does, or it cannot be read.
+
+    An owner that the lock does not name is process 0.
+    """
     try:
         descriptor = os.open(Path(directory) / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return True
+        return _named(descriptor) or (0, "")
     finally:
         os.close(descriptor)
-    return False
+    return None
 
 
 def _write_owner(descriptor: int) -> None:
@@ -103,9 +111,17 @@ def _write_owner(descriptor: int) -> None:
 
 
 def _owner(descriptor: int) -> str:
+    named = _named(descriptor)
+    if named is None:
+        return "another process"
+    pid, host = named
+    return f"process {pid}" if host == socket.gethostname() else f"process {pid} on {host!r}"
+
+
+def _named(descriptor: int) -> tuple[int, str] | None:
+    """The process and the host that are written in the lock."""
     try:
         record = json.loads(os.pread(descriptor, 1000, 0))
-        pid, host = int(record["pid"]), record["host"]
+        return int(record["pid"]), str(record["host"])
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-    return f"process {pid}" if host == socket.gethostname() else f"process {pid} on {host!r}"
+        return None

@@ -9,14 +9,17 @@ from pathlib import Path
 from mlxsched.errors import UsageError
 from mlxsched.runs.atomic import storage_errors
 from mlxsched.runs.directory import METRICS_FILE, RUN_FILE, is_run
+from mlxsched.runs.earlier import FOLDER
 from mlxsched.runs.lock import LOCK_NAME, RunLock
+from mlxsched.runs.requests import REQUEST_FILE
 
 # Directories of a run, as patterns of their path below it, and the names of the files that we write there.
-_DIRECTORIES = re.compile(r"adapters\w*|(checkpoints|snapshots|averages)(/[\w.-]+)?")
-_FILES = re.compile(
-    r"adapters\.safetensors|adapter_config\.json|optimizer\.safetensors|state\.json|manifest\.json"
+_DIRECTORIES = re.compile(
+    r"adapters\w*|(checkpoints|snapshots|averages)(/[\w.-]+)?|earlier(/[\d-]+(/adapters\w*)?)?"
 )
-_TOP = re.compile(rf"{re.escape(METRICS_FILE)}|metrics-\d+\.jsonl")
+_FILES = re.compile(r"(adapters|best|optimizer)\.safetensors|adapter_config\.json|state\.json|manifest\.json")
+_TOP = re.compile(rf"{re.escape(METRICS_FILE)}|metrics-\d+\.jsonl|{re.escape(REQUEST_FILE)}")
+_EARLIER = re.compile(rf"{re.escape(METRICS_FILE)}|{re.escape(RUN_FILE)}")
 
 
 def remove_run(path: Path) -> list[Path]:
@@ -34,7 +37,7 @@ def remove_run(path: Path) -> list[Path]:
         raise UsageError(f"There is no run in {path}. `mlxsched runs` lists the runs.")
     with RunLock(path), storage_errors(path):
         for folder in _directories(path):
-            _remove_files(folder, _FILES)
+            _remove_files(folder, _EARLIER if folder.parent.name == FOLDER else _FILES)
             _remove_if_empty(folder)
         _remove_files(path, _TOP)
         (path / RUN_FILE).unlink()

@@ -26,7 +26,7 @@ class RunSummary:
     Attributes:
         status: one of `mlxsched.runs.info.STATUSES`, `INTERRUPTED`, or "unreadable" with the reason in ``problem``.
         updates: updates made.
-        planned: updates of the plan.
+        planned: updates of the plan, or of what was asked of the run since.
         loss: the best validation loss, or the mean of the last training losses where none was measured.
         schedule: the name of the schedule.
         peak: its highest rate.
@@ -69,7 +69,7 @@ def summarize(run: StoredRun) -> RunSummary:
         run.path,
         INTERRUPTED if killed else info.status,
         updates=_updates(info.update, recording),
-        planned=_whole(info.plan.get("updates")),
+        planned=info.updates or _whole(info.plan.get("updates")),
         loss=_loss(info.best, recording),
         schedule=_schedule(info.plan),
         peak=finite_number(info.plan.get("peak")),

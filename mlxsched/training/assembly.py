@@ -22,6 +22,7 @@ from mlxsched.training.policies.base import Policy
 from mlxsched.training.policies.divergence import Divergence, NonFinite, Spikes
 from mlxsched.training.policies.evaluation import Evaluation, NameBadRows, Patience
 from mlxsched.training.policies.host import ClearCache, NoticeSleep, PauseOnBattery
+from mlxsched.training.policies.requests import Requests
 from mlxsched.training.policies.saving import Saving
 from mlxsched.training.policies.stopping import StopOnSignal, TimeLimit
 from mlxsched.training.policies.workers import KeepWorkers
@@ -79,9 +80,10 @@ def make_evaluator(session: Session, path: ForwardPath) -> Evaluator | None:
     return Evaluator(session.loaded.model, valid, path, max_tokens=session.micro_batch_tokens, limit=limit)
 
 
-def make_checkpointer(session: Session, run: RunDirectory) -> Checkpointer:
+def make_checkpointer(session: Session, run: RunDirectory, pace: Pace) -> Checkpointer:
     """What writes the checkpoints and adapters of ``run``."""
-    return Checkpointer(run, session.adapter_config, session.config.keep_last)
+    trunk = lambda: pace.horizon.trunk  # noqa: E731
+    return Checkpointer(run, session.adapter_config, session.config.keep_last, trunk)
 
 
 def policies_of(
@@ -90,7 +92,9 @@ def policies_of(
     """The policies of a run in the order in which they are asked."""
     config = session.config
     policies = _evaluation_policies(session, loop)
-    policies += [Saving(config.save_every, config.save_minutes), NoticeSleep()]
+    policies.append(Requests(run, loop.pace, config.end_lr))
+    trunk = lambda: loop.pace.horizon.trunk  # noqa: E731  a policy may replace the horizon
+    policies += [Saving(config.save_every, config.save_minutes, trunk), NoticeSleep()]
     if isinstance(loop.engine, LeadingEngine):
         policies.append(KeepWorkers(loop.engine.rest))
     if config.pause_below:

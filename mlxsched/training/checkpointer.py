@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,18 @@ from mlx.utils import tree_map_with_path
 from mlxsched.errors import RunError
 from mlxsched.model import adapters
 from mlxsched.model.adapters import WEIGHTS, check_tensors, read_tensors
-from mlxsched.model.trees import flatten
+from mlxsched.model.trees import Tensors, flatten
 from mlxsched.runs import atomic
 from mlxsched.runs.checkpoints import Checkpoint
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.json_file import read_object
+from mlxsched.runs.requests import Request
 from mlxsched.training.engine import Engine, Snapshot
 from mlxsched.training.progress import Progress
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
+BEST = "best.safetensors"
 
 
 class Checkpointer:
@@ -32,13 +35,28 @@ class Checkpointer:
         run: whose lock the caller holds.
         adapter_config: what mlx-lm needs to rebuild the adapter.
         keep_last: number of checkpoints to keep.
+        trunk: returns the number of updates before the cooldown, whose checkpoint is kept too; None without one.
     """
 
-    def __init__(self, run: RunDirectory, adapter_config: Mapping[str, Any], keep_last: int) -> None:
-        self._run, self._adapter_config, self._keep_last = run, adapter_config, keep_last
+    def __init__(
+        self,
+        run: RunDirectory,
+        adapter_config: Mapping[str, Any],
+        keep_last: int,
+        trunk: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self._run, self._adapter_config, self._keep_last, self._trunk = run, adapter_config, keep_last, trunk
 
     def save(self, engine: Engine, progress: Progress) -> Path:
-        """Write a checkpoint, remove old ones, and bring run.json up to date; returns the checkpoint's directory."""
+        """Write a checkpoint, remove old ones, and bring run.json up to date; returns the checkpoint's directory.
+
+        The one before the cooldown also holds the best adapter so far: `adapters/` will have another one when the run is
+        extended from there.
+        """
+        trunk = self._trunk()
+        best = (
+            self._run.adapters / WEIGHTS if progress.update == trunk and progress.best is not None else None
+        )
 
         def fill(directory: Path) -> None:
             snapshot = engine.snapshot()
@@ -46,10 +64,12 @@ class Checkpointer:
             mx.save_safetensors(str(directory / OPTIMIZER), flatten(snapshot.optimizer_state))
             text = json.dumps(progress.to_dict(), indent=2, allow_nan=False)
             (directory / STATE).write_text(text + "\n", encoding="utf-8")
+            if best is not None and best.is_file():
+                shutil.copyfile(best, directory / BEST)
 
         path = self._run.write_checkpoint(progress.update, fill)
         # The last state that computed a sane loss stays, even with keep_last 1: a rollback needs it.
-        self._run.checkpoints.prune(self._keep_last, good=progress.good_update)
+        self._run.checkpoints.prune(self._keep_last, good=progress.good_update, trunk=trunk)
         self._run.update_info(update=progress.update, best=progress.best, results=dict(progress.results))
         progress.saved_update = progress.update
         return path
@@ -59,24 +79,51 @@ class Checkpointer:
     ) -> Progress | None:
         """Put the last intact checkpoint (of at most ``up_to`` updates) into ``engine``, and forget what came after it.
 
-        Returns None if there is none. The run then starts again, unless ``up_to`` was given.
+        Where a request (`mlxsched.runs.requests`) changed the run, a checkpoint from before it counts only if the request
+        holds from there on or from later; the request's revisions then replace those of the checkpoint.
+
+        Returns None if there is no checkpoint. The run then starts again, unless ``up_to`` was given.
         """
+        request = self._run.info.requests[-1] if self._run.info.requests else None
         found = self._run.checkpoints.latest_good(note, up_to)
-        if found is None and up_to is not None:
-            return None
+        changed = request is not None and (found is None or not request.holds_for(_revisions(found)))
+        if request is not None and changed and found is not None and found.update > request.at:
+            found = self._run.checkpoints.latest_good(note, request.at)
         if found is None:
-            self._run.rewind(None)
-            return None
+            return self._start_again(request) if up_to is None else None
         # Read before anything is cut back: a checkpoint that is refused must not cost any records.
         snapshot, progress = _read(found, engine)
         self._run.rewind(found)
         engine.restore(snapshot)
         progress.saved_update = found.update
+        if request is not None and changed:
+            progress.follow(request)
+            if up_to is None:
+                self._go_back_to_best(found, progress, engine)
         return progress
+
+    def _start_again(self, request: Request | None) -> Progress | None:
+        self._run.rewind(None)
+        return None if request is None else Progress(revisions=list(request.revisions))
+
+    def _go_back_to_best(self, found: Checkpoint, progress: Progress, engine: Engine) -> None:
+        """Make ``adapters/`` that of ``progress.best``; where that one is gone, keep the later one, which is there."""
+        self._run.remove_final_adapter()
+        best = found.path / BEST
+        if progress.best_update == found.update:
+            self.write_adapter(engine)
+        elif best.is_file():
+            tensors = read_tensors(best)
+            check_tensors(best, tensors, engine.tensors())
+            self._write_adapter(tensors)
+        elif self._run.info.best is not None:
+            progress.take_best(self._run.info.best)
 
     def write_adapter(self, engine: Engine, *, final: bool = False) -> None:
         """Write the adapter to use, or (``final``) the one after the last update where another one is to be used."""
-        tensors = engine.tensors()
+        self._write_adapter(engine.tensors(), final=final)
+
+    def _write_adapter(self, tensors: Tensors, *, final: bool = False) -> None:
         self._run.write_adapter(
             lambda directory: adapters.save(directory, self._adapter_config, tensors), final=final
         )
@@ -87,6 +134,11 @@ def copy_adapter(run: RunDirectory, adapter_config: Mapping[str, Any], target: P
     source = read_tensors(run.adapters)
     names = (adapters.CONFIG, adapters.WEIGHTS)
     atomic.replace_files(target, names, lambda directory: adapters.save(directory, adapter_config, source))
+
+
+def _revisions(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """The revisions of the horizon that ``checkpoint`` was written with."""
+    return Progress.from_dict(read_object(checkpoint.path / STATE)).revisions
 
 
 def _read(checkpoint: Checkpoint, engine: Engine) -> tuple[Snapshot, Progress]:

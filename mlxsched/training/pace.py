@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mlxsched.errors import RunError
+from mlxsched.planning.schedule import cooldown_start
 from mlxsched.schedules import from_dict
 from mlxsched.schedules.controllers import Controller
 
@@ -56,6 +57,7 @@ class Horizon:
     schedule: RateFunction
     last_rows: int | None = None
     revisions: tuple[Revision, ...] = ()
+    planned: int | None = None  # the updates of the plan, once they were revised
     earlier: tuple[tuple[int, RateFunction], ...] = ()  # schedules that were replaced, each with its end
 
     def rate(self, update: int) -> float:
@@ -63,9 +65,21 @@ class Horizon:
         return float(self._schedule_of(update)(update))
 
     def rows_of(self, update: int) -> int | None:
-        """The most rows that update number ``update`` may have; None for as many as any other."""
-        is_planned_end = not self.revisions and update == self.updates - 1
-        return self.last_rows if is_planned_end else None
+        """The most rows that update number ``update`` may have; None for as many as any other.
+
+        The last update of the plan keeps its number of rows only if it was made before the first revision.
+        """
+        end = self.updates if self.planned is None else self.planned
+        made_as_planned = not self.revisions or update < self.revisions[0].at
+        return self.last_rows if update == end - 1 and made_as_planned else None
+
+    @property
+    def trunk(self) -> int | None:
+        """The number of updates before the cooldown that ends the run; None without one.
+
+        A longer run makes the same updates up to there.
+        """
+        return cooldown_start(self.schedule)
 
     def revise(self, revision: Revision) -> Horizon:
         """The horizon with ``revision`` applied.
@@ -76,7 +90,9 @@ class Horizon:
         """
         if not 0 <= revision.at <= revision.updates:
             raise RunError(f"a run can't be revised at update {revision.at} to end after {revision.updates}.")
-        revised = replace(self, updates=revision.updates, revisions=(*self.revisions, revision))
+        planned = self.updates if self.planned is None else self.planned
+        revisions = (*self.revisions, revision)
+        revised = replace(self, updates=revision.updates, revisions=revisions, planned=planned)
         if revision.schedule is None:
             return revised
         earlier = (*self.earlier, (revision.at, self.schedule))

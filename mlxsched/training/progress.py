@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.errors import RunError
+from mlxsched.runs.json_file import is_count
+from mlxsched.runs.requests import Request, is_revision
 
 if TYPE_CHECKING:
     from mlxsched.training.batch_loader import UpdateBatches
@@ -117,6 +119,19 @@ class Progress:
         """Update and loss of the best evaluation."""
         return None if self.best_loss is None else {"update": self.best_update, "loss": self.best_loss}
 
+    def follow(self, request: Request) -> None:
+        """Take the horizon of ``request``: a run that had ended goes on, and is measured again at its new end."""
+        self.revisions = list(request.revisions)
+        self.results.pop("after", None)
+        if self.ended is not None:
+            self.ended, self.evaluations_since_best = None, 0
+
+    def take_best(self, best: Mapping[str, object]) -> None:
+        """Take the best evaluation from ``run.json``; anything that is not one is ignored."""
+        update, loss = best.get("update"), best.get("loss")
+        if is_count(update) and _is_number(loss):
+            self.best_update, self.best_loss = update, loss  # type: ignore[assignment]  # checked just above
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return {key: value for key, value in asdict(self).items() if key in _SAVED}
@@ -142,8 +157,7 @@ _COUNTS = {"update", "good_update", "tokens", "targets", "evaluations_since_best
 _AMOUNTS = {"deviation", "seconds"}
 _OPTIONAL_COUNTS = {"best_update", "evaluated_update"}
 _OPTIONAL_LOSSES = {"smoothed", "best_loss", "evaluated_loss", "start_loss", "start_evaluation"}
-_REVISION = {"at", "updates", "schedule", "reason"}
-_MOST = 2**53  # beyond that a JSON number is not a count
+_MOST = 2**53  # beyond that a JSON number is not exact
 
 
 def _fits(key: str, value: object) -> bool:
@@ -151,7 +165,7 @@ def _fits(key: str, value: object) -> bool:
     if key not in _SAVED:
         return False
     if key in _COUNTS or (key in _OPTIONAL_COUNTS and value is not None):
-        return _is_count(value)
+        return is_count(value)
     if key in _OPTIONAL_COUNTS or (key in _OPTIONAL_LOSSES and value is None):
         return True
     if key in _OPTIONAL_LOSSES:
@@ -163,23 +177,10 @@ def _fits(key: str, value: object) -> bool:
     if key == "recent_losses":
         return isinstance(value, list) and len(value) <= WINDOW and all(map(_is_number, value))
     if key == "revisions":
-        return isinstance(value, list) and all(map(_is_revision, value))
+        return isinstance(value, list) and all(map(is_revision, value))
     if key == "results":
         return isinstance(value, dict)
     return value is None or isinstance(value, dict if key == "schedule_state" else str)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST
-
-
-def _is_revision(value: object) -> bool:
-    """Whether ``value`` can be an entry of `mlxsched.training.pace.Horizon.to_list`."""
-    if not isinstance(value, dict) or value.keys() != _REVISION:
-        return False
-    schedule = value["schedule"]
-    counts = _is_count(value["at"]) and _is_count(value["updates"])
-    return counts and isinstance(schedule, dict | None) and isinstance(value["reason"], str)
 
 
 def _is_number(value: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -171,7 +172,7 @@ def start(
     stop_signal: Callable[[], int] = lambda: 0,
 ) -> Started:
     """Get ``session`` ready to train into ``run``, whose lock the caller holds: from the beginning or a checkpoint."""
-    notes = Notes(run, sinks)
+    notes, session = Notes(run, sinks), as_asked(session, run)
     acceleration = accelerate(session, run.path, notes)
     run.update_info(status="running", message="", short_cuts=acceleration.describe())
     pace = make_pace(session)
@@ -181,7 +182,7 @@ def start(
         pace,
         sinks,
         evaluator=make_evaluator(session, acceleration.validation),
-        checkpointer=make_checkpointer(session, run),
+        checkpointer=make_checkpointer(session, run, pace),
     )
     loop.policies = policies_of(session, run, loop, stop_signal)
     loop.engine.restore(loop.engine.snapshot())  # with which other workers begin as well
@@ -194,6 +195,14 @@ def start(
     loop.emit(RunStarted(loop.progress.update, pace.updates, resume))
     session.loaded.model.train()
     return Started(loop, Measurement(session, loop, acceleration.measuring))
+
+
+def as_asked(session: Session, run: RunDirectory) -> Session:
+    """``session`` with the time limit of the last request to ``run``, in place of the one that it was started with."""
+    if not run.info.requests:
+        return session
+    limit = {"max_time": run.info.requests[-1].max_time}
+    return replace(session, config=session.config.model_copy(update=limit))
 
 
 def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measurement) -> Progress:

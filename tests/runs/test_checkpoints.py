@@ -159,7 +159,9 @@ def test_a_users_file_in_a_checkpoint_survives(store):
 def test_prune_keeps_the_last_ones(store):
     for update in range(10, 70, 10):
         store.write(update, fill_with(b"1"))
-    assert store.prune(2) == [10, 20, 30, 40]
+    assert store.prune(2, trunk=30) == [10, 20, 40]
+    assert store.prune(2, good=35, trunk=40) == []
+    assert store.prune(2, trunk=40) == [30]
     assert store.updates() == [50, 60]
     assert store.prune(5) == []
     with pytest.raises(ValueError, match="at least 1"):

@@ -41,6 +41,23 @@ def test_only_the_planned_end_has_fewer_rows():
     horizon = Horizon(10, LINEAR, last_rows=3)
     assert [horizon.rows_of(u) for u in (8, 9)] == [None, 3]
     assert horizon.revise(Revision(at=5, updates=20)).rows_of(9) is None
+    longer = horizon.revise(Revision(at=10, updates=20)).revise(Revision(at=15, updates=30))
+    assert [longer.rows_of(u) for u in (9, 19, 29)] == [3, None, None]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "trunk"),
+    [
+        (ms.wsd(1e-3, 100, warmup=10, decay=0.2), 80),
+        (ms.warmup_cosine(1e-3, 100, warmup=10), None),
+        (ms.warmup_linear(1e-3, 100), None),
+        (ms.constant(1e-3), None),
+        (ms.flat_cosine(1e-3, 100), 75),
+        (ms.cooldown(ms.inverse_sqrt(1e-3, 10), 60, 40), 60),
+    ],
+)
+def test_the_trunk_is_what_comes_before_the_cooldown(schedule, trunk):
+    assert Horizon(100, schedule).trunk == trunk
 
 
 @pytest.mark.parametrize(("at", "updates"), [(-1, 10), (11, 10)])

@@ -57,6 +57,12 @@ def test_checkpoints_are_due_every_n_updates_and_at_the_end_once():
     assert list(policy.between_updates(Progress(update=4, saved_update=4), done=False)) == []
 
 
+def test_a_checkpoint_is_due_before_the_cooldown():
+    policy = Saving(4, trunk=lambda: 7)
+    due = [bool(list(policy.between_updates(Progress(update=u), done=False))) for u in range(9)]
+    assert [u for u, is_due in enumerate(due) if is_due] == [0, 4, 7, 8]
+
+
 def test_a_checkpoint_is_due_when_its_minutes_are_up():
     policy = Saving(1000, minutes=0.0)
     assert list(policy.between_updates(Progress(update=3), done=False)) == [Save()]
