@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from mlxsched.training.acceleration import accelerate
 from mlxsched.training.assembly import make_loader, make_pace
 from mlxsched.training.run import create_run, execute, sinks_of, start
 from mlxsched.training.session import prepare
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `strategies` and `gguf_files`
 
 SMALL = {"iters": 12, "batch_size": 4, "val_batches": 2, "steps_per_eval": 5, "save_every": 5, "test": False}
 

@@ -82,6 +82,18 @@ def fuse(
     return report
 
 
+def divergence_of_folders(adapter: TrainedAdapter, one: Path, other: Path) -> float:
+    """Mean KL divergence of a token, in nats, between two models in mlx-lm's format, on rows of the run's data."""
+    import mlx_lm.utils
+
+    load: Any = mlx_lm.utils.load
+    model, tokenizer = load(str(one))
+    rows = sample_rows(adapter, tokenizer)
+    before = [_logits(model, row) for row in rows]
+    model, _ = load(str(other))
+    return _compare(str(other), rows, before, [_logits(model, row) for row in rows], None).divergence
+
+
 def fuse_modules(model: Module, config: dict[str, Any], *, dequantize: bool) -> dict[str, Any]:
     """Replace each LoRA module of ``model`` by its fused form, as `mlx_lm.fuse` does; returns the config to save.
 
