@@ -45,6 +45,7 @@ COMMANDS = {
     "lora": "Run mlx_lm.lora with our schedules in its YAML.",
     "import": "Convert another trainer's configuration.",
     "plot": "Plot schedules and recorded runs.",
+    "report": "Write a report of runs as one HTML file.",
     "models": "List the models on this machine.",
     "bench": "Compare speed and memory with mlx-lm's loop.",
     "cache": "Show or clear what is cached on disk.",

@@ -7,7 +7,7 @@ runs whose fault is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mlxsched.analysis.diagnosis import fit, host, stability
 from mlxsched.analysis.diagnosis.finding import Diagnosis
@@ -66,6 +66,6 @@ def diagnose(history: History) -> list[Diagnosis]:
     return sorted(left, key=lambda finding: (order[finding.severity], -finding.confidence))
 
 
-def is_healthy(findings: list[Diagnosis]) -> bool:
+def is_healthy(findings: Iterable[Diagnosis]) -> bool:
     """Whether nothing is wrong; notes are not faults."""
     return all(finding.severity == "note" for finding in findings)

@@ -97,9 +97,13 @@ class History:
 
     @cached_property
     def start(self) -> float:
-        """The loss of the model as it came: that of the first evaluation, else the median of the first three updates."""
+        """The loss of the model as it came: that of an evaluation at update 0, else of the first updates.
+
+        The first training loss was computed before any weight changed, but one batch is noise: the median of three counts
+        if it is higher.
+        """
         updates, losses = self.seen
-        first = float(np.median(self.losses[:3])) if len(self.losses) else math.nan
+        first = float(max(self.losses[0], np.median(self.losses[:3]))) if len(self.losses) else math.nan
         return float(losses[0]) if len(losses) and updates[0] == 0 else first
 
     @cached_property

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlxsched.analysis.diagnosis.finding import Diagnosis, confidence
 from mlxsched.analysis.diagnosis.history import WINDOW, History
-from mlxsched.analysis.diagnosis.robust import ratio, running_median
+from mlxsched.analysis.diagnosis.robust import Floats, ratio, running_median
 from mlxsched.text import counted, number
 
 _FEW = 5  # updates of a run that was stopped because of its losses
@@ -83,7 +83,7 @@ def spike(history: History) -> Iterator[Diagnosis]:
     losses = history.losses
     if len(losses) < WINDOW:
         return
-    level = running_median(losses, WINDOW)
+    level = np.maximum(running_median(losses, WINDOW), _before(history))
     above = losses - level
     bound = max(_SPIKE * history.noise, _SPIKE_SHARE) * level
     places = np.flatnonzero(above > bound)
@@ -101,6 +101,12 @@ def spike(history: History) -> Iterator[Diagnosis]:
         update=int(history.updates[worst]),
         confidence=confidence(ratio(above[worst], bound[worst]), 1.0, 1.5),
     )
+
+
+def _before(history: History) -> Floats:
+    """The median of the ten losses before each one: the first losses of a fast fall are above what follows, and no spikes."""
+    padded = np.concatenate([np.full(WINDOW // 2, history.start), history.losses[:-1]])
+    return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, WINDOW // 2), axis=1))
 
 
 def _cause_of_spike(history: History, at: int) -> tuple[str, str]:

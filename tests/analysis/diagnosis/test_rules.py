@@ -112,6 +112,11 @@ def test_a_bad_row_is_a_spike_at_its_update(at):
     assert "rows" in found.why
 
 
+def test_a_fast_fall_at_the_start_is_no_spike():
+    assert is_healthy(diagnose(history(lambda u: 2.0 / (1 + u))))
+    assert is_healthy(diagnose(history(lambda u: 2.0 / (1 + u), every=N)))
+
+
 def test_a_jump_of_the_rate_explains_a_spike():
     (found,) = diagnose(
         history(

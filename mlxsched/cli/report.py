@@ -1,0 +1,71 @@
+"""``mlxsched report``: runs as one HTML page, or their main picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlxsched.cli.output import note
+
+if TYPE_CHECKING:
+    from mlxsched.render.report import ReportedRun
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="An .html file, or .png, .svg, .pdf for the picture alone. [NAME.html]",
+)
+@click.option("--force", is_flag=True, help="Overwrite the file.")
+def command(runs: tuple[Path, ...], file: Path | None, force: bool) -> None:
+    """Write a report of one or several runs: one HTML file that needs no network.
+
+    It shows the losses and the learning rate with linked zoom, gradient norm, throughput and memory, the verdict, the
+    results, events, plan and configuration. Several runs are drawn in the same figures. Needs the extra "report":
+    pip install 'mlxsched[report]'.
+
+    \b
+    Examples:
+      mlxsched report runs/laptop-001
+      mlxsched report runs/laptop-001 runs/laptop-002 -o both.html
+      mlxsched report runs/laptop-001 -o loss.png
+    """
+    from mlxsched.cli.files import write_new
+    from mlxsched.render.report import report_html
+
+    reported = [_reported(run) for run in runs]
+    target = file or Path(f"{reported[0].name}.html")
+    if target.suffix.lower() in (".png", ".svg", ".pdf"):
+        _draw(runs, target, force)
+    else:
+        write_new(target, report_html(reported), force=force)
+    note(f"Wrote {target}.")
+
+
+def _reported(path: Path) -> ReportedRun:
+    from mlxsched.analysis.diagnosis import diagnose
+    from mlxsched.cli.histories import run_history
+    from mlxsched.render.report import ReportedRun
+    from mlxsched.runs.directory import RunDirectory
+    from mlxsched.runs.recording import read_recording
+
+    run = RunDirectory.open(path)
+    return ReportedRun(read_recording(path), run.info, diagnose(run_history(run)))
+
+
+def _draw(runs: tuple[Path, ...], target: Path, force: bool) -> None:
+    from mlxsched.errors import UsageError
+    from mlxsched.render.image import save
+    from mlxsched.render.run_chart import run_chart
+    from mlxsched.runs.recording import read_recording
+
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists. Choose another name, or add --force to overwrite it.")
+    save(run_chart([read_recording(run) for run in runs]), target)
