@@ -88,13 +88,14 @@ def _sides(run: Path, *, compare: bool, base: bool, final: bool, trust: bool) ->
     from functools import partial
 
     from mlxsched.model.conversation import Conversation
-    from mlxsched.runs.directory import RunDirectory
+    from mlxsched.runs.directory import RunDirectory, split_adapter
     from mlxsched.training.inference import load_run_model
     from mlxsched.training.run import config_of
 
-    directory = RunDirectory.open(run)
+    place, adapter = split_adapter(run)
+    directory = RunDirectory.open(place)
     config = config_of(directory, trust_remote_code=trust, need=("model",))
-    loaded = load_run_model(directory, config, base=base, final=final)
+    loaded = load_run_model(directory, config, base=base, final=final, adapter=adapter)
     tuned = ("base" if base else "tuned", partial(Conversation, loaded.model, loaded.tokenizer))
     if not compare:
         return [tuned]

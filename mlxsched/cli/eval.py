@@ -28,25 +28,29 @@ if TYPE_CHECKING:
 def command(run: Path, as_json: bool, **options: Any) -> None:
     """Evaluate the adapter of the run in the directory RUN: loss, perplexity, and exact match of its answers.
 
+    RUN may also be the directory of one of the run's adapters, such as a snapshot or a checkpoint.
+
     \b
     Examples:
       mlxsched eval runs/laptop-001
       mlxsched eval runs/laptop-001 --base --json
+      mlxsched eval runs/laptop-001/snapshots/000100
       mlxsched eval runs/laptop-001 --data my/folder --split valid --show 5
     """
     from mlxsched.platform.paths import cache_home
-    from mlxsched.runs.directory import RunDirectory
+    from mlxsched.runs.directory import RunDirectory, split_adapter
     from mlxsched.training.inference import load_run_model, measure
     from mlxsched.training.run import config_of
 
-    directory = RunDirectory.open(run)
+    place, adapter = split_adapter(run)
+    directory = RunDirectory.open(place)
     config = config_of(
         directory,
         trust_remote_code=options["trust_remote_code"],
         data=options["data"],
         model=options["model"],
     )
-    loaded = load_run_model(directory, config, base=options["base"], final=options["final"])
+    loaded = load_run_model(directory, config, base=options["base"], final=options["final"], adapter=adapter)
     measured = measure(
         loaded,
         config,

@@ -34,6 +34,8 @@ from mlxsched.errors import UsageError
 def command(run: Path, as_json: bool, **options: Any) -> None:
     """Answer a prompt with the adapter of the run in the directory RUN.
 
+    RUN may also be the directory of one of the run's adapters, such as a snapshot or a checkpoint.
+
     \b
     Examples:
       mlxsched generate runs/laptop-001 --prompt "Add up column B"
@@ -41,16 +43,17 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
       mlxsched generate runs/laptop-001 --stdin --system "Answer with a formula." < prompts.txt
     """
     from mlxsched.model.conversation import Conversation, seed_sampling
-    from mlxsched.runs.directory import RunDirectory
+    from mlxsched.runs.directory import RunDirectory, split_adapter
     from mlxsched.training.inference import load_run_model
     from mlxsched.training.run import config_of
 
     prompts = _prompts(options["prompt"], options["each_line"])
-    directory = RunDirectory.open(run)
+    place, adapter = split_adapter(run)
+    directory = RunDirectory.open(place)
     config = config_of(
         directory, trust_remote_code=options["trust_remote_code"], need=("model",), model=options["model"]
     )
-    loaded = load_run_model(directory, config, base=options["base"], final=options["final"])
+    loaded = load_run_model(directory, config, base=options["base"], final=options["final"], adapter=adapter)
     answers = []
     for text in prompts:
         seed_sampling(options["seed"])

@@ -14,7 +14,7 @@ from mlxsched.errors import ModelError, UsageError
 from mlxsched.model import adapters
 from mlxsched.model.load import resolve_model
 from mlxsched.model.local import SMOLLM2
-from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.directory import RunDirectory, split_adapter
 from mlxsched.runs.json_file import read_object
 from mlxsched.training.run import config_of
 
@@ -80,10 +80,12 @@ class TrainedAdapter:
 
 
 def open_adapter(path: Path, *, final: bool = False, trust_remote_code: bool = False) -> TrainedAdapter:
-    """The best adapter of the run in ``path``, or the last one (``final``)."""
-    run = RunDirectory.open(path)
+    """The best adapter of the run in ``path``, or the last one (``final``); ``path`` may be that of an adapter."""
+    place, adapter = split_adapter(path)
+    run = RunDirectory.open(place)
     config = config_of(run, trust_remote_code=trust_remote_code, need=("model",))
-    directory = run.final_adapters if final and run.final_adapters.is_dir() else run.adapters
+    chosen = run.final_adapters if final and run.final_adapters.is_dir() else run.adapters
+    directory = adapter or chosen
     if not (directory / adapters.WEIGHTS).is_file():
         raise ModelError(f"{run.path} has no adapter yet. Let it train first: mlxsched resume {run.path}")
     return TrainedAdapter(run, config, directory, _directory(resolve_model(config.model)))

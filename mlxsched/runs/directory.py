@@ -8,6 +8,8 @@
     adapters/             the adapter to use, in mlx-lm's format: the best by validation loss, or the last one
                           without a validation set; complete at any moment
     adapters_final/       the last adapter, when it is not the best
+    adapters_average/     the last average, when it is not the best
+    snapshots/000100/     the adapter at the end of a cycle of the schedule
     earlier/001000/       the run as it ended after 1000 updates, before it was extended (`mlxsched.runs.earlier`)
     request.json          what another process asks of the one that is training (`mlxsched.runs.requests`)
     .lock                 held while a process works here
@@ -38,8 +40,9 @@ from mlxsched.runs.requests import REQUEST_FILE, Request
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
-_ADAPTERS = ("adapters", "adapters_final")
-_OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, REQUEST_FILE, "checkpoints", "earlier", *_ADAPTERS)
+_ADAPTERS = ("adapters", "adapters_final", "adapters_average")
+SNAPSHOTS = "snapshots"
+_OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, REQUEST_FILE, "checkpoints", "earlier", SNAPSHOTS, *_ADAPTERS)
 
 
 class RunDirectory:
@@ -172,9 +175,18 @@ class RunDirectory:
         position = checkpoint.info.get("metrics_position")
         self.metrics.rewind(position if isinstance(position, int) else -1, checkpoint.update)
 
-    def write_adapter(self, fill: Callable[[Path], None], *, final: bool = False) -> Path:
-        """Replace the files that `fill` writes in ``adapters/`` (or ``adapters_final/``), which stays usable meanwhile."""
-        return atomic.replace_directory(self.final_adapters if final else self.adapters, fill)
+    def write_adapter(self, fill: Callable[[Path], None], place: Path | None = None) -> Path:
+        """Replace the files that `fill` writes in ``adapters/``, or another directory of adapters of the run.
+
+        The directory stays usable meanwhile.
+        """
+        place = place or self.adapters
+        if (
+            place.parent != self.path
+        ):  # the run's own directory is not made again: that it was removed is an error
+            with atomic.storage_errors(place):
+                place.parent.mkdir(exist_ok=True)
+        return atomic.replace_directory(place, fill)
 
     def remove_final_adapter(self) -> None:
         """Remove ``adapters_final/``, which is no longer that of the last update."""
@@ -191,6 +203,21 @@ class RunDirectory:
 def is_run(path: Path) -> bool:
     """Whether the directory `path` holds a run."""
     return os.path.lexists(Path(path) / RUN_FILE)
+
+
+def split_adapter(path: Path) -> tuple[Path, Path | None]:
+    """The run that `path` names, and one of its adapters where `path` is the directory of that.
+
+    ``runs/a/snapshots/000100`` gives ``runs/a`` and itself; any other path is the run's, with no adapter in particular.
+    Raises `UserError` for an adapter that is a symbolic link.
+    """
+    place = Path(path).absolute()
+    run = next((above for above in (place.parent, place.parent.parent) if is_run(above)), None)
+    if run is None or is_run(place) or not os.path.lexists(place / ADAPTER_FILES[1]):
+        return path, None
+    _refuse_link(place)
+    _refuse_link(place / ADAPTER_FILES[1])
+    return run, place
 
 
 def free_space_check(path: Path, needed: int) -> None:
@@ -215,8 +242,12 @@ def _refuse_links(run: Path) -> None:
     ours = [run / name for name in _OURS]
     inside = [path for name in _ADAPTERS if (run / name).is_dir() for path in (run / name).iterdir()]
     for path in [*ours, *inside]:
-        if path.is_symlink():
-            raise UserError(f"{path} is a symbolic link, which is not allowed in a run directory. Remove it.")
+        _refuse_link(path)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise UserError(f"{path} is a symbolic link, which is not allowed in a run directory. Remove it.")
 
 
 def _taken(path: Path) -> str:

@@ -17,7 +17,9 @@ from mlxsched.runs.requests import REQUEST_FILE
 _DIRECTORIES = re.compile(
     r"adapters\w*|(checkpoints|snapshots|averages)(/[\w.-]+)?|earlier(/[\d-]+(/adapters\w*)?)?"
 )
-_FILES = re.compile(r"(adapters|best|optimizer)\.safetensors|adapter_config\.json|state\.json|manifest\.json")
+_FILES = re.compile(
+    r"(adapters|average|best|optimizer)\.safetensors|adapter_config\.json|state\.json|manifest\.json"
+)
 _TOP = re.compile(rf"{re.escape(METRICS_FILE)}|metrics-\d+\.jsonl|{re.escape(REQUEST_FILE)}")
 _EARLIER = re.compile(rf"{re.escape(METRICS_FILE)}|{re.escape(RUN_FILE)}")
 

@@ -24,6 +24,7 @@ from mlxsched.training.policies.evaluation import Evaluation, NameBadRows, Patie
 from mlxsched.training.policies.host import ClearCache, NoticeSleep, PauseOnBattery
 from mlxsched.training.policies.requests import Requests
 from mlxsched.training.policies.saving import Saving
+from mlxsched.training.policies.snapshots import Snapshots, kept_ends
 from mlxsched.training.policies.stopping import StopOnSignal, TimeLimit
 from mlxsched.training.policies.workers import KeepWorkers
 from mlxsched.training.session import Session
@@ -92,6 +93,7 @@ def policies_of(
     """The policies of a run in the order in which they are asked."""
     config = session.config
     policies = _evaluation_policies(session, loop)
+    policies += _snapshots(loop)
     policies.append(Requests(run, loop.pace, config.end_lr))
     trunk = lambda: loop.pace.horizon.trunk  # noqa: E731  a policy may replace the horizon
     policies += [Saving(config.save_every, config.save_minutes, trunk), NoticeSleep()]
@@ -124,6 +126,14 @@ def _evaluation_policies(session: Session, loop: Loop) -> list[Policy]:
     bad_rows = lambda: evaluator.rows.places(evaluator.non_finite_rows(loop.engine.tree()))  # noqa: E731
     policies: list[Policy] = [Evaluation(session.plan.steps_per_eval), NameBadRows(bad_rows)]
     return policies + ([Patience(patience)] if patience else [])
+
+
+def _snapshots(loop: Loop) -> list[Policy]:
+    checkpointer = loop.checkpointer
+    if checkpointer is None:
+        return []
+    ends = lambda: kept_ends(loop.pace.horizon.schedule, loop.pace.updates)  # noqa: E731
+    return [Snapshots(ends, lambda update: checkpointer.write_snapshot(loop.engine.tensors(), update))]
 
 
 def _divergence_policies(session: Session, run: RunDirectory, loop: Loop) -> list[Policy]:

@@ -17,7 +17,7 @@ from mlxsched.model.adapters import WEIGHTS, check_tensors, read_tensors
 from mlxsched.model.trees import Tensors, flatten
 from mlxsched.runs import atomic
 from mlxsched.runs.checkpoints import Checkpoint
-from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.directory import SNAPSHOTS, RunDirectory
 from mlxsched.runs.json_file import read_object
 from mlxsched.runs.requests import Request
 from mlxsched.training.engine import Engine, Snapshot
@@ -111,22 +111,28 @@ class Checkpointer:
         self._run.remove_final_adapter()
         best = found.path / BEST
         if progress.best_update == found.update:
-            self.write_adapter(engine)
+            self.write_adapter(engine.tensors())
         elif best.is_file():
             tensors = read_tensors(best)
             check_tensors(best, tensors, engine.tensors())
-            self._write_adapter(tensors)
+            self.write_adapter(tensors)
         elif self._run.info.best is not None:
             progress.take_best(self._run.info.best)
 
-    def write_adapter(self, engine: Engine, *, final: bool = False) -> None:
-        """Write the adapter to use, or (``final``) the one after the last update where another one is to be used."""
-        self._write_adapter(engine.tensors(), final=final)
+    def write_adapter(self, tensors: Tensors) -> None:
+        """Write the adapter to use."""
+        self._run.write_adapter(self._filled_with(tensors))
 
-    def _write_adapter(self, tensors: Tensors, *, final: bool = False) -> None:
-        self._run.write_adapter(
-            lambda directory: adapters.save(directory, self._adapter_config, tensors), final=final
-        )
+    def write_final_adapter(self, tensors: Tensors) -> None:
+        """Write the adapter after the last update, where another one is to be used."""
+        self._run.write_adapter(self._filled_with(tensors), self._run.final_adapters)
+
+    def write_snapshot(self, tensors: Tensors, update: int) -> None:
+        """Write the adapter after ``update`` updates, to be kept."""
+        self._run.write_adapter(self._filled_with(tensors), self._run.path / SNAPSHOTS / f"{update:06d}")
+
+    def _filled_with(self, tensors: Tensors) -> Callable[[Path], None]:
+        return lambda directory: adapters.save(directory, self._adapter_config, tensors)
 
 
 def copy_adapter(run: RunDirectory, adapter_config: Mapping[str, Any], target: Path) -> None:

@@ -23,9 +23,16 @@ OnProgress = Callable[[str, int, int], None]
 
 
 def load_run_model(
-    run: RunDirectory, config: RunConfig, *, base: bool = False, final: bool = False
+    run: RunDirectory,
+    config: RunConfig,
+    *,
+    base: bool = False,
+    final: bool = False,
+    adapter: Path | None = None,
 ) -> LoadedModel:
-    """The model of ``run`` with its best adapter; with the last one (``final``); or as it came (``base``)."""
+    """The model of ``run`` with its best adapter; with the last one (``final``) or the one in the directory ``adapter``;
+    or as it came (``base``).
+    """
     loaded = load_model(
         config.model, trust_remote_code=config.trust_remote_code, dequantize=config.dequantize
     )
@@ -34,7 +41,8 @@ def load_run_model(
     lora = config.lora_parameters.model_dump()
     adapters.attach(loaded.model, config.fine_tune_type, config.num_layers, lora, config.seed)
     # Where the last adapter is the best one, it is stored once.
-    directory = run.final_adapters if final and run.final_adapters.is_dir() else run.adapters
+    chosen = run.final_adapters if final and run.final_adapters.is_dir() else run.adapters
+    directory = adapter or chosen
     if not directory.is_dir():
         raise ModelError(
             f"{run.path} has no adapter yet. Train it first, or evaluate the model without an adapter, with --base."

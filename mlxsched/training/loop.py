@@ -94,7 +94,7 @@ class Loop:
         result = self.engine.evaluate(self.evaluator, self.ticker("validation"))
         best = self.progress.see_evaluation(result.loss)
         if best and self.checkpointer:
-            self.checkpointer.write_adapter(self.engine)
+            self.checkpointer.write_adapter(self.engine.tensors())
         if update:
             self.pace.observe(result.loss)
         self.emit(Evaluated(update, result.loss, result.perplexity, best, time.perf_counter() - started))
@@ -121,7 +121,7 @@ class Loop:
         if best is None:
             self._write_last_adapter()
         elif self.checkpointer and best != self.progress.update:
-            self.checkpointer.write_adapter(self.engine, final=True)
+            self.checkpointer.write_final_adapter(self.engine.tensors())
 
     def _write_last_adapter(self) -> None:
         """Without a validation loss to choose by, the adapter to use is the last one that computes a sane loss.
@@ -132,7 +132,7 @@ class Loop:
         if self.progress.good_update != update or update == 0:
             self.progress.see_training_loss(self.engine.loss(self.loader(update)))
         if self.checkpointer and self.progress.good_update == update:
-            self.checkpointer.write_adapter(self.engine)
+            self.checkpointer.write_adapter(self.engine.tensors())
 
     def ticker(self, what: str) -> Callable[[int, int], None]:
         """A callback for long work: shows its progress, and lets the policies interrupt it."""

@@ -29,6 +29,7 @@ from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
 from mlxsched.planning.settings import settings_findings
 from mlxsched.text import counted
 from mlxsched.training.memory_plan import MemoryPlan, batching_plan, plan_memory
+from mlxsched.training.policies.snapshots import snapshot_findings
 from mlxsched.training.workers.world import ALONE, World
 
 
@@ -163,6 +164,7 @@ def plan(
     notes += [*_fewer_layers(config, attached.layers), *memory.notes(config)]
     findings = [Finding("prepared", "note", text) for text in notes]
     findings += settings_findings(config, origins, resolved.peak)
+    findings += snapshot_findings(resolved.schedule, length.updates)
     size = ModelSize(*count_parameters(loaded.model), memory.peak / 1e9)
     made = make_plan(config, length, resolved, _data_size(dataset), size, findings)
     fitted = memory.applied_to(config)

@@ -208,7 +208,7 @@ def _refusing(original, forbidden):
 def test_adapters_are_replaced_as_a_whole(run):
     run.write_adapter(fill_with("one"))
     run.write_adapter(fill_with("two"))
-    run.write_adapter(fill_with("last"), final=True)
+    run.write_adapter(fill_with("last"), run.final_adapters)
     assert (run.adapters / "adapters.safetensors").read_text() == "two"
     assert (run.final_adapters / "adapters.safetensors").read_text() == "last"
 
