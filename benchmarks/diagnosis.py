@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from mlxsched.analysis.diagnosis import diagnose, is_healthy
-from mlxsched.cli.histories import history_of
+from mlxsched.analysis.diagnosis.histories import history_of
 
 NOTES = ("still_improving", "slowing_down")
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlxsched.errors import RunError as RunError
     from mlxsched.errors import ScheduleError as ScheduleError
     from mlxsched.errors import UserError as UserError
+    from mlxsched.render.notebook import read_run as read_run
     from mlxsched.schedules import *  # noqa: F403
 
 __version__ = "0.1.0"
@@ -41,12 +42,14 @@ _ERRORS = (
 
 _PACKAGES = ("analysis", "integrations", "schedules")
 
-__all__ = ["__version__", *_PACKAGES, *_ERRORS, *_schedule_names()]
+__all__ = ["__version__", "read_run", *_PACKAGES, *_ERRORS, *_schedule_names()]
 
 
 def __getattr__(name: str) -> Any:
     if name in _ERRORS:
         from mlxsched import errors as home
+    elif name == "read_run":
+        from mlxsched.render import notebook as home  # type: ignore[no-redef]
     elif name in _PACKAGES:
         return importlib.import_module(f"{__name__}.{name}")
     elif name in __all__:

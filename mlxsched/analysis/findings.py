@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "note"]
@@ -39,3 +40,6 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        return f"<p><b>{escape(self.severity)}: {escape(self.code)}</b> {escape(str(self))}</p>"

@@ -31,7 +31,7 @@ def command(run: Path, as_json: bool) -> None:
       mlx_lm.lora -c lora.yaml | tee lora.log; mlxsched diagnose lora.log
     """
     from mlxsched.analysis.diagnosis import SHORTEST, diagnose, is_healthy
-    from mlxsched.cli.histories import history_of
+    from mlxsched.analysis.diagnosis.histories import history_of
     from mlxsched.errors import ChecksFailed
 
     history = history_of(run)

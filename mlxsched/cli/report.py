@@ -51,7 +51,7 @@ def command(runs: tuple[Path, ...], file: Path | None, force: bool) -> None:
 
 def _reported(path: Path) -> ReportedRun:
     from mlxsched.analysis.diagnosis import diagnose
-    from mlxsched.cli.histories import run_history
+    from mlxsched.analysis.diagnosis.histories import run_history
     from mlxsched.render.report import ReportedRun
     from mlxsched.runs.directory import RunDirectory
     from mlxsched.runs.recording import read_recording

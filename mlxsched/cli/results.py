@@ -59,7 +59,7 @@ def _shown(value: object, form: str) -> str:
 def verdict(run: RunDirectory, progress: Progress) -> list[str]:
     """One to three lines: that the run is healthy, or what is wrong with it and the fix."""
     from mlxsched.analysis.diagnosis import SHORTEST, diagnose, is_healthy
-    from mlxsched.cli.histories import run_history
+    from mlxsched.analysis.diagnosis.histories import run_history
 
     findings = diagnose(run_history(run))
     lines = [

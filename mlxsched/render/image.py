@@ -5,6 +5,7 @@ The same chart always gives the same SVG: no date, no version, ids from a fixed 
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,18 @@ def save(chart: Chart, path: Path, *, size: tuple[float, float] = (8.0, 4.5), dp
         except OSError as error:
             why = error.strerror or error
             raise UsageError(f"cannot write {path}: {why}. Choose another file with -o.") from error
+
+
+def svg(chart: Chart, *, size: tuple[float, float] = (8.0, 4.5)) -> str:
+    """``chart`` as the text of an SVG image; ``size`` is width and height in inches.
+
+    Raises UsageError for a chart without points, and when matplotlib is not installed.
+    """
+    require_points(chart)
+    file = io.StringIO()
+    with _matplotlib().rc_context(SETTINGS):
+        _figure(chart, size).savefig(file, format="svg", metadata=NO_DATE["svg"])
+    return file.getvalue()
 
 
 def format_of(path: Path) -> str:

@@ -7,6 +7,8 @@ once for Python, NumPy and MLX. This module imports neither the registry nor the
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, overload
@@ -188,6 +190,18 @@ class Schedule:
             )
         return max(math.ceil(self.steps), 1)
 
+    def plot(self, steps: int | None = None, *, log: bool = False) -> Any:
+        """A picture of the rate over `steps` updates, by default the schedule's own: a notebook shows it, `print` draws
+        it in characters, and its `save(path)` writes a file. Needs matplotlib, except for `print`.
+        """
+        return _notebook().schedule_picture(self, steps, log=log)
+
+    def _repr_html_(self) -> str | None:
+        """What Jupyter shows: the picture above the spec; the spec alone without matplotlib or an end."""
+        if self.steps is None or importlib.util.find_spec("matplotlib") is None:
+            return None
+        return str(_notebook().schedule_html(self))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, field.name) for field in fields(self))
 
@@ -200,6 +214,11 @@ class Endless(Schedule):
     def steps(self) -> int | None:
         """None: there is no update from which on the rate no longer changes."""
         return None
+
+
+def _notebook() -> Any:
+    """The module that draws, by its name: it imports this one, and only who asks for a picture pays for it."""
+    return importlib.import_module("mlxsched.render.notebook")
 
 
 def to_dict(schedule: Schedule) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from mlxsched.analysis.diagnosis import diagnose
-from mlxsched.cli.histories import run_history
+from mlxsched.analysis.diagnosis.histories import run_history
 from mlxsched.cli.main import main
 from mlxsched.errors import UsageError
 from mlxsched.render.report import ReportedRun, report_html

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from mlxsched.analysis.diagnosis import History
+from mlxsched.analysis.diagnosis.history import History
 from mlxsched.analysis.schedule_health import RunFacts
 from mlxsched.errors import UsageError
 from mlxsched.runs.directory import METRICS_FILE, RunDirectory, is_run
