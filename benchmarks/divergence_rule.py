@@ -1,7 +1,7 @@
 """How well the divergence test works: it should never stop a healthy run, and soon stop one that diverges.
 
 Trains the bundled model many times, in memory, with random settings. Healthy runs use the usual rates of LoRA, every
-optimizer, batch sizes from 1 to 16, with and without LoRA+ and warmup. Diverging runs use rates of 0.1 and above, and
+optimizer, batch sizes from 1 to 8 (smaller ones are noisier, which is what could raise a false alarm), with and without LoRA+ and warmup. Diverging runs use rates of 0.1 and above, and
 no clipping. Prints how many of each were stopped, and after how many updates.
 
     python benchmarks/divergence_rule.py --healthy 200 --diverging 40
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import sys
 from typing import Any
 
 from mlxsched.platform.blas import preload
@@ -35,7 +36,7 @@ from mlxsched.training.policies.divergence import Divergence, NonFinite  # noqa:
 from mlxsched.training.policies.evaluation import Evaluation  # noqa: E402
 from mlxsched.training.session import prepare  # noqa: E402
 
-UPDATES = (12, 60)
+UPDATES = (12, 50)
 
 
 def healthy(draw: random.Random) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def healthy(draw: random.Random) -> dict[str, Any]:
         "optimizer": optimizer,
         "learning_rate": rate / plus / (1.0 if corrected else 6.6),
         "schedule": draw.choice(["linear", "cosine", "constant", "wsd", "one_cycle"]),
-        "batch_size": draw.choice([1, 2, 4, 8, 16]),
+        "batch_size": draw.choice([1, 1, 2, 4, 8]),
         "warmup": draw.choice([0, 0.1]),
         "lora_plus_ratio": plus,
         "bias_correction": corrected,
@@ -69,7 +70,8 @@ def diverging(draw: random.Random) -> dict[str, Any]:
 
 def stopped_after(settings: dict[str, Any], seed: int, updates: int, shared: Shared) -> int | None:
     """The update at which the run was stopped, or None; 0 stands for its end."""
-    flags = {"seed": seed, "iters": updates, "val_batches": 4, "test": False, **settings}
+    # Without optimizations, which give the same losses: their self-check takes longer than such a short run.
+    flags = {"seed": seed, "iters": updates, "val_batches": 4, "test": False, "fast": False, **settings}
     loaded = load_config(flags=flags)
     made = prepare(loaded.config, loaded.origins, loaded=shared.model, dataset=shared.dataset)
     paths, pace = accelerate(made, None, lambda text: None), make_pace(made)
@@ -119,6 +121,8 @@ def main() -> None:
         for seed in range(count):
             settings, updates = settings_of(draw), draw.randint(*UPDATES)
             after = stopped_after(settings, seed, updates, shared)
+            if seed % 20 == 19:
+                print(f"{kind}: {seed + 1}/{count} runs, {len(stopped)} stopped", file=sys.stderr, flush=True)
             if after is not None:
                 stopped.append(after)
                 if kind == "healthy":

@@ -11,7 +11,10 @@ from typing import Any
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from mlxsched.bundled import model_path
+from mlxsched.data.tokenizer import load_tokenizer
 from mlxsched.model import adapters
+from mlxsched.model.load import LoadedModel
 from mlxsched.model.trees import flatten, unflatten
 
 VOCABULARY, LAYERS, HIDDEN, HEADS, HEAD = 160, 4, 64, 4, 16
@@ -317,6 +320,14 @@ def build(kind: str) -> Module:
     model.train()
     mx.eval(model.parameters())
     return model
+
+
+def loaded(kind: str) -> LoadedModel:
+    """A tiny random model of an architecture, as if it had been loaded from a file, with the bundled tokenizer."""
+    model, config = bare(kind)
+    mx.eval(model.parameters())
+    path = str(model_path("tiny"))
+    return LoadedModel(kind, path, model, load_tokenizer(path), config)
 
 
 def bare(kind: str) -> tuple[Module, dict[str, Any]]:

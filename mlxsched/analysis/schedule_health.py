@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlxsched.analysis.findings import Finding, Severity
+from mlxsched.analysis.rates import Rates, peak_rates
 from mlxsched.errors import ScheduleError
 from mlxsched.schedules.base import SCAN_LIMIT, Schedule
 from mlxsched.schedules.controllers import Controller
@@ -26,12 +27,6 @@ SLOW = 0.25  # share of the peak: a run that ends above it has hardly decayed
 JUMP = 0.25  # share of the peak: a change of this size within one update is sudden
 STEEP = 0.3  # share of the updates after the peak that must have at least LOW of it
 TINY = 200  # updates; a constant rate is common in tests and on tiny data
-
-# Lowest, usual and highest peak with Adam, by what is trained. Adapters: 1e-4 to 1e-3 is usual, 2e-3 still learns and
-# 1e-2 diverges on the bundled model. All weights: 1e-5 to 5e-5 is usual. Without a run nothing is known of it.
-PEAKS = {"lora": (2e-5, 2e-4, 5e-3), "full": (1e-6, 3e-5, 5e-4), "": (1e-6, 2e-4, 5e-3)}
-# The same three, relative to Adam: Lion wants a third to a tenth (arXiv 2302.06675), SGD 10 to 100 times as much.
-FACTORS = {"lion": (0.1, 0.2, 0.3), "sgd": (1.0, 30.0, 1000.0), "muon": (1.0, 10.0, 40.0)}
 
 
 @dataclass(frozen=True)
@@ -60,12 +55,9 @@ class RunFacts:
     block: Mapping[str, Any] | None = None
 
     @property
-    def peaks(self) -> tuple[float, float, float]:
-        """The lowest, the usual and the highest peak that suit the optimizer and what is trained."""
-        kind = "lora" if self.fine_tune_type == "dora" else self.fine_tune_type
-        factors = FACTORS.get(self.optimizer, (1.0, 1.0, 1.0))
-        low, usual, high = (rate * factor for rate, factor in zip(PEAKS[kind], factors, strict=True))
-        return low, usual, high
+    def peaks(self) -> Rates:
+        """The peaks that suit the optimizer and what is trained."""
+        return peak_rates(self.optimizer, self.fine_tune_type)
 
 
 @dataclass(frozen=True)

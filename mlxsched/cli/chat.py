@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlxsched.cli.output import console, note, print_json, say
+from mlxsched.errors import UsageError
 from mlxsched.text import without_controls
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
       mlxsched chat runs/laptop-001 --compare --system "Answer with a formula."
       printf 'Add up column B\\nAnd column C?\\n' | mlxsched chat runs/laptop-001 --json
     """
-    from mlxsched.errors import UsageError
     from mlxsched.model.conversation import seed_sampling
 
     if options["compare"] and options["base"]:
@@ -168,6 +168,10 @@ class Chat:
             if not self._interactive:
                 raise
             note("\n(stopped)")
+        except UsageError as error:  # the conversation is too long for the model: /reset goes on
+            if not self._interactive:
+                raise
+            note(f"Error: {error} /reset starts over.")
 
     def _collect(self, prompt: str, answers: dict[str, str]) -> None:
         for _ in self._pieces(prompt, answers):

@@ -81,7 +81,8 @@ def check(source: str, as_json: bool, **flags: Any) -> None:
     from mlxsched.errors import ChecksFailed
 
     tokenizer, options = _open(source, (), **flags)
-    report = checking.check(load_dataset(source, tokenizer, options), options)
+    one_file = Path(source).expanduser().is_file()
+    report = checking.check(load_dataset(source, tokenizer, options), options, one_file=one_file)
     if as_json:
         print_json(report.to_dict())
     else:

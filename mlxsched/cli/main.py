@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = cli.main(args=arguments, prog_name="mlxsched", standalone_mode=False)
     except click.exceptions.Abort:
-        return 130
+        return _report("Stopped.", 130)
     except _ClosedPipe:
         _discard_output()
         return CLOSED_PIPE

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 TICK_SECONDS = 5.0  # between two plain lines about the same long step
+_EXPECTED = ("paused", "slept")
 SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
 
@@ -61,7 +62,7 @@ class Display:
         elif isinstance(event, Tick):
             self._show_tick(event)
         elif isinstance(event, Notice):
-            self._say(f"{event.code} at update {event.update}: {event.message}")
+            self._say(notice_line(event))
 
     @property
     def made(self) -> int:
@@ -200,6 +201,18 @@ def evaluation_line(event: Evaluated) -> str:
     best = ", the best so far" if event.best else ""
     after = counted(event.update, "update")
     return f"validation after {after}: loss {event.loss:.4f}, perplexity {event.perplexity:.4g}{best}"
+
+
+def notice_line(event: Notice) -> str:
+    """The message, and when it was; the code is for programs.
+
+    >>> notice_line(Notice(25, "spike", "loss 9, far above its running mean of 2"))
+    'Warning at update 25: loss 9, far above its running mean of 2'
+    """
+    if event.code == "note":
+        return f"Note: {event.message}"
+    kind = "Note" if event.code in _EXPECTED else "Warning"
+    return f"{kind} at update {event.update}: {event.message}"
 
 
 class LiveDisplay:

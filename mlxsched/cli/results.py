@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import say, table
+from mlxsched.runs.info import measures
 from mlxsched.text import clock, counted
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ MEASURES = (
 
 def show_results(run: RunDirectory, progress: Progress) -> None:
     """Print the measures before and after the run and the next commands on stdout."""
-    before, after = measures(progress, "before"), measures(progress, "after")
+    before, after = measures(progress.results, "before"), measures(progress.results, "after")
     rows = list(_rows(before, after))
     if rows:
         table(rows, header=("", "before", "after"), title="Results")
@@ -40,20 +41,10 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
         say(f"  {line}")
 
 
-def measures(progress: Progress, when: str) -> dict[str, Any]:
-    """What was measured ``before`` or ``after`` the training; empty for a checkpoint in which it is damaged."""
-    found = progress.results.get(when)
-    return found if isinstance(found, dict) else {}
-
-
-def _rows(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _rows(before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[tuple[str, str, str]]:
     for key, name, form in MEASURES:
         if key in after:
-            yield name, _shown(before.get(key), form), _shown(after[key], form)
-
-
-def _shown(value: object, form: str) -> str:
-    return form.format(value) if isinstance(value, int | float) else "-"
+            yield name, form.format(before[key]) if key in before else "-", form.format(after[key])
 
 
 def verdict(run: RunDirectory, progress: Progress) -> list[str]:
@@ -96,5 +87,5 @@ def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
         "ended": progress.ended,
         "short_cuts": run.info.short_cuts,
         "notes": [record.get("message") for record in run.read_metrics() if record.get("code") == "note"],
-        **{key: measures(progress, key) for key in ("before", "after")},
+        **{key: measures(progress.results, key) for key in ("before", "after")},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +71,15 @@ def _path_of_new_run(loaded: LoadedConfig, preset: str | None) -> Path:
 
 def make_session(loaded: LoadedConfig) -> Session:
     """Load and plan, telling what takes long."""
+    from mlxsched.errors import Stopped
     from mlxsched.platform.paths import cache_home
     from mlxsched.training.session import prepare
 
     note(f"Loading {loaded.config.model} ...")
-    return prepare(loaded.config, loaded.origins, cache=cache_home(), on_progress=_tell_rows)
+    try:
+        return prepare(loaded.config, loaded.origins, cache=cache_home(), on_progress=_tell_rows)
+    except KeyboardInterrupt:
+        raise Stopped("Stopped before the training began.", signal.SIGINT) from None
 
 
 def _tell_rows(done: int) -> None:

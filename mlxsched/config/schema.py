@@ -182,7 +182,7 @@ class RunConfig(_Strict):
         default="lora", description="Train a LoRA, a DoRA, or the weights themselves."
     )
     num_layers: Annotated[int, Field(ge=-1, le=MOST)] = Field(
-        default=-1, description="Number of layers to train, counted from the last; -1 for all."
+        default=-1, description="Number of layers to train, counted from the last; -1 or 0 for all."
     )
     lora_parameters: LoraParameters = Field(
         default=LoraParameters(), description="Rank, scale, dropout and keys of LoRA."

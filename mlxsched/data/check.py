@@ -63,14 +63,14 @@ def _finding_dict(finding: Finding) -> dict[str, str]:
     }
 
 
-def check(dataset: Dataset, options: DataOptions) -> DataReport:
-    """Examine a data set that was loaded with ``skip_bad_rows`` and ``need=()``."""
+def check(dataset: Dataset, options: DataOptions, *, one_file: bool = False) -> DataReport:
+    """Examine a data set that was loaded with ``skip_bad_rows`` and ``need=()``; from ``one_file`` all splits are made."""
     hashes = {split: rows.row_hashes() for split, rows in dataset.splits.items()}
     reports = {
         split: _report(counts, dataset.splits.get(split), hashes.get(split))
         for split, counts in dataset.counts.items()
     }
-    findings = list(_missing(dataset))
+    findings = list(_missing(dataset, one_file))
     for split, report in reports.items():
         findings += _of_counts(split, report.counts, options)
         if split in dataset.splits:
@@ -109,7 +109,7 @@ def histogram(lengths: NDArray[Any], bins: int = 10) -> list[tuple[int, int, int
     ]
 
 
-def _missing(dataset: Dataset) -> Iterator[Finding]:
+def _missing(dataset: Dataset, one_file: bool) -> Iterator[Finding]:
     for split in SPLITS:
         if split not in dataset.splits:
             yield Finding(
@@ -117,7 +117,7 @@ def _missing(dataset: Dataset) -> Iterator[Finding]:
                 "error" if split == "train" else "note",
                 f"there are no usable {split} rows",
                 where=split,
-                fix=f"Add rows to {split}.jsonl",
+                fix="Add rows to the file" if one_file else f"Add rows to {split}.jsonl",
             )
 
 

@@ -14,6 +14,7 @@ from mlxsched.errors import UsageError
 from mlxsched.export.adapter import TrainedAdapter
 from mlxsched.export.folder import write_folder
 from mlxsched.model.adapters import CONFIG, WEIGHTS
+from mlxsched.runs.info import measures
 from mlxsched.runs.json_file import read_object
 
 PICTURE, SETTINGS = "schedule.png", "mlxsched.yaml"
@@ -81,7 +82,7 @@ def _results(adapter: TrainedAdapter, repo: str) -> dict[str, Any]:
     """What was measured after the training, in the form that the Hub shows beside a model."""
     from huggingface_hub import EvalResult
 
-    after = _measured(adapter, "after")
+    after = measures(adapter.run.info.results, "after")
     dataset = Path(adapter.config.data).name
     found = [
         EvalResult("text-generation", dataset, dataset, key, round(float(after[key]), 6))
@@ -127,19 +128,14 @@ def _body(adapter: TrainedAdapter, repo: str, base: str, picture: bool) -> str:
 
 
 def _metrics(adapter: TrainedAdapter) -> list[str]:
-    before, after = _measured(adapter, "before"), _measured(adapter, "after")
+    results = adapter.run.info.results
+    before, after = measures(results, "before"), measures(results, "after")
     rows = [
         f"| {key.replace('_', ' ')} | {form.format(before[key]) if key in before else '-'} | {form.format(after[key])} |"
         for key, form in _MEASURES
         if key in after
     ]
     return ["## Results", "", "| | before | after |", "| --- | --- | --- |", *rows, ""] if rows else []
-
-
-def _measured(adapter: TrainedAdapter, when: str) -> Mapping[str, Any]:
-    found = adapter.run.info.results.get(when)
-    values = found if isinstance(found, Mapping) else {}
-    return {key: value for key, value in values.items() if isinstance(value, (int, float))}
 
 
 def public_settings(adapter: TrainedAdapter, base: str) -> str:

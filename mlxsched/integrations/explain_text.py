@@ -117,7 +117,7 @@ def _lora_parameters(settings: Settings, updates: int) -> Texts:
 
 
 def _num_layers(settings: Settings, updates: int) -> Texts:
-    if settings["num_layers"] < 0:
+    if settings["num_layers"] <= 0:
         return "all layers are trained", SAME
     return "the last layers; stops if the model has fewer", "the last layers; all if the model has fewer"
 

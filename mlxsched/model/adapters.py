@@ -38,7 +38,7 @@ class Attached:
 
 
 def attach(model: Module, kind: str, num_layers: int, lora: Mapping[str, Any], seed: int) -> Attached:
-    """Make the last ``num_layers`` layers of ``model`` (-1: all) trainable, and freeze everything else.
+    """Make the last ``num_layers`` layers of ``model`` (-1 or, as in mlx-lm, 0: all) trainable, and freeze everything else.
 
     Safe to call again: what was attached before is detached first, and the initial A matrices depend on ``seed``
     only. Whole layers that were trained keep their weights.
@@ -59,10 +59,10 @@ def attach(model: Module, kind: str, num_layers: int, lora: Mapping[str, Any], s
         model.freeze()
     except AttributeError:  # a model whose class leaves out Module.__init__ (mlx-lm's recurrent_gemma)
         raise _untrainable(model, kind) from None
-    count = len(model.layers) if num_layers < 0 else min(num_layers, len(model.layers))
+    count = len(model.layers) if num_layers <= 0 else min(num_layers, len(model.layers))
     layers = list(model.layers)[len(model.layers) - count :]
     if not layers:
-        raise UsageError("nothing to train: --num-layers 0 leaves no layer. Raise --num-layers.")
+        raise UsageError(f"nothing to train: {_name(model)} has no layers. Choose another model.")
     if kind != "full":
         return _attach_lora(model, kind, layers, lora, seed)
     for layer in layers:

@@ -10,6 +10,9 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx.utils import tree_unflatten
 
+from mlxsched.errors import UsageError
+from mlxsched.model.load import room_for_answer
+
 Message = dict[str, str]
 
 
@@ -85,6 +88,11 @@ class Conversation:
         from mlx_lm.generate import stream_generate
         from mlx_lm.sample_utils import make_sampler
 
+        room = room_for_answer(self._model, len(tokens))
+        if room < 1:
+            raise UsageError(
+                f"the conversation has {len(tokens)} tokens, which is all that the model has positions for. Shorten it."
+            )
         self._model.eval()
         start = self._reuse(tokens)
         self._seen = list(tokens)
@@ -92,7 +100,7 @@ class Conversation:
             self._model,
             self._tokenizer,
             tokens[start:],
-            max_tokens=self._max_tokens,
+            max_tokens=int(min(self._max_tokens, room)),
             sampler=make_sampler(temp=self._temperature),
             prompt_cache=self._cache,
         )

@@ -11,6 +11,7 @@ from mlx.nn.layers.base import Module
 
 from mlxsched.data.rows import Example
 from mlxsched.model.evaluate import OnProgress
+from mlxsched.model.load import room_for_answer
 
 LONGEST_ANSWER = 64  # median tokens; the bundled formulas have 20, chats have 200 and more
 _JUDGED = 100  # examples that decide
@@ -46,7 +47,15 @@ def answer_all(
     from mlx_lm.generate import BatchGenerator
 
     model.eval()
-    limits = [len(tokenizer.encode(e.answer, add_special_tokens=False)) + MARGIN for e in examples]
+    limits = [
+        int(
+            min(
+                len(tokenizer.encode(e.answer, add_special_tokens=False)) + MARGIN,
+                room_for_answer(model, len(e.prompt)),
+            )
+        )
+        for e in examples
+    ]
     at_once = _at_once([len(e.prompt) + limit for e, limit in zip(examples, limits, strict=True)], max_tokens)
     generator: Any = BatchGenerator(
         model,

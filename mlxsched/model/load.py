@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,8 +55,8 @@ def resolve_model(name: str) -> str:
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_like_path:
         raise ModelError(
-            f"no model '{name}': neither bundled ({', '.join(MODELS)}), nor a directory or a GGUF file, "
-            "nor a Hugging Face repository like Qwen/Qwen3-0.6B."
+            f"no model '{name}': neither {', '.join((*MODELS, local.SMOLLM2))}, nor a directory or a GGUF file, nor a "
+            "Hugging Face repository like Qwen/Qwen3-0.6B. `mlxsched models` lists what is on this machine."
         )
     return name
 
@@ -144,6 +145,12 @@ def max_positions(config: Mapping[str, Any]) -> int | None:
         return None
     positions = config.get("n_positions")
     return positions if isinstance(positions, int) and positions > 0 else None
+
+
+def room_for_answer(model: Module, prompt_tokens: int) -> float:
+    """How many tokens may follow a prompt before the positions of ``model`` run out; infinite where it computes them."""
+    positions = max_positions(vars(getattr(model, "args", object)))
+    return math.inf if positions is None else positions - prompt_tokens
 
 
 def model_fingerprint(path: str) -> str | None:

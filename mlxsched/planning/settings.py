@@ -6,25 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlxsched.analysis.findings import Finding
+from mlxsched.analysis.rates import peak_rates
 from mlxsched.config.mlx_lm import INTERVALS, differing_defaults
 from mlxsched.config.origins import DEFAULT, is_inherited
 from mlxsched.config.schema import NESTED, RunConfig
-
-# Rates above which a run is unlikely to learn anything, by optimizer and by what is trained.
-#
-# Measured on the bundled model and data, 40 updates of 4 rows with AdamW, validation loss 2.28 at the start:
-#   LoRA (rank 8, scale 20)  2e-3: 0.77   1e-2: 4.24   3e-2: 4.27   1e-1: 4.34
-#   all weights              2e-3: 0.69   5e-3: 1.10   1e-2: 1.99   2e-2: 2.67   5e-2: 3.13
-# A LoRA of another scale or rank still learns at 8e-3 (the best rate goes with 1 / sqrt(scale * rank)), so the
-# bound leaves room above that. Why there is one: Adam moves each parameter by about the rate in every update,
-# whatever the size of the gradient. LoRA's A starts within 1 / sqrt(width), 0.02 for a width of 2048, so at 0.02
-# one update moves A by as much as A is; a weight is about 0.02, so at 0.01 two updates replace it.
-#
-# Lion's updates have the size of the rate, too, and want a third to a tenth of Adam's rate (arXiv 2302.06675).
-# Muon's are orthogonal: a parameter of a matrix of width n moves by rate / sqrt(n). Adafactor is scaled like Adam
-# here. SGD's depend on the gradient, which is clipped to a norm of 1 by default: only a rate beyond all use counts.
-TOO_HIGH = {"adam": 0.02, "adamw": 0.02, "adafactor": 0.02, "lion": 0.006, "muon": 0.2, "sgd": 20.0}
-FULL = 0.5  # of the bound of an adapter, for training the weights themselves
+from mlxsched.runs.ownership import ADAPTER_FILES
+from mlxsched.text import number
 
 
 def settings_findings(config: RunConfig, origins: Mapping[str, str], peak: float) -> Iterator[Finding]:
@@ -57,9 +44,9 @@ def _default_model(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Fi
 
 def _rate_too_high(config: RunConfig, peak: float) -> Iterator[Finding]:
     full = config.fine_tune_type == "full"
-    bound = TOO_HIGH[config.optimizer] * (FULL if full else 1.0)
+    bound = peak_rates(config.optimizer, config.fine_tune_type).high
     ratio = 1.0 if full else max(config.lora_plus_ratio, 1.0)
-    if peak * ratio <= bound:
+    if peak * ratio <= bound * (1 + 1e-9):
         return
     times = f" times lora_plus_ratio {ratio:g}" if ratio > 1 else ""
     kind = (
@@ -70,9 +57,9 @@ def _rate_too_high(config: RunConfig, peak: float) -> Iterator[Finding]:
     yield Finding(
         "rate_too_high",
         "warning",
-        f"the highest learning rate, {peak:.3g}{times}, is above {bound:g}: {config.optimizer} on {kind} is likely "
-        "to diverge",
-        why="At this rate, one or two updates change a parameter by as much as its own value",
+        f"the highest learning rate, {peak:.3g}{times}, is above {number(bound)}, where {config.optimizer} on "
+        f"{kind} is likely to diverge",
+        why="A few updates at this rate change a parameter by as much as its own value",
         fix=f"Lower --learning-rate; with Adam, {'1e-5 to 5e-5 are usual' if full else '1e-4 to 1e-3 are usual'}",
     )
 
@@ -102,7 +89,7 @@ def _converted(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Findin
 def _adapter_replaced(config: RunConfig) -> Iterator[Finding]:
     """A warning that the end of the run replaces an adapter, which may be the only copy of an earlier training."""
     folder = Path(config.adapter_path or "").expanduser()
-    present = [name for name in ("adapter_config.json", "adapters.safetensors") if (folder / name).exists()]
+    present = [name for name in ADAPTER_FILES if (folder / name).exists()]
     if config.adapter_path and present:
         yield Finding(
             "adapter_replaced",

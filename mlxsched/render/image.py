@@ -51,11 +51,12 @@ def save(chart: Chart, path: Path, *, size: tuple[float, float] = (8.0, 4.5), dp
     """
     kind = format_of(path)
     require_points(chart)
+    if not path.parent.is_dir():
+        raise UsageError(f"No such directory: {path.parent}. Create it first.")
     matplotlib = _matplotlib()
     with matplotlib.rc_context(SETTINGS):
         figure = _figure(chart, size)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(path, format=kind, dpi=dpi, metadata=NO_DATE[kind])
         except OSError as error:
             why = error.strerror or error

@@ -98,7 +98,7 @@ class RunDirectory:
                     f"There is no run in {path}: no such directory. `ls {path.parent}` lists what is there."
                 )
             if RUN_FILE not in os.listdir(path):
-                raise UsageError(f"There is no run in {path}: it has no {RUN_FILE}.")
+                raise UsageError(f"There is no run in {path}: it has no {RUN_FILE}.{_run_around(path)}")
             _refuse_links(path)
         return cls(path, read_info(path / RUN_FILE))
 
@@ -198,6 +198,12 @@ class RunDirectory:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
+
+
+def _run_around(path: Path) -> str:
+    """A hint for the path of a part of a run, such as its ``adapters`` or a checkpoint."""
+    outer = next((folder for folder in path.resolve().parents if is_run(folder)), None)
+    return f" It is a part of the run {os.path.relpath(outer)}: give that." if outer else ""
 
 
 def is_run(path: Path) -> bool:

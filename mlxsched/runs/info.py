@@ -111,6 +111,23 @@ def without_permissions(config: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in config.items() if key not in PERMISSIONS}
 
 
+def measures(results: Mapping[str, object], when: str) -> dict[str, float]:
+    """The numbers in `results` that were measured ``before`` or ``after`` a training.
+
+    Whatever else a damaged file holds is left out, such as an integer that is too large for a float.
+
+    >>> measures({"after": {"loss": 0.5, "asked": 20, "note": "x", "perplexity": 10**400}}, "after")
+    {'loss': 0.5, 'asked': 20}
+    """
+    found = results.get(when)
+    items = found.items() if isinstance(found, Mapping) else ()
+    return {
+        key: value
+        for key, value in items
+        if isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST_COUNT)
+    }
+
+
 def now() -> str:
     """The current time, as it is written in ``run.json``."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -135,6 +152,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "created": str,
     "updated": str,
 }
+_LARGEST_COUNT = 2**53  # beyond that a JSON number is not a count
 _NAMES: dict[type | tuple[type, ...], str] = {
     str: "a text",
     int: "a whole number",

@@ -11,7 +11,6 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map_with_path
 
-from mlxsched.errors import RunError
 from mlxsched.model import adapters
 from mlxsched.model.adapters import WEIGHTS, check_tensors, read_tensors
 from mlxsched.model.trees import Tensors, flatten
@@ -19,6 +18,7 @@ from mlxsched.runs import atomic
 from mlxsched.runs.checkpoints import Checkpoint
 from mlxsched.runs.directory import SNAPSHOTS, RunDirectory
 from mlxsched.runs.json_file import read_object
+from mlxsched.runs.ownership import refuse_foreign_adapter
 from mlxsched.runs.requests import Request
 from mlxsched.training.engine import Engine, Snapshot
 from mlxsched.training.progress import Progress
@@ -85,10 +85,10 @@ class Checkpointer:
         Returns None if there is no checkpoint. The run then starts again, unless ``up_to`` was given.
         """
         request = self._run.info.requests[-1] if self._run.info.requests else None
-        found = self._run.checkpoints.latest_good(note, up_to)
+        found = self._last_finite(note, up_to)
         changed = request is not None and (found is None or not request.holds_for(_revisions(found)))
         if request is not None and changed and found is not None and found.update > request.at:
-            found = self._run.checkpoints.latest_good(note, request.at)
+            found = self._last_finite(note, request.at)
         if found is None:
             return self._start_again(request) if up_to is None else None
         # Read before anything is cut back: a checkpoint that is refused must not cost any records.
@@ -101,6 +101,15 @@ class Checkpointer:
             if up_to is None:
                 self._go_back_to_best(found, progress, engine)
         return progress
+
+    def _last_finite(self, note: Callable[[str], None], up_to: int | None) -> Checkpoint | None:
+        """The last checkpoint that is intact and whose weights are finite; ``note`` names each one skipped."""
+        while (found := self._run.checkpoints.latest_good(note, up_to)) is not None:
+            if _is_finite(found):
+                return found
+            note(f"Skipped checkpoint {found.update}: the weights of {found.path} are not finite.")
+            up_to = found.update - 1
+        return None
 
     def _start_again(self, request: Request | None) -> Progress | None:
         self._run.rewind(None)
@@ -136,7 +145,8 @@ class Checkpointer:
 
 
 def copy_adapter(run: RunDirectory, adapter_config: Mapping[str, Any], target: Path) -> None:
-    """Write the adapter to use to ``target`` as well, a folder of the user's: only its two files are replaced."""
+    """Write the adapter to use to ``target`` as well, a folder of the user's: only two files of ours are replaced."""
+    refuse_foreign_adapter(str(target))
     source = read_tensors(run.adapters)
     names = (adapters.CONFIG, adapters.WEIGHTS)
     atomic.replace_files(target, names, lambda directory: adapters.save(directory, adapter_config, source))
@@ -155,16 +165,11 @@ def _read(checkpoint: Checkpoint, engine: Engine) -> tuple[Snapshot, Progress]:
     state = engine.snapshot().optimizer_state
     check_tensors(checkpoint.path / OPTIMIZER, moments, flatten(state))
     restored = tree_map_with_path(lambda path, _: moments[path], state)
-    _check_finite(checkpoint.path, weights)
     progress = Progress.from_dict(read_object(checkpoint.path / STATE))
     return Snapshot(engine.optimizer.pack(weights), restored), progress
 
 
-def _check_finite(path: Path, weights: Mapping[str, mx.array]) -> None:
-    """Raise `RunError` for weights that no run of ours stores: an update that would make them is not applied."""
-    finite = mx.stack([mx.isfinite(value).all() for value in weights.values()])
-    if not finite.all().item():
-        raise RunError(
-            f"the weights of {path} are not finite: the checkpoint is damaged or not from mlxsched. Remove that "
-            "directory to resume from the checkpoint before it."
-        )
+def _is_finite(checkpoint: Checkpoint) -> bool:
+    """Whether all weights are finite. No run of ours stores others: an update that would make them is not applied."""
+    weights = read_tensors(checkpoint.path / WEIGHTS)
+    return all(mx.isfinite(value).all().item() for value in weights.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -283,9 +284,15 @@ def _explained(run: RunDirectory, error: Exception) -> Exception:
     return error if isinstance(error, MlxschedError) else _out_of_memory(run, error) or error
 
 
+# How MLX's allocators for the CPU, Metal and CUDA say it: "[malloc] Unable to allocate 8 bytes.", "[metal::malloc]
+# Attempting to allocate ...", "[METAL] Command buffer execution failed: Insufficient Memory (...)", "out of memory".
+_NO_MEMORY = re.compile(r"\bmalloc|unable to allocate|bad_alloc|insufficient memory|out of memory", re.I)
+
+
 def _out_of_memory(run: RunDirectory, error: Exception) -> RunError | None:
-    text = str(error).lower()
-    if not isinstance(error, MemoryError) and not ("alloc" in text or "out of memory" in text):
+    if not isinstance(error, MemoryError) and not (
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
+    ):
         return None
     return RunError(
         f"out of memory: {str(error)[:200]}\nLower --micro-batch-tokens (the result stays the same) or "

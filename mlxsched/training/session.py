@@ -27,6 +27,7 @@ from mlxsched.planning.length import plan_length
 from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan
 from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
 from mlxsched.planning.settings import settings_findings
+from mlxsched.runs.ownership import refuse_foreign_adapter
 from mlxsched.text import counted
 from mlxsched.training.memory_plan import MemoryPlan, batching_plan, plan_memory
 from mlxsched.training.policies.snapshots import snapshot_findings
@@ -127,6 +128,7 @@ def prepare(
     Raises:
         UserError: something that the user has to fix.
     """
+    refuse_foreign_adapter(config.adapter_path)
     loaded = loaded or load_model(
         config.model, trust_remote_code=config.trust_remote_code, dequantize=config.dequantize
     )

@@ -16,6 +16,7 @@ import mlx.core as mx
 import pytest
 
 from mlxsched.cli.main import main
+from mlxsched.errors import UsageError
 from mlxsched.model.conversation import Conversation, without_adapter
 from mlxsched.model.load import load_model
 
@@ -61,6 +62,20 @@ def test_an_answer_that_is_stopped_is_kept_and_the_next_one_is_right(tiny):
     fresh = Conversation(tiny.model, tiny.tokenizer, max_tokens=8)
     fresh.messages = [dict(message) for message in talk.messages]
     assert "".join(talk.ask("More")) == "".join(fresh.ask("More"))
+
+
+def test_an_answer_ends_where_learned_positions_do():
+    """Beyond its table gpt2 reads whatever lies in memory there; llama computes its positions."""
+    from mlx_lm.models import gpt2
+
+    tokenizer = load_model("tiny").tokenizer
+    settings = {"n_embd": 16, "n_head": 2, "n_layer": 1, "layer_norm_epsilon": 1e-5, "n_ctx": 40}
+    args = gpt2.ModelArgs("gpt2", n_positions=40, vocab_size=len(tokenizer), **settings)
+    talk = Conversation(gpt2.Model(args), tokenizer, max_tokens=500)
+    "".join(talk.ask("Add up"))
+    assert len(talk._seen) <= 40
+    with pytest.raises(UsageError, match="has positions for"):
+        "".join(talk.ask("word " * 40))
 
 
 def test_without_its_adapter_a_model_is_the_base_and_comes_back(run, tiny):

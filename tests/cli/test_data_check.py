@@ -44,6 +44,13 @@ def test_problems_end_with_three(tmp_path: Path) -> None:
     assert "\x1b" not in result.output
 
 
+def test_an_empty_file_is_named_as_the_place_for_rows(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    result = run(str(tmp_path / "rows.jsonl"))
+    assert isinstance(result.exception, ChecksFailed)
+    assert "Add rows to the file" in result.stdout and "train.jsonl" not in result.stdout
+
+
 def test_json(tmp_path: Path) -> None:
     result = run(write(tmp_path, train=GOOD, valid=GOOD[:2]), "--json")
     report = json.loads(result.stdout)

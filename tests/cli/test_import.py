@@ -52,3 +52,12 @@ def test_mistakes_get_one_message(capsys):
     assert main(["import", "missing.json"]) == 2
     assert main(["import", "args.json", "--from", "axolot"]) == 2
     assert "axolotl" in capsys.readouterr().err
+
+
+def test_rows_of_a_data_set_are_told_from_a_configuration(capsys):
+    Path("rows.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    assert main(["import", "rows.jsonl"]) == 2
+    assert (
+        "rows.jsonl holds rows, not a configuration. To train on them: mlxsched train --data rows.jsonl"
+        in (capsys.readouterr().err)
+    )

@@ -112,9 +112,20 @@ def test_what_an_error_quotes_cannot_command_the_terminal(failing, capsys):
     assert capsys.readouterr().err == "Error: data.jsonl:3: gone\n"
 
 
-def test_ctrl_c_ends_with_130(failing):
+def test_ctrl_c_ends_with_130_and_a_line(failing, capsys):
     failing(KeyboardInterrupt())
     assert main(["failing"]) == 130
+    assert capsys.readouterr().err.strip() == "Stopped."
+
+
+def test_ctrl_c_before_a_run_has_begun_says_so(capsys, monkeypatch, tmp_path):
+    def interrupted(*arguments, **flags):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlxsched.training.session.prepare", interrupted)
+    assert main(["train", "--iters", "1", "--run-dir", str(tmp_path / "run")]) == 130
+    assert capsys.readouterr().err.endswith("Stopped before the training began.\n")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_bug_is_told_in_short_unless_the_traceback_is_asked_for(failing, capsys, monkeypatch):

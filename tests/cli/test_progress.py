@@ -79,7 +79,7 @@ def test_other_events_have_a_line_or_none(capsys):
     display(CheckpointSaved(3, "x"))
     assert shown(capsys) == [
         "validation after 3 updates: loss 1.5000, perplexity 4.48, the best so far",
-        "spike at update 3: loss 9",
+        "Warning at update 3: loss 9",
     ]
 
 

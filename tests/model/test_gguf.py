@@ -151,6 +151,8 @@ def test_what_cannot_be_converted_is_refused_with_the_reason(architecture, tmp_p
     (tmp_path / "text.txt").write_text("no model")
     with pytest.raises(ModelError, match="neither a GGUF file nor a directory"):
         resolve_model(str(tmp_path / "text.txt"))
+    with pytest.raises(ModelError, match="no model '/no/such/model': neither tiny, smollm2, nor"):
+        resolve_model("/no/such/model")
     whole = write_gguf(model, tmp_path / "cut.gguf").read_bytes()
     (tmp_path / "cut.gguf").write_bytes(whole[:2000])
     with pytest.raises(ModelError, match=r"cut\.gguf"):

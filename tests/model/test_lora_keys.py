@@ -162,6 +162,7 @@ def test_experts_are_left_out_of_dora(build):
     assert {name.split(".", 3)[3] for name in adapted(model)} == set(attached.keys)
 
 
-def test_no_layer_is_refused(build):
-    with pytest.raises(UsageError, match="--num-layers 0"):
-        attach(build(), layers=0)
+def test_0_means_all_layers_as_in_mlx_lm(build):
+    once, twice = build(), build()
+    assert attach(once, layers=0).layers == attach(twice, layers=-1).layers == 4
+    assert adapted(once) == adapted(twice)

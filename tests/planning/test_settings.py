@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from mlxsched.analysis.rates import peak_rates
+from mlxsched.analysis.schedule_health import RunFacts, schedule_health
 from mlxsched.config import list_presets, load_config
 from mlxsched.planning.settings import settings_findings
+from mlxsched.schedules import warmup_cosine
 
 MLX_LM = "model: some/model\ntrain: true\niters: 1000\nlearning_rate: 1e-5\ndata: my/data\n"
 
@@ -47,19 +50,31 @@ def test_a_model_that_was_chosen_is_not(flags):
     ("flags", "high"),
     [
         ({"learning_rate": 3.0}, True),
-        ({"learning_rate": 0.03}, True),
-        ({"learning_rate": 0.02}, False),
+        ({"learning_rate": 6e-3}, True),
         ({"learning_rate": 5e-3, "lora_plus_ratio": 16}, True),
         ({"learning_rate": 5e-3}, False),
-        ({"learning_rate": 0.02, "fine_tune_type": "full"}, True),
-        ({"learning_rate": 5e-3, "fine_tune_type": "full"}, False),
+        ({"learning_rate": 5e-3, "fine_tune_type": "dora"}, False),
+        ({"learning_rate": 6e-4, "fine_tune_type": "full"}, True),
+        ({"learning_rate": 5e-4, "fine_tune_type": "full"}, False),
         ({"learning_rate": 1.0, "optimizer": "sgd"}, False),
-        ({"learning_rate": 0.02, "optimizer": "lion"}, True),
+        ({"learning_rate": 1e-3, "optimizer": "lion"}, False),
+        ({"learning_rate": 2e-3, "optimizer": "lion"}, True),
         ({"learning_rate": 0.02, "optimizer": "muon"}, False),
     ],
 )
-def test_a_rate_beyond_the_size_of_a_parameter_is_warned_of(flags, high):
+def test_a_rate_at_which_runs_diverge_is_warned_of(flags, high):
     assert codes(**flags) == ["rate_too_high"] * high
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "sgd", "muon", "adafactor"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "full"])
+def test_a_plan_and_the_check_of_its_schedule_have_the_same_bound(optimizer, kind):
+    high = peak_rates(optimizer, kind).high
+    facts = RunFacts(1000, optimizer=optimizer, fine_tune_type=kind)
+    for rate, warned in ((0.99 * high, False), (1.01 * high, True)):
+        flags = {"learning_rate": rate, "optimizer": optimizer, "fine_tune_type": kind}
+        checked = {finding.code for finding in schedule_health(warmup_cosine(rate, 1000, 50), facts)}
+        assert ("rate_too_high" in checked) == ("rate_too_high" in codes(**flags)) == warned
 
 
 @pytest.mark.parametrize("preset", [preset.name for preset in list_presets()])
@@ -110,7 +125,7 @@ def test_an_adapter_that_the_run_would_replace_is_warned_of(tmp_path):
     assert codes(adapter_path=str(tmp_path)) == []
     (tmp_path / "notes.txt").write_text("mine")
     assert codes(adapter_path=str(tmp_path)) == []
-    (tmp_path / "adapters.safetensors").write_text("mine")
+    (tmp_path / "adapters.safetensors").write_text("one of ours")
     (finding,) = findings(adapter_path=str(tmp_path))
     assert (finding.code, finding.severity) == ("adapter_replaced", "warning")
     assert f"{tmp_path} holds adapters.safetensors already" in finding.evidence

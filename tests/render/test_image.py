@@ -30,7 +30,7 @@ def needs_matplotlib() -> None:
 
 @pytest.mark.parametrize("kind", START_OF_FILE)
 def test_each_format_is_what_its_name_says(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "new" / f"lr.{kind}"
+    path = tmp_path / f"lr.{kind}"
     save(CHART, path, dpi=40)
     assert path.read_bytes().startswith(START_OF_FILE[kind])
 
@@ -90,3 +90,9 @@ def test_without_matplotlib_the_command_that_installs_it_is_given(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match=r"pip install 'mlxsched\[report\]'"):
         save(CHART, tmp_path / "lr.png")
+
+
+def test_a_folder_that_is_missing_is_not_created(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such directory"):
+        save(CHART, tmp_path / "missing" / "lr.png")
+    assert not (tmp_path / "missing").exists()

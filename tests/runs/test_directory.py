@@ -94,6 +94,13 @@ def test_no_run_is_a_usage_error(tmp_path, name):
         RunDirectory.open(tmp_path / name)
 
 
+@pytest.mark.parametrize("part", ["adapters", "checkpoints/000100"])
+def test_a_part_of_a_run_leads_to_the_run(run, part):
+    (run.path / part).mkdir(parents=True)
+    with pytest.raises(UsageError, match=rf"part of the run .*{run.name}: give that"):
+        RunDirectory.open(run.path / part)
+
+
 def test_going_back_to_a_checkpoint_restores_what_was_there(run):
     with run.lock():
         for update in (1, 2, 3):

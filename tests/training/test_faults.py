@@ -141,7 +141,14 @@ def test_a_damaged_checkpoint_is_passed_over(train, session, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("[metal::malloc] Attempting to allocate 9 GB"), MemoryError()]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[metal::malloc] Attempting to allocate 9 GB"),
+        RuntimeError("[malloc] Unable to allocate 9000000000 bytes."),
+        RuntimeError("[METAL] Command buffer execution failed: Insufficient Memory (00000008:kIOGPU...)"),
+        RuntimeError("cudaMallocAsync(&data, size) failed: out of memory"),
+    ],
 )
 def test_out_of_memory_stops_with_advice(session, tmp_path, monkeypatch, error):
     made = session()
@@ -157,6 +164,18 @@ def test_out_of_memory_stops_with_advice(session, tmp_path, monkeypatch, error):
     with pytest.raises(RunError, match="--micro-batch-tokens"):
         execute(made, run, lambda event: None)
     assert RunDirectory.open(run.path).info.status == "failed"
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("cannot allocate a port"), RuntimeError("the row 'allocation of funds' is broken")]
+)
+def test_other_errors_that_mention_allocation_are_not_taken_for_that(train, monkeypatch, error):
+    def fails(self, batches, rate):
+        raise error
+
+    monkeypatch.setattr(Engine, "update", fails)
+    with pytest.raises(type(error), match=str(error)):
+        train()
 
 
 def test_a_spike_is_an_event(session, tmp_path):

@@ -17,6 +17,7 @@ from mlxsched.errors import ConfigError
 
 LARGEST = 1_000_000  # bytes; a full dump of TrainingArguments has 5 kB, the longest axolotl example 4 kB
 MOST_NODES = 20_000  # values after aliases are expanded: ten nested aliases of ten make 10^10
+_ROWS = {".jsonl", ".csv"}
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle"}
 
 
@@ -40,7 +41,7 @@ def read_source(path: Path) -> SourceFile:
     Raises ``ConfigError`` with the place and the fix for a file that cannot be read, is not a regular file, is
     too large, or does not hold ``key: value`` pairs.
     """
-    _refuse_pickle(path)
+    _refuse_by_name(path)
     text = _bounded_text(path)
     if path.suffix.lower() == ".json":
         values, lines = _parse_json(path, text)
@@ -51,7 +52,12 @@ def read_source(path: Path) -> SourceFile:
     return SourceFile(path, found.values, lines, tuple(found.problems))
 
 
-def _refuse_pickle(path: Path) -> None:
+def _refuse_by_name(path: Path) -> None:
+    if path.suffix.lower() in _ROWS:
+        raise ConfigError(
+            f"{path} holds rows, not a configuration. To train on them: mlxsched train --data {path}; to look at them: "
+            f"mlxsched data show {path}."
+        )
     if path.suffix.lower() in _PICKLES:
         raise ConfigError(
             f"{path} is a pickle, which runs code when it is opened, so mlxsched does not read it. "
