@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import mlx.core as mx
 import mlx.optimizers as optim
+import numpy as np
 from mlx_lm import load
 from mlx_lm.tuner.datasets import CacheDataset, load_local_dataset
 from mlx_lm.tuner.trainer import TrainingArgs, evaluate, train
@@ -22,13 +23,14 @@ from mlxsched.integrations.mlx_lm import MetricsCallback, iterate_batches, loss
 LORA = {"rank": 16, "scale": 20.0, "dropout": 0.0}
 
 
-def main(iters: int = 100, directory: Path = Path("example-run")) -> float:
+def main(iters: int = 100, directory: Path = Path("example-run"), seed: int = 0) -> float:
     directory.mkdir(parents=True, exist_ok=True)
     model, tokenizer = load(str(model_path("tiny")))
     rows, valid, _ = load_local_dataset(
         Path(data_path("excel")), tokenizer, SimpleNamespace(mask_prompt=True)
     )
-    mx.random.seed(0)
+    mx.random.seed(seed)  # LoRA's A matrices
+    np.random.seed(seed)  # the order of the rows
     model.freeze()
     linear_to_lora_layers(model, len(model.layers), LORA)
     config = {"fine_tune_type": "lora", "num_layers": len(model.layers), "lora_parameters": LORA}

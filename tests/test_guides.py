@@ -27,6 +27,9 @@ GUIDES = [
     "docs/reading-a-run.md",
     "docs/troubleshooting.md",
     "docs/memory.md",
+    "docs/export.md",
+    "docs/coming-from-mlx-lm.md",
+    "docs/coming-from-hugging-face.md",
 ]
 SHELL = {"sh", "bash", "shell", "console"}
 BLOCK = re.compile(
