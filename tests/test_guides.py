@@ -30,6 +30,7 @@ GUIDES = [
     "docs/export.md",
     "docs/coming-from-mlx-lm.md",
     "docs/coming-from-hugging-face.md",
+    "docs/extend-and-cooldown.md",
 ]
 SHELL = {"sh", "bash", "shell", "console"}
 BLOCK = re.compile(

@@ -80,8 +80,15 @@ def test_the_harness_sees_a_lost_file_of_the_users(harness, tmp_path):
         precious.check()
 
 
-def test_killed_and_resumed_is_bit_identical_to_uninterrupted(tmp_path):
-    command = [sys.executable, str(HARNESS), "--kills", str(KILLS), "--work", str(tmp_path), "--", *TRAIN]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+@pytest.mark.parametrize("then", ["", "extend --steps +20", "cooldown --steps 15"])
+def test_killed_and_resumed_is_bit_identical_to_uninterrupted(tmp_path, then):
+    """Also where a finished run is made longer: from before its cooldown, and with a cooldown."""
+    train = [*TRAIN, "--schedule", "wsd"] if then.startswith("extend") else TRAIN
+    if then.startswith("cooldown"):
+        train = [*TRAIN, "--schedule", "constant"]
+    # The first kills come before the run is finished.
+    kills = max(KILLS // 5, 2) + 2 if then else KILLS
+    command = [sys.executable, str(HARNESS), "--kills", str(kills), "--work", str(tmp_path), "--then", then]
+    done = subprocess.run([*command, "--", *train], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["kills"] == KILLS
+    assert json.loads(done.stdout)["kills"] == kills

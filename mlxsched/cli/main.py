@@ -31,6 +31,8 @@ COMMANDS = {
     "check": "Say whether a schedule is healthy, and how to fix it.",
     "diagnose": "Say what went wrong in a run, and how to fix it.",
     "resume": "Continue a run that was stopped.",
+    "extend": "Make a run longer.",
+    "cooldown": "End a run with a decay.",
     "runs": "List, sort, filter and remove runs.",
     "eval": "Evaluate a run: loss, perplexity, exact match.",
     "generate": "Answer a prompt with a run's model.",

@@ -36,9 +36,17 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
     for line in verdict(run, progress):
         say(line)
     best = f" (the best, after update {progress.best_update})" if progress.best_update is not None else ""
-    say(f"Adapter{best}: {run.adapters}\n\nNext:")
+    say(f"Adapter{best}: {run.adapters}")
+    for kept in earlier_ends(run):
+        say(f"As it ended before: {kept}")
+    say("\nNext:")
     for line in next_commands(run):
         say(f"  {line}")
+
+
+def earlier_ends(run: RunDirectory) -> list[str]:
+    """The directories that hold the run as it was before it was made longer or cooled down."""
+    return [str(run.path / request.kept) for request in run.info.requests if request.kept]
 
 
 def _rows(before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[tuple[str, str, str]]:
@@ -85,6 +93,7 @@ def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
         "seconds": progress.seconds,
         "best": progress.best,
         "ended": progress.ended,
+        "earlier": earlier_ends(run),
         "short_cuts": run.info.short_cuts,
         "notes": [record.get("message") for record in run.read_metrics() if record.get("code") == "note"],
         **{key: measures(progress.results, key) for key in ("before", "after")},

@@ -40,9 +40,9 @@ from mlxsched.runs.requests import REQUEST_FILE, Request
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
-_ADAPTERS = ("adapters", "adapters_final", "adapters_average")
+ADAPTERS = ("adapters", "adapters_final", "adapters_average")
 SNAPSHOTS = "snapshots"
-_OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, REQUEST_FILE, "checkpoints", "earlier", SNAPSHOTS, *_ADAPTERS)
+_OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, REQUEST_FILE, "checkpoints", "earlier", SNAPSHOTS, *ADAPTERS)
 
 
 class RunDirectory:
@@ -246,7 +246,7 @@ def free_space_check(path: Path, needed: int) -> None:
 def _refuse_links(run: Path) -> None:
     """Refuse a link in place of one of our files; those in checkpoints are checked when one is loaded."""
     ours = [run / name for name in _OURS]
-    inside = [path for name in _ADAPTERS if (run / name).is_dir() for path in (run / name).iterdir()]
+    inside = [path for name in ADAPTERS if (run / name).is_dir() for path in (run / name).iterdir()]
     for path in [*ours, *inside]:
         _refuse_link(path)
 

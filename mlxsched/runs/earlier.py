@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from mlxsched.runs import atomic
-from mlxsched.runs.directory import METRICS_FILE, RUN_FILE, RunDirectory
+from mlxsched.runs.directory import ADAPTERS, METRICS_FILE, RUN_FILE, SNAPSHOTS, RunDirectory
 from mlxsched.runs.info import RunInfo, to_json
 
 FOLDER = "earlier"
@@ -37,9 +37,9 @@ def _fill(run: RunDirectory, aside: Path) -> None:
     atomic.write_json(aside / RUN_FILE, to_json(_info(run)))
     if (run.path / METRICS_FILE).exists():
         shutil.copyfile(run.path / METRICS_FILE, aside / METRICS_FILE)
-    for source in (run.adapters, run.final_adapters):
-        if source.is_dir():
-            shutil.copytree(source, aside / source.name, symlinks=True)
+    for name in (*ADAPTERS, SNAPSHOTS):
+        if (run.path / name).is_dir():
+            shutil.copytree(run.path / name, aside / name, symlinks=True)
 
 
 def _info(run: RunDirectory) -> RunInfo:

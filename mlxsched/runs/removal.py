@@ -15,7 +15,7 @@ from mlxsched.runs.requests import REQUEST_FILE
 
 # Directories of a run, as patterns of their path below it, and the names of the files that we write there.
 _DIRECTORIES = re.compile(
-    r"adapters\w*|(checkpoints|snapshots|averages)(/[\w.-]+)?|earlier(/[\d-]+(/adapters\w*)?)?"
+    r"adapters\w*|(checkpoints|snapshots|averages)(/[\w.-]+)?|earlier(/[\d-]+(/adapters\w*|/snapshots(/\d+)?)?)?"
 )
 _FILES = re.compile(
     r"(adapters|average|best|optimizer)\.safetensors|adapter_config\.json|state\.json|manifest\.json"

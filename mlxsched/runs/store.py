@@ -96,8 +96,9 @@ def refuse_taken(path: Path) -> None:
 def after_the_end(path: Path) -> str:
     """What can be done with a finished run."""
     return (
-        f"Evaluate it: mlxsched eval {path}. To train its adapter further, start a new run: mlxsched train "
-        f"--resume-adapter-file {path / 'adapters' / 'adapters.safetensors'} --name NEW_NAME."
+        f"Train it for longer: mlxsched extend {path} --epochs +1. Evaluate it: mlxsched eval {path}. To train its "
+        "adapter with another schedule or other data, start a new run: mlxsched train --resume-adapter-file "
+        f"{path / 'adapters' / 'adapters.safetensors'} --name NEW_NAME."
     )
 
 

@@ -2,7 +2,8 @@
 
     python tests/harness/kill_resume.py --kills 50 -- --model tiny --data excel --iters 60 --save-every 5
 
-What comes after ``--`` goes to ``mlxsched train``. The moments are of four kinds: any time at all, while a
+What comes after ``--`` goes to ``mlxsched train``. With ``--then "extend --steps +20"``, or ``"cooldown"``, each run that
+has finished is made longer by that command, which is killed and resumed as well. The moments are of four kinds: any time at all, while a
 checkpoint is being written, while another file is, and after a random number of new records. After each kill every
 file must be readable, no checkpoint may be lost, and the files of a user must be unchanged: those in the folder that
 --adapter-path names, and those put into the run's own folders. At the end adapter, its copy, optimizer, results and metrics
@@ -45,10 +46,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=3, help="how often to kill (default 3)")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of the random moments")
     parser.add_argument("--work", type=Path, help="where the runs go (default: a temporary directory)")
+    parser.add_argument(
+        "--then", default="", help="a command for each run that has finished, such as cooldown"
+    )
     parser.add_argument("train", nargs="*", metavar="ARGUMENT", help="arguments of mlxsched train, after --")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        harness = Harness(options.work or Path(scratch), options.train, options.seed)
+        harness = Harness(options.work or Path(scratch), options.train, options.seed, options.then.split())
         try:
             harness.run(options.kills)
         except Broken as broken:
@@ -63,8 +67,8 @@ def main() -> int:
 class Harness:
     """One reference, and as many killed runs as it takes for that many kills."""
 
-    def __init__(self, work: Path, train: list[str], seed: int) -> None:
-        self.work, self.train = work, train
+    def __init__(self, work: Path, train: list[str], seed: int, then: list[str]) -> None:
+        self.work, self.train, self.then = work, train, then
         self.moments: Counter[str] = Counter()
         self._random = random.Random(seed)
         self._kinds = itertools.cycle(MOMENTS)
@@ -75,7 +79,7 @@ class Harness:
         """Raise `Broken` at the first guarantee that does not hold."""
         reference = self.work / "reference"
         started = time.monotonic()
-        self._finish(self._start(reference), reference)
+        self._finish_all(reference)
         self._lifetime = time.monotonic() - started
         _tell(f"reference: {self._lifetime:.1f} s, {len(read_metrics(reference / 'metrics.jsonl'))} records")
         round_number = 0
@@ -95,21 +99,37 @@ class Harness:
             kind = next(self._kinds)
             if not _wait(process, MOMENTS[kind](run, self._random, self._lifetime)):
                 self._finish(process, run)
-                return
+                if self._is_over(run):
+                    return
+                continue
             process.kill()
             process.wait()
             self.moments[kind] += 1
-            last_good = inspect(run, last_good)
+            # An extension goes back to an earlier checkpoint, and removes the later ones.
+            last_good = inspect(run, -1 if self._is_extended(run) else last_good)
             self._precious.check()
             self._precious.put(run, run / "adapters", run / "checkpoints")
             _tell(f"kill {self.moments.total()} ({kind}): the last good checkpoint is {last_good}")
-            if is_finished(run):
+            if self._is_over(run):
                 return
-        self._finish(self._start(run), run)
+        self._finish_all(run)
+
+    def _finish_all(self, run: Path) -> None:
+        """Train to the end without a kill, and make longer what has to be."""
+        while not self._is_over(run):
+            self._finish(self._start(run), run)
+
+    def _is_over(self, run: Path) -> bool:
+        return is_finished(run) and (not self.then or self._is_extended(run))
+
+    def _is_extended(self, run: Path) -> bool:
+        return is_run(run) and bool(RunDirectory.open(run).info.requests)
 
     def _start(self, run: Path) -> subprocess.Popen[bytes]:
         """Resume the run; one that was killed before it had a directory starts again."""
         command = ["resume", str(run)] if is_run(run) else ["train", *self.train, "--run-dir", str(run)]
+        if is_finished(run):
+            command = [self.then[0], str(run), *self.then[1:]]
         (copy_of(run) / "sub").mkdir(parents=True, exist_ok=True)
         self._precious.put(copy_of(run), copy_of(run) / "sub")
         command += ["--adapter-path", str(copy_of(run))]
@@ -290,7 +310,8 @@ def compare_results(reference: Path, run: Path) -> None:
 
 def _contents(run: Path) -> dict[str, bytes]:
     """What must be equal, byte for byte: adapters, and the tensors of all checkpoints that are kept."""
-    paths = [*run.glob("adapters*/*"), *run.glob("checkpoints/*/*.safetensors")]
+    adapters = [*run.glob("adapters*/*"), *run.glob("earlier/*/adapters*/*")]
+    paths = [*adapters, *run.glob("checkpoints/*/*.safetensors")]
     found = {str(path.relative_to(run)): path.read_bytes() for path in paths if path.name != PRECIOUS}
     copied = {f"copy/{path.name}": path.read_bytes() for path in copy_of(run).glob("adapter*")}
     return found | copied

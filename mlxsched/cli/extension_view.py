@@ -1,0 +1,110 @@
+"""What an extension or a cooldown will do, told before it is done; and doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlxsched.cli.output import print_json, table
+from mlxsched.text import clock, counted
+
+if TYPE_CHECKING:
+    from mlxsched.runs.directory import RunDirectory
+    from mlxsched.training.extension import Extension
+    from mlxsched.training.session import Session
+    from mlxsched.training.workers.world import World
+
+
+def carry_out(
+    session: Session, run: RunDirectory, extension: Extension, options: Mapping[str, Any], world: World
+) -> None:
+    """Show what will be done, then record it and train; ``options`` are `resume_options` and ``dry_run``."""
+    from mlxsched.cli.train import train_and_tell
+    from mlxsched.training.extension import record
+    from mlxsched.training.workers.meeting import lead
+
+    dry_run, as_json = options["dry_run"], options["as_json"]
+    if dry_run and as_json:
+        print_json(extension_json(session, run, extension))
+        return
+    lines = list(extension_lines(session, run, extension))
+    table(lines, title="Cooldown" if extension.how == "cooldown" else "Extension", stderr=not dry_run)
+    if dry_run:
+        return
+    with run.lock():
+        record(run, extension)
+    train_and_tell(lead(session, world), run, plain=options["plain"], as_json=as_json, resume=True)
+
+
+def extension_lines(session: Session, run: RunDirectory, extension: Extension) -> Iterator[tuple[str, str]]:
+    """The rows of the table."""
+    updates, per_epoch = extension.horizon.updates, session.plan.updates_per_epoch
+    yield "from", _start(extension)
+    yield (
+        "length",
+        f"{counted(updates, 'update')}, {updates / per_epoch:.3g} epochs; {extension.left:,} to make",
+    )
+    yield "learning rate", _rates(extension)
+    if extension.seconds is not None:
+        yield "time", f"about {clock(extension.seconds)}, at the speed so far"
+    yield "result", _result(extension)
+    if extension.replaces:
+        yield "kept", f"{run.path}/earlier has the run as it is now, with its adapter"
+
+
+def _start(extension: Extension) -> str:
+    at, made = extension.request.at, extension.made
+    if at == made:
+        return f"update {at:,}, the last one"
+    again = counted(made - at, "update")
+    before = ", before the cooldown" if extension.horizon.trunk is not None else ""
+    return f"update {at:,} of {made:,}{before}; {again} will be made again at other rates"
+
+
+def _rates(extension: Extension) -> str:
+    at, updates = extension.request.at, extension.horizon.updates
+    first, last = extension.rate(at), extension.rate(updates - 1)
+    end = f"{last:.3g} in the last update"
+    peak = max(range(at, updates), key=extension.rate)
+    if extension.rate(peak) > first:
+        return f"from {first:.3g} up to {extension.rate(peak):.3g} at update {peak:,}, then down to {end}"
+    trunk = extension.horizon.trunk
+    if extension.how == "on" and trunk is not None:
+        return f"{first:.3g} up to update {trunk:,}, then down to {end}"
+    return f"{first:.3g} in all of them" if first == last else f"from {first:.3g} down to {end}"
+
+
+def _result(extension: Extension) -> str:
+    updates = counted(extension.horizon.updates, "update")
+    if extension.exact:
+        with_warmup = f" with a warmup of {extension.warmup:,}" if extension.warmup else ""
+        return f"bit for bit that of a run planned for {updates}{with_warmup}"
+    if extension.how in ("on", "cooldown"):
+        return "a run with a complete schedule"
+    start = extension.rate(extension.request.at - 1)
+    if extension.how == "stretch":
+        return f"not that of a run planned for {updates}, whose rate would not be {start:.3g} by now"
+    return f"not that of a run planned for {updates}: the rate had come down to {start:.3g} and rises again"
+
+
+def extension_json(session: Session, run: RunDirectory, extension: Extension) -> dict[str, Any]:
+    """What will be done, as plain data."""
+    at, updates = extension.request.at, extension.horizon.updates
+    return {
+        "run": str(run.path),
+        "kind": extension.request.kind,
+        "how": extension.how,
+        "exact": extension.exact,
+        "made": extension.made,
+        "at": at,
+        "redone": extension.made - at,
+        "updates": updates,
+        "epochs": updates / session.plan.updates_per_epoch,
+        "left": extension.left,
+        "first_rate": extension.rate(at),
+        "highest_rate": max(map(extension.rate, range(at, updates))),
+        "last_rate": extension.rate(updates - 1),
+        "schedule": extension.request.revisions[-1]["schedule"] or session.plan.schedule,
+        "seconds": extension.seconds,
+        "keeps_earlier": extension.replaces,
+    }
