@@ -31,6 +31,7 @@ GUIDES = [
     "docs/coming-from-mlx-lm.md",
     "docs/coming-from-hugging-face.md",
     "docs/extend-and-cooldown.md",
+    "docs/distributed.md",
 ]
 SHELL = {"sh", "bash", "shell", "console"}
 BLOCK = re.compile(

@@ -1,4 +1,4 @@
-"""``mlxsched env``: versions, device, memory, and the BLAS in use."""
+"""``mlxsched env``: versions, device, memory, the BLAS in use, and how several machines can be connected."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def command(as_json: bool) -> None:
             ("device", f"{machine.device} ({machine.chip}), {machine.cores} cores"),
             ("memory", f"{machine.memory_gb:g} GB"),
             ("blas", machine.blas),
+            ("distributed", ", ".join(machine.distributed) or "none"),
             ("matmul", f"{speed:g} GFLOP/s in float32"),
         ]
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +16,7 @@ from mlxsched.errors import MlxschedError
 
 if TYPE_CHECKING:
     from mlxsched.config import LoadedConfig
+    from mlxsched.training.workers.launch import Launch
     from mlxsched.training.workers.world import World
 
 Function = Callable[..., Any]
@@ -43,11 +46,10 @@ def run_as_worker(options: dict[str, Any], lead: Callable[[World], None]) -> int
     from mlxsched.training.workers.launch import connect
     from mlxsched.training.workers.world import TIMEOUT
 
-    world = connect(options["workers"], timeout=options["worker_timeout"] or TIMEOUT)
+    timeout = options["worker_timeout"] or TIMEOUT
+    world = connect(options["workers"], timeout=timeout, on_wait=_say_waiting)
     if world.rank:
         return _follow(world, trusted=bool(options["trust_remote_code"]))
-    if not world.alone:
-        note(f"{world.size} workers are connected.")
     code = 1
     try:
         lead(world)
@@ -62,6 +64,11 @@ def run_as_worker(options: dict[str, Any], lead: Callable[[World], None]) -> int
         with suppress(MlxschedError):  # where they are lost there is nobody to tell
             world.tell({"do": "end", "code": code})
     return 0
+
+
+def _say_waiting(launch: Launch) -> None:
+    if os.environ.get("MLX_RANK", "0") == "0":
+        note(f"Connecting {launch.workers} workers by {launch.backend} ...")
 
 
 def share_config(world: World, loaded: LoadedConfig) -> LoadedConfig:
@@ -96,4 +103,12 @@ def _obey(world: World, trusted: bool) -> int:
     order = world.told(patient=True)
     if order["do"] == "end":
         return int(order["code"])
-    return follow(join(session, world, order), cache_home())
+    return follow(join(session, world, order), _existing(cache_home()))
+
+
+def _existing(directory: Path) -> Path | None:
+    """``directory``, made if need be; None where that is not possible."""
+    with suppress(OSError):
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+    return None

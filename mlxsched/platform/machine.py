@@ -14,6 +14,8 @@ PACKAGES = (
     "mlxsched", "mlx", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13", "mlx-metal", "mlx-lm", "numpy", "transformers",
 )  # fmt: skip
 
+BACKENDS = ("ring", "jaccl", "nccl", "mpi")  # of mx.distributed
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -26,6 +28,7 @@ class Machine:
     memory_gb: float
     gpu_memory_gb: float | None  # what Metal recommends to stay below
     blas: str  # see `blas_in_use`
+    distributed: tuple[str, ...]  # MLX's backends for several workers that work here
     versions: dict[str, str]
 
 
@@ -44,6 +47,7 @@ def describe() -> Machine:
         memory_gb=round(total_memory() / 1e9, 1),
         gpu_memory_gb=round(int(working_set) / 1e9, 1) if working_set else None,
         blas=blas_in_use(),
+        distributed=tuple(backend for backend in BACKENDS if mx.distributed.is_available(backend)),
         versions=versions(),
     )
 

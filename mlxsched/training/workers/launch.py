@@ -5,7 +5,8 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,21 +17,15 @@ from mlxsched.text import counted
 from mlxsched.training.workers.world import ALONE, TIMEOUT, World, opened_sockets
 
 CONNECT_SECONDS = 300  # in which all workers must have been started
-BACKENDS = ("ring", "jaccl", "nccl", "mpi")
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # Open MPI; MPICH and Intel MPI
 _HOW = "Start all workers with `mlx.launch -n 2 mlxsched train ...` or with --hostfile (docs/distributed.md)."
 
 
 class Launch(NamedTuple):
-    """A backend of MLX, and how many workers the launcher said that there are."""
+    """A backend of MLX, and the number of workers that the launcher has started."""
 
     backend: str
     workers: int
-
-
-def available_backends() -> list[str]:
-    """The backends of MLX that work on this machine."""
-    return [backend for backend in BACKENDS if mx.distributed.is_available(backend)]
 
 
 def launch_of(environ: Mapping[str, str]) -> Launch | None:
@@ -60,12 +55,19 @@ def launch_of(environ: Mapping[str, str]) -> Launch | None:
     return None
 
 
-def connect(wanted: int | None = None, *, timeout: float = TIMEOUT) -> World:
+def connect(
+    wanted: int | None = None,
+    *,
+    timeout: float = TIMEOUT,
+    on_wait: Callable[[Launch], None] = lambda launch: None,
+) -> World:
     """The workers that this process was started with; `ALONE` for a process on its own.
 
     Args:
         wanted: how many there should be; None for as many as the launcher says.
         timeout: seconds after which a worker that does not answer is given up.
+        on_wait: called before a wait for the others. The process ends with exit code 1 if they have not come after
+            `CONNECT_SECONDS`.
 
     Raises:
         UsageError: there are fewer or more.
@@ -76,6 +78,7 @@ def connect(wanted: int | None = None, *, timeout: float = TIMEOUT) -> World:
         raise UsageError(f"--workers {wanted}, but {counted(workers, 'worker')} came up. {_HOW}")
     if launch is None or workers == 1:
         return ALONE
+    on_wait(launch)
     group, sockets = opened_sockets(lambda: _group(launch))
     if group.size() != workers:
         raise UsageError(
@@ -85,20 +88,21 @@ def connect(wanted: int | None = None, *, timeout: float = TIMEOUT) -> World:
 
 
 def _group(launch: Launch) -> mx.distributed.Group:
-    # MLX waits for the others without limit, and holds the interpreter's lock meanwhile, so no thread of ours could end
-    # the wait. The timer of faulthandler needs no lock.
+    # MLX waits for the others without limit, and holds the interpreter's lock meanwhile: no handler and no thread of
+    # ours could end the wait. The timer of faulthandler and the default effect of Ctrl-C need no lock.
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     with Path(os.devnull).open("w") as nowhere:
         faulthandler.dump_traceback_later(CONNECT_SECONDS, exit=True, file=nowhere)
         try:
             return mx.distributed.init(strict=True, backend=launch.backend)
         except (RuntimeError, ValueError) as error:
             raise UsageError(
-                f"{counted(launch.workers, 'worker')} could not be connected by {launch.backend}: {error}. Check the "
-                "addresses and ports of the hostfile, that no firewall is between the machines, and that every worker "
-                "was started."
+                f"{counted(launch.workers, 'worker')} could not be connected by {launch.backend}: {error}. All workers "
+                "must start within a few seconds, the addresses and ports must be right, and no firewall in between."
             ) from error
         finally:
             faulthandler.cancel_dump_traceback_later()
+            signal.signal(signal.SIGINT, handler)
 
 
 def _listed(name: str, environ: Mapping[str, str]) -> int:
