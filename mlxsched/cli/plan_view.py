@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import console, note, picture, table, warn
-from mlxsched.text import counted
+from mlxsched.text import clock, counted
 
 if TYPE_CHECKING:
+    from mlxsched.planning.plan import Plan
     from mlxsched.training.session import Session
 
 Line = tuple[str, str]
@@ -48,10 +49,12 @@ def plan_lines(session: Session) -> Iterator[Line]:
     )
     yield (
         "length",
-        f"{counted(plan.updates, 'update')} of {counted(plan.batch_size, 'row')}: "
+        f"{'assumed: ' if plan.assumed else ''}{counted(plan.updates, 'update')} of {counted(plan.batch_size, 'row')}: "
         f"{counted(plan.epochs, 'epoch')} of {plan.updates_per_epoch:,}"
         + (f"; rows grouped by length within {plan.length_window} updates" if plan.length_window > 1 else ""),
     )
+    if plan.max_time is not None:
+        yield "time", _time_limit(plan)
     yield "learning rate", _rates(session)
     yield (
         "evaluation",
@@ -59,6 +62,14 @@ def plan_lines(session: Session) -> Iterator[Line]:
     )
     yield "micro-batches", _micro_batches(session)
     yield "memory", _memory(session)
+
+
+def _time_limit(plan: Plan) -> str:
+    """What ``max_time`` does to the length."""
+    limit = f"ends after {clock(plan.max_time or 0.0)} in all, with the schedule completed"
+    if plan.assumed:
+        return f"{limit}; the number of updates follows from the speed"
+    return f"{limit}; at most the updates above"
 
 
 def _memory(session: Session) -> str:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mlxsched.cli.output import console, note
-from mlxsched.runs.events import Evaluated, Event, Notice, RunStarted, Tick, UpdateMade
+from mlxsched.runs.events import Evaluated, Event, LengthChanged, Notice, RunStarted, Tick, UpdateMade
 from mlxsched.text import clock, counted, without_controls
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Display:
             self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
+        if isinstance(event, RunStarted | LengthChanged):
             self._set_length(event.updates)
         elif isinstance(event, UpdateMade):
             self._show_update(event)
@@ -89,7 +89,7 @@ class Display:
             self._live.start()
 
     def _set_length(self, updates: int) -> None:
-        """The run has another length than the plan said: it was extended."""
+        """The run has another length than the plan said: it was extended, or fitted into a time."""
         self._updates = updates
         if self._live:
             self._live.set_length(updates)

@@ -28,5 +28,25 @@ def is_inherited(origin: str) -> bool:
     >>> [is_inherited(origin) for origin in ("default", "preset lora", "run.yaml:3", "--warmup")]
     [True, True, False, False]
     """
-    source = origin.partition(" (")[0]  # without the original of a converted value
-    return source in (DEFAULT, MLX_LM, MEMORY_PLAN) or source.startswith(PRESET)
+    return _source(origin) in _DEFAULTS or _source(origin).startswith(PRESET)
+
+
+def outranks(origin: str, other: str) -> bool:
+    """Whether a value is closer to the user than another one: given, in a preset, or a default, in this order.
+
+    >>> outranks("--max-time", "preset lora"), outranks("preset debug", "preset debug"), outranks("run.yaml:3", "--epochs")
+    (True, False, False)
+    """
+    return _rank(origin) > _rank(other)
+
+
+_DEFAULTS = (DEFAULT, MLX_LM, MEMORY_PLAN)
+
+
+def _source(origin: str) -> str:
+    """Without the original of a converted value."""
+    return origin.partition(" (")[0]
+
+
+def _rank(origin: str) -> int:
+    return 2 if not is_inherited(origin) else int(_source(origin).startswith(PRESET))

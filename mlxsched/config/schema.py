@@ -202,7 +202,7 @@ class RunConfig(_Strict):
         default=None, description="Length in iterations of --batch-size rows, as in mlx-lm."
     )
     max_time: Seconds | None = Field(
-        default=None, description="Stop after this time, such as 10m or 2h, with everything saved."
+        default=None, description="End after this time, such as 45m, with the schedule completed."
     )
     batch_size: Count = Field(
         default=8, description="Rows per iteration; without accumulation, rows per update."

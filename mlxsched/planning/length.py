@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlxsched.analysis.findings import Finding
+from mlxsched.config.origins import DEFAULT, outranks
 from mlxsched.config.views import LengthSettings
 from mlxsched.errors import UsageError
 from mlxsched.text import counted
 
+ASSUMED = 1000  # updates of a run whose length only its time limits, until its speed has been measured
 EVALUATIONS = 10  # per run, unless they would cost more than a tenth of it
 
 
@@ -17,7 +20,8 @@ EVALUATIONS = 10  # per run, unless they would cost more than a tenth of it
 class Length:
     """The length of a run in updates.
 
-    ``last_rows`` is the number of rows of the last update where it has fewer than the others; None otherwise.
+    ``last_rows`` is the number of rows of the last update where it has fewer than the others; None otherwise. ``assumed``
+    says that the updates are not known before the speed has been measured.
     """
 
     updates: int
@@ -25,6 +29,7 @@ class Length:
     rows_per_update: int
     last_rows: int | None = None
     findings: tuple[Finding, ...] = ()
+    assumed: bool = False
 
     @property
     def epochs(self) -> float:
@@ -32,12 +37,26 @@ class Length:
         return self.updates / self.updates_per_epoch
 
 
-def plan_length(settings: LengthSettings, rows: int) -> Length:
-    """The length of a run over ``rows`` training rows, from ``epochs`` or from mlx-lm's ``iters``."""
+def plan_length(settings: LengthSettings, rows: int, origins: Mapping[str, str] | None = None) -> Length:
+    """The length of a run over ``rows`` training rows, from ``epochs`` or from mlx-lm's ``iters``.
+
+    Where ``origins`` say that ``max_time`` was given and the other two were not, the time decides: `ASSUMED` updates stand
+    for the number that is not known yet.
+    """
     sizes = (settings.batch_size, settings.grad_accumulation_steps)
+    if is_open(settings, origins or {}):
+        per_update = sizes[0] * sizes[1]
+        per_epoch = math.ceil(rows / per_update)
+        return Length(ASSUMED, per_epoch, per_update, findings=_few_rows(rows, per_update), assumed=True)
     if settings.iters is not None:
         return length_from_iters(rows, settings.iters, *sizes)
     return length_from_epochs(rows, settings.epochs or 1.0, *sizes)
+
+
+def is_open(settings: LengthSettings, origins: Mapping[str, str]) -> bool:
+    """Whether only ``max_time`` limits the run: it was given, and ``epochs`` and ``iters`` are less close to the user."""
+    length = origins.get("epochs" if settings.iters is None else "iters", DEFAULT)
+    return settings.max_time is not None and outranks(origins.get("max_time", DEFAULT), length)
 
 
 def length_from_epochs(rows: int, epochs: float, batch_size: int, accumulation: int = 1) -> Length:
@@ -86,6 +105,16 @@ def evaluation_interval(updates: int, rows_per_update: int, valid_rows: int) -> 
     """
     affordable = math.ceil(valid_rows / (0.1 * 3 * rows_per_update))
     return min(max(math.ceil(updates / EVALUATIONS), affordable), updates)
+
+
+def round_interval(updates: int) -> int:
+    """1, 2 or 5 times a power of ten, at most ``updates``: it stays the same where a run gets a little longer or shorter.
+
+    >>> [round_interval(n) for n in (1, 4, 9, 99, 100)]
+    [1, 2, 5, 50, 100]
+    """
+    unit: int = 10 ** (len(str(updates)) - 1)
+    return next(factor * unit for factor in (5, 2, 1) if factor * unit <= updates)
 
 
 def _few_rows(rows: int, per_update: int) -> tuple[Finding, ...]:

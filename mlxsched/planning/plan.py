@@ -8,7 +8,7 @@ from typing import Any
 
 from mlxsched.analysis.findings import Finding
 from mlxsched.config.views import PlanSettings
-from mlxsched.planning.length import Length, evaluation_interval
+from mlxsched.planning.length import Length, evaluation_interval, round_interval
 from mlxsched.planning.schedule import ResolvedSchedule
 
 
@@ -56,6 +56,8 @@ class Plan:
     trainable: int
     peak_memory_gb: float
     findings: tuple[Finding, ...] = ()
+    max_time: float | None = None  # seconds
+    assumed: bool = False  # the updates: the time decides, and the speed is not known yet
 
     @property
     def notes(self) -> list[str]:
@@ -97,17 +99,24 @@ def make_plan(
         schedule=schedule.to_dict(),
         warmup=schedule.warmup,
         peak=schedule.peak,
-        steps_per_eval=_steps_per_eval(settings, length, data.valid_rows),
+        steps_per_eval=steps_per_eval(settings, length.updates, length.rows_per_update, data.valid_rows),
         save_every=settings.save_every,
         parameters=model.parameters,
         trainable=model.trainable,
         peak_memory_gb=round(model.peak_memory_gb, 3),
         findings=(*findings, *length.findings, *schedule.findings),
+        max_time=settings.max_time,
+        assumed=length.assumed,
     )
 
 
-def _steps_per_eval(settings: PlanSettings, length: Length, valid_rows: int) -> int:
+def steps_per_eval(settings: PlanSettings, updates: int, rows_per_update: int, valid_rows: int) -> int:
+    """Updates between two evaluations in a run of ``updates``; a round number where a time limit may change that."""
     rows = valid_rows
     if settings.val_batches >= 0:
         rows = min(valid_rows, settings.val_batches * settings.batch_size)
-    return settings.steps_per_eval or evaluation_interval(length.updates, length.rows_per_update, rows)
+    if settings.steps_per_eval:
+        return settings.steps_per_eval
+    interval = evaluation_interval(updates, rows_per_update, rows)
+    may_change = settings.max_time is not None and interval < updates
+    return round_interval(interval) if may_change else interval

@@ -67,6 +67,13 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True)
+class LengthChanged(Event):
+    """The run is to end after `updates` updates now."""
+
+    updates: int
+
+
+@dataclass(frozen=True)
 class UpdateMade(Event):
     """One update. `update` is its index, 0 for the first.
 

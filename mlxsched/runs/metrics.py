@@ -46,7 +46,8 @@ class MetricsWriter:
     """Appends records to the file `path`, which is created when it is missing.
 
     A record reaches the operating system in one call, so it survives the process; `sync` makes it survive the
-    machine. A record that a crash tore is cut off when the file is opened.
+    machine. A record that a crash tore is cut off when the file is opened. ``written_at`` is when an earlier process wrote its
+    last record, in seconds since the epoch.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,6 +55,7 @@ class MetricsWriter:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with storage_errors(self._path):
             self._descriptor = os.open(self._path, flags, 0o666)
+            self.written_at = os.fstat(self._descriptor).st_mtime  # before we change the file ourselves
             self._position = _end_of_last_line(self._descriptor)
             os.ftruncate(self._descriptor, self._position)
 

@@ -25,9 +25,11 @@ from mlxsched.training.policies.host import ClearCache, NoticeSleep, PauseOnBatt
 from mlxsched.training.policies.requests import Requests
 from mlxsched.training.policies.saving import Saving
 from mlxsched.training.policies.snapshots import Snapshots, kept_ends
-from mlxsched.training.policies.stopping import StopOnSignal, TimeLimit
+from mlxsched.training.policies.stopping import StopOnSignal
+from mlxsched.training.policies.time_budget import Budget, TimeBudget
 from mlxsched.training.policies.workers import KeepWorkers
 from mlxsched.training.session import Session
+from mlxsched.training.timing import Work
 from mlxsched.training.workers.engine import SharedEngine
 from mlxsched.training.workers.leader import LeadingEngine
 
@@ -92,7 +94,8 @@ def policies_of(
 ) -> list[Policy]:
     """The policies of a run in the order in which they are asked."""
     config = session.config
-    policies = _evaluation_policies(session, loop)
+    policies = [] if config.max_time is None else [_time_budget(session, run, loop, config.max_time)]
+    policies += _evaluation_policies(session, loop)
     policies += _snapshots(loop)
     policies.append(Requests(run, loop.pace, config.end_lr))
     trunk = lambda: loop.pace.horizon.trunk  # noqa: E731  a policy may replace the horizon
@@ -103,9 +106,18 @@ def policies_of(
         policies.append(PauseOnBattery(round(config.pause_below * 100), _stopping(loop, stop_signal)))
     resume = resume_command(session, run.path)
     policies.append(StopOnSignal(stop_signal, lambda: loop.pace.updates, resume))
-    policies += [TimeLimit(config.max_time)] if config.max_time else []
     policies += [ClearCache(config.clear_cache_threshold)] if config.clear_cache_threshold else []
     return policies + _divergence_policies(session, run, loop)
+
+
+def _time_budget(session: Session, run: RunDirectory, loop: Loop, seconds: float) -> Policy:
+    """What makes the run end after ``seconds``; must be the first policy."""
+    plan = session.plan
+    most = None if plan.assumed else loop.pace.updates
+    budget = Budget(seconds, session.started, most, run.metrics.written_at)
+    tokens = (plan.tokens - plan.rows) / plan.updates_per_epoch  # the last token of a row is only a target
+    every = None if loop.evaluator is None else session.steps_per_eval
+    return TimeBudget(budget, loop.pace, Work(tokens, every, session.config.save_every), session.warmup_of)
 
 
 def _stopping(loop: Loop, stop_signal: Callable[[], int]) -> Callable[[], bool]:
@@ -124,7 +136,10 @@ def _evaluation_policies(session: Session, loop: Loop) -> list[Policy]:
     if evaluator is None:
         return []
     bad_rows = lambda: evaluator.rows.places(evaluator.non_finite_rows(loop.engine.tree()))  # noqa: E731
-    policies: list[Policy] = [Evaluation(session.plan.steps_per_eval), NameBadRows(bad_rows)]
+    policies: list[Policy] = [
+        Evaluation(lambda: session.steps_per_eval(loop.pace.updates)),
+        NameBadRows(bad_rows),
+    ]
     return policies + ([Patience(patience)] if patience else [])
 
 

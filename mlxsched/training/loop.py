@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import mlx.core as mx
 
 from mlxsched.model.evaluate import Evaluator
-from mlxsched.runs.events import CheckpointSaved, Evaluated, Notice, Sink, Tick, UpdateMade
+from mlxsched.runs.events import CheckpointSaved, Evaluated, LengthChanged, Notice, Sink, Tick, UpdateMade
 from mlxsched.training.batch_loader import BatchLoader, UpdateBatches
 from mlxsched.training.checkpointer import Checkpointer
 from mlxsched.training.engine import Engine, Outcome
@@ -168,6 +168,7 @@ class Loop:
                     self.progress.ended = self.progress.ended if self.done else reason
                 case Revise(revision):
                     self.pace.revise(revision)
+                    self.emit(LengthChanged(self.progress.update, self.pace.updates))
                 case RollBack():
                     self._roll_back(action)
                 case Abort(error):

@@ -41,7 +41,7 @@ def reshaped(
         horizon: of the run so far.
         at: the next update; those before it keep their rates.
         updates: the new length of the run, ``at`` or more.
-        warmup: the update at which a warmup that is not over is to reach its peak, in place of the rule above.
+        warmup: the update at which a warmup that is not over is to reach its peak, if that is later than by the rule above.
         reason: what a reader of the run should know.
 
     >>> from mlxsched.schedules import warmup_linear
@@ -98,10 +98,9 @@ def _peak_at(walk: _Walk, at: int, updates: int, warmup: int | None) -> int | No
     length = warmup_of(walk.shape)
     if walk.position >= length:
         return None
-    if warmup is None:
-        speed = max((walk.end - walk.position) / (updates - at), 1.0)
-        warmup = at + math.ceil((length - walk.position) / speed)
-    return min(max(warmup, at + 1), updates - 1)
+    speed = max((walk.end - walk.position) / (updates - at), 1.0)
+    reached = at + math.ceil((length - walk.position) / speed)
+    return min(max(warmup or 0, reached), updates - 1)
 
 
 def warmup_of(schedule: Schedule) -> int:

@@ -5,8 +5,10 @@ The three phases in this order, because each needs the one before: `load`, `atta
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,13 @@ from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.batching.shares import SharedSampler, share_of
 from mlxsched.data.rows import Indices, Rows
-from mlxsched.errors import DataError
+from mlxsched.errors import ConfigError, DataError, ScheduleError
 from mlxsched.model import adapters
 from mlxsched.model.adapters import Attached
 from mlxsched.model.load import LoadedModel, count_parameters, load_model, max_positions
 from mlxsched.model.start_adapter import attach_adapter
 from mlxsched.planning.length import plan_length
-from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan
+from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan, steps_per_eval
 from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
 from mlxsched.planning.settings import settings_findings
 from mlxsched.runs.ownership import refuse_foreign_adapter
@@ -49,6 +51,7 @@ class Session:
         memory: the settings that keep the run within its memory, and what it is expected to take.
         cache: where tokenized rows and frozen-prefix activations are kept for later runs; None for nowhere.
         world: the workers that train it together.
+        started: when `prepare` began, by `time.monotonic`: ``max_time`` counts from there; None for from the run on.
     """
 
     config: RunConfig
@@ -61,6 +64,7 @@ class Session:
     memory: MemoryPlan
     cache: Path | None = None
     world: World = ALONE
+    started: float | None = None
 
     @property
     def train_rows(self) -> Rows:
@@ -96,6 +100,18 @@ class Session:
         """The planned rate of update number ``update``, 0 for the first."""
         return float(self.schedule(update))
 
+    def steps_per_eval(self, updates: int) -> int:
+        """Updates between two evaluations in a run of ``updates``; a run that has to end on time may change its length."""
+        if self.config.max_time is None:
+            return self.plan.steps_per_eval
+        return steps_per_eval(self.config, updates, self.plan.batch_size, self.plan.valid_rows)
+
+    def warmup_of(self, updates: int) -> int | None:
+        """The warmup that the plan of a run of ``updates`` has; None where there is no such plan."""
+        with suppress(ConfigError, ScheduleError):
+            return resolve_schedule(self.config, self.origins, updates).warmup
+        return None
+
     @property
     def adapter_config(self) -> dict[str, Any]:
         """What mlx-lm needs to rebuild the adapter."""
@@ -128,6 +144,7 @@ def prepare(
     Raises:
         UserError: something that the user has to fix.
     """
+    started = time.monotonic()
     refuse_foreign_adapter(config.adapter_path)
     loaded = loaded or load_model(
         config.model, trust_remote_code=config.trust_remote_code, dequantize=config.dequantize
@@ -135,7 +152,8 @@ def prepare(
     dataset = dataset or _load_data(config, loaded, cache, on_progress)
     training_rows(dataset)  # refuses a data set without any
     config, attached = attach_adapter(config, origins or {}, loaded.model)
-    return plan(config, origins or {}, loaded, dataset, attached, schedule=schedule, cache=cache)
+    session = plan(config, origins or {}, loaded, dataset, attached, schedule=schedule, cache=cache)
+    return replace(session, started=started)
 
 
 def training_rows(dataset: Dataset) -> Rows:
@@ -157,7 +175,7 @@ def plan(
 ) -> Session:
     """Plan the training of a model with ``attached`` on it."""
     rows = training_rows(dataset)
-    length = plan_length(config, len(rows))
+    length = plan_length(config, len(rows), origins)
     resolved = resolve_schedule(config, origins, length.updates, schedule)
     sampler = _sampler(config, rows, length.rows_per_update)
     again = length.updates > length.updates_per_epoch

@@ -12,7 +12,7 @@ import pytest
 
 from mlxsched.errors import DivergedError, ModelError, Stopped
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.runs.events import Evaluated, Tick, UpdateMade
+from mlxsched.runs.events import Evaluated, LengthChanged, Tick, UpdateMade
 from mlxsched.schedules import from_dict
 from mlxsched.training.loop import Loop
 from mlxsched.training.pace import Horizon, Pace, Revision
@@ -185,10 +185,13 @@ def test_patience_ends_the_run_and_keeps_the_best(train):
     assert (run.path / "adapters_final" / "adapters.safetensors").is_file()
 
 
-def test_max_time_ends_the_run_with_an_evaluation(train):
-    run, progress, _ = train(iters=400, max_time=0.5)
-    assert "--max-time" in progress.ended
-    assert records(run, "eval")[-1]["update"] == progress.update < 400
+def test_max_time_ends_the_run_with_its_schedule_completed_and_an_evaluation(train):
+    run, progress, events = train(iters=4000, max_time=0.5, learning_rate=1e-3)
+    assert progress.update < 4000 and from_dict(progress.revisions[-1]["schedule"])(progress.update) == 0
+    assert progress.ended is None and run.info.status == "finished"
+    assert records(run, "eval")[-1]["update"] == progress.update
+    assert [r["code"] for r in records(run, "event")].count("time_budget") == len(progress.revisions) > 0
+    assert LengthChanged(progress.revisions[-1]["at"], progress.update) in events
 
 
 def test_without_validation_rows_the_last_adapter_is_the_one_to_use(train, tmp_path, excel_rows):

@@ -14,12 +14,12 @@ from mlxsched.training.progress import Progress
 
 @dataclass(frozen=True)
 class Evaluation(Policy):
-    """Evaluate every ``every`` updates, update 0 included, and at the end of the run."""
+    """Evaluate every ``every()`` updates, update 0 included, and at the end of the run."""
 
-    every: int
+    every: Callable[[], int]
 
     def between_updates(self, progress: Progress, *, done: bool) -> Iterable[Action]:
-        due = done or progress.update % self.every == 0
+        due = done or progress.update % self.every() == 0
         if due and progress.evaluated_update != progress.update:
             yield Evaluate()
 

@@ -1,4 +1,4 @@
-"""What ends a run before its plan does: a signal, or the time that it was given."""
+"""What ends a run before its plan does: a signal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mlxsched.errors import Stopped
-from mlxsched.runs.events import UpdateMade
 from mlxsched.text import counted
-from mlxsched.training.policies.base import Abort, Action, Finish, Policy, Save
+from mlxsched.training.policies.base import Abort, Action, Policy, Save
 from mlxsched.training.progress import Progress
 
 
@@ -38,15 +37,3 @@ class StopOnSignal(Policy):
             number,
         )
         yield Abort(stopped)
-
-
-@dataclass(frozen=True)
-class TimeLimit(Policy):
-    """Finish once the updates have taken ``seconds``."""
-
-    seconds: float
-
-    def after_update(self, progress: Progress, made: UpdateMade) -> Iterable[Action]:
-        if progress.seconds >= self.seconds:
-            spent = counted(progress.update, "update")
-            yield Finish(f"--max-time of {self.seconds:g} s was reached after {spent}")

@@ -14,7 +14,7 @@ from mlxsched.training.policies.base import Abort, Evaluate, Finish, Report, Rol
 from mlxsched.training.policies.divergence import NonFinite, Spikes
 from mlxsched.training.policies.evaluation import Evaluation, NameBadRows, Patience
 from mlxsched.training.policies.saving import Saving
-from mlxsched.training.policies.stopping import StopOnSignal, TimeLimit
+from mlxsched.training.policies.stopping import StopOnSignal
 from mlxsched.training.progress import Progress
 
 
@@ -24,7 +24,7 @@ def made(update=7, loss=1.0, applied=True):
 
 
 def test_evaluations_are_due_at_the_start_every_n_updates_and_at_the_end_once():
-    policy = Evaluation(5)
+    policy = Evaluation(lambda: 5)
     due = [bool(list(policy.between_updates(Progress(update=u), done=u == 12))) for u in range(13)]
     assert [u for u, is_due in enumerate(due) if is_due] == [0, 5, 10, 12]
     assert list(policy.between_updates(Progress(update=5, evaluated_update=5), done=False)) == []
@@ -79,13 +79,6 @@ def test_a_signal_saves_first_and_names_the_command_that_resumes():
     assert list(StopOnSignal(lambda: 0, lambda: 100, "").between_updates(saved, done=False)) == []
 
 
-def test_the_time_limit_counts_the_time_of_updates():
-    policy = TimeLimit(60)
-    assert list(policy.after_update(Progress(update=3, seconds=59.9), made())) == []
-    (end,) = policy.after_update(Progress(update=3, seconds=60.0), made())
-    assert "--max-time of 60 s" in end.reason and "3 updates" in end.reason
-
-
 def test_a_spike_is_reported():
     progress = Progress(update=30, smoothed=1.2, last_was_spike=True)
     (report,) = Spikes().after_update(progress, made(loss=9.0))
@@ -119,4 +112,4 @@ def test_a_low_battery_saves_and_waits(monkeypatch):
 
 
 def test_evaluate_is_the_answer_of_a_due_evaluation():
-    assert list(Evaluation(1).between_updates(Progress(update=3), done=False)) == [Evaluate()]
+    assert list(Evaluation(lambda: 1).between_updates(Progress(update=3), done=False)) == [Evaluate()]

@@ -1,0 +1,183 @@
+"""A run that ends on time with its schedule completed: its length follows from the measured speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from mlxsched.runs.events import Notice, UpdateMade
+from mlxsched.text import clock as clock_text
+from mlxsched.text import counted
+from mlxsched.training.pace import Pace
+from mlxsched.training.policies.base import Action, Policy, Report, Revise
+from mlxsched.training.progress import Progress
+from mlxsched.training.revisions import reshaped
+from mlxsched.training.timing import RECENT, Costs, Work
+
+REASON = "time budget: "
+SKIPPED = 3  # first updates of a process, which compile
+MEASURED = 8  # updates that are enough for a first decision,
+FEWEST = 2  # or so many that took this share of the budget
+MEASURED_SHARE = 0.02
+LOOK_AGAIN = 0.1  # of the time that is left, between two looks at the speed
+TOLERANCE = 0.02  # of the time that is left: a smaller deviation changes nothing
+FINEST = 0.005  # of the budget, as TOLERANCE near the end
+TAIL = (3, 10)  # fewest and most updates of a schedule that has to end although the time is up
+TAIL_SHARE = 0.02  # of the budget that they may take, within these limits
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run may take.
+
+    Args:
+        seconds: from the start of the session to its end; the time in which the machine sleeps does not count.
+        started: when this process began with the run, by the clock of the policy; None for now.
+        most: the most updates; None for any number.
+        last_record: when an interrupted process wrote its last record, in seconds since the epoch; None for a new run.
+    """
+
+    seconds: float
+    started: float | None = None
+    most: int | None = None
+    last_record: float | None = None
+
+
+class TimeBudget(Policy):
+    """Settle the number of updates so that the run ends after ``budget.seconds``, everything included.
+
+    After `MEASURED` updates, the number of updates that fit is settled: what an update takes, from the last
+    `RECENT` of them and in proportion to tokens, with evaluations, checkpoints and the measurement at the end. The speed is
+    looked at again whenever a tenth of the remaining time has passed, so more often near the end; the length changes if the
+    predicted end is more than 2% of the remaining time off. `reshaped` keeps the rate free of jumps.
+
+    The decisions are revisions of the horizon, so checkpoints have them and a resume replays them. Only the worker that
+    leads a run has policies; the others receive rates. ``Progress.times`` has what was spent before an interruption.
+
+    Args:
+        budget: the time.
+        pace: of the run.
+        work: what the run does apart from its updates.
+        warmup_of: the warmup that a run of so many updates would have; None for as long as planned.
+        clock: seconds; a test has its own.
+
+    Must be the first policy: what an evaluation and a checkpoint take is measured from its turn on.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        pace: Pace,
+        work: Work,
+        warmup_of: Callable[[int], int | None] = lambda updates: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._budget, self._pace, self._work, self._warmup_of = budget, pace, work, warmup_of
+        self._clock = clock
+        self._origin = clock() if budget.started is None else budget.started
+        self._before: float | None = None  # what earlier processes have spent
+        self._costs = Costs()
+        self._mark = clock() - self._origin  # since when something is measured
+        self._made = 0  # updates of this process
+        self._fresh = 0  # of them, those since the last look
+        self._next_look = 0.0
+
+    def between_updates(self, progress: Progress, *, done: bool) -> Iterable[Action]:
+        now = self._now(progress)
+        if progress.update == 0 and not self._costs.measuring:
+            self._costs.measuring = now - self._mark  # the test rows, which are measured at the end again
+        self._mark = now
+        self._keep(progress, now)
+        return ()
+
+    def after_evaluation(self, progress: Progress, loss: float) -> Iterable[Action]:
+        now = self._now(progress)
+        self._costs.evaluation, self._mark = now - self._mark, now
+        return ()
+
+    def after_update(self, progress: Progress, made: UpdateMade) -> Iterable[Action]:
+        now = self._now(progress)
+        self._see_update(now - self._mark, made.tokens, saved=progress.saved_update == made.update)
+        self._mark = now
+        self._keep(progress, now)
+        if self._is_time_to_look(now):
+            yield from self._settle(progress, self._budget.seconds - now)
+
+    def _now(self, progress: Progress) -> float:
+        """Seconds of the budget that are spent; a rollback does not give any back."""
+        if self._before is None:
+            self._before = self._spent_before(progress)
+            self._mark += self._before
+        return self._before + self._clock() - self._origin
+
+    def _spent_before(self, progress: Progress) -> float:
+        """What earlier processes have spent: up to the checkpoint, and from there to their last record."""
+        times, last = progress.times, self._budget.last_record
+        self._costs.evaluation = times.get("evaluation", 0.0)
+        self._costs.saving, self._costs.measuring = times.get("saving", 0.0), times.get("measuring", 0.0)
+        lost = 0.0 if last is None or "at" not in times else max(last - times["at"], 0.0)
+        return times.get("spent", 0.0) + lost
+
+    def _keep(self, progress: Progress, now: float) -> None:
+        costs = self._costs
+        progress.times = {
+            "spent": now,
+            "at": time.time(),
+            "evaluation": costs.evaluation,
+            "saving": costs.saving,
+            "measuring": costs.measuring,
+        }
+
+    def _see_update(self, seconds: float, tokens: int, *, saved: bool) -> None:
+        self._made += 1
+        if self._made <= SKIPPED or tokens == 0:
+            return
+        if not saved:
+            self._costs.see_update(seconds, tokens)
+            self._fresh += 1
+        elif self._costs.updates:
+            self._costs.saving = max(seconds - tokens * self._costs.per_token(), 0.0)
+
+    def _is_time_to_look(self, now: float) -> bool:
+        if self._next_look:
+            return now >= self._next_look and self._fresh > FEWEST
+        measured = sum(seconds for seconds, _ in self._costs.updates)
+        enough = self._fresh >= FEWEST and measured >= MEASURED_SHARE * self._budget.seconds
+        return enough or self._fresh >= MEASURED
+
+    def _settle(self, progress: Progress, left: float) -> Iterable[Action]:
+        first = not self._next_look
+        self._next_look, self._fresh = self._budget.seconds - left + LOOK_AGAIN * max(left, 0.0), 0
+        made, planned = progress.update, self._pace.updates
+        last = min(max((planned - made) // 4, MEASURED), RECENT)  # near the end the latest speed counts
+        over = self._work.seconds(self._costs, made, planned, last) - left
+        total = self._fitting(made, planned, left, last)
+        tolerance = max(TOLERANCE * left, FINEST * self._budget.seconds)
+        if total == planned or planned - made < TAIL[0] or (abs(over) <= tolerance and not first):
+            return
+        text = self._text(total, planned, last, first=first)
+        warmup = self._warmup_of(total)
+        yield Revise(reshaped(self._pace.horizon, made, total, warmup=warmup, reason=REASON + text))
+        yield Report(Notice(made, "time_budget", text))
+
+    def _fitting(self, made: int, planned: int, left: float, last: int) -> int:
+        """The updates that fit, within what the run may have, and enough of them to end the schedule."""
+        total = self._work.fitting(self._costs, made, left, last)
+        update = self._work.tokens * self._costs.per_token(last)
+        tail = min(max(round(TAIL_SHARE * self._budget.seconds / update), TAIL[0]), TAIL[1])
+        total = max(total, min(made + tail, planned))
+        most = self._most()
+        return total if most is None else min(total, most)
+
+    def _most(self) -> int | None:
+        """The limit of the run; a cooldown that was asked for is one too."""
+        revisions = self._pace.horizon.revisions
+        if revisions and not revisions[-1].reason.startswith(REASON):
+            return revisions[-1].updates
+        return self._budget.most
+
+    def _text(self, total: int, planned: int, last: int, *, first: bool) -> str:
+        seconds = self._work.tokens * self._costs.per_token(last)
+        instead = "" if first else f" instead of {planned:,}"
+        return f"{counted(total, 'update')}{instead} fit into {clock_text(self._budget.seconds)}, at {seconds:.3g} s each"

@@ -1,0 +1,201 @@
+"""A simulated run with a clock of its own: it ends on time at any speed, with its schedule completed."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mlxsched as ms
+from mlxsched.planning.length import round_interval
+from mlxsched.runs.events import UpdateMade
+from mlxsched.training.pace import Horizon, Pace
+from mlxsched.training.policies.base import Report, Revise
+from mlxsched.training.policies.time_budget import Budget, TimeBudget
+from mlxsched.training.progress import Progress
+from mlxsched.training.timing import Work
+
+PEAK = 1e-3
+LINEAR = ms.warmup_linear(PEAK, 1000, 30)
+SHAPES = [LINEAR, ms.warmup_cosine(PEAK, 1000, 30), ms.wsd(PEAK, 1000, 30)]
+
+
+def interval(total):
+    return round_interval(max(total // 10, 1))
+
+
+@dataclass
+class Machine:
+    """A run on a machine whose speed is ``slowness(second)``, times the given seconds of each part."""
+
+    seconds: float
+    schedule: object = LINEAR
+    update: float = 0.1
+    evaluation: float = 1.0
+    saving: float = 0.05
+    measuring: float = 1.0
+    noise: float = 0.1
+    slowness: object = lambda second: 1.0
+    planned: int = 1000
+    most: int | None = None
+    now: float = 0.0
+    rates: list[float] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.random = random.Random(0)
+        self.progress, self.pace = Progress(), Pace(Horizon(self.planned, self.schedule))
+        self.policy = self.make_policy()
+
+    def make_policy(self, **budget):
+        work = Work(100.0, interval, 100)
+        return TimeBudget(
+            Budget(self.seconds, most=self.most, **budget), self.pace, work, clock=lambda: self.now
+        )
+
+    def spend(self, seconds):
+        self.now += seconds * self.slowness(self.now) * self.random.uniform(1 - self.noise, 1 + self.noise)
+
+    def evaluate(self):
+        self.spend(self.evaluation)
+        self.progress.evaluated_update = self.progress.update
+        assert list(self.policy.after_evaluation(self.progress, 1.0)) == []
+
+    def between(self, *, done=False):
+        assert list(self.policy.between_updates(self.progress, done=done)) == []
+        every = interval(self.pace.updates)
+        if (
+            done or self.progress.update % every == 0
+        ) and self.progress.evaluated_update != self.progress.update:
+            self.evaluate()
+        if done or self.progress.update % 100 == 0:
+            self.spend(self.saving)
+            self.progress.saved_update = self.progress.update
+
+    def step(self):
+        self.between()
+        update = self.progress.update
+        self.rates.append(self.pace.rate(update))
+        tokens = self.random.randint(60, 140)
+        self.spend(self.update * tokens / 100)
+        self.progress.update += 1
+        for action in self.policy.after_update(self.progress, UpdateMade(update, 1.0, 1e-3, tokens=tokens)):
+            if isinstance(action, Revise):
+                before = self.pace.rate(update + 1)
+                self.pace.revise(action.revision)
+                assert self.pace.rate(update + 1) == pytest.approx(before, abs=PEAK / 65536)
+            elif isinstance(action, Report):
+                self.notices.append(action.notice.message)
+
+    def run(self):
+        self.evaluate()
+        self.spend(self.measuring)
+        return self.go_on()
+
+    def go_on(self):
+        while self.progress.update < self.pace.updates:
+            self.step()
+        self.between(done=True)
+        self.spend(self.measuring + self.saving)
+        return self
+
+
+def is_on_time(machine):
+    return abs(machine.now - machine.seconds) <= max(0.05 * machine.seconds, 3.0)
+
+
+@pytest.mark.parametrize("schedule", SHAPES, ids=lambda schedule: type(schedule).__name__)
+@settings(max_examples=25, deadline=None)
+@given(
+    seconds=st.floats(20, 3000),
+    update=st.floats(0.01, 0.3),
+    evaluation=st.floats(0, 1),
+    changes=st.lists(st.tuples(st.floats(0.1, 0.75), st.floats(0.3, 4)), max_size=4),
+)
+def test_ends_on_time_with_the_schedule_completed(schedule, seconds, update, evaluation, changes):
+    """The speed changes up to four times, by a factor of up to 4 against the first, until three quarters are over."""
+    changes = sorted(changes)
+
+    def slowness(second):
+        return next((factor for share, factor in reversed(changes) if share * seconds <= second), 1.0)
+
+    update = max(update, seconds / 3000)  # to keep the simulation short
+    machine = Machine(seconds, schedule, update=update, evaluation=evaluation, slowness=slowness).run()
+    assert is_on_time(machine)
+    made = len(machine.rates)
+    assert made < 25 or max(machine.rates) == pytest.approx(PEAK)
+    assert machine.pace.rate(made) == 0
+    assert made < 500 or machine.rates[-1] <= 0.01 * PEAK  # a shorter run has larger steps
+    assert len(machine.notices) < 60
+
+
+def test_the_rate_falls_in_steps_no_larger_than_the_shape_s_own():
+    """The largest step is that of the warmup or of the decay at the pace that is needed."""
+    machine = Machine(60, slowness=lambda second: 3.0 if 20 < second < 40 else 1.0).run()
+    steps = [abs(one - other) for one, other in itertools.pairwise(machine.rates)]
+    warmup = machine.rates.index(max(machine.rates))
+    assert max(steps[:warmup]) <= PEAK / 10 and max(steps[warmup + 1 :]) <= PEAK / 50
+
+
+def test_a_steady_machine_needs_one_decision_and_a_few_corrections():
+    machine = Machine(600, noise=0.05).run()
+    assert is_on_time(machine) and len(machine.notices) <= 4
+    assert "updates fit into 10:00" in machine.notices[0]
+
+
+def test_the_given_number_of_updates_is_an_upper_bound():
+    fast = Machine(600, planned=300, schedule=ms.warmup_linear(PEAK, 300), most=300).run()
+    assert len(fast.rates) == 300 and fast.notices == [] and fast.now < 60
+    slow = Machine(20, planned=300, schedule=ms.warmup_linear(PEAK, 300), most=300).run()
+    assert len(slow.rates) < 200 and is_on_time(slow) and slow.rates[-1] < 0.05 * PEAK
+
+
+def test_a_run_whose_time_is_up_ends_its_schedule_in_a_few_updates():
+    machine = Machine(60, slowness=lambda second: 500.0 if 30 < second < 31 else 1.0).run()
+    left = len(machine.rates) - machine.rates.index(min(rate for rate in machine.rates[50:] if rate > 4e-4))
+    assert machine.now > 63 and left < 16 and machine.pace.rate(len(machine.rates)) == 0
+
+
+def test_time_before_an_interruption_counts():
+    machine = Machine(60)
+    machine.evaluate()
+    machine.spend(machine.measuring)
+    while machine.now < 30:
+        machine.step()
+    saved = machine.progress.to_dict()
+    at = saved["times"]["at"]
+    machine.progress, machine.now = Progress.from_dict(saved), 0.0  # a new process, with a clock of its own
+    machine.policy = machine.make_policy(started=-2.0, last_record=at + 5.0)
+    machine.go_on()
+    assert machine.now == pytest.approx(60 - 30 - 5 - 2, abs=3.0)
+
+
+def test_a_rollback_gives_no_time_back():
+    machine = Machine(60)
+    machine.evaluate()
+    machine.spend(machine.measuring)
+    while machine.now < 10:
+        machine.step()
+    saved = machine.progress.to_dict()
+    while machine.now < 30:
+        machine.step()
+    machine.progress = Progress.from_dict(saved)
+    machine.pace.load(saved | {"revisions": machine.pace.horizon.to_list()[:1]})
+    assert is_on_time(machine.go_on())
+
+
+def test_a_cooldown_that_was_asked_for_is_not_made_longer():
+    from mlxsched.training.cooling import cooled
+
+    machine = Machine(60)
+    machine.evaluate()
+    while machine.now < 20:
+        machine.step()
+    made = machine.progress.update
+    machine.pace.revise(cooled(made, 30, machine.pace.rate(made), 0.0))
+    machine.go_on()
+    assert len(machine.rates) == made + 30
