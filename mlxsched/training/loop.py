@@ -98,9 +98,8 @@ class Loop:
         if update:
             self.pace.observe(result.loss)
         self.emit(Evaluated(update, result.loss, result.perplexity, best, time.perf_counter() - started))
-        self._carry_out(
-            action for p in self.policies for action in p.after_evaluation(self.progress, result.loss)
-        )
+        progress = self.progress
+        self._carry_out(act for p in self.policies for act in p.after_evaluation(progress, result.loss))
 
     def save(self) -> None:
         """Write a checkpoint of the present state, and the adapter where no validation loss chooses it."""
