@@ -1,12 +1,13 @@
 """One worker and two on this machine, side by side: the same run, over MLX's ring on the loopback interface.
 
-    python benchmarks/distributed.py                       # LoRA on a random Llama of 27M parameters
-    python benchmarks/distributed.py --full                # all weights: the workers exchange 109 MB for each update
+    python benchmarks/distributed.py                       # LoRA on a random Llama of 5M parameters
+    python benchmarks/distributed.py --full                # all weights: the workers exchange 20 MB for each update
     python benchmarks/distributed.py --launcher            # two workers as mlx.launch starts them
 
-Every process multiplies with one thread. Rounds alternate between one worker and two, and of each the round with the lower
-median counts, since others may use the machine. ``update``: the median time of an update. ``cpu``: the CPU time that all
-processes took together, from their start to their end; the launcher is one of them.
+Every process multiplies with one thread. Rounds alternate between one worker and two, and of each the lower figure counts,
+since others may use the machine. ``update`` is the median time of an update. ``cpu`` is the CPU time of all processes together
+for an update, the launcher's and the time spent waiting included: the difference between a run and one that makes only its
+first updates. On cores that nobody else uses, two workers can be at most ``2 * cpu of one / cpu of two`` times as fast.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ from shapes import config_of, random_model  # noqa: E402
 from mlxsched.bundled import data_path, model_path  # noqa: E402
 
 LENGTH = 128  # tokens of each row
-SKIPPED = 2  # updates at the beginning, which compile
+FIRST = 3  # updates at the beginning, which compile
 
 
 class Measured(NamedTuple):
+    """Seconds and CPU seconds for an update, and the loss of the last one."""
+
     update: float
     cpu: float
     last_loss: float
@@ -59,18 +62,15 @@ def main() -> None:
         make_model(folder / "model")
         make_data(folder / "data", options.updates * options.rows)
         command = [
-            "train", "--model", str(folder / "model"), "--data", str(folder / "data"), "--epochs", "1",
+            "train", "--model", str(folder / "model"), "--data", str(folder / "data"),
             "--batch-size", str(options.rows), "--max-seq-length", str(LENGTH), "--num-layers", "-1",
             "--fine-tune-type", "full" if options.full else "lora", "--learning-rate", "1e-4", "--warmup", "1",
             "--val-batches", "0", "--save-every", "1000", "--no-test", "--plain",
         ]  # fmt: skip
         found: dict[int, list[Measured]] = {1: [], 2: []}
-        for number in range(options.rounds):
-            for workers in found:
-                run = folder / f"run-{number}-{workers}"
-                found[workers].append(
-                    measure(workers, [*command, "--run-dir", str(run)], run, options.launcher)
-                )
+        for _ in range(options.rounds):
+            for workers, measured in found.items():
+                measured.append(measure(workers, command, folder / "run", options.updates, options.launcher))
     report(found)
 
 
@@ -80,8 +80,8 @@ def make_model(target: Path) -> None:
 
     tokenizer = model_path("tiny")
     vocabulary = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
-    sizes = {"hidden_size": 512, "num_hidden_layers": 8, "intermediate_size": 1536, "vocab_size": vocabulary}
-    config = config_of("llama-135m", **sizes, num_attention_heads=8, num_key_value_heads=4)
+    sizes = {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 704, "vocab_size": vocabulary}
+    config = config_of("llama-135m", **sizes, num_attention_heads=4, num_key_value_heads=2)
     target.mkdir()
     save_model(target, random_model(config), donate_model=True)
     (target / "config.json").write_text(json.dumps(config))
@@ -97,18 +97,25 @@ def make_data(target: Path, rows: int) -> None:
     (target / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
-def measure(workers: int, command: list[str], run: Path, launcher: bool) -> Measured:
-    """Train with so many workers."""
-    before = cpu_of_children()
+def measure(workers: int, command: list[str], run: Path, updates: int, launcher: bool) -> Measured:
+    """Train with so many workers: the first updates only, then all."""
+    used = []
+    for count in (FIRST, updates):
+        shutil.rmtree(run, ignore_errors=True)
+        before = cpu_of_children()
+        train(workers, [*command, "--iters", str(count), "--run-dir", str(run)], launcher)
+        used.append(cpu_of_children() - before)
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    made = [record for record in records if record["kind"] == "train"]
+    seconds = statistics.median(record["seconds"] for record in made[FIRST:])
+    return Measured(seconds, (used[1] - used[0]) / (updates - FIRST), made[-1]["loss"])
+
+
+def train(workers: int, command: list[str], launcher: bool) -> None:
     program = [sys.executable, "-m", "mlxsched", *command]
-    processes = [start(program, {})] if workers == 1 else start_two(program, launcher)
-    for process in processes:
+    for process in [start(program, {})] if workers == 1 else start_two(program, launcher):
         if process.wait():
             sys.exit(f"a worker failed; run it by hand: {' '.join(program)}")
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    updates = [record for record in records if record["kind"] == "train"]
-    seconds = statistics.median(record["seconds"] for record in updates[SKIPPED:])
-    return Measured(seconds, cpu_of_children() - before, updates[-1]["loss"])
 
 
 def start_two(program: list[str], launcher: bool) -> list[subprocess.Popen[bytes]]:
@@ -138,20 +145,18 @@ def cpu_of_children() -> float:
 
 
 def report(found: dict[int, list[Measured]]) -> None:
-    best = {workers: min(measured) for workers, measured in found.items()}
+    """Print the best figures of each number of workers."""
+    update, cpu = (
+        {workers: min(getattr(one, name) for one in measured) for workers, measured in found.items()}
+        for name in ("update", "cpu")
+    )
     print(
         f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}"
     )
-    print("workers   update      cpu   last loss")
-    for workers, measured in best.items():
-        print(f"{workers:7}  {measured.update:6.2f} s  {measured.cpu:5.1f} s   {measured.last_loss:.6f}")
-    print(
-        f"speed-up {best[1].update / best[2].update:.2f}, CPU time {best[2].cpu / best[1].cpu:.2f} times as much"
-    )
-    print(
-        "all rounds:",
-        {workers: [round(m.update, 2) for m in measured] for workers, measured in found.items()},
-    )
+    print("workers   update       cpu    last loss")
+    for workers, measured in found.items():
+        print(f"{workers:7}  {update[workers]:6.3f} s  {cpu[workers]:6.3f} s  {measured[-1].last_loss:.6f}")
+    print(f"speed-up {update[1] / update[2]:.2f}; by CPU time at most {2 * cpu[1] / cpu[2]:.2f}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlxsched.training.workers.world import World
 
 Function = Callable[..., Any]
+_RANKS = ("MLX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")  # of a worker, known before it is connected
 
 
 def worker_options(function: Function) -> Function:
@@ -67,7 +68,8 @@ def run_as_worker(options: dict[str, Any], lead: Callable[[World], None]) -> int
 
 
 def _say_waiting(launch: Launch) -> None:
-    if os.environ.get("MLX_RANK", "0") == "0":
+    ranks = {os.environ[name] for name in _RANKS if name in os.environ}
+    if ranks == {"0"}:
         note(f"Connecting {launch.workers} workers by {launch.backend} ...")
 
 

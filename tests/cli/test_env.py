@@ -36,4 +36,4 @@ def test_without_openblas_it_says_how_to_get_it():
 def test_for_people_it_is_a_table(capsys):
     assert main(["env"]) == 0
     out = capsys.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()][-3:] == ["memory", "blas", "matmul"]
+    assert [line.split()[0] for line in out.splitlines()][-4:] == ["memory", "blas", "distributed", "matmul"]
