@@ -7,6 +7,8 @@ of a tenth and a linear decay to zero. The script is `examples/mlx_lm_trainer.py
 and schedule, and Adam as mlx-lm calls it. The loss is that of all validation rows, by the same code for all.
 """
 
+# ruff: noqa: E402  the BLAS comes before mlx
+
 from __future__ import annotations
 
 import argparse
@@ -17,6 +19,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+
+from mlxsched.platform.blas import preload
+
+preload()  # before mlx, for mlx-lm's side too
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -110,6 +116,7 @@ def main() -> None:
         losses, seconds = [loss for loss, _ in found], statistics.fmean(s for _, s in found)
         shown = ", ".join(f"{loss:.4f}" for loss in losses)
         lines.append(f"| {train.__name__} | {statistics.fmean(losses):.4f} | {shown} | {seconds:.0f} |")
+        print(f"{train.__name__} done", file=sys.stderr, flush=True)
     print("\n".join(lines))
     for name, shares in waste.main(BATCH - 1).items():
         print(name, ", ".join(f"{key} {share:.1%}" for key, share in shares.items()))
