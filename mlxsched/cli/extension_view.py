@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import print_json, table
+from mlxsched.cli.workers import meet
 from mlxsched.text import clock, counted
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ def carry_out(
     """Show what will be done, then record it and train; ``options`` are `resume_options` and ``dry_run``."""
     from mlxsched.cli.train import train_and_tell
     from mlxsched.training.extension import record
-    from mlxsched.training.workers.meeting import lead
 
     dry_run, as_json = options["dry_run"], options["as_json"]
     if dry_run and as_json:
@@ -33,7 +33,7 @@ def carry_out(
         return
     with run.lock():
         record(run, extension)
-    train_and_tell(lead(session, world), run, plain=options["plain"], as_json=as_json, resume=True)
+    train_and_tell(meet(session, world), run, plain=options["plain"], as_json=as_json, resume=True)
 
 
 def extension_lines(session: Session, run: RunDirectory, extension: Extension) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlxsched.cli.output import note, warn
-from mlxsched.cli.workers import run_as_worker, share_config, worker_options
+from mlxsched.cli.workers import meet, run_as_worker, share_config, worker_options
 from mlxsched.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ def _resume(run: Path, options: dict[str, Any], world: World) -> None:
     from mlxsched.cli.train import train_and_tell
     from mlxsched.runs.directory import RunDirectory
     from mlxsched.runs.store import after_the_end
-    from mlxsched.training.workers.meeting import lead
 
     directory = RunDirectory.open(run)
     if directory.info.status == "finished":
@@ -64,7 +63,7 @@ def _resume(run: Path, options: dict[str, Any], world: World) -> None:
     updates = directory.info.updates or session.plan.updates
     note(f"Resuming after update {directory.info.update:,} of {updates:,}.")
     train_and_tell(
-        lead(session, world), directory, plain=options["plain"], as_json=options["as_json"], resume=True
+        meet(session, world), directory, plain=options["plain"], as_json=options["as_json"], resume=True
     )
 
 

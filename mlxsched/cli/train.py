@@ -10,7 +10,7 @@ import click
 
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json
-from mlxsched.cli.workers import run_as_worker, share_config, worker_options
+from mlxsched.cli.workers import meet, run_as_worker, share_config, worker_options
 from mlxsched.tracking.names import check_names
 
 if TYPE_CHECKING:
@@ -53,9 +53,8 @@ def _train(ctx: click.Context, world: World) -> None:
         return
     _show_start(session)
     from mlxsched.training.run import create_run
-    from mlxsched.training.workers.meeting import lead
 
-    session = lead(session, world)
+    session = meet(session, world)
     run = create_run(session, path)
     train_and_tell(session, run, plain=flags["plain"], as_json=flags["as_json"])
 

@@ -16,6 +16,7 @@ from mlxsched.errors import MlxschedError
 
 if TYPE_CHECKING:
     from mlxsched.config import LoadedConfig
+    from mlxsched.training.session import Session
     from mlxsched.training.workers.launch import Launch
     from mlxsched.training.workers.world import World
 
@@ -77,6 +78,15 @@ def share_config(world: World, loaded: LoadedConfig) -> LoadedConfig:
     """Send the leader's configuration to the others, who use it in place of their own; returns it."""
     world.tell({"do": "prepare", "config": loaded.config.to_dict(), "origins": loaded.origins})
     return loaded
+
+
+def meet(session: Session, world: World) -> Session:
+    """``session`` as the leader of the others, once they have planned the same; see `mlxsched.training.workers.meeting`."""
+    from mlxsched.training.workers.meeting import lead
+
+    if not world.alone:
+        note(f"Waiting until all {world.size} workers have loaded the model and the data ...")
+    return lead(session, world)
 
 
 def _follow(world: World, *, trusted: bool) -> int:

@@ -281,7 +281,9 @@ class Notes:
 
 def _explained(run: RunDirectory, error: Exception) -> Exception:
     """``error`` as the user should see it."""
-    return error if isinstance(error, MlxschedError) else _out_of_memory(run, error) or error
+    if isinstance(error, MlxschedError):
+        return error
+    return out_of_memory(error, f"mlxsched resume {run.path} --force") or error
 
 
 # How MLX's allocators for the CPU, Metal and CUDA say it: "[malloc] Unable to allocate 8 bytes.", "[metal::malloc]
@@ -289,14 +291,15 @@ def _explained(run: RunDirectory, error: Exception) -> Exception:
 _NO_MEMORY = re.compile(r"\bmalloc|unable to allocate|bad_alloc|insufficient memory|out of memory", re.I)
 
 
-def _out_of_memory(run: RunDirectory, error: Exception) -> RunError | None:
+def out_of_memory(error: Exception, then: str) -> RunError | None:
+    """``error`` as the user should see it if memory ran out, with what to do ``then``; None if it is something else."""
     if not isinstance(error, MemoryError) and not (
         isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
     ):
         return None
     return RunError(
         f"out of memory: {str(error)[:200]}\nLower --micro-batch-tokens (the result stays the same) or "
-        f"--max-seq-length, or use a quantized model; then: mlxsched resume {run.path} --force"
+        f"--max-seq-length, or use a quantized model; then: {then}"
     )
 
 

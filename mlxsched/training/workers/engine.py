@@ -67,14 +67,15 @@ class SharedEngine(Engine):
             self._parts[evaluator] = evaluator.part(self.world.rank, self.world.size)
         part = self._parts[evaluator]
         mine = part.partial(self.tree(), start, start + ROUND)
-        gathered = self.world.gather([*mine, part.n_batches > start + ROUND])
-        return PartialLoss.sum_of(PartialLoss(*row[:-1]) for row in gathered.tolist()), bool(
-            gathered[:, -1].any()
-        )
+        gathered = self.world.gather([*mine, part.n_batches > start + ROUND]).tolist()
+        self.world.busy = False
+        total = PartialLoss.sum_of(PartialLoss(*numbers) for *numbers, _ in gathered)
+        return total, any(more for *_, more in gathered)
 
     def share(self, snapshot: Snapshot) -> None:
         """Continue from the leader's ``snapshot``; that of the others only has the same names, shapes and types."""
         parameters, state = tree_map(self.world.copy, (snapshot.parameters, snapshot.optimizer_state))
+        self.world.busy = False
         super().restore(Snapshot(parameters, state))
 
     def _sums(self, batches: UpdateBatches) -> tuple[mx.array, Packed]:
@@ -83,5 +84,6 @@ class SharedEngine(Engine):
     def _shared(self, sums: tuple[mx.array, Packed]) -> tuple[mx.array, Packed]:
         leaves: list[tuple[str, mx.array]] = tree_flatten(sums)  # type: ignore[assignment]  # a list without destination
         summed = iter(self.world.sum([tensor for _, tensor in leaves]))
+        self.world.busy = False
         shared: tuple[mx.array, Packed] = tree_map(lambda _: next(summed), sums)
         return shared

@@ -12,6 +12,7 @@ from mlxsched.errors import RunError
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.assembly import make_engine, make_evaluator, make_loader, make_pace
 from mlxsched.training.policies.host import limits
+from mlxsched.training.run import out_of_memory
 from mlxsched.training.session import Session
 from mlxsched.training.workers.engine import SharedEngine
 from mlxsched.training.workers.world import Order
@@ -26,14 +27,16 @@ def follow(session: Session, directory: Path | None) -> int:
 
     Raises:
         WorkersLost: the leader or another worker has ended or does not answer.
+        RunError: this one has not enough memory.
     """
-    with limits(session.config):
-        follower = Follower(session, directory)
-        while True:
-            order = session.world.told()
-            if order["do"] == "end":
-                return int(order["code"])
-            follower.obey(order)
+    try:
+        with limits(session.config):
+            follower = Follower(session, directory)
+            while (order := session.world.told())["do"] != "end":
+                follower.obey(order)
+    except (MemoryError, RuntimeError) as error:
+        raise out_of_memory(error, "resume the run") or error from error
+    return int(order["code"])
 
 
 class Follower:

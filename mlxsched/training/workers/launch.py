@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
 import signal
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +16,7 @@ import mlx.core as mx
 
 from mlxsched.errors import UsageError
 from mlxsched.text import counted
-from mlxsched.training.workers.world import ALONE, TIMEOUT, World, opened_sockets
+from mlxsched.training.workers.world import ALONE, TIMEOUT, World
 
 CONNECT_SECONDS = 300  # in which all workers must have been started
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # Open MPI; MPICH and Intel MPI
@@ -79,12 +81,14 @@ def connect(
     if launch is None or workers == 1:
         return ALONE
     on_wait(launch)
-    group, sockets = opened_sockets(lambda: _group(launch))
+    before = _sockets()
+    group = _group(launch)
     if group.size() != workers:
         raise UsageError(
             f"{launch.backend}: {counted(workers, 'worker')} were started, but MLX sees {group.size()}. {_HOW}"
         )
-    return World(group, sockets=sockets if launch.backend == "ring" else (), timeout=timeout)
+    sockets = _sockets() - before if launch.backend == "ring" else set()
+    return World(group, sockets=sorted(sockets), timeout=timeout)
 
 
 def _group(launch: Launch) -> mx.distributed.Group:
@@ -103,6 +107,16 @@ def _group(launch: Launch) -> mx.distributed.Group:
         finally:
             faulthandler.cancel_dump_traceback_later()
             signal.signal(signal.SIGINT, handler)
+
+
+def _sockets() -> set[int]:
+    """The descriptors of this process that are sockets."""
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                found.add(int(name))
+    return found
 
 
 def _listed(name: str, environ: Mapping[str, str]) -> int:

@@ -37,7 +37,7 @@ class LeadingEngine(SharedEngine):
         for start in itertools.count(0, ROUND):
             self._tell(do="evaluate", start=start)
             found, more = self.evaluate_round(evaluator, start)
-            self._told = time.monotonic()
+            self._told = time.monotonic()  # so that nobody rests between two rounds
             rounds.append(found)
             total = PartialLoss.sum_of(rounds)
             if on_progress:
@@ -62,4 +62,5 @@ class LeadingEngine(SharedEngine):
 
     def _tell(self, **order: object) -> None:
         self.world.tell(order)
+        self.world.busy = order["do"] != "rest"
         self._told = time.monotonic()

@@ -31,7 +31,9 @@ def lead(session: Session, world: World) -> Session:
             f"an update of {rows} cannot be shared by {world.size} workers. Raise --batch-size or "
             "--grad-accumulation-steps, or start fewer workers."
         )
-    world.tell({"do": "start", "facts": _facts(session)})
+    world.tell(
+        {"do": "start", "facts": _facts(session)}, patient=True
+    )  # they may still be downloading the model
     agree = world.gather([1.0])[:, 0]
     wrong = ", ".join(str(rank) for rank, value in enumerate(agree) if not value)
     if wrong:

@@ -11,9 +11,8 @@ import itertools
 import json
 import os
 import socket
-import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -55,6 +54,7 @@ class World:
         self.rank, self.size = (group.rank(), group.size()) if group else (0, 1)
         self._group, self._sockets, self._timeout = group, sockets, timeout
         self._lost: str | None = None
+        self.busy = False  # whether the others wait for this worker's part of something other than an order
 
     @property
     def alone(self) -> bool:
@@ -88,12 +88,17 @@ class World:
         raw: Any = np.array(self._all_sum(mx.array(table.reshape(-1).view(np.uint8))))
         return np.asarray(raw.view(np.float64).reshape(table.shape))
 
-    def tell(self, order: Order) -> None:
-        """Send ``order`` to the others, who wait for it in `told`; nothing happens where there are none."""
+    def tell(self, order: Order, *, patient: bool = False) -> None:
+        """Send ``order`` to the others, who wait for it in `told`; nothing happens where there are none.
+
+        ``patient`` waits for them without limit.
+        """
         if self.alone:
             return
+        if self.busy:  # they would take it for numbers
+            raise WorkersLost("worker 0 failed in the middle of an update")
         text = json.dumps(order).encode()
-        self._exchange(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
+        self._exchange(len(text).to_bytes(_LENGTH_BYTES, "little") + text, patient=patient)
 
     def told(self, *, patient: bool = False) -> Order:
         """The next order of the leader; ``patient`` waits for it without limit."""
@@ -165,19 +170,3 @@ def _bucket(tensors: Sequence[mx.array]) -> Sequence[mx.array]:
     """The first tensors, as many as one message takes: a message for each of hundreds would cost a round trip each."""
     sizes = itertools.accumulate(tensor.size for tensor in tensors)
     return tensors[: max(sum(size <= _BUCKET for size in sizes), 1)]
-
-
-def opened_sockets(connect: Callable[[], mx.distributed.Group]) -> tuple[mx.distributed.Group, list[int]]:
-    """What ``connect`` returns, and the sockets that it leaves open."""
-    before = _sockets()
-    group = connect()
-    return group, sorted(_sockets() - before)
-
-
-def _sockets() -> set[int]:
-    found = set()
-    for name in os.listdir("/dev/fd"):
-        with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
-                found.add(int(name))
-    return found
