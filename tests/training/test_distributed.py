@@ -19,7 +19,10 @@ import mlx.core as mx
 import pytest
 
 from mlxsched.errors import UsageError
+from mlxsched.model.evaluate import PartialLoss
+from mlxsched.model.fast.forward_path import PLAIN
 from mlxsched.runs.directory import RunDirectory
+from mlxsched.training.assembly import make_evaluator
 from mlxsched.training.workers.launch import launch_of
 
 LIMIT = 240  # seconds: a training takes a few, a loaded machine may take ten times as long
@@ -332,6 +335,12 @@ for made in (mx.random.normal((5, 3), key=key), mx.array(-0.0), mx.array([math.n
         copied = world.copy(mine)
         assert copied.shape == value.shape and copied.dtype == value.dtype
         assert bytes(memoryview(copied.reshape(-1).view(mx.uint8))) == bytes(memoryview(value.reshape(-1).view(mx.uint8)))
+if rank == 0:  # an order in the middle of an update would be read as a part of the sums
+    world.busy = True
+    try:
+        world.tell({"do": "end"})
+    except module.WorkersLost:
+        print("refused")
 print("said", rank)
 """
 
@@ -339,7 +348,18 @@ print("said", rank)
 @pytest.mark.parametrize("count", [2, 3])
 def test_what_workers_say_arrives_to_the_bit(workers, count):
     for rank, process in enumerate(workers.start(count, "-c", TALK)):
-        assert ends(process) == (0, f"said {rank}\n")
+        assert ends(process) == (0, f"said {rank}\n" if rank else "refused\nsaid 0\n")
+
+
+def test_the_parts_of_an_evaluator_make_up_the_whole(session):
+    made = session(val_batches=10)
+    evaluator = make_evaluator(made, PLAIN)
+    tree = made.loaded.model.trainable_parameters()
+    whole = evaluator(tree)
+    parts = [evaluator.part(worker, 3) for worker in range(3)]
+    total = PartialLoss.sum_of(part.partial(tree, 0, part.n_batches) for part in parts)
+    assert (total.targets, total.rows) == (whole.targets, whole.rows)
+    assert total.loss / total.targets == pytest.approx(whole.loss, rel=1e-6)
 
 
 def states(run: Path) -> list[dict[str, object]]:
