@@ -1,7 +1,8 @@
-"""Which optimizations work with each architecture of the installed mlx-lm, by the self-check on a tiny random model.
+"""Which architectures of the installed mlx-lm train, and which optimizations work with each, on tiny random models.
 
 Run it with `python benchmarks/architectures.py > docs/architectures.md`; names on the command line select architectures.
-What the self-check accepts is compared with the plain forward path again, on other rows and in other shapes.
+Each is trained for one update as LoRA, DoRA and full, with the default flags; mlx-lm's own loader must then compute what
+our model does. What the self-check accepts is compared with the plain forward path again, on other rows and shapes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import io
 import math
 import multiprocessing
 import sys
+import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mlxsched.platform import blas
@@ -21,17 +24,29 @@ blas.preload()
 
 import mlx.core as mx  # noqa: E402  after the BLAS
 import numpy as np  # noqa: E402
-from tiny_models import REASONS, VOCABULARY, build  # noqa: E402
+from mlx.nn.layers.base import Module  # noqa: E402
+from tiny_models import REASONS, VOCABULARY, bare, build  # noqa: E402
 
+from mlxsched.config.schema import RunConfig  # noqa: E402
 from mlxsched.data.batching.packing import Packing  # noqa: E402
 from mlxsched.data.rows import COLUMNS, Rows, RowsWriter, from_buffers  # noqa: E402
+from mlxsched.errors import UserError  # noqa: E402
+from mlxsched.model import adapters  # noqa: E402
+from mlxsched.model.fast.forward_path import PLAIN  # noqa: E402
+from mlxsched.model.fast.samples import sample_batch  # noqa: E402
 from mlxsched.model.fast.selection import choose_path, with_packing  # noqa: E402
 from mlxsched.model.fast.self_check import SelfCheck  # noqa: E402
-from mlxsched.model.trees import Tensors  # noqa: E402
+from mlxsched.model.trees import Tensors, flatten  # noqa: E402
+from mlxsched.training.batch_loader import UpdateBatches  # noqa: E402
+from mlxsched.training.engine import Engine  # noqa: E402
+from mlxsched.training.optimizers import group_tensors  # noqa: E402
 
-TOO_LONG = 120  # seconds
+TOO_LONG = 600  # seconds; the slowest takes 20 on an idle core
+AT_ONCE = 2
 NOT_TRIED = "not tested"
 LINES = Packing(48, 4)
+KINDS = ("lora", "dora", "full")
+LORA = RunConfig().lora_parameters.model_dump()
 
 
 def random_rows(seed: int, count: int = 8) -> Rows:
@@ -51,42 +66,111 @@ class Line:
     """A line of the table."""
 
     kind: str
-    head: str = ""
-    prefix: str = ""
-    checkpoint: str = ""
-    remark: str = ""
+    trains: dict[str, str]
+    remarks: list[str]
+    head: str = NOT_TRIED
+    prefix: str = NOT_TRIED
+    checkpoint: str = NOT_TRIED
     packing: str = NOT_TRIED
 
     def __str__(self) -> str:
-        cells = f"{self.head} | {self.prefix} | {self.checkpoint} | {self.packing}"
-        return f"| {self.kind} | {cells} | {self.remark.replace('|', '/')} |"
+        cells = [*self.trains.values(), self.head, self.prefix, self.checkpoint, self.packing]
+        remark = "; ".join(dict.fromkeys(self.remarks)).replace("|", "/")
+        return f"| {self.kind} | {' | '.join(cells)} | {remark} |"
 
 
 def not_tried(kind: str, reason: str) -> Line:
     """The line of an architecture without results."""
-    return Line(kind, NOT_TRIED, NOT_TRIED, NOT_TRIED, reason)
+    return Line(kind, dict.fromkeys(KINDS, NOT_TRIED), [reason])
 
 
 def tried(kind: str) -> Line:
-    """Select the optimizations of an architecture as a run does, and check the selection on other rows."""
+    """Train an architecture in each way, then select its optimizations as a run does."""
+    reasons = [REASONS[kind]] if kind in REASONS else []
+    with contextlib.redirect_stdout(sys.stderr):  # some modules print on import
+        try:
+            bare(kind)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 a module may fail in any way
+            return not_tried(kind, *reasons[:1] or [_short(error)])
+        line = Line(kind, {}, reasons)
+        for fine_tune_type in KINDS:
+            line.trains[fine_tune_type] = trained(kind, fine_tune_type, line.remarks)
+        if line.trains["lora"] in ("yes", "in part"):
+            optimized(line)
+    return line
+
+
+def trained(kind: str, fine_tune_type: str, remarks: list[str]) -> str:
+    """How one update with the default flags works: ``yes``, ``in part``, ``refused`` or ``FAILS``."""
+    name = {"lora": "LoRA", "dora": "DoRA"}.get(fine_tune_type, fine_tune_type)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # some modules print on import
-            model = build(kind)
-        check = SelfCheck(model, random_rows(0))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 a module may fail in any way
-        reason = REASONS.get(kind) or f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
-        return not_tried(kind, reason)
+        model, _ = bare(kind)
+        attached = adapters.attach(model, fine_tune_type, -1, LORA, seed=0)
+        one_update(model)
+        reloaded = reload_remark(model, kind, fine_tune_type, attached)
+    except UserError as error:
+        remarks.extend([] if kind in REASONS else [str(error)])
+        return "refused"
+    except Exception as error:  # noqa: BLE001 what a run would end with
+        remarks.append(f"{name}: {_short(error)}")
+        return "FAILS"
+    remarks.extend([*attached.notes, *([f"{reloaded} ({name})"] if reloaded else [])])
+    return "in part" if attached.keys else "yes"
+
+
+def one_update(model: Module) -> None:
+    """Make one update on the plain path; raises ``ValueError`` if it was not applied or moved nothing."""
+    before = flatten(model.trainable_parameters())
+    batch = sample_batch(random_rows(0), VOCABULARY)
+    engine = Engine(model, group_tensors(before, "adamw", {}, bias_correction=True), PLAIN, max_grad_norm=1.0)
+    arrays, count = PLAIN.arrays(batch, batch.n_targets), batch.n_targets
+    outcome = engine.update(UpdateBatches(0, batch.indices, [arrays], batch.n_tokens, count), 1e-3)
+    if not outcome.applied:
+        raise ValueError(f"loss {outcome.loss}, gradient norm {outcome.grad_norm}: not applied")
+    if all(mx.array_equal(value, before[path]).item() for path, value in engine.tensors().items()):
+        raise ValueError("an update changes nothing")
+    engine.load_into_model()
+
+
+def reload_remark(model: Module, kind: str, fine_tune_type: str, attached: adapters.Attached) -> str:
+    """Save the adapter, and compare the logits of the model that mlx-lm makes of it; empty if they agree."""
+    from mlx_lm.tuner.utils import load_adapters
+
+    lora = {**LORA, "keys": list(attached.keys) if attached.keys else None}
+    settings = adapters.adapter_config(kind, fine_tune_type, attached.layers, lora)
+    with tempfile.TemporaryDirectory() as folder:
+        adapters.save(Path(folder), settings, flatten(model.trainable_parameters()))
+        try:
+            theirs = load_adapters(bare(kind)[0], folder)
+        except ValueError:
+            return (
+                "mlx-lm's loader refuses the tensors of its own LoRA modules; mlxsched's commands load them"
+            )
+    tokens = mx.array([[3, 7, 100, 11, 20]])
+    pair = [one.eval()(tokens).astype(mx.float32) for one in (model, theirs)]
+    difference = (mx.abs(pair[0] - pair[1]).max() / (mx.abs(pair[0]).max() + 1e-9)).item()
+    return "" if difference < 1e-4 else f"WRONG: mlx-lm's loader gives logits that differ by {difference:.1e}"
+
+
+def optimized(line: Line) -> None:
+    """Select the optimizations, and check the selection on other rows."""
+    model = build(line.kind)
+    check = SelfCheck(model, random_rows(0))
     if not _finite(*check.expected):
-        return not_tried(kind, "the plain path's own loss or gradients are not finite")
-    notes = [REASONS[kind]] if kind in REASONS else []
-    path = choose_path(check, notes.append, prefix=True, checkpoint=1)
+        line.remarks.append("the plain path's own loss or gradients are not finite")
+        return
+    path = choose_path(check, line.remarks.append, prefix=True, checkpoint=1)
     packed = SelfCheck(model, random_rows(0), packing=LINES)
-    path = with_packing(packed, path, LINES, notes.append)
+    path = with_packing(packed, path, LINES, line.remarks.append)
     wrong = SelfCheck(model, random_rows(1), packing=path.packing).disagreement(path)
-    head = "no" if path.head is None else "in chunks" if path.chunk else "gathered"
+    line.remarks.extend([f"WRONG: {wrong}"] if wrong else [])
+    line.head = "no" if path.head is None else "in chunks" if path.chunk else "gathered"
     taken = path.boundary, path.checkpoint, path.packing
-    prefix, checkpoint, packing = ("yes" if used else "no" for used in taken)
-    return Line(kind, head, prefix, checkpoint, f"WRONG: {wrong}" if wrong else "; ".join(notes), packing)
+    line.prefix, line.checkpoint, line.packing = ("yes" if used else "no" for used in taken)
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:90]}"
 
 
 def _finite(loss: float, gradients: Tensors) -> bool:
@@ -94,7 +178,7 @@ def _finite(loss: float, gradients: Tensors) -> bool:
 
 
 def in_a_process(kind: str) -> Line:
-    """Call `tried` in a separate process: a model may crash it, or take more than two minutes."""
+    """Call `tried` in a separate process: a model may crash it, or never end."""
     context = multiprocessing.get_context(
         "fork"
     )  # safe: nothing has used the device yet; and imports are slow
@@ -123,26 +207,27 @@ def architectures() -> list[str]:
     return [name for name, text in sources.items() if "class Model(" in text and "class ModelArgs" in text]
 
 
-def main() -> None:
-    """Print the page."""
-    import mlx_lm.tuner.utils
+def page(lines: list[Line]) -> str:
+    """The table, with an explanation and totals above it."""
+    import mlx_lm
 
-    lines = []
-    for kind in sys.argv[1:] or architectures():
-        lines.append(in_a_process(kind))
-        print(lines[-1], file=sys.stderr, flush=True)
-    tried_lines = [line for line in lines if line.head != NOT_TRIED]
-    counts = Counter(line.head for line in tried_lines)
-    prefixes = sum(line.prefix == "yes" for line in tried_lines)
-    checkpoints = sum(line.checkpoint == "yes" for line in tried_lines)
-    packings = sum(line.packing == "yes" for line in tried_lines)
-    wrong = sum(line.remark.startswith("WRONG") for line in tried_lines)
-    print(f"""# Optimizations by architecture
+    tested = [line for line in lines if line.head != NOT_TRIED]
+    trains = {kind: sum(line.trains[kind] in ("yes", "in part") for line in lines) for kind in KINDS}
+    heads = Counter(line.head for line in tested)
+    prefixes, checkpoints, packings = (
+        sum(getattr(line, name) == "yes" for line in tested) for name in ("prefix", "checkpoint", "packing")
+    )
+    wrong = sum(remark.startswith("WRONG") for line in lines for remark in line.remarks)
+    return "\n".join(
+        [
+            f"""# Architectures: which train, and with which optimizations
 
 Generated by `python benchmarks/architectures.py` with mlx-lm {mlx_lm.__version__}. The script builds a tiny random model of each
-architecture, in float32 with LoRA on the upper half of the layers, and lets the self-check choose, as at the start of a
-run.
+architecture in float32, trains it for one update with the default flags, and lets mlx-lm load the adapter. Then the
+self-check chooses optimizations for LoRA on the upper half of the layers, as at the start of a run.
 
+- **LoRA, DoRA, full**: `--fine-tune-type`. "in part": some modules are left out, which the remark and every run name.
+  "refused": `mlxsched train` says so and ends before the first update.
 - **Head**: the loss is computed at targets only. The logits are computed in chunks, or gathered where an operation
   after the projection rules out chunks.
 - **Prefix**: the outputs of the frozen layers (frozen-prefix activations) are stored.
@@ -151,12 +236,27 @@ run.
 
 An optimization that is wrong for a model fails the self-check, and the run does without it.
 
-The script could build {len(tried_lines)} of {len(lines)} architectures. Head: in chunks for {counts["in chunks"]}, gathered for {counts["gathered"]}, not used for {counts["no"]}. Prefix: {prefixes}.
-Checkpointing: {checkpoints}. Packing: {packings}. Used although wrong: {wrong}.
+Of {len(lines)} architectures, {trains["lora"]} train with LoRA, {trains["dora"]} with DoRA and {trains["full"]} in full, those in part included. Optimizations
+were tested with {len(tested)}. Head: in chunks for {heads["in chunks"]}, gathered for {heads["gathered"]}, not used for {heads["no"]}. Prefix: {prefixes}. Checkpointing: {checkpoints}.
+Packing: {packings}. Wrong results: {wrong}.
 
-| architecture | head | prefix | checkpointing | packing | remark |
-| --- | --- | --- | --- | --- | --- |""")
-    print("\n".join(map(str, lines)))
+| architecture | LoRA | DoRA | full | head | prefix | checkpointing | packing | remark |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |""",
+            *map(str, lines),
+        ]
+    )
+
+
+def main() -> None:
+    """Print the page."""
+    from transformers import AutoTokenizer  # noqa: F401 the slowest import, once for all processes
+
+    lines = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for line in pool.map(in_a_process, sys.argv[1:] or architectures()):
+            lines.append(line)
+            print(line, file=sys.stderr, flush=True)
+    print(page(lines))
 
 
 if __name__ == "__main__":

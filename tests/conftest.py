@@ -116,6 +116,17 @@ EXTRA = {
         "final_logit_softcapping": 30.0,
         "query_pre_attn_scalar": 16,
     },
+    "qwen3_moe": {
+        "head_dim": 16,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 512,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 64,
+        "norm_topk_prob": True,
+    },
     "gemma3_text": {"head_dim": 16, "sliding_window": 32, "sliding_window_pattern": 2},
     "granite": {
         "logits_scaling": 4.0,

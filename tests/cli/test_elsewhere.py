@@ -72,6 +72,8 @@ def test_a_taken_name_names_the_way_on(project, capsys):
     way_on = ["--resume-adapter-file", "runs/j1/adapters/adapters.safetensors", "--name", "j2"]
     assert f"{way_on[0]} {way_on[1]} --name" in err
     assert main([*arguments[:-2], "--model", "own-model", *way_on]) == 0
+    assert main(["resume", "runs/j1"]) == 2
+    assert " ".join(way_on[:2]) in capsys.readouterr().err
     RunDirectory.open(Path("runs/j1")).update_info(status="stopped")
     capsys.readouterr()
     assert main(arguments) == 2

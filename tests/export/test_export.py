@@ -62,11 +62,11 @@ def test_a_fused_model_predicts_what_the_adapter_does(kind, make_run, tmp_path, 
     assert not mx.allclose(logits(model_of(run)), tuned, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize(("family", "kind"), [("llama", "lora"), ("llama", "dora"), ("qwen3_moe", "lora")])
 def test_a_quantized_model_is_fused_in_its_own_bits_or_exactly(
-    kind, make_run, architecture, tmp_path, capsys
+    family, kind, make_run, architecture, tmp_path, capsys
 ):
-    model = architecture("llama", quantized=True)
+    model = architecture(family, quantized=True)
     run = make_run("--model", str(model), "--fine-tune-type", kind)
     rough = result(capsys, "fuse", run)
     assert rough["requantized"] is True

@@ -213,12 +213,17 @@ def test_adapter_config_is_mlx_lms(train):
     assert config["lora_parameters"]["rank"] == 8
 
 
-def test_micro_batches_do_not_change_the_run(train):
-    one, _, _ = train("one", micro_batch_tokens=4096)
-    many, _, _ = train("many", micro_batch_tokens=64)
-    for a, b in zip(records(one, "train"), records(many, "train"), strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=2e-5)
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=2e-4)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_micro_batches_and_accumulation_do_not_change_the_run(train, smoothing):
+    settings = {"label_smoothing": smoothing, "iters": 6, "val_batches": 0}
+    one, _, _ = train("one", micro_batch_tokens=4096, **settings)
+    many, _, _ = train("many", micro_batch_tokens=64, **settings)
+    settings |= {"iters": 12, "batch_size": 2, "grad_accumulation_steps": 2}
+    accumulated, _, _ = train("accumulated", **settings)
+    for other in (many, accumulated):
+        for a, b in zip(records(one, "train"), records(other, "train"), strict=True):
+            assert a["loss"] == pytest.approx(b["loss"], rel=2e-5)
+            assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=2e-4)
 
 
 def test_full_fine_tuning_changes_the_layers(train):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 
 import pytest
@@ -43,6 +44,13 @@ def test_marks_line_ends_and_blank_lines_are_no_problem() -> None:
     file = io.BytesIO(b'\xef\xbb\xbf{"text": "a"}\r\n\r\n  \n{"text": "b"}\n\n\n')
     found = [(number, jsonl.parse(line)) for number, line in jsonl.lines(file)]
     assert found == [(1, {"text": "a"}), (4, {"text": "b"})]
+
+
+def test_only_a_line_feed_ends_a_row() -> None:
+    """U+2028, U+2029 and U+0085 end a line for `str.splitlines`, and may stand in a JSON string."""
+    row = {"text": "one\u2028two\u2029three\u0085four"}
+    file = io.BytesIO(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+    assert [(number, jsonl.parse(line)) for number, line in jsonl.lines(file)] == [(1, row)]
 
 
 def test_a_file_in_utf16_is_named_as_such() -> None:

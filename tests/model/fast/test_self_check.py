@@ -100,6 +100,16 @@ def test_a_well_behaved_model_takes_everything(build, make_rows, options):
     assert notes == []
 
 
+def test_lora_on_the_embedding_that_is_the_head_is_trained_along_an_equal_path(build, make_rows):
+    model = build()
+    keys = ["self_attn.q_proj", "model.embed_tokens"]
+    adapters.attach(model, "lora", 1, {"rank": 4, "scale": 10.0, "dropout": 0.0, "keys": keys}, seed=1)
+    path, notes = choose(model, make_rows())
+    assert path.head
+    assert not [text for text in notes if "broadcast" in text or "Error" in text]
+    assert SelfCheck(model, make_rows(seed=1)).disagreement(path) is None
+
+
 @pytest.mark.parametrize("strange", [MixesPositions, CountsOnLength])
 def test_an_odd_head_is_not_used_and_the_rest_stays(build, make_rows, strange):
     path, notes = choose(strange(build()), make_rows())
