@@ -27,7 +27,7 @@ GROUPS = {
     "Length": "epochs iters max_time batch_size grad_accumulation_steps length_window micro_batch_tokens seed",
     "Learning rate": "learning_rate schedule warmup warmup_init end_lr",
     "Optimizer": "optimizer weight_decay bias_correction max_grad_norm label_smoothing z_loss max_bad_updates on_divergence",
-    "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience test test_batches "
+    "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience average average_every test test_batches "
     "report_to project_name",
     "Run directory": "run_dir name adapter_path save_every save_minutes keep_last",
     "Machine": "fast packing grad_checkpoint checkpoint_every stochastic_rounding prefix_cache memory cache_limit wired_limit "

@@ -35,7 +35,11 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
         say(f"Ended early: {progress.ended}.")
     for line in verdict(run, progress):
         say(line)
+    for line in _others(run, progress):
+        say(line)
     best = f" (the best, after update {progress.best_update})" if progress.best_update is not None else ""
+    if progress.best_average:
+        best = f" (the best: average {progress.best_average} after update {progress.best_update})"
     say(f"Adapter{best}: {run.adapters}")
     for kept in earlier_ends(run):
         say(f"As it ended before: {kept}")
@@ -47,6 +51,26 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
 def earlier_ends(run: RunDirectory) -> list[str]:
     """The directories that hold the run as it was before it was made longer or cooled down."""
     return [str(run.path / request.kept) for request in run.info.requests if request.kept]
+
+
+def _others(run: RunDirectory, progress: Progress) -> Iterator[str]:
+    """A line for the average and one for the snapshots, where there are any."""
+    from mlxsched.training.policies.snapshots import snapshots_in
+
+    average = measures(progress.results, "average")
+    if average:
+        loss = f", validation loss {average['loss']:.4f}" if "loss" in average else ""
+        last = (
+            "" if progress.evaluated_loss is None else f"; the last adapter has {progress.evaluated_loss:.4f}"
+        )
+        yield f"Average {run.info.config.get('average')}{loss}{last} ({run.path / 'adapters_average'})"
+    snapshots = snapshots_in(progress.results)
+    best = next((one for one in snapshots if one["best"]), None)
+    if snapshots:
+        which = (
+            f", the best after update {best['update']} (validation loss {best['loss']:.4f})" if best else ""
+        )
+        yield f"Snapshots: {len(snapshots)} in {run.path / 'snapshots'}{which}"
 
 
 def _rows(before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[tuple[str, str, str]]:
@@ -94,6 +118,8 @@ def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
         "best": progress.best,
         "ended": progress.ended,
         "earlier": earlier_ends(run),
+        "average": progress.results.get("average"),
+        "snapshots": progress.results.get("snapshots", []),
         "short_cuts": run.info.short_cuts,
         "notes": [record.get("message") for record in run.read_metrics() if record.get("code") == "note"],
         **{key: measures(progress.results, key) for key in ("before", "after")},

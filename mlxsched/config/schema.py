@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from mlxsched.config.average import parse_average
 from mlxsched.config.units import parse_duration, parse_percentage, parse_size
 
 DEFAULT_EPOCHS = 3.0
@@ -92,6 +93,7 @@ Count = Annotated[int, Field(gt=0, le=MOST)]
 OptimizerName = Annotated[
     Literal["adam", "adamw", "muon", "sgd", "adafactor", "lion"], BeforeValidator(_lower_case)
 ]
+AverageForm = Annotated[str, AfterValidator(lambda text: str(parse_average(text)))]
 ReadPath = Annotated[str, AfterValidator(_usable_path)]
 WrittenPath = Annotated[str, AfterValidator(_usable_path)]
 
@@ -268,6 +270,13 @@ class RunConfig(_Strict):
     steps_per_report: Count = Field(default=10, description="Updates between progress lines.")
     patience: Count | None = Field(
         default=None, description="Stop after this many validations without a new best loss."
+    )
+    average: AverageForm | None = Field(
+        default=None,
+        description="Also average the adapters, and use the better one: last:K, cycles, ema:DECAY or merge:SHAPE:K.",
+    )
+    average_every: Count | None = Field(
+        default=None, description="Updates between the points of an average; planned if unset."
     )
     test: bool = Field(default=False, description="Evaluate on the test set before and after training.")
     test_batches: Batches = Field(default=-1, description="Test batches; -1 for the whole test set.")

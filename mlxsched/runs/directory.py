@@ -8,7 +8,7 @@
     adapters/             the adapter to use, in mlx-lm's format: the best by validation loss, or the last one
                           without a validation set; complete at any moment
     adapters_final/       the last adapter, when it is not the best
-    adapters_average/     the last average, when it is not the best
+    adapters_average/     the average at the end of the run, with --average
     snapshots/000100/     the adapter at the end of a cycle of the schedule
     earlier/001000/       the run as it ended after 1000 updates, before it was extended (`mlxsched.runs.earlier`)
     request.json          what another process asks of the one that is training (`mlxsched.runs.requests`)
@@ -40,7 +40,8 @@ from mlxsched.runs.requests import REQUEST_FILE, Request
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
-ADAPTERS = ("adapters", "adapters_final", "adapters_average")
+AVERAGED = "adapters_average"
+ADAPTERS = ("adapters", "adapters_final", AVERAGED)
 SNAPSHOTS = "snapshots"
 _OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, REQUEST_FILE, "checkpoints", "earlier", SNAPSHOTS, *ADAPTERS)
 

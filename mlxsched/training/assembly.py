@@ -7,17 +7,21 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from mlxsched.config.average import parse_average
 from mlxsched.data.batching.plan import padded_plan
 from mlxsched.model.evaluate import Evaluator
 from mlxsched.model.fast.forward_path import ForwardPath
-from mlxsched.model.trees import flatten
+from mlxsched.model.trees import Tensors, flatten, unflatten
+from mlxsched.planning.cycles import cycle_ends
 from mlxsched.runs.directory import RunDirectory
+from mlxsched.training.averaging import Averager, points_every
 from mlxsched.training.batch_loader import BatchLoader
 from mlxsched.training.checkpointer import Checkpointer
 from mlxsched.training.engine import Engine, EngineSettings
 from mlxsched.training.loop import Loop
 from mlxsched.training.optimizers import group_tensors
 from mlxsched.training.pace import Horizon, Pace
+from mlxsched.training.policies.averaging import Averaging, Outlets
 from mlxsched.training.policies.base import Policy
 from mlxsched.training.policies.divergence import Divergence, NonFinite, Spikes
 from mlxsched.training.policies.evaluation import Evaluation, NameBadRows, Patience
@@ -95,7 +99,7 @@ def policies_of(
     """The policies of a run in the order in which they are asked."""
     config = session.config
     policies = [] if config.max_time is None else [_time_budget(session, run, loop, config.max_time)]
-    policies += _evaluation_policies(session, loop)
+    policies += [*_averaging(session, loop), *_evaluation_policies(session, loop)]
     policies += _snapshots(loop)
     policies.append(Requests(run, loop.pace, config.end_lr))
     trunk = lambda: loop.pace.horizon.trunk  # noqa: E731  a policy may replace the horizon
@@ -141,6 +145,25 @@ def _evaluation_policies(session: Session, loop: Loop) -> list[Policy]:
         NameBadRows(bad_rows),
     ]
     return policies + ([Patience(patience)] if patience else [])
+
+
+def _averaging(session: Session, loop: Loop) -> list[Policy]:
+    config, evaluator, checkpointer = session.config, loop.evaluator, loop.checkpointer
+    if config.average is None or checkpointer is None:
+        return []
+    is_end = lambda update: update in cycle_ends(loop.pace.horizon.schedule, loop.pace.updates)  # noqa: E731
+    every = points_every(config, session.plan.updates)
+    averager = Averager(parse_average(config.average), every, is_end, loop.engine.optimizer.unpack)
+    checkpointer.averager = averager
+
+    def measure(tensors: Tensors) -> float | None:
+        if evaluator is None:
+            return None
+        return evaluator(unflatten(tensors), loop.ticker("validation of the average")).loss
+
+    parameters = lambda: loop.engine.snapshot().parameters  # noqa: E731
+    outlets = Outlets(parameters, measure, checkpointer.write_adapter, checkpointer.write_average)
+    return [Averaging(averager, session.plan.steps_per_eval, outlets)]
 
 
 def _snapshots(loop: Loop) -> list[Policy]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,21 +12,25 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map_with_path
 
+from mlxsched.errors import RunError
 from mlxsched.model import adapters
 from mlxsched.model.adapters import WEIGHTS, check_tensors, read_tensors
 from mlxsched.model.trees import Tensors, flatten
 from mlxsched.runs import atomic
 from mlxsched.runs.checkpoints import Checkpoint
-from mlxsched.runs.directory import SNAPSHOTS, RunDirectory
+from mlxsched.runs.directory import AVERAGED, SNAPSHOTS, RunDirectory
 from mlxsched.runs.json_file import read_object
 from mlxsched.runs.ownership import refuse_foreign_adapter
 from mlxsched.runs.requests import Request
+from mlxsched.training.averaging import Averager
 from mlxsched.training.engine import Engine, Snapshot
+from mlxsched.training.optimizers import Packed
 from mlxsched.training.progress import Progress
 
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 BEST = "best.safetensors"
+AVERAGE = "average.safetensors"
 
 
 class Checkpointer:
@@ -46,6 +51,8 @@ class Checkpointer:
         trunk: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._run, self._adapter_config, self._keep_last, self._trunk = run, adapter_config, keep_last, trunk
+        self.averager: Averager | None = None
+        """Its state is part of each checkpoint."""
 
     def save(self, engine: Engine, progress: Progress) -> Path:
         """Write a checkpoint, remove old ones, and bring run.json up to date; returns the checkpoint's directory.
@@ -62,6 +69,8 @@ class Checkpointer:
             snapshot = engine.snapshot()
             mx.save_safetensors(str(directory / WEIGHTS), engine.tensors(), metadata={"format": "mlx"})
             mx.save_safetensors(str(directory / OPTIMIZER), flatten(snapshot.optimizer_state))
+            if self.averager is not None and self.averager.state:
+                mx.save_safetensors(str(directory / AVERAGE), flatten(_by_name(self.averager.state)))
             text = json.dumps(progress.to_dict(), indent=2, allow_nan=False)
             (directory / STATE).write_text(text + "\n", encoding="utf-8")
             if best is not None and best.is_file():
@@ -93,8 +102,11 @@ class Checkpointer:
             return self._start_again(request) if up_to is None else None
         # Read before anything is cut back: a checkpoint that is refused must not cost any records.
         snapshot, progress = _read(found, engine)
+        averaged = _read_average(found, engine) if self.averager is not None else {}
         self._run.rewind(found)
         engine.restore(snapshot)
+        if self.averager is not None:
+            self.averager.state = averaged
         progress.saved_update = found.update
         if request is not None and changed:
             progress.follow(request)
@@ -119,7 +131,7 @@ class Checkpointer:
         """Make ``adapters/`` that of ``progress.best``; where that one is gone, keep the later one, which is there."""
         self._run.remove_final_adapter()
         best = found.path / BEST
-        if progress.best_update == found.update:
+        if progress.best_update == found.update and progress.best_average is None:
             self.write_adapter(engine.tensors())
         elif best.is_file():
             tensors = read_tensors(best)
@@ -135,6 +147,10 @@ class Checkpointer:
     def write_final_adapter(self, tensors: Tensors) -> None:
         """Write the adapter after the last update, where another one is to be used."""
         self._run.write_adapter(self._filled_with(tensors), self._run.final_adapters)
+
+    def write_average(self, tensors: Tensors) -> None:
+        """Write the average at the end of the run."""
+        self._run.write_adapter(self._filled_with(tensors), self._run.path / AVERAGED)
 
     def write_snapshot(self, tensors: Tensors, update: int) -> None:
         """Write the adapter after ``update`` updates, to be kept."""
@@ -173,3 +189,24 @@ def _is_finite(checkpoint: Checkpoint) -> bool:
     """Whether all weights are finite. No run of ours stores others: an update that would make them is not applied."""
     weights = read_tensors(checkpoint.path / WEIGHTS)
     return all(mx.isfinite(value).all().item() for value in weights.values())
+
+
+def _by_name(state: Mapping[int, Packed]) -> dict[str, Packed]:
+    return {f"{update:06d}": packed for update, packed in state.items()}
+
+
+def _read_average(checkpoint: Checkpoint, engine: Engine) -> dict[int, Packed]:
+    """The state of the averager; empty for a checkpoint of a run that had none, or no points yet."""
+    path = checkpoint.path / AVERAGE
+    if not path.is_file():
+        return {}
+    tensors = read_tensors(path)
+    updates = sorted({name.partition(".")[0] for name in tensors})
+    if not all(re.fullmatch(r"[0-9]{6,12}", update) for update in updates):
+        raise RunError(
+            f"{path} is not the average of a run. Remove {checkpoint.path} to resume from the one before."
+        )
+    form = {update: engine.snapshot().parameters for update in updates}
+    check_tensors(path, tensors, flatten(form))
+    restored = tree_map_with_path(lambda name, _: tensors[name], form)
+    return {int(update): packed for update, packed in restored.items()}

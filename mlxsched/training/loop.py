@@ -116,10 +116,10 @@ class Loop:
 
     def finish(self) -> None:
         """Write the adapter after the last update: as the one to use, or beside the best one."""
-        best = self.progress.best_update
-        if best is None:
+        progress = self.progress
+        if progress.best_update is None:
             self._write_last_adapter()
-        elif self.checkpointer and best != self.progress.update:
+        elif self.checkpointer and (progress.best_update != progress.update or progress.best_average):
             self.checkpointer.write_final_adapter(self.engine.tensors())
 
     def _write_last_adapter(self) -> None:
@@ -175,13 +175,13 @@ class Loop:
 
     def _roll_back(self, action: RollBack) -> None:
         notes: list[str] = []
-        best = self.progress.best_update, self.progress.best_loss
+        best = self.progress.best
         if not self.restore(notes.append, action.up_to):
             raise action.otherwise
         self.pace.factor *= action.factor
         self.progress.bad_in_a_row = 0
         # adapters/ still holds the best adapter of the updates that are undone: a worse one must not replace it.
-        self.progress.best_update, self.progress.best_loss = best
+        self.progress.take_best(best or {})
         update = self.progress.update
         for text in notes:
             self.emit(Notice(update, "note", text))

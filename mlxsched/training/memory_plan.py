@@ -21,6 +21,7 @@ from mlxsched.model.load import LoadedModel
 from mlxsched.model.trees import flatten, n_bytes
 from mlxsched.planning.memory_model import ModelShape
 from mlxsched.platform.machine import total_memory
+from mlxsched.training.averaging import bytes_kept
 from mlxsched.training.memory_estimate import PlannedRun, Setting, batching_plan, estimate, workload_of
 
 __all__ = ["MemoryPlan", "batching_plan", "default_micro_batch_tokens", "plan_memory", "usable_memory"]
@@ -112,9 +113,10 @@ def plan_memory(
     limit = config.memory or usable_memory()
     weights = n_bytes(loaded.model.parameters())
     predicted = estimate(PlannedRun(config, loaded, rows, order), limit - weights)
+    averaged = bytes_kept(config, flatten(loaded.model.trainable_parameters()))
     plans: list[MemoryPlan] = []
     for setting in _settings(config, loaded.model):
-        peak = predicted.peak(setting)
+        peak = predicted.peak(setting) + averaged
         plans.append(MemoryPlan(weights, peak, 0, limit, *setting, measured=predicted.measured))
         if plans[-1].fits:
             return _with_cache(plans[-1], config, loaded, rows) if again else plans[-1]

@@ -39,6 +39,8 @@ class Progress:
     seconds: float = 0.0
     best_update: int | None = None
     best_loss: float | None = None
+    best_average: str | None = None
+    averaged_update: int | None = None
     evaluated_update: int | None = None
     evaluated_loss: float | None = None
     evaluations_since_best: int = 0
@@ -111,14 +113,28 @@ class Progress:
             self.good_update = self.update
         better = math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss)
         if better:
-            self.best_loss, self.best_update = loss, self.update
-        self.evaluations_since_best = 0 if better else self.evaluations_since_best + 1
+            self.best_loss, self.best_update, self.best_average = loss, self.update, None
+        improved = self.best_update == self.update  # perhaps by an average, which is measured first
+        self.evaluations_since_best = 0 if improved else self.evaluations_since_best + 1
+        return better
+
+    def see_average(self, name: str, loss: float | None) -> bool:
+        """Take the validation loss of the average ``name``, None if it was not measured; returns whether it is the best."""
+        self.averaged_update = self.update
+        loss = loss if loss is not None and math.isfinite(loss) else None
+        self.results["average"] = {"name": name, "update": self.update, "loss": loss}
+        better = loss is not None and (self.best_loss is None or loss < self.best_loss)
+        if better:
+            self.best_loss, self.best_update, self.best_average = loss, self.update, name
         return better
 
     @property
     def best(self) -> dict[str, Any] | None:
-        """Update and loss of the best evaluation."""
-        return None if self.best_loss is None else {"update": self.best_update, "loss": self.best_loss}
+        """Update and loss of the best evaluation, and the name of the average if it is that of one."""
+        if self.best_loss is None:
+            return None
+        average = {"average": self.best_average} if self.best_average else {}
+        return {"update": self.best_update, "loss": self.best_loss, **average}
 
     def follow(self, request: Request) -> None:
         """Take the horizon of ``request``: a run that had ended goes on, and is measured again at its new end."""
@@ -129,9 +145,10 @@ class Progress:
 
     def take_best(self, best: Mapping[str, object]) -> None:
         """Take the best evaluation from ``run.json``; anything that is not one is ignored."""
-        update, loss = best.get("update"), best.get("loss")
+        update, loss, average = best.get("update"), best.get("loss"), best.get("average")
         if is_count(update) and _is_number(loss):
             self.best_update, self.best_loss = update, loss  # type: ignore[assignment]  # checked just above
+            self.best_average = average if isinstance(average, str) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -156,7 +173,7 @@ class Progress:
 _SAVED = {item.name for item in fields(Progress) if not item.metadata.get("transient")}
 _COUNTS = {"update", "good_update", "tokens", "targets", "evaluations_since_best", "bad_in_a_row"}
 _AMOUNTS = {"deviation", "seconds"}
-_OPTIONAL_COUNTS = {"best_update", "evaluated_update"}
+_OPTIONAL_COUNTS = {"best_update", "evaluated_update", "averaged_update"}
 _OPTIONAL_LOSSES = {"smoothed", "best_loss", "evaluated_loss", "start_loss", "start_evaluation"}
 _MOST = 2**53  # beyond that a JSON number is not exact
 

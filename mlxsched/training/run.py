@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import DivergedError, MlxschedError, RunError, Stopped, UsageError
 from mlxsched.model.load import model_fingerprint
-from mlxsched.model.trees import n_bytes
+from mlxsched.model.trees import flatten, n_bytes
 from mlxsched.platform.machine import versions
 from mlxsched.platform.signals import StopRequest
 from mlxsched.runs.atomic import StorageError
@@ -31,8 +31,10 @@ from mlxsched.training.assembly import (
     policies_of,
     resume_command,
 )
+from mlxsched.training.averaging import bytes_kept
 from mlxsched.training.checkpointer import copy_adapter
 from mlxsched.training.loop import Loop
+from mlxsched.training.policies.base import Policy
 from mlxsched.training.policies.host import limits
 from mlxsched.training.progress import Progress
 from mlxsched.training.results import Measurement
@@ -69,7 +71,8 @@ def _identity(session: Session) -> dict[str, Any]:
 
 def _bytes_needed(session: Session) -> int:
     weights = n_bytes(session.loaded.model.trainable_parameters())
-    checkpoint = 3 * weights  # the weights and two moments
+    trained = flatten(session.loaded.model.trainable_parameters())
+    checkpoint = 3 * weights + bytes_kept(session.config, trained)  # the weights, two moments, an average
     return checkpoint * (session.config.keep_last + 1) + 3 * weights
 
 
@@ -118,6 +121,7 @@ def execute(
     *sinks: Sink,
     resume: bool = False,
     stop: StopRequest | None = None,
+    policies: Sequence[Policy] = (),
 ) -> Progress:
     """Train to the end, or from the last checkpoint to the end; ``run.json`` records how it went.
 
@@ -127,6 +131,7 @@ def execute(
         sinks: receive every event.
         resume: continue from the last checkpoint.
         stop: watches for signals meanwhile.
+        policies: asked after the run's own.
 
     Raises:
         Stopped: a signal came; everything is saved.
@@ -136,7 +141,8 @@ def execute(
     with run.lock(), stop, limits(session.config):
         fan_out = sinks_of(run, *sinks)
         try:
-            started = start(session, run, fan_out, resume=resume, stop_signal=lambda: stop.signal_number)
+            number = lambda: stop.signal_number  # noqa: E731
+            started = start(session, run, fan_out, resume=resume, stop_signal=number, policies=policies)
             progress = _train(session, run, *started)
             _end(run, fan_out, "finished", progress.ended or "")
             return progress
@@ -171,6 +177,7 @@ def start(
     *,
     resume: bool = False,
     stop_signal: Callable[[], int] = lambda: 0,
+    policies: Sequence[Policy] = (),
 ) -> Started:
     """Get ``session`` ready to train into ``run``, whose lock the caller holds: from the beginning or a checkpoint."""
     notes, session = Notes(run, sinks), as_asked(session, run)
@@ -185,7 +192,7 @@ def start(
         evaluator=make_evaluator(session, acceleration.validation),
         checkpointer=make_checkpointer(session, run, pace),
     )
-    loop.policies = policies_of(session, run, loop, stop_signal)
+    loop.policies = [*policies_of(session, run, loop, stop_signal), *policies]
     loop.engine.restore(loop.engine.snapshot())  # with which other workers begin as well
     if resume:
         about_start = notes.take()

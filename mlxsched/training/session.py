@@ -25,12 +25,14 @@ from mlxsched.model import adapters
 from mlxsched.model.adapters import Attached
 from mlxsched.model.load import LoadedModel, count_parameters, load_model, max_positions
 from mlxsched.model.start_adapter import attach_adapter
+from mlxsched.model.trees import flatten
 from mlxsched.planning.length import plan_length
 from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan, steps_per_eval
 from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
 from mlxsched.planning.settings import settings_findings
 from mlxsched.runs.ownership import refuse_foreign_adapter
 from mlxsched.text import counted
+from mlxsched.training.averaging import average_findings
 from mlxsched.training.memory_plan import MemoryPlan, batching_plan, plan_memory
 from mlxsched.training.policies.snapshots import snapshot_findings
 from mlxsched.training.workers.world import ALONE, World
@@ -185,6 +187,8 @@ def plan(
     findings = [Finding("prepared", "note", text) for text in notes]
     findings += settings_findings(config, origins, resolved.peak)
     findings += snapshot_findings(resolved.schedule, length.updates)
+    trained = flatten(loaded.model.trainable_parameters())
+    findings += average_findings(config, resolved.schedule, length.updates, trained)
     size = ModelSize(*count_parameters(loaded.model), memory.peak / 1e9)
     made = make_plan(config, length, resolved, _data_size(dataset), size, findings)
     fitted = memory.applied_to(config)
