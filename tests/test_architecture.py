@@ -25,6 +25,7 @@ ROWS = [
     {"data", "model", "integrations"},
     {"training"},
     {"bench", "render", "export", "tracking"},
+    {"experiments"},
     {"cli"},
     {"__main__"},
 ]

@@ -131,7 +131,7 @@ def execute(
         sinks: receive every event.
         resume: continue from the last checkpoint.
         stop: watches for signals meanwhile.
-        policies: asked after the run's own.
+        policies: asked before the run's own.
 
     Raises:
         Stopped: a signal came; everything is saved.
@@ -192,7 +192,7 @@ def start(
         evaluator=make_evaluator(session, acceleration.validation),
         checkpointer=make_checkpointer(session, run, pace),
     )
-    loop.policies = [*policies_of(session, run, loop, stop_signal), *policies]
+    loop.policies = [*policies, *policies_of(session, run, loop, stop_signal)]
     loop.engine.restore(loop.engine.snapshot())  # with which other workers begin as well
     if resume:
         about_start = notes.take()

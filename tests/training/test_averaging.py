@@ -141,7 +141,7 @@ def test_the_average_is_measured_with_the_evaluations_and_kept(averaged):
     found = progress.results["average"]
     assert found["name"] == "last:3" and found["update"] == 12
     notices = [r for r in run.read_metrics() if r.get("code") == "average"]
-    assert [r["update"] for r in notices] == [10, 12]
+    assert [r["update"] for r in notices] == [5, 10, 12]
     evaluations = {r["update"]: r["loss"] for r in run.read_metrics() if r["kind"] == "eval"}
     best = min([*evaluations.values(), found["loss"]])
     assert progress.best_loss <= best and run.info.results["average"] == found
