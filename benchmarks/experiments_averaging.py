@@ -108,9 +108,9 @@ def main() -> None:
 
 
 def products(results: list[dict[str, float]], keys: list[str]) -> list[list[str]]:
-    """The paired difference of the two means, for each average at each peak."""
+    """The paired difference of the two means, for the plain mean of 5 points at each peak."""
     rows = []
-    for key in [key for key in keys if key.endswith("products")]:
+    for key in [key for key in keys if f"last:{POINTS}" in key and key.endswith("products")]:
         for peak in PEAKS:
             factors = key.removesuffix(", products")
             pairs = [(one[f"{key}@{peak:g}"], one[f"{factors}@{peak:g}"]) for one in results]
