@@ -114,7 +114,8 @@ def trained(kind: str, fine_tune_type: str, remarks: list[str]) -> str:
     except Exception as error:  # noqa: BLE001 what a run would end with
         remarks.append(f"{name}: {_short(error)}")
         return "FAILS"
-    remarks.extend([*attached.notes, *([f"{reloaded} ({name})"] if reloaded else [])])
+    told = kind in REASONS  # the reason explains the difference
+    remarks.extend([*attached.notes, *([f"{reloaded} ({name})"] if reloaded and not told else [])])
     return "in part" if attached.keys else "yes"
 
 

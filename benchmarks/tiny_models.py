@@ -260,6 +260,7 @@ SIZES |= {
 REASONS = {
     "bitnet": "mlx-lm has no LoRA for packed ternary weights",
     "deepseek_v41": "mlx-lm's router can't be differentiated",
+    "kimi_k3": "mlx-lm's model keeps a product of its norms from the first answer on: after full fine-tuning, load it again",
     "muse_spark": "its layers are Metal kernels",
     "olmo": "mlx-lm adds its attention mask to the scores, but the mask is a string",
     "phi3small": "mlx-lm's block-sparse layers attend to later tokens, so padding changes the loss",
