@@ -151,7 +151,7 @@ class RunDirectory:
 
     def accept(self, request: Request, **changes: object) -> None:
         """Append `request` to those of ``run.json``, where a resume finds it; `changes` are as in `update_info`."""
-        self.update_info(requests=(*self.info.requests, request), **changes)
+        self.update_info(requests=(*self.info.requests, request), length=request.updates, **changes)
 
     def write_checkpoint(
         self, update: int, fill: Callable[[Path], None], *, info: Mapping[str, object] | None = None
@@ -247,7 +247,8 @@ def free_space_check(path: Path, needed: int) -> None:
 def _refuse_links(run: Path) -> None:
     """Refuse a link in place of one of our files; those in checkpoints are checked when one is loaded."""
     ours = [run / name for name in _OURS]
-    inside = [path for name in ADAPTERS if (run / name).is_dir() for path in (run / name).iterdir()]
+    folders = [run / name for name in (*ADAPTERS, SNAPSHOTS) if (run / name).is_dir()]
+    inside = [path for folder in folders for path in folder.iterdir()]
     for path in [*ours, *inside]:
         _refuse_link(path)
 

@@ -43,7 +43,7 @@ _KEYS = {name: key for key, names in _NAMES.items() for name in names}
 
 _NUMBER = r"([-+]?(?:nan|inf|[\d.]+(?:e[-+]?\d+)?))"
 _MLX_LM = {
-    "update": re.compile(r"Iter (\d+):"),
+    "update": re.compile(r"Iter (\d{1,12}):", re.A),
     "loss": re.compile(rf"Train loss {_NUMBER}", re.I),
     "eval_loss": re.compile(rf"Val loss {_NUMBER}", re.I),
     "lr": re.compile(rf"Learning Rate {_NUMBER}", re.I),
@@ -111,11 +111,10 @@ def _text_log(text: str, is_csv: bool) -> ForeignLog:
 def _trainer_state(state: Mapping[str, object]) -> ForeignLog:
     history = state.get("log_history")
     rows = [row for row in history if isinstance(row, dict)] if isinstance(history, list) else []
-    rows = [
-        row for row in rows if "train_runtime" not in row
-    ]  # the last one sums up: its loss is the run's mean
-    planned = state.get("max_steps")
-    return ForeignLog(tuple(_events(rows)), "transformers", planned if isinstance(planned, int) else None)
+    planned, made = state.get("max_steps"), state.get("global_step")
+    # The last update is logged only if it is a multiple of logging_steps: without this, a complete run looks cut off.
+    known = planned if isinstance(planned, int) and planned != made else None
+    return ForeignLog(tuple(_events(rows)), "transformers", known)
 
 
 def _mlx_lm_rows(lines: list[str]) -> Iterator[Mapping[str, object]]:
@@ -144,7 +143,7 @@ def _literal(text: str) -> object:
         pass
     try:
         return ast.literal_eval(re.sub(r"\b(nan|inf)\b", "None", text))
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # TypeError: unhashable key
         return None
 
 
@@ -161,7 +160,11 @@ def _events(rows: Iterable[Mapping[str, object]]) -> Iterator[Recorded]:
     """The events of rows; a row without a step counts on from the one before."""
     counter = 0
     for raw in rows:
-        row = {_KEYS[name]: value for key, value in raw.items() if (name := key.strip().lower()) in _KEYS}
+        if "train_runtime" in raw:  # transformers sums up: the loss of this row is the mean of the run
+            continue
+        row = {
+            _KEYS[name]: value for key, value in raw.items() if (name := str(key).strip().lower()) in _KEYS
+        }
         step = _value(row.get("update"))
         counter = int(step) if step is not None and 0 <= step <= MOST_UPDATES else counter + ("loss" in row)
         if "loss" in row:

@@ -36,6 +36,7 @@ class RunInfo:
         update: how many updates had been made when the file was written.
         message: why the run stopped or failed.
         requests: what was asked of the run since it began, in order; the last one holds.
+        length: updates of the run where these are no longer those of the plan: it was extended, or fitted into a time.
         created: time of the first start; times are UTC, ISO 8601.
         updated: when the file was written.
     """
@@ -54,14 +55,15 @@ class RunInfo:
     update: int = 0
     message: str = ""
     requests: tuple[Request, ...] = ()
+    length: int | None = None
+    created: str = ""
+    updated: str = ""
 
     @property
     def updates(self) -> int | None:
-        """The length of the run since the last request; None if it is the planned one."""
-        return self.requests[-1].updates if self.requests else None
-
-    created: str = ""
-    updated: str = ""
+        """The length of the run as it was last revised; None if it is the planned one."""
+        asked = self.requests[-1].updates if self.requests else None
+        return asked if self.length is None else self.length
 
 
 def read_info(path: Path) -> RunInfo:
@@ -149,6 +151,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "update": int,
     "message": str,
     "requests": list,
+    "length": (int, type(None)),
     "created": str,
     "updated": str,
 }
@@ -159,4 +162,5 @@ _NAMES: dict[type | tuple[type, ...], str] = {
     dict: "an object",
     list: "a list",
     (dict, type(None)): "an object or null",
+    (int, type(None)): "a whole number or null",
 }

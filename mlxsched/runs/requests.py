@@ -41,7 +41,7 @@ class Request:
         at: the number of updates after which it holds. A checkpoint of more updates belongs to the run as it was
             before, unless its own revisions begin with these.
         revisions: all revisions of the horizon from then on, in plain form; the last one is that of the request.
-        max_time: the time in seconds that the updates of the run may take in all; None for any.
+        max_time: the time in seconds that the run may take from then on; None for any.
         kept: the directory in the run, such as ``earlier/001000``, with the run as it was before; empty if nothing
             was lost.
         created: when it was made.

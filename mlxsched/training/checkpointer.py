@@ -79,7 +79,9 @@ class Checkpointer:
         path = self._run.write_checkpoint(progress.update, fill)
         # The last state that computed a sane loss stays, even with keep_last 1: a rollback needs it.
         self._run.checkpoints.prune(self._keep_last, good=progress.good_update, trunk=trunk)
-        self._run.update_info(update=progress.update, best=progress.best, results=dict(progress.results))
+        length = progress.revisions[-1]["updates"] if progress.revisions else None
+        known = {"update": progress.update, "length": length, "best": progress.best}
+        self._run.update_info(**known, results=dict(progress.results))
         progress.saved_update = progress.update
         return path
 

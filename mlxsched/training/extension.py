@@ -305,7 +305,7 @@ def _end(session: Session, end_lr: float | None) -> float:
 
 def _from(past: Past, start: Checkpoint, revision: Revision, how: str, seconds: float | None) -> Extension:
     """The extension that goes on from ``start`` with ``revision``."""
-    progress, pace = past.state_of(start)
+    _, pace = past.state_of(start)
     # What a longer run shares with this one are the updates before `start`. All else builds on what holds there.
     last = start.update - 1 if how == "on" else start.update
     kept = [entry for entry in pace.horizon.to_list() if entry["at"] <= last]
@@ -317,7 +317,7 @@ def _from(past: Past, start: Checkpoint, revision: Revision, how: str, seconds: 
         id=secrets.token_hex(6),
         at=start.update,
         revisions=tuple(horizon.to_list()),
-        max_time=None if seconds is None else progress.seconds + seconds,
+        max_time=seconds,
         created=now(),
     )
     replaces = past.ended or start.update < past.made

@@ -140,6 +140,8 @@ class Progress:
         """Take the horizon of ``request``: a run that had ended goes on, and is measured again at its new end."""
         self.revisions = list(request.revisions)
         self.results.pop("after", None)
+        # The time limit of a request counts from then on; what an evaluation takes is still known.
+        self.times = {key: value for key, value in self.times.items() if key not in ("spent", "at")}
         if self.ended is not None:
             self.ended, self.evaluations_since_best = None, 0
 

@@ -10,6 +10,7 @@ from mlxsched.schedules import Schedule
 from mlxsched.schedules.combinators import cooldown
 from mlxsched.schedules.controllers import Controller
 from mlxsched.schedules.families.plateaus import trapezoid, wsd
+from mlxsched.schedules.fields import duration_steps
 from mlxsched.schedules.warping import warp
 from mlxsched.training.pace import Horizon, RateFunction, Revision
 
@@ -117,7 +118,7 @@ def cooldown_of(schedule: Trunk, updates: int) -> int:
     (100, 20)
     """
     if not isinstance(schedule, cooldown) and isinstance(schedule.decay, float):
-        return max(round(schedule.decay * updates), 1)
+        return max(duration_steps(schedule.decay, updates), 1)
     return max(min(schedule.decay_steps, updates // 2), 1)
 
 
@@ -134,7 +135,9 @@ def _moved(schedule: Schedule, peak_at: int | None, at: int, updates: int) -> Sc
         return None
     if isinstance(schedule, cooldown):
         return schedule.replace(start=start, decay_steps=length)
-    return schedule.replace(steps=updates, warmup=warmup, decay=length)
+    # A ratio stays one: the next revision would otherwise keep the length of this one.
+    decay = schedule.decay if isinstance(schedule.decay, float) else length
+    return schedule.replace(steps=updates, warmup=warmup, decay=decay)
 
 
 def _rewarped(walk: _Walk, peak_at: int | None, at: int, updates: int) -> warp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from bisect import bisect_right
 from collections import deque
@@ -36,8 +37,13 @@ class Costs:
         if len(speeds) < 2 * FEW:
             return
         before, now = statistics.median(speeds[:-FEW]), statistics.median(speeds[-FEW:])
-        if not before / CHANGE < now < before * CHANGE:
-            self.updates = deque(list(self.updates)[-FEW:], maxlen=RECENT)
+        if before > 0 and not before / CHANGE < now < before * CHANGE:
+            # The change shows when most of the newest few are after it; those before it would halve the difference.
+            between = math.sqrt(before * now)
+            recent = list(self.updates)[-FEW:]
+            new = [one for one in recent if (one[0] / one[1] > between) == (now > before)]
+            self.updates = deque(new, maxlen=RECENT)
+            self.measuring *= now / before  # evaluations and checkpoints are timed again, this is not
 
     def per_token(self, last: int = RECENT) -> float:
         """Seconds per token over the last updates.

@@ -223,7 +223,7 @@ def test_adapters_are_replaced_as_a_whole(run):
 OURS = ["run.json", "metrics.jsonl", "checkpoints", "adapters", "adapters_final", ".lock"]
 
 
-@pytest.mark.parametrize("name", [*OURS, "adapters/adapters.safetensors"])
+@pytest.mark.parametrize("name", [*OURS, "adapters/adapters.safetensors", "snapshots/000100"])
 @pytest.mark.parametrize("dangling", [False, True])
 def test_a_link_that_leads_out_is_refused(run, tmp_path, name, dangling):
     path, outside = run.path / name, tmp_path / "outside"

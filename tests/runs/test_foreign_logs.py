@@ -79,6 +79,25 @@ def test_the_state_of_transformers(log):
     assert Evaluated(20, 2.2) in found.events
 
 
+def test_a_complete_run_of_transformers_has_no_plan_that_it_missed(log):
+    """Its last update is logged only if it is a multiple of logging_steps."""
+    found = log(json.dumps({**TRAINER, "max_steps": 25, "global_step": 25}), "trainer_state.json")
+    assert found.planned is None
+    stopped = log(json.dumps({**TRAINER, "global_step": 25}), "trainer_state.json")
+    assert stopped.planned == 40
+
+
+def test_the_mean_loss_of_a_whole_run_is_no_update(log):
+    summary = "{'train_runtime': 12.0, 'train_loss': 2.1, 'epoch': 0.2}\n"
+    assert log(DICTS + summary).events[:2] == log(DICTS).events[:2]
+    assert len(log(DICTS + summary).events) == len(log(DICTS).events)
+
+
+@pytest.mark.parametrize("line", ["{1: 2}", "{[1]: 2}", "Iter " + "9" * 5000 + ": Val loss 1.0"])
+def test_lines_that_are_no_records_are_skipped(log, line):
+    assert len(log(DICTS + line + "\n").events) == 3
+
+
 @pytest.mark.parametrize("comma", [",", ";", "\t"])
 def test_csv(log, comma):
     text = "step,Training Loss,Validation Loss,learning_rate\n10,2.5,2.6,1e-4\n20,2.1,,5e-5\n"

@@ -46,6 +46,11 @@ def test_a_finished_run(make, tmp_path):
     assert summary == expected
 
 
+def test_the_length_is_that_of_the_last_revision(make, tmp_path):
+    make("one", losses=[3.0] * 12, update=12, length=12)
+    assert only(tmp_path).planned == 12
+
+
 def test_without_a_validation_loss_the_last_training_losses_count(make, tmp_path):
     make("one", losses=[9.0] * 10 + [float(value) for value in range(20)])
     assert only(tmp_path).loss == pytest.approx(9.5)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlxsched.errors import RunError
+from mlxsched.runs.requests import Request
 from mlxsched.training.progress import SMOOTHING, SPIKE_AFTER, Progress
 
 
@@ -102,3 +103,10 @@ def test_an_update_that_was_not_applied_counts_and_leaves_the_averages():
 def test_a_state_with_a_value_that_no_checkpoint_has_is_refused(key, value):
     with pytest.raises(RunError, match=key):
         Progress.from_dict({"update": 3, key: value})
+
+
+def test_the_time_limit_of_a_request_counts_from_then_on():
+    progress = Progress(update=10, times={"spent": 500.0, "at": 1e9, "evaluation": 2.0})
+    revision = {"at": 10, "updates": 20, "schedule": None, "reason": ""}
+    progress.follow(Request("extend", "x", 10, (revision,), max_time=60.0))
+    assert progress.times == {"evaluation": 2.0}

@@ -102,7 +102,10 @@ def test_a_cooldown_starts_when_what_remains_equals_its_length():
     assert longer.schedule == planned.replace(steps=700)
     ratio = ms.wsd(1e-3, 400, 20, decay=0.2)
     shorter = reshaped(Horizon(400, ratio), 100, 200)
-    assert from_dict(dict(shorter.schedule)) == ratio.replace(steps=200, decay=40)
+    assert from_dict(dict(shorter.schedule)) == ratio.replace(steps=200)
+    again = Horizon(400, ratio).revise(shorter)
+    again = again.revise(reshaped(again, 110, 150))
+    assert again.trunk == 120  # 20% of 150, not the 40 updates of the first revision
     assert [cooldown_of(planned, n) for n in (1000, 100, 1)] == [60, 50, 1]
 
 

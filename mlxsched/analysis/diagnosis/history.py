@@ -107,6 +107,12 @@ class History:
         return float(losses[0]) if len(losses) and updates[0] == 0 else first
 
     @cached_property
+    def train_start(self) -> float:
+        """`start`, or the first training loss if that is higher: training rows may be harder than validation rows."""
+        first = self.losses[:1] if len(self.updates) and self.updates[0] == 0 else self.losses[:0]
+        return max([self.start, *first.tolist()])
+
+    @cached_property
     def end(self) -> float:
         """The training loss that the run ended with: the median of its last tenth, of 5 updates at least."""
         return (

@@ -39,16 +39,16 @@ def diverged(history: History) -> Iterator[Diagnosis]:
     if len(history.losses) < (_FEW if history.status == "failed" else _FEWEST):
         return
     half = history.losses[len(history.losses) // 2 :]
-    rise = ratio(min(history.end, float(np.median(half))), history.start)
+    rise = ratio(min(history.end, float(np.median(half))), history.train_start)
     if not rise > 1.15:
         return
     level = running_median(history.losses, 5)
-    above = np.flatnonzero(level <= 1.15 * history.start)
+    above = np.flatnonzero(level <= 1.15 * history.train_start)
     update = int(history.updates[above[-1]]) if len(above) else 0
     yield Diagnosis(
         "diverged",
         "error",
-        f"the training loss rose from {history.start:.4g} to {history.end:.4g} and did not come back",
+        f"the training loss rose from {history.train_start:.4g} to {history.end:.4g} and did not come back",
         why=f"the rate of up to {number(history.peak)} is too high",
         fix=f"Train again with --learning-rate {history.lower_rate(10)}",
         update=update,
@@ -59,18 +59,18 @@ def diverged(history: History) -> Iterator[Diagnosis]:
 def early_explosion(history: History) -> Iterator[Diagnosis]:
     """The training loss rose far above its start in the first third of the run and came back later."""
     losses = history.losses
-    if len(losses) < 2 * _FEWEST or history.end > 1.15 * history.start:
+    if len(losses) < 2 * _FEWEST or history.end > 1.15 * history.train_start:
         return
     early = running_median(losses, 3)[: len(losses) // 3]
     top = int(early.argmax())
-    rise, bound = ratio(early[top], history.start), max(1.25, 1 + 3 * history.noise)
+    rise, bound = ratio(early[top], history.train_start), max(1.25, 1 + 3 * history.noise)
     if not rise > bound:
         return
     warmup = int(history.updates[history.rates.argmax()])
     yield Diagnosis(
         "early_explosion",
         "warning",
-        f"the training loss rose from {history.start:.4g} to {early[top]:.4g} at update {history.updates[top]}",
+        f"the training loss rose from {history.train_start:.4g} to {early[top]:.4g} at update {history.updates[top]}",
         why=f"the rate reached its peak after {counted(warmup, 'update')}, before Adam's moments were settled",
         fix=f"Train again with --warmup 0.1, or with --learning-rate {history.lower_rate(3)}",
         update=int(history.updates[top]),
@@ -105,7 +105,7 @@ def spike(history: History) -> Iterator[Diagnosis]:
 
 def _before(history: History) -> Floats:
     """The median of the ten losses before each one: the first losses of a fast fall are above what follows, and no spikes."""
-    padded = np.concatenate([np.full(WINDOW // 2, history.start), history.losses[:-1]])
+    padded = np.concatenate([np.full(WINDOW // 2, history.train_start), history.losses[:-1]])
     return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, WINDOW // 2), axis=1))
 
 
@@ -125,14 +125,16 @@ def _cause_of_spike(history: History, at: int) -> tuple[str, str]:
 def oscillating(history: History) -> Iterator[Diagnosis]:
     """The validation loss goes up and down while the rate is high; its rows are the same each time, so it is no noise."""
     updates, losses = history.seen
-    if len(losses) < 6 or history.end > 1.15 * history.start or not len(history.rates):
+    if len(losses) < 6 or history.end > 1.15 * history.train_start or not len(history.rates):
         return
     later = losses[len(losses) // 5 + 1 :]
     steps = np.diff(later)
     turns = int((np.sign(steps[1:]) != np.sign(steps[:-1])).sum())
     climbed = ratio(steps[steps > 0].sum(), float(np.median(later)))
     still_high = float(np.median(history.rates[-max(5, len(history.rates) // 10) :])) > 0.3 * history.peak
-    if turns < 3 or not climbed > 0.08 or not still_high:
+    # The bound is for up to eight steps: small noise adds up over many evaluations.
+    bound = 0.08 * max(len(steps) / 8, 1)
+    if turns < 3 or not climbed > bound or not still_high:
         return
     yield Diagnosis(
         "oscillating",
@@ -141,5 +143,5 @@ def oscillating(history: History) -> Iterator[Diagnosis]:
         why=f"at a rate of {number(history.peak)} the updates overshoot, or they hold too few rows",
         fix=f"Train again with --learning-rate {history.lower_rate(3)}, or with a larger --batch-size",
         update=int(updates[len(losses) // 5 + 1]),
-        confidence=confidence(climbed, 0.08, 0.25),
+        confidence=confidence(climbed, bound, 3 * bound),
     )

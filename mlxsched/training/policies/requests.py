@@ -39,8 +39,8 @@ class Requests(Policy):
         try:
             revision = self._revision(asked, update, done)
         except UsageError as error:
-            withdraw(self._run.path)
             yield Report(Notice(update, "request_refused", str(error)))
+            withdraw(self._run.path)  # which is the answer: who asks then reads the reason
             return
         yield Revise(revision)
         revisions = tuple(self._pace.horizon.to_list())

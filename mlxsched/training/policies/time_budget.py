@@ -171,11 +171,10 @@ class TimeBudget(Policy):
         return total if most is None else min(total, most)
 
     def _most(self) -> int | None:
-        """The limit of the run; a cooldown that was asked for is one too."""
-        revisions = self._pace.horizon.revisions
-        if revisions and not revisions[-1].reason.startswith(REASON):
-            return revisions[-1].updates
-        return self._budget.most
+        """The limit of the run: that of the last request, such as a cooldown, whatever was settled here since."""
+        revisions = reversed(self._pace.horizon.revisions)
+        asked = (one.updates for one in revisions if not one.reason.startswith(REASON))
+        return next(asked, self._budget.most)
 
     def _text(self, total: int, planned: int, last: int, *, first: bool) -> str:
         seconds = self._work.tokens * self._costs.per_token(last)

@@ -59,6 +59,22 @@ def test_a_healthy_run_is_healthy(noise, seed, rate):
     assert is_healthy(diagnose(history(rate=rate, noise=noise, seed=seed)))
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_training_rows_that_are_harder_than_the_validation_rows_are_no_fault(seed):
+    def training(update):
+        return 1.5 - 0.2 * update / N
+
+    easy = history(training, valid=lambda u: 1.0 - 0.15 * (1 - math.exp(-u / 30)), noise=0.05, seed=seed)
+    assert is_healthy(diagnose(easy))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_noise_of_many_evaluations_is_no_oscillation(seed):
+    draw = np.random.default_rng(seed)
+    noisy = {u: learning(u) * (1 + 0.005 * draw.standard_normal()) for u in range(N + 1)}
+    assert "oscillating" not in codes(history(valid=noisy.__getitem__, every=2, rate=lambda u: 2e-4))
+
+
 def climbing(update):
     return 2.0 + 3.0 * (1 - math.exp(-update / 20))
 

@@ -59,6 +59,14 @@ def test_length_shape_and_end_are_those_that_were_asked_for(run):
     assert [pace.rate(u) for u in (100, 120, 140)] == pytest.approx([5e-4, 3e-4, 1e-4])
 
 
+def test_the_reason_of_a_refusal_is_there_before_the_answer(run):
+    ask(run.path, asked())
+    policy = Requests(run, Pace(Horizon(100, ms.constant(0.0))), 0.0)
+    reports = iter(policy.between_updates(Progress(update=100), done=False))
+    assert isinstance(next(reports), Report) and (run.path / REQUEST_FILE).exists()
+    assert next(reports, None) is None and not (run.path / REQUEST_FILE).exists()
+
+
 @pytest.mark.parametrize("done", [False, True])
 def test_a_request_that_comes_too_late_is_refused(run, done):
     pace = Pace(Horizon(100, ms.constant(1e-3 if done else 0.0)))

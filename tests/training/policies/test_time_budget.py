@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import mlxsched as ms
 from mlxsched.planning.length import round_interval
 from mlxsched.runs.events import UpdateMade
-from mlxsched.training.pace import Horizon, Pace
+from mlxsched.training.pace import Horizon, Pace, Revision
 from mlxsched.training.policies.base import Report, Revise
 from mlxsched.training.policies.time_budget import Budget, TimeBudget
 from mlxsched.training.progress import Progress
@@ -199,3 +199,19 @@ def test_a_cooldown_that_was_asked_for_is_not_made_longer():
     machine.pace.revise(cooled(made, 30, machine.pace.rate(made), 0.0))
     machine.go_on()
     assert len(machine.rates) == made + 30
+
+
+def test_an_extension_is_the_limit_and_not_the_first_plan():
+    longer = ms.warmup_linear(PEAK, 300)
+    machine = Machine(
+        30,
+        ms.warmup_linear(PEAK, 100),
+        planned=100,
+        most=100,
+        update=0.06,
+        evaluation=0.3,
+        slowness=lambda second: 1.0 if second < 8 else 1.5,
+    )
+    machine.pace.revise(Revision(0, 300, longer.to_dict(), "extended to 300 updates"))
+    machine.run()
+    assert is_on_time(machine) and len(machine.notices) > 1 and 100 < len(machine.rates) < 300
