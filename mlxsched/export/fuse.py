@@ -15,7 +15,7 @@ from mlxsched.data import DataOptions, load_dataset
 from mlxsched.errors import ChecksFailed, DataError, ModelError
 from mlxsched.export.adapter import TrainedAdapter
 from mlxsched.export.folder import check_free, write_folder
-from mlxsched.model.load import max_positions
+from mlxsched.model.load import max_positions, widen_on_cpu
 from mlxsched.model.trees import flatten
 from mlxsched.platform.paths import cache_home
 
@@ -88,9 +88,11 @@ def divergence_of_folders(adapter: TrainedAdapter, one: Path, other: Path) -> fl
 
     load: Any = mlx_lm.utils.load
     model, tokenizer = load(str(one))
+    widen_on_cpu(model)
     rows = sample_rows(adapter, tokenizer)
     before = [_logits(model, row) for row in rows]
     model, _ = load(str(other))
+    widen_on_cpu(model)
     return _compare(str(other), rows, before, [_logits(model, row) for row in rows], None).divergence
 
 

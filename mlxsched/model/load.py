@@ -71,7 +71,7 @@ def load_model(name: str, *, trust_remote_code: bool = False, dequantize: bool =
     model, tokenizer, config = _load_through_mlx_lm(name, path, trust_remote_code)
     if dequantize:
         model, config = _dequantized(model, config)
-    notes = _widen_on_cpu(model)
+    notes = widen_on_cpu(model)
     return LoadedModel(name, path, model, tokenizer, config, notes)
 
 
@@ -111,7 +111,8 @@ def _explain(name: str, path: str, error: Exception) -> str:
     )
 
 
-def _widen_on_cpu(model: Module) -> tuple[str, ...]:
+def widen_on_cpu(model: Module) -> tuple[str, ...]:
+    """Turn half-precision weights into float32 on the CPU, where MLX's half-precision products are slow; says so."""
     narrow = {mx.float16, mx.bfloat16}
     parameters = flatten(model.parameters()).values()
     if mx.default_device().type != mx.DeviceType.cpu or not any(p.dtype in narrow for p in parameters):
