@@ -1,5 +1,7 @@
 """The batches of mlx-lm's trainer next to ours, on the same rows: padding, rows left out, padding that is scored.
 
+Ours are those of an evaluation, sorted by length. In training they are random, and `length_window` sorts within a window.
+
 python examples/what_the_plain_loop_wastes.py [BATCH_SIZE]
 """
 

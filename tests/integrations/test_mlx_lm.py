@@ -93,6 +93,23 @@ def test_every_row_is_there_once_with_little_padding(count: int, cached: bool) -
     assert sum(spreads) <= max(len(tokens) for tokens, _ in data)  # neighbours by length share a batch
 
 
+@pytest.mark.parametrize("window", [1, 5, 10])
+def test_training_batches_are_random_or_of_similar_length_within_a_window(window: int) -> None:
+    data = rows(40)
+    stream = iterate_batches(data, 4, 128, loop=True, seed=0, length_window=window)
+    batches = [next(stream) for _ in range(10)]
+    assert sorted(seen_rows(batches)) == sorted((tuple(tokens), offset) for tokens, offset in data)
+    spreads = [int(np.ptp(np.array(spans)[:, 1])) for _, spans in batches]
+    longest = max(len(tokens) for tokens, _ in data)
+    if window == 1:
+        assert sum(spreads) > 3 * longest  # as random rows have it
+    else:
+        assert sum(spreads) <= (10 // window) * longest
+    assert seen_rows([next(stream) for _ in range(10)]) != seen_rows(
+        batches
+    )  # the next epoch has another order
+
+
 def CachedRows(data: list[tuple[list[int], int]]) -> Any:
     from mlx_lm.tuner.datasets import CacheDataset
 
