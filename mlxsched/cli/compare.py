@@ -162,9 +162,9 @@ def _chart(found: list[Result]) -> Chart:
     spent = tuple(one.updates_spent for one in measured)
     losses = tuple(one.loss or 0.0 for one in measured)
     series = (Series("after the cooldown", spent, losses), Series("measured", spent, losses, style="dots"))
-    return Chart(
-        "one trunk, several lengths", "updates spent, the trunk counted once", "validation loss", series
-    )
+    title = "one trunk, several lengths"
+    # A logarithmic axis does not start at zero, where the differences would be invisible.
+    return Chart(title, "updates spent, the trunk counted once", "validation loss", series, log_y=True)
 
 
 def _as_json(comparison: Comparison, found: list[Result]) -> dict[str, Any]:

@@ -60,4 +60,4 @@ class Averaging(Policy):
         if best:
             self._outlets.use(average)
         result = "" if loss is None else f", validation loss {loss:.4f}{', the best so far' if best else ''}"
-        return Report(Notice(progress.update, "average", f"{self._averager.average}{result}"))
+        return Report(Notice(progress.update, "average", f"average {self._averager.average}{result}"))
