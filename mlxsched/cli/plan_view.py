@@ -55,6 +55,8 @@ def plan_lines(session: Session) -> Iterator[Line]:
     )
     if plan.max_time is not None:
         yield "time", _time_limit(plan)
+    if config.until_plateau:
+        yield "plateau", "cools down and ends early once the validation loss has stopped improving"
     yield "learning rate", _rates(session)
     yield (
         "evaluation",

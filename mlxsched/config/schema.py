@@ -206,6 +206,10 @@ class RunConfig(_Strict):
     max_time: Seconds | None = Field(
         default=None, description="End after this time, such as 45m, with the schedule completed."
     )
+    until_plateau: bool = Field(
+        default=False,
+        description="Hold the rate until the validation loss stops improving, then cool down and end.",
+    )
     batch_size: Count = Field(
         default=8, description="Rows per iteration; without accumulation, rows per update."
     )

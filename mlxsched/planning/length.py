@@ -98,13 +98,15 @@ def length_from_iters(rows: int, iters: int, batch_size: int, accumulation: int 
     )
 
 
-def evaluation_interval(updates: int, rows_per_update: int, valid_rows: int) -> int:
-    """Updates between evaluations: ten evaluations per run, fewer if they would take over a tenth of its time.
+def evaluation_interval(
+    updates: int, rows_per_update: int, valid_rows: int, evaluations: int = EVALUATIONS
+) -> int:
+    """Updates between evaluations: so many evaluations per run, fewer if they would take over a tenth of its time.
 
     Evaluating a row costs about a third of training on it, because there is no backward pass.
     """
     affordable = math.ceil(valid_rows / (0.1 * 3 * rows_per_update))
-    return min(max(math.ceil(updates / EVALUATIONS), affordable), updates)
+    return min(max(math.ceil(updates / evaluations), affordable), updates)
 
 
 def round_interval(updates: int) -> int:

@@ -8,8 +8,10 @@ from typing import Any
 
 from mlxsched.analysis.findings import Finding
 from mlxsched.config.views import PlanSettings
-from mlxsched.planning.length import Length, evaluation_interval, round_interval
+from mlxsched.planning.length import EVALUATIONS, Length, evaluation_interval, round_interval
 from mlxsched.planning.schedule import ResolvedSchedule
+
+PLATEAU_EVALUATIONS = 60  # per run that ends when they stop improving: a trend shows in many of them only
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def steps_per_eval(settings: PlanSettings, updates: int, rows_per_update: int, v
         rows = min(valid_rows, settings.val_batches * settings.batch_size)
     if settings.steps_per_eval:
         return settings.steps_per_eval
-    interval = evaluation_interval(updates, rows_per_update, rows)
+    most = PLATEAU_EVALUATIONS if settings.until_plateau else EVALUATIONS
+    interval = evaluation_interval(updates, rows_per_update, rows, most)
     may_change = settings.max_time is not None and interval < updates
     return round_interval(interval) if may_change else interval

@@ -62,7 +62,7 @@ def resolve_schedule(
         given: a schedule or a function of the update index that takes precedence over the settings.
 
     Raises:
-        ConfigError: the warmup is not shorter than the run.
+        ConfigError: the warmup is not shorter than the run, or ``until_plateau`` does not fit the schedule.
         ScheduleError: the schedule cannot be read, or its arguments do not fit.
     """
     warmup, findings = plan_warmup(config, origins, updates)
@@ -81,9 +81,16 @@ def resolve_schedule(
         schedule = from_mlx_lm(dict(config.lr_schedule))
         findings += _overridden(config, origins)
     else:
+        request, notes = _constant_if_asked(request, config, origins)
         schedule = request.made()
+        findings += notes
         findings += _without_effect(request, origins)
         findings += _end_above_peak(request, schedule)
+    if config.until_plateau and not _is_constant(schedule, updates):
+        raise ConfigError(
+            f"until_plateau needs a rate that is constant after the warmup, up to a cooldown; got {describe_schedule(schedule)}. "
+            "Use --schedule wsd or constant, or leave --until-plateau out."
+        )
     peak = highest_rate(schedule, updates)
     findings += schedule_findings(schedule, updates, peak)
     findings += _first_update(schedule, updates, peak, None if given else config)
@@ -106,6 +113,23 @@ class _Request:
             self.spec, peak=self.learning_rate, steps=self.updates, warmup=self.warmup, end=self.end_lr
         )
         return schedule if self.warmup_init is None else _with_init(schedule, self.warmup_init)
+
+
+def _constant_if_asked(
+    request: _Request, config: ScheduleSettings, origins: Mapping[str, str]
+) -> tuple[_Request, list[Finding]]:
+    """``request`` with wsd in place of a default or a preset's schedule that does not hold its rate for ``until_plateau``."""
+    given = not is_inherited(origins.get("schedule", DEFAULT))
+    if not config.until_plateau or given or _is_constant(request.made(), request.updates):
+        return request, []
+    evidence = f"schedule wsd in place of {request.spec}: until_plateau needs a constant rate"
+    return replace(request, spec="wsd"), [Finding("constant_until_plateau", "note", evidence)]
+
+
+def _is_constant(schedule: ScheduleLike, updates: int) -> bool:
+    """Whether the rate is constant from the warmup to the cooldown, or to the end without one."""
+    first, last = warmup_updates(schedule), (cooldown_start(schedule) or updates) - 1
+    return len({float(schedule(at)) for at in (first, (first + last) // 2, last)}) == 1
 
 
 def _with_init(schedule: ScheduleLike, init: float) -> ScheduleLike:

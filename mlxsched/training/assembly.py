@@ -26,6 +26,7 @@ from mlxsched.training.policies.base import Policy
 from mlxsched.training.policies.divergence import Divergence, NonFinite, Spikes
 from mlxsched.training.policies.evaluation import Evaluation, NameBadRows, Patience
 from mlxsched.training.policies.host import ClearCache, NoticeSleep, PauseOnBattery
+from mlxsched.training.policies.plateau import UntilPlateau
 from mlxsched.training.policies.requests import Requests
 from mlxsched.training.policies.saving import Saving
 from mlxsched.training.policies.snapshots import Snapshots, kept_ends
@@ -144,7 +145,9 @@ def _evaluation_policies(session: Session, loop: Loop) -> list[Policy]:
         Evaluation(lambda: session.steps_per_eval(loop.pace.updates)),
         NameBadRows(bad_rows),
     ]
-    return policies + ([Patience(patience)] if patience else [])
+    policies += [Patience(patience)] if patience else []
+    config, warmup = session.config, session.plan.warmup
+    return policies + ([UntilPlateau(loop.pace, warmup, config.end_lr)] if config.until_plateau else [])
 
 
 def _averaging(session: Session, loop: Loop) -> list[Policy]:

@@ -28,7 +28,8 @@ class Progress:
     ``peak_factor``, ``schedule_state`` and ``revisions`` are those of `mlxsched.training.pace.Pace`. ``start_loss`` and
     ``start_evaluation`` are the training and the validation loss of the model as it came. ``good_update`` is the last number of updates after which the model was seen to
     compute a sane loss (`is_sane`). ``recent_losses`` holds up to `WINDOW` training losses. ``ended`` says why the run is
-    over before its plan is. ``times`` is what `mlxsched.training.policies.time_budget` has spent and measured, in seconds.
+    over before its plan is. ``times`` is what `mlxsched.training.policies.time_budget` has spent and measured, in seconds. ``plateau``
+    holds update and loss of each evaluation at a constant rate, for `mlxsched.training.policies.plateau`.
     """
 
     update: int = 0
@@ -55,6 +56,7 @@ class Progress:
     ended: str | None = None
     results: dict[str, Any] = field(default_factory=dict)
     times: dict[str, float] = field(default_factory=dict)
+    plateau: list[list[float]] = field(default_factory=list)
 
     # Not part of a checkpoint: what this process has done.
     saved_update: int | None = field(default=None, compare=False, metadata={"transient": True})
@@ -200,6 +202,10 @@ def _fits(key: str, value: object) -> bool:
         return isinstance(value, list) and all(map(is_revision, value))
     if key == "results":
         return isinstance(value, dict)
+    if key == "plateau":
+        return isinstance(value, list) and all(
+            isinstance(one, list) and len(one) == 2 and all(map(_is_number, one)) for one in value
+        )
     if key == "times":
         return isinstance(value, dict) and all(_is_number(one) and one >= 0 for one in value.values())
     return value is None or isinstance(value, dict if key == "schedule_state" else str)

@@ -19,13 +19,25 @@ OUTLIER = 3.0  # times the median: an update that took longer counts as that lon
 class Costs:
     """Seconds of an evaluation, of a checkpoint, and of the measurement at the end; and recent updates.
 
-    ``updates`` holds seconds and tokens of each.
+    ``updates`` holds seconds and tokens of each. An evaluation may be long ago: `evaluation_now` converts what it took to the present
+    speed.
     """
 
     evaluation: float = 0.0
     saving: float = 0.0
     measuring: float = 0.0
     updates: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    evaluated_at: float | None = None  # seconds per token when `evaluation` was measured; None if not known
+
+    def see_evaluation(self, seconds: float) -> None:
+        """Take the time of an evaluation."""
+        self.evaluation, self.evaluated_at = seconds, self.per_token() if self.updates else None
+
+    def evaluation_now(self, last: int = RECENT) -> float:
+        """Seconds of an evaluation at the speed of the last updates."""
+        if self.evaluated_at is None:
+            return self.evaluation
+        return self.evaluation * self.per_token(last) / self.evaluated_at
 
     def see_update(self, seconds: float, tokens: int) -> None:
         """Take the time of an update; those before a change of the speed are forgotten.
@@ -33,6 +45,8 @@ class Costs:
         The median of the newest few is compared with that of the others: single slow updates change neither.
         """
         self.updates.append((seconds, tokens))
+        if self.evaluated_at is None and len(self.updates) == FEW:
+            self.evaluated_at = self.per_token()  # the first evaluation came before the first update
         speeds = [seconds / tokens for seconds, tokens in self.updates]
         if len(speeds) < 2 * FEW:
             return
@@ -84,7 +98,7 @@ class Work:
         evaluations = 0 if every is None else _multiples(every(total), made, total) + 1
         return (
             (total - made) * self.tokens * costs.per_token(last)
-            + evaluations * costs.evaluation
+            + evaluations * costs.evaluation_now(last)
             + (_multiples(save, made, total) + 2) * costs.saving
             + costs.measuring
         )

@@ -193,3 +193,16 @@ def test_mlx_lms_block_gives_mlx_lms_values_over_the_updates_of_the_run(tmp_path
         assert made.schedule(update) == pytest.approx(theirs(mx.array(update)).item(), abs=1e-10)
     (finding,) = [finding for finding in made.findings if finding.code == "without_effect"]
     assert "learning_rate 1e-05" in finding.evidence and "lora.yaml:4" in finding.evidence
+
+
+def test_until_plateau_holds_the_rate():
+    loaded = load_config(flags={"until_plateau": True})
+    resolved = resolve_schedule(loaded.config, loaded.origins, 1000)
+    assert resolved.to_dict()["name"] == "wsd" and "constant_until_plateau" in [
+        f.code for f in resolved.findings
+    ]
+    constant = load_config(flags={"until_plateau": True, "schedule": "constant"})
+    assert resolve_schedule(constant.config, constant.origins, 1000).to_dict()["name"] == "warmup_constant"
+    falling = load_config(flags={"until_plateau": True, "schedule": "cosine"})
+    with pytest.raises(ConfigError, match="until_plateau needs"):
+        resolve_schedule(falling.config, falling.origins, 1000)

@@ -23,6 +23,7 @@ MEASURED_SHARE = 0.02
 LOOK_AGAIN = 0.1  # of the time that is left, between two looks at the speed
 TOLERANCE = 0.02  # of the time that is left: a smaller deviation changes nothing
 FINEST = 0.005  # of the budget, as TOLERANCE near the end
+EARLY = 0.03  # of the budget: for less than that, the last few updates are not made more
 TAIL = (3, 10)  # fewest and most updates of a schedule that has to end although the time is up
 TAIL_SHARE = 0.02  # of the budget that they may take, within these limits
 
@@ -93,7 +94,8 @@ class TimeBudget(Policy):
 
     def after_evaluation(self, progress: Progress, loss: float) -> Iterable[Action]:
         now = self._now(progress)
-        self._costs.evaluation, self._mark = now - self._mark, now
+        self._costs.see_evaluation(now - self._mark)
+        self._mark = now
         return ()
 
     def after_update(self, progress: Progress, made: UpdateMade) -> Iterable[Action]:
@@ -101,7 +103,7 @@ class TimeBudget(Policy):
         self._see_update(now - self._mark, made.tokens, saved=progress.saved_update == made.update)
         self._mark = now
         self._keep(progress, now)
-        if self._is_time_to_look(now):
+        if self._is_time_to_look(now, self._pace.updates - progress.update):
             yield from self._settle(progress, self._budget.seconds - now)
 
     def _now(self, progress: Progress) -> float:
@@ -139,9 +141,10 @@ class TimeBudget(Policy):
         elif self._costs.updates:
             self._costs.saving = max(seconds - tokens * self._costs.per_token(), 0.0)
 
-    def _is_time_to_look(self, now: float) -> bool:
+    def _is_time_to_look(self, now: float, to_do: int) -> bool:
         if self._next_look:
-            return now >= self._next_look and self._fresh > FEWEST
+            # Once more before the last update: the machine may have been slow when the end was settled.
+            return (now >= self._next_look and self._fresh > FEWEST) or to_do == 1
         measured = sum(seconds for seconds, _ in self._costs.updates)
         enough = self._fresh >= FEWEST and measured >= MEASURED_SHARE * self._budget.seconds
         return enough or self._fresh >= MEASURED
@@ -154,7 +157,10 @@ class TimeBudget(Policy):
         over = self._work.seconds(self._costs, made, planned, last) - left
         total = self._fitting(made, planned, left, last)
         tolerance = max(TOLERANCE * left, FINEST * self._budget.seconds)
-        if total == planned or planned - made < TAIL[0] or (abs(over) <= tolerance and not first):
+        too_early = over < -EARLY * self._budget.seconds
+        if total == planned or (abs(over) <= tolerance and not first):
+            return
+        if planned - made < TAIL[0] and not too_early:
             return
         text = self._text(total, planned, last, first=first)
         warmup = self._warmup_of(total)

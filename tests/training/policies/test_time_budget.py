@@ -109,7 +109,7 @@ def is_on_time(machine):
 
 
 @pytest.mark.parametrize("schedule", SHAPES, ids=lambda schedule: type(schedule).__name__)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     seconds=st.floats(20, 3000),
     update=st.floats(0.01, 0.3),
@@ -123,7 +123,7 @@ def test_ends_on_time_with_the_schedule_completed(schedule, seconds, update, eva
     def slowness(second):
         return next((factor for share, factor in reversed(changes) if share * seconds <= second), 1.0)
 
-    update = max(update, seconds / 3000)  # to keep the simulation short
+    update = min(max(update, seconds / 3000), seconds / 150)  # a change takes five updates to be noticed
     machine = Machine(seconds, schedule, update=update, evaluation=evaluation, slowness=slowness).run()
     assert is_on_time(machine)
     made = len(machine.rates)
@@ -158,6 +158,14 @@ def test_a_run_whose_time_is_up_ends_its_schedule_in_a_few_updates():
     machine = Machine(60, slowness=lambda second: 500.0 if 30 < second < 31 else 1.0).run()
     left = len(machine.rates) - machine.rates.index(min(rate for rate in machine.rates[50:] if rate > 4e-4))
     assert machine.now > 63 and left < 16 and machine.pace.rate(len(machine.rates)) == 0
+
+
+@pytest.mark.parametrize("schedule", SHAPES, ids=lambda schedule: type(schedule).__name__)
+@pytest.mark.parametrize("until", [35, 42])
+def test_a_machine_that_recovers_at_the_end_uses_the_time(schedule, until):
+    """At a tenth of the speed few updates are left to make; the run gets longer again when the speed is back."""
+    machine = Machine(60, schedule, slowness=lambda second: 10.0 if 25 < second < until else 1.0).run()
+    assert is_on_time(machine) and machine.pace.rate(len(machine.rates)) == 0
 
 
 def test_time_before_an_interruption_counts():
