@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 TICK_SECONDS = 5.0  # between two plain lines about the same long step
-_EXPECTED = ("paused", "slept", "average", "snapshot")
+_EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
 SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
 

@@ -99,7 +99,7 @@ def _body(adapter: TrainedAdapter, repo: str, base: str, picture: bool) -> str:
             f"# {repo.rpartition('/')[2]}",
             "",
             f"A {config.fine_tune_type} adapter of [{base}](https://huggingface.co/{base}) for MLX, trained with mlxsched: "
-            f"{plan.get('updates', adapter.run.info.update)} updates of {plan.get('batch_size', '?')} rows.",
+            f"{adapter.run.info.update or plan.get('updates', 0)} updates of {plan.get('batch_size', '?')} rows.",
             "",
             "## Use",
             "",

@@ -29,6 +29,7 @@ from mlxsched.training.assembly import make_pace
 from mlxsched.training.checkpointer import STATE
 from mlxsched.training.cooling import cooldown_steps, cooled, rewarmed
 from mlxsched.training.pace import Horizon, Pace, Revision
+from mlxsched.training.policies.time_budget import EXTENDED
 from mlxsched.training.progress import Progress
 from mlxsched.training.revisions import reshaped
 from mlxsched.training.session import Session
@@ -228,8 +229,8 @@ def _extended(past: Past, wanted: Wanted, updates: int, seconds: float | None = 
     same = longer.schedule == now.schedule and not now.earlier
     schedule = None if same else longer.schedule.to_dict()  # type: ignore[attr-defined]
     extension = _from(past, start, Revision(start.update, updates, schedule), "on", seconds)
-    exact = all(past.is_alike(longer, update) for update in range(start.update))
-    return replace(extension, exact=exact)
+    alike = all(past.is_alike(longer, update) for update in range(start.update))
+    return replace(extension, exact=alike and seconds is None)
 
 
 def _can_go_on(past: Past, longer: ScheduleLike) -> bool:
@@ -251,7 +252,9 @@ def _from_the_end(past: Past, wanted: Wanted, updates: int, seconds: float | Non
             "give a --peak to warm up to."
         )
     peak = REWARMED * past.session.plan.peak if wanted.peak is None else wanted.peak / pace.factor
-    schedule = rewarmed(at, updates, pace.rate(at - 1) / pace.factor, peak, past.session.config.end_lr)
+    schedule = rewarmed(
+        at, updates, pace.rate(max(at - 1, 0)) / pace.factor, peak, past.session.config.end_lr
+    )
     return _from(past, past.last, Revision(at, updates, schedule.to_dict()), "rewarm", seconds)
 
 
@@ -310,6 +313,8 @@ def _from(past: Past, start: Checkpoint, revision: Revision, how: str, seconds: 
     last = start.update - 1 if how == "on" else start.update
     kept = [entry for entry in pace.horizon.to_list() if entry["at"] <= last]
     reason = revision.reason or f"extended to {counted(revision.updates, 'update')}"
+    if seconds is not None:
+        reason = f"{EXTENDED} by {clock(seconds)}"
     planned = make_pace(past.session).horizon
     horizon = planned.replay(kept).revise(replace(revision, reason=reason))
     request = Request(

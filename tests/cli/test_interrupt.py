@@ -85,7 +85,7 @@ def test_go_on_and_then_cool_down(training):
     training.press("g\n")
     training.ask()
     training.press("d\n")
-    training.wait_for("cooldown at update")
+    training.wait_for("cooling down from")
     assert training.end() == 0
     info = RunDirectory.open(training.path).info
     (request,) = info.requests

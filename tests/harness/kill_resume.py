@@ -3,7 +3,7 @@
     python tests/harness/kill_resume.py --kills 50 -- --model tiny --data excel --iters 60 --save-every 5
 
 What comes after ``--`` goes to ``mlxsched train``. With ``--then "extend --steps +20"``, or ``"cooldown"``, each run that
-has finished is made longer by that command, which is killed and resumed as well. The moments are of four kinds: any time at all, while a
+has finished is made longer by that command, and it is this that is killed and resumed. The moments are of four kinds: any time at all, while a
 checkpoint is being written, while another file is, and after a random number of new records. After each kill every
 file must be readable, no checkpoint may be lost, and the files of a user must be unchanged: those in the folder that
 --adapter-path names, and those put into the run's own folders. At the end adapter, its copy, optimizer, results and metrics
@@ -94,19 +94,20 @@ class Harness:
 
     def _train_with_kills(self, run: Path, kills: int) -> None:
         last_good = -1
+        if self.then:  # kills before that are the subject of a run without it
+            self._finish(self._start(run), run)
         while self.moments.total() < kills:
             process = self._start(run)
             kind = next(self._kinds)
             if not _wait(process, MOMENTS[kind](run, self._random, self._lifetime)):
                 self._finish(process, run)
-                if self._is_over(run):
-                    return
-                continue
+                return
             process.kill()
             process.wait()
             self.moments[kind] += 1
-            # An extension goes back to an earlier checkpoint, and removes the later ones.
-            last_good = inspect(run, -1 if self._is_extended(run) else last_good)
+            last_good = inspect(run, last_good)
+            if self.then and not has_revisions(run, last_good):
+                last_good = -1  # an extension goes back to an earlier checkpoint, and removes those after it
             self._precious.check()
             self._precious.put(run, run / "adapters", run / "checkpoints")
             _tell(f"kill {self.moments.total()} ({kind}): the last good checkpoint is {last_good}")
@@ -278,6 +279,12 @@ def inspect(run: Path, last_good: int) -> int:
     if latest < last_good and not replacing:
         raise Broken(f"checkpoint {last_good} of {run} is lost: there are {store.updates()}")
     return max(latest, last_good)
+
+
+def has_revisions(run: Path, update: int) -> bool:
+    """Whether the checkpoint of ``update`` was written since the horizon was revised."""
+    path = run / "checkpoints" / f"{update:06d}" / "state.json"
+    return path.exists() and bool(json.loads(path.read_text())["revisions"])
 
 
 def check_adapter(directory: Path) -> None:

@@ -210,6 +210,7 @@ def test_a_time_becomes_updates_at_the_speed_of_the_run(runs):
     run = runs.copy(runs.trained("constant", iters=8, **CONSTANT))
     extension = plan_extension(session_of(run), run, Wanted(seconds=3600.0))
     assert extension.left == int(3600 / extension.seconds_per_update)
+    assert not extension.exact
     assert extension.request.max_time == 3600  # from then on, whatever the run took before
     wsd = runs.copy(runs.trained("wsd-None", iters=12, **WSD))
     with pytest.raises(UsageError, match="make again before it gets longer"):
@@ -217,10 +218,10 @@ def test_a_time_becomes_updates_at_the_speed_of_the_run(runs):
 
 
 def test_a_run_that_was_cut_off_by_its_time_goes_on_without_that_limit(runs):
-    run = runs.copy(runs.trained("cut-off", iters=30, max_time=1e-3, **CONSTANT))
+    run = runs.copy(runs.trained("cut-off", iters=60, max_time=1e-3, **CONSTANT))
     info = RunDirectory.open(run.path).info
     made = info.update
-    assert made < 30 and info.updates == made  # not the 30 of the plan
+    assert made < 60 and info.updates == made  # not the 60 of the plan
     extend(run, steps=Amount(3, more=True))
     assert RunDirectory.open(run.path).info.update == made + 3
 

@@ -16,6 +16,7 @@ from mlxsched.training.revisions import reshaped
 from mlxsched.training.timing import RECENT, Costs, Work
 
 REASON = "time budget: "
+EXTENDED = f"{REASON}extended"  # how the reason of an extension by a time begins
 SKIPPED = 3  # first updates of a process, which compile
 MEASURED = 8  # updates that are enough for a first decision,
 FEWEST = 2  # or so many that took this share of the budget
@@ -177,10 +178,13 @@ class TimeBudget(Policy):
         return total if most is None else min(total, most)
 
     def _most(self) -> int | None:
-        """The limit of the run: that of the last request, such as a cooldown, whatever was settled here since."""
-        revisions = reversed(self._pace.horizon.revisions)
-        asked = (one.updates for one in revisions if not one.reason.startswith(REASON))
-        return next(asked, self._budget.most)
+        """The limit of the run; a cooldown that was asked for is one too, and an extension by a time lifts it."""
+        for revision in reversed(self._pace.horizon.revisions):
+            if revision.reason.startswith(EXTENDED):
+                return None
+            if not revision.reason.startswith(REASON):
+                return revision.updates
+        return self._budget.most
 
     def _text(self, total: int, planned: int, last: int, *, first: bool) -> str:
         seconds = self._work.tokens * self._costs.per_token(last)

@@ -15,7 +15,7 @@ from mlxsched.planning.length import round_interval
 from mlxsched.runs.events import UpdateMade
 from mlxsched.training.pace import Horizon, Pace, Revision
 from mlxsched.training.policies.base import Report, Revise
-from mlxsched.training.policies.time_budget import Budget, TimeBudget
+from mlxsched.training.policies.time_budget import EXTENDED, Budget, TimeBudget
 from mlxsched.training.progress import Progress
 from mlxsched.training.timing import Work
 
@@ -152,6 +152,17 @@ def test_the_given_number_of_updates_is_an_upper_bound():
     assert len(fast.rates) == 300 and fast.notices == [] and fast.now < 60
     slow = Machine(20, planned=300, schedule=ms.warmup_linear(PEAK, 300), most=300).run()
     assert len(slow.rates) < 200 and is_on_time(slow) and slow.rates[-1] < 0.05 * PEAK
+
+
+def test_an_extension_by_a_time_lifts_the_limit_and_a_cooldown_sets_one():
+    def revised(reason):
+        machine = Machine(60, planned=300, schedule=ms.warmup_linear(PEAK, 300), most=300)
+        machine.pace.revise(Revision(0, 320, ms.wsd(PEAK, 320).to_dict(), reason))
+        return machine.run()
+
+    assert len(revised(f"{EXTENDED} by 1:00").rates) > 350
+    cooled = revised("cooldown in 80 updates")
+    assert len(cooled.rates) == 320 and cooled.now < 58
 
 
 def test_a_run_whose_time_is_up_ends_its_schedule_in_a_few_updates():
