@@ -20,7 +20,7 @@ _DIRECTORIES = re.compile(
 _FILES = re.compile(
     r"(adapters|average|best|optimizer)\.safetensors|adapter_config\.json|state\.json|manifest\.json"
 )
-_TOP = re.compile(rf"{re.escape(METRICS_FILE)}|metrics-\d+\.jsonl|{re.escape(REQUEST_FILE)}")
+_TOP = re.compile(rf"{re.escape(METRICS_FILE)}|{re.escape(REQUEST_FILE)}")
 _EARLIER = re.compile(rf"{re.escape(METRICS_FILE)}|{re.escape(RUN_FILE)}")
 
 

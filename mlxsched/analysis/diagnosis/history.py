@@ -110,7 +110,7 @@ class History:
     def train_start(self) -> float:
         """`start`, or the first training loss if that is higher: training rows may be harder than validation rows."""
         first = self.losses[:1] if len(self.updates) and self.updates[0] == 0 else self.losses[:0]
-        return max([self.start, *first.tolist()])
+        return float(max([self.start, *first.tolist()]))
 
     @cached_property
     def end(self) -> float:
