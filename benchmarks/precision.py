@@ -23,6 +23,7 @@ preload()
 import mlx.core as mx  # noqa: E402  after the BLAS
 import mlx.optimizers as optim  # noqa: E402
 import numpy as np  # noqa: E402
+from mlx.utils import tree_map  # noqa: E402
 
 from mlxsched.analysis.rates import peak_rates  # noqa: E402
 from mlxsched.config import load_config  # noqa: E402
@@ -74,8 +75,9 @@ def losses_of_plain_adamw(session: Session) -> tuple[float, float]:
 
     before = evaluator(model.trainable_parameters()).loss
     for update in range(pace.updates):
-        tree, (arrays,) = model.trainable_parameters(), loader(update).arrays
-        gradients = mx.grad(loss_of)(tree, *arrays)
+        tree = model.trainable_parameters()
+        parts = [mx.grad(loss_of)(tree, *arrays) for arrays in loader(update).arrays]
+        gradients = tree_map(lambda *values: sum(values), *parts)
         model.update(tree)
         optimizer.learning_rate = mx.array(pace.rate(update))
         optimizer.update(model, optim.clip_grad_norm(gradients, session.config.max_grad_norm or math.inf)[0])
@@ -86,14 +88,14 @@ def losses_of_plain_adamw(session: Session) -> tuple[float, float]:
 def bf16() -> None:
     """Print the losses of full fine-tuning."""
     flags = {"iters": 60, "learning_rate": 3e-5, "fine_tune_type": "full", "schedule": "constant"}
-    rounding = {**flags, "stochastic_rounding": True}
     print("all weights, 60 updates of 4 rows at 3e-5: validation loss before and after")
-    for name, (before, after) in (
-        ("float32", losses(planned(mx.float32, **flags))),
-        ("bf16, float32 copies", losses(planned(mx.bfloat16, **flags))),
-        ("bf16, stochastic rounding", losses(planned(mx.bfloat16, **rounding))),
-        ("bf16, MLX's AdamW", losses_of_plain_adamw(planned(mx.bfloat16, **flags))),
+    for name, train, dtype, more in (
+        ("float32", losses, mx.float32, {}),
+        ("bf16, float32 copies", losses, mx.bfloat16, {}),
+        ("bf16, stochastic rounding", losses, mx.bfloat16, {"stochastic_rounding": True}),
+        ("bf16, MLX's AdamW", losses_of_plain_adamw, mx.bfloat16, {}),
     ):
+        before, after = train(planned(dtype, **flags, **more))
         print(f"  {name:<26} {before:.3f} -> {after:.3f}", flush=True)
 
 
