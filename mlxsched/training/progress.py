@@ -116,7 +116,8 @@ class Progress:
         better = math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss)
         if better:
             self.best_loss, self.best_update, self.best_average = loss, self.update, None
-        improved = self.best_update == self.update  # perhaps by an average, which is measured first
+        by_average = self.best_average is not None and self.best_update == self.update  # measured just before
+        improved = better or by_average
         self.evaluations_since_best = 0 if improved else self.evaluations_since_best + 1
         return better
 

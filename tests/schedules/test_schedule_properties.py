@@ -216,4 +216,7 @@ def test_phases_cover_the_axis_and_steps_is_where_it_ends(name, data):
         assert one.end == following.start > one.start
     if schedule.steps is not None:
         last = schedule(schedule.steps)
-        assert [schedule(schedule.steps + extra) for extra in (1, 2, 1000)] == [last] * 3
+        after = [schedule(schedule.steps + extra) for extra in (1, 2, 1000)]
+        assert after == pytest.approx(
+            [last] * 3, rel=1e-13
+        )  # a warp interpolates up to its end, and rounds there
