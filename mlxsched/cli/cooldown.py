@@ -1,4 +1,4 @@
-"""``mlxsched cooldown``: end a run with a decay, whether it is going on or was stopped."""
+"""``mlxsched cooldown``: end a run with a decay, whether it is running or was stopped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlxsched.runs.requests import CooldownAsked, Request
     from mlxsched.training.workers.world import World
 
-POLL = 0.1  # seconds between two looks for the answer
+POLL = 0.1  # seconds between checks for the answer
 
 
 @click.command()
@@ -29,7 +29,7 @@ POLL = 0.1  # seconds between two looks for the answer
     "--steps",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Updates of the decay; by default a fifth of those made, at least 10, at most what is left.",
+    help="Updates of the decay. By default a fifth of those made, at least 10, at most those left.",
 )
 @click.option("--shape", type=click.Choice(SHAPES), default=SHAPES[0], help="The decay. [1-sqrt]")
 @click.option("--end-lr", type=click.FloatRange(min=0), metavar="X", help="The last rate. [that of the run]")
@@ -38,15 +38,15 @@ POLL = 0.1  # seconds between two looks for the answer
     type=click.FloatRange(min=0),
     default=60.0,
     metavar="SECONDS",
-    help="How long to wait for a run that is going on. [60]",
+    help="How long to wait for the answer of a running run. [60]",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and exit.")
 @resume_options
 def command(run: Path, **options: Any) -> int:
-    """End the run in the directory RUN properly: its rate decays to the end value from what it is now.
+    """End the run in the directory RUN with a decay of its rate, from its current value to the end value.
 
-    A run that is going on, in another terminal, starts its cooldown after the update that it is making. A run that was
-    stopped or killed goes on from its last checkpoint.
+    A run that is training in another terminal starts its cooldown after its current update. A run that was stopped or
+    killed continues from its last checkpoint.
 
     \b
     Examples:
@@ -98,10 +98,10 @@ def _ask_and_tell(run: RunDirectory, asked: CooldownAsked, options: dict[str, An
     from mlxsched.runs.requests import ask
 
     ask(run.path, asked)
-    note(f"Asked process {asked.pid} on {where}; it answers after the update that it is making.")
+    note(f"Asked process {asked.pid} on {where}; it answers after its current update.")
     answer = _answer(run, asked, wait)
     if answer is None:
-        text = f"Queued: no answer in {wait:g} s. The cooldown starts after the present update."
+        text = f"Queued: no answer in {wait:g} s. The cooldown starts after the current update."
         _tell(run, "queued", None, text, as_json)
         return
     steps = answer.updates - answer.at

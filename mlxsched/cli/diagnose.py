@@ -22,7 +22,7 @@ def command(run: Path, as_json: bool) -> None:
 
     RUN is a run directory, finished or not, or a log of another trainer: mlx-lm's output, transformers'
     trainer_state.json, the lines that TRL and Unsloth print, JSON lines or CSV. Exits with 3 if there are problems;
-    notes are none.
+    notes do not count.
 
     \b
     Examples:
@@ -43,7 +43,7 @@ def command(run: Path, as_json: bool) -> None:
         for finding in findings:
             show_finding(finding)
     if healthy:
-        short = "; most checks need more" if history.made < SHORTEST else ""
+        short = "; most checks need more updates" if history.made < SHORTEST else ""
         note(f"{run} is healthy over {counted(history.made, 'update')}{short}.")
         return
     problems = sum(finding.severity != "note" for finding in findings)

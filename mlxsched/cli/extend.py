@@ -20,21 +20,23 @@ _LENGTHS = "--steps, --epochs or --max-time"
 
 @click.command()
 @click.argument("run", type=Path)
-@click.option("--steps", metavar="N", help="Updates of the run in all, or with a plus, +500, that many more.")
 @click.option(
-    "--epochs", metavar="X", help="Passes over the data in all, or with a plus, +1, that many more."
+    "--steps", metavar="N", help="Total updates of the run; with a plus, as in +500, that many more."
+)
+@click.option(
+    "--epochs", metavar="X", help="Total passes over the data; with a plus, as in +1, that many more."
 )
 @click.option("--max-time", metavar="TIME", help="How much longer to train, such as 20m.")
 @click.option("--peak", type=float, metavar="X", help="From the end, warm up again to this rate.")
-@click.option("--stretch", is_flag=True, help="Stretch what is left of the shape; of a run that was stopped.")
-@click.option("--dry-run", is_flag=True, help="Show what would be done, and stop.")
+@click.option("--stretch", is_flag=True, help="Stretch the rest of the schedule of a stopped run.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and exit.")
 @resume_options
 def command(run: Path, **options: Any) -> int:
     """Make the run in the directory RUN longer, whether it has finished, was stopped or was killed.
 
-    A run with a cooldown (wsd) goes on from before it, and ends as if it had been planned so long. One that was
-    stopped in another shape has the rest of it stretched, and one that has ended is warmed up again to half of its
-    peak. What is replaced, the finished adapter too, is kept in RUN/earlier.
+    A run with a cooldown (wsd) continues from before the cooldown, and ends as if it had been planned for that length.
+    With any other schedule, a stopped run has the rest of its schedule stretched, and a finished one is warmed up again
+    to half of its peak. Whatever is replaced, including the finished adapter, is kept in RUN/earlier.
 
     \b
     Examples:
@@ -62,7 +64,7 @@ def _wanted(options: dict[str, Any]) -> Wanted:
 
     steps, epochs, max_time = options["steps"], options["epochs"], options["max_time"]
     if sum(value is not None for value in (steps, epochs, max_time)) != 1:
-        raise UsageError(f"say how much longer the run shall be: one of {_LENGTHS}.")
+        raise UsageError(f"Say how much longer to train: give one of {_LENGTHS}.")
     peak, stretch = options["peak"], options["stretch"]
     if peak is not None and (stretch or not 0 < peak < 1e3):
         raise UsageError(f"--peak must be a rate above 0, without --stretch; got {peak:g}.")
@@ -74,7 +76,7 @@ def _wanted(options: dict[str, Any]) -> Wanted:
 
 
 def _amount(flag: str, text: str | None) -> Amount | None:
-    """``+500`` is 500 more, ``500`` is 500 in all."""
+    """``+500`` is 500 more, ``500`` is the total."""
     from mlxsched.training.extension import Amount
 
     if text is None:
@@ -85,6 +87,6 @@ def _amount(flag: str, text: str | None) -> Amount | None:
         value = 0.0
     if not 0 < value <= 1e9:
         raise UsageError(
-            f"{flag} must be a number above 0, such as 500 in all or +500 more; got {text[:40]!r}."
+            f"{flag} must be a number above 0, such as 500 for the total or +500 for more; got {text[:40]!r}."
         )
     return Amount(value, text.strip().startswith("+"))

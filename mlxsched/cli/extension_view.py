@@ -1,4 +1,4 @@
-"""What an extension or a cooldown will do, told before it is done; and doing it."""
+"""Shows what an extension or a cooldown will do, then does it."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def extension_lines(session: Session, run: RunDirectory, extension: Extension) -
     yield "from", _start(extension)
     yield (
         "length",
-        f"{counted(updates, 'update')}, {updates / per_epoch:.3g} epochs; {extension.left:,} to make",
+        f"{counted(updates, 'update')}, {updates / per_epoch:.3g} epochs; {extension.left:,} to go",
     )
     yield "learning rate", _rates(extension)
     if extension.seconds is not None:
         yield "time", f"about {clock(extension.seconds)}, at the speed so far"
     yield "result", _result(extension)
     if extension.replaces:
-        yield "kept", f"{run.path}/earlier has the run as it is now, with its adapter"
+        yield "kept", f"the run as it is now, with its adapter, in {run.path}/earlier"
 
 
 def _start(extension: Extension) -> str:
@@ -58,7 +58,7 @@ def _start(extension: Extension) -> str:
         return f"update {at:,}, the last one"
     again = counted(made - at, "update")
     before = ", before the cooldown" if extension.horizon.trunk is not None else ""
-    return f"update {at:,} of {made:,}{before}; {again} will be made again at other rates"
+    return f"update {at:,} of {made:,}{before}; {again} will be repeated at other rates"
 
 
 def _rates(extension: Extension) -> str:
@@ -78,13 +78,13 @@ def _result(extension: Extension) -> str:
     updates = counted(extension.horizon.updates, "update")
     if extension.exact:
         with_warmup = f" with a warmup of {extension.warmup:,}" if extension.warmup else ""
-        return f"bit for bit that of a run planned for {updates}{with_warmup}"
+        return f"bit-identical to a run planned for {updates}{with_warmup}"
     if extension.how in ("on", "cooldown"):
         return "a run with a complete schedule"
     start = extension.rate(extension.request.at - 1)
     if extension.how == "stretch":
-        return f"not that of a run planned for {updates}, whose rate would not be {start:.3g} by now"
-    return f"not that of a run planned for {updates}: the rate had come down to {start:.3g} and rises again"
+        return f"differs from a run planned for {updates}, whose rate would not be {start:.3g} by now"
+    return f"differs from a run planned for {updates}: the rate had decayed to {start:.3g} and rises again"
 
 
 def extension_json(session: Session, run: RunDirectory, extension: Extension) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and other signals during a training: stop with everything saved, or, on a terminal, ask what is meant."""
+"""Ctrl-C and other signals during a training: stop with everything saved, or, on a terminal, ask."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.progress import Progress, TaskID
 
-TICK_SECONDS = 5.0  # between two plain lines about the same long step
+TICK_SECONDS = 5.0  # between plain lines about the same long step
 _EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
 SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
@@ -71,7 +71,7 @@ class Display:
 
     @property
     def left(self) -> int:
-        """Updates that are left of the run."""
+        """Updates left in the run."""
         return self._updates - self._made
 
     def eta(self, updates: int) -> float | None:
@@ -89,7 +89,7 @@ class Display:
             self._live.start()
 
     def _set_length(self, updates: int) -> None:
-        """The run has another length than the plan said: it was extended, or fitted into a time."""
+        """The run's length differs from the plan: it was extended, or fitted to a time budget."""
         self._updates = updates
         if self._live:
             self._live.set_length(updates)
@@ -204,7 +204,7 @@ def evaluation_line(event: Evaluated) -> str:
 
 
 def notice_line(event: Notice) -> str:
-    """The message, and when it was; the code is for programs.
+    """The message and its update; the code is for programs.
 
     >>> notice_line(Notice(25, "spike", "loss 9, far above its running mean of 2"))
     'Warning at update 25: loss 9, far above its running mean of 2'

@@ -42,7 +42,7 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
         best = f" (the best: average {progress.best_average} after update {progress.best_update})"
     say(f"Adapter{best}: {run.adapters}")
     for kept in earlier_ends(run):
-        say(f"As it ended before: {kept}")
+        say(f"Before the extension or cooldown: {kept}")
     say("\nNext:")
     for line in next_commands(run):
         say(f"  {line}")
@@ -80,7 +80,7 @@ def _rows(before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[t
 
 
 def verdict(run: RunDirectory, progress: Progress) -> list[str]:
-    """One to three lines: that the run is healthy, or what is wrong with it and the fix."""
+    """One to three lines: the run is healthy, or what is wrong with it and the fix."""
     from mlxsched.analysis.diagnosis import SHORTEST, diagnose, is_healthy
     from mlxsched.analysis.diagnosis.histories import run_history
 
@@ -89,7 +89,7 @@ def verdict(run: RunDirectory, progress: Progress) -> list[str]:
         f"{finding.evidence[0].upper()}{finding.evidence[1:]}. {finding.fix}." for finding in findings[:2]
     ]
     if progress.best_update == 0:
-        lines.insert(0, "The training made nothing better: the adapter is that of update 0.")
+        lines.insert(0, "Training did not improve the model: the adapter is that of update 0.")
     elif is_healthy(findings):
         lines.insert(0, "healthy." if progress.update >= SHORTEST else "too few updates to judge.")
     return [f"Verdict: {lines[0]}", *lines[1:]]

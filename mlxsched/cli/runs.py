@@ -28,11 +28,11 @@ _STATUSES = ("running", "finished", "stopped", "failed", "interrupted", "unreada
 @click.command()
 @click.argument("root", type=click.Path(path_type=Path), default=Path("runs"))
 @click.option("--sort", type=click.Choice(_SORT_KEYS), default="created", help="Order of the list.")
-@click.option("--reverse", is_flag=True, help="The largest, or the latest, first.")
+@click.option("--reverse", is_flag=True, help="Largest or latest first.")
 @click.option("--status", type=click.Choice(_STATUSES), multiple=True, help="Only runs with this status.")
 @click.option("--schedule", help="Only runs whose schedule has this name.")
-@click.option("--remove", is_flag=True, help="Remove the listed runs, after a question.")
-@click.option("--yes", is_flag=True, help="Remove without a question.")
+@click.option("--remove", is_flag=True, help="Remove the listed runs, after asking.")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     root: Path,
@@ -46,7 +46,7 @@ def command(
 
     "loss" is the best validation loss, or the mean of the last 20 training losses of a run without validation rows.
     A run is "interrupted" when it was killed: `mlxsched resume` continues it. --remove deletes the files that mlxsched
-    wrote into a run and keeps any other file.
+    wrote into a run and keeps all others.
 
     \b
     Examples:
@@ -100,7 +100,7 @@ def _row(run: RunSummary) -> tuple[str, ...]:
 
 
 def _remove(runs: list[RunSummary], *, yes: bool) -> None:
-    """Remove ``runs`` after a question, naming the files that stay."""
+    """Remove ``runs`` after asking, naming the files that stay."""
     from mlxsched.runs.removal import remove_run
 
     size = megabytes(sum(run.size for run in runs))

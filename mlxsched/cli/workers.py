@@ -1,4 +1,4 @@
-"""A command that trains, as one of several workers: worker 0 runs the command, the others do what it says."""
+"""Training commands with several workers: worker 0 runs the command, the others follow its orders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def worker_options(function: Function) -> Function:
         "--worker-timeout",
         metavar="SECONDS",
         type=click.FloatRange(min=1),
-        help="With several workers: give up one that does not answer for so long. [600]",
+        help="With several workers: give up after one has not answered for so long. [600]",
     )(function)
     return click.option(
         "--workers",
@@ -41,7 +41,7 @@ def worker_options(function: Function) -> Function:
 
 
 def run_as_worker(options: dict[str, Any], lead: Callable[[World], None]) -> int:
-    """Call ``lead`` in the only process or in worker 0, else do what worker 0 says; returns the exit code.
+    """Call ``lead`` in a single process or in worker 0, else follow worker 0; returns the exit code.
 
     ``options`` are those of `worker_options` and ``trust_remote_code``, which no other machine may decide.
     """
@@ -63,7 +63,7 @@ def run_as_worker(options: dict[str, Any], lead: Callable[[World], None]) -> int
         code = 130
         raise
     finally:
-        with suppress(MlxschedError):  # where they are lost there is nobody to tell
+        with suppress(MlxschedError):  # lost workers cannot be told
             world.tell({"do": "end", "code": code})
     return 0
 
@@ -90,7 +90,7 @@ def meet(session: Session, world: World) -> Session:
 
 
 def _follow(world: World, *, trusted: bool) -> int:
-    # A Ctrl-C reaches all processes of a terminal. The leader decides what it means, and tells the others.
+    # Ctrl-C reaches all processes of a terminal. The leader decides what it means and tells the others.
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
@@ -119,7 +119,7 @@ def _obey(world: World, trusted: bool) -> int:
 
 
 def _existing(directory: Path) -> Path | None:
-    """``directory``, made if need be; None where that is not possible."""
+    """``directory``, created if needed; None where that is not possible."""
     with suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
         return directory

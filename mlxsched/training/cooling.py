@@ -1,4 +1,4 @@
-"""The rates of a run after its plan: a cooldown from the rate that holds, and a second warmup with its decay."""
+"""The rates of a run after its plan: a cooldown from the current rate, and a second warmup with its decay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlxsched.text import counted
 from mlxsched.training.pace import Revision
 
 COOLDOWN = 0.2  # the length of a cooldown, as a share of the updates made
-SHORTEST = 10  # updates of a cooldown at least
+SHORTEST = 10  # the fewest updates of a cooldown
 REWARMUP = 0.1  # the length of a second warmup, as a share of what is added
 
 
@@ -31,14 +31,14 @@ def cooled(
 ) -> Revision:
     """The revision that ends a run with a decay from ``rate`` at update ``at`` to ``end`` in ``steps`` updates.
 
-    Both rates are as the updates have them; ``factor`` is what a rollback has multiplied the schedule with.
+    Both rates are those of updates; ``factor`` is what a rollback has multiplied the schedule by.
 
     Raises:
         UsageError: ``rate`` is not above ``end``.
     """
     if rate <= end:
         raise UsageError(
-            f"the rate is {rate:.3g} already, and a cooldown would end at {end:.3g}: there is nothing to cool down. Give a "
+            f"the rate is already {rate:.3g}, and a cooldown would end at {end:.3g}: there is nothing to cool down. Give a "
             "lower --end-lr, or train for longer with `mlxsched extend`."
         )
     decay = cooldown(constant(rate / factor), at, steps, end / factor, shape)
@@ -48,7 +48,7 @@ def cooled(
 def rewarmed(at: int, updates: int, rate: float, peak: float, end: float) -> Schedule:
     """From ``rate`` at update ``at`` in a straight line to ``peak``, and on to ``end`` at update ``updates``.
 
-    The warmup is a tenth of these updates. Its first one is not at rate 0, which would change nothing.
+    The warmup is a tenth of these updates. It does not start at rate 0: that update would change nothing.
 
     >>> schedule = rewarmed(100, 200, rate=0.0, peak=1e-4, end=0.0)
     >>> 0 < schedule(100) < 1e-5, schedule(110), round(schedule(155), 12), schedule(200)

@@ -1,9 +1,9 @@
-"""How a run goes on after its end, or ends with a cooldown: from which checkpoint, and at which rates.
+"""How a run is extended or cooled down: from which checkpoint, and at which rates.
 
 A longer run makes the same updates as a shorter one for as long as their rates agree. So a run is extended from the
-last checkpoint up to which the rates that it had are those of the longer run: with WSD that is the one before the
-cooldown, and the result is bit for bit that of a run that was planned so long. Shapes such as cosine have no such
-checkpoint: they are stretched where the run was stopped on the way, and warmed up again where it has ended.
+last checkpoint up to which its rates are those of the longer run: with WSD that is the one before the cooldown, and
+the result is bit-identical to a run planned for that length. Shapes such as cosine have no such checkpoint: they are
+stretched if the run was stopped before its end, and warmed up again if it has ended.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ REWARMED = 0.5  # the peak of a second warmup, as a share of the first peak
 
 
 class Amount(NamedTuple):
-    """A number of updates or epochs: in all, or ``more`` than the run has."""
+    """A number of updates or epochs: the total, or how many ``more`` than the run has."""
 
     value: float
     more: bool
@@ -46,14 +46,14 @@ class Amount(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `mlxsched extend` is asked for: one of the three lengths, and how the rate is to go on.
+    """What `mlxsched extend` is asked for: one of the three lengths, and how the rate continues.
 
     Args:
         steps: updates.
         epochs: passes over the data.
-        seconds: how long the training is to go on from now.
+        seconds: how long to train from now on.
         peak: warm up again to this rate.
-        stretch: stretch what is left of the shape.
+        stretch: stretch the rest of the shape.
     """
 
     steps: Amount | None = None
@@ -65,17 +65,17 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Extension:
-    """A run that is about to go on.
+    """How a run will continue.
 
     Args:
         request: what is recorded.
-        horizon: of the run from then on.
+        horizon: of the run after the extension.
         made: updates that were made before.
         how: on (as a longer run would), stretch, rewarm or cooldown.
         factor: what a rollback has multiplied the rates with.
-        seconds_per_update: with evaluations, as far as the run has recorded it.
+        seconds_per_update: evaluations included; None without records.
         replaces: whether the run as it is now will be copied to ``earlier/``.
-        exact: whether the result is that of a run that was planned so long, bit for bit.
+        exact: whether the result is bit-identical to a run planned for that length.
         warmup: updates of warmup that the run has made.
     """
 
@@ -100,7 +100,7 @@ class Extension:
 
     @property
     def seconds(self) -> float | None:
-        """How long they take; None where nothing was recorded yet."""
+        """How long they take; None without records."""
         return None if self.seconds_per_update is None else self.left * self.seconds_per_update
 
 
@@ -112,7 +112,7 @@ class Past:
         last = run.checkpoints.latest_good()
         if last is None:
             raise UsageError(
-                f"{run.path} has no checkpoint, so there is nothing to go on from. Train it first: "
+                f"{run.path} has no checkpoint, so there is nothing to continue from. Train it first: "
                 f"mlxsched resume {run.path}."
             )
         self.last = last
@@ -134,7 +134,7 @@ class Past:
         return self.made if self.ended else self.pace.updates
 
     def state_of(self, checkpoint: Checkpoint) -> tuple[Progress, Pace]:
-        """The counters and the pace of the run at ``checkpoint``, with what was asked of the run since."""
+        """The counters and the pace of the run at ``checkpoint``, with later requests applied."""
         progress = Progress.from_dict(read_object(checkpoint.path / STATE))
         requests = self.run.info.requests
         if requests and not requests[-1].holds_for(progress.revisions):
@@ -156,9 +156,9 @@ class Past:
         return ours.rate(update) == other.rate(update) and ours.rows_of(update) == other.rows_of(update)
 
     def trunk(self, longer: Horizon) -> Checkpoint | None:
-        """The last checkpoint from which the run can go on as ``longer`` does; None where that is no gain.
+        """The last checkpoint from which the run can continue as ``longer`` does; None if there is no useful one.
 
-        Every shape shares its warmup with a longer one. Going back to that would be training it all again.
+        Every shape shares its warmup with a longer one. Continuing from there would repeat the whole training.
         """
         alike = (update + 1 for update in reversed(range(self.made)) if self.is_alike(longer, update))
         found = self.run.checkpoints.latest_good(up_to=next(alike, 0))
@@ -180,7 +180,7 @@ def plan_extension(session: Session, run: RunDirectory, wanted: Wanted) -> Exten
     """How ``run`` becomes as long as ``wanted``; nothing is written.
 
     Raises:
-        UsageError: the run is as long already, or what is wanted does not fit it.
+        UsageError: the run is already that long, or ``wanted`` does not suit it.
     """
     past = Past(session, run)
     if wanted.seconds is not None:
@@ -188,8 +188,8 @@ def plan_extension(session: Session, run: RunDirectory, wanted: Wanted) -> Exten
     updates = _updates(past, wanted)
     if updates <= past.length:
         raise UsageError(
-            f"{run.path} has {counted(past.length, 'update')} already; got {updates:,}. Give more, or add to them with "
-            "a plus: --steps +500, --epochs +1."
+            f"{run.path} already has {counted(past.length, 'update')}; got {updates:,}. Give a larger total, or a plus to "
+            "add: --steps +500, --epochs +1."
         )
     return _extended(past, wanted, updates)
 
@@ -203,17 +203,17 @@ def _updates(past: Past, wanted: Wanted) -> int:
 
 
 def _for_a_time(past: Past, wanted: Wanted, seconds: float) -> Extension:
-    """As many updates as fit into ``seconds``, at the speed that the run had."""
+    """As many updates as fit into ``seconds``, at the measured speed of the run."""
     per_update = past.seconds_per_update
     if per_update is None:
-        raise UsageError(f"{past.run.path} has no records that tell its speed. Give --steps +N instead.")
+        raise UsageError(f"{past.run.path} has no records of its speed. Give --steps +N instead.")
     many = max(int(seconds / per_update), 1)
-    # Where the run goes on from does not depend on how much longer it gets.
+    # Where the run continues from does not depend on how much longer it gets.
     start = _extended(past, wanted, past.length + many).request.at
     if start + many <= past.length:
         raise UsageError(
-            f"{clock(seconds)} are enough for about {counted(many, 'update')}, and the run has {past.length - start:,} to "
-            f"make again before it gets longer. Give more than {clock((past.length - start) * per_update)}."
+            f"{clock(seconds)} is enough for about {counted(many, 'update')}, but the run must repeat {past.length - start:,} "
+            f"before it gets longer. Give more than {clock((past.length - start) * per_update)}."
         )
     return _extended(past, wanted, start + many, seconds)
 
@@ -224,7 +224,7 @@ def _extended(past: Past, wanted: Wanted, updates: int, seconds: float | None = 
     free = wanted.peak is None and not wanted.stretch
     if start is None or not free or not _can_go_on(past, longer.schedule):
         return _from_the_end(past, wanted, updates, seconds)
-    # None keeps the schedule that holds, and with it the state of an adaptive one.
+    # None keeps the present schedule, and with it the state of an adaptive one.
     now = past.pace.horizon
     same = longer.schedule == now.schedule and not now.earlier
     schedule = None if same else longer.schedule.to_dict()  # type: ignore[attr-defined]
@@ -236,13 +236,13 @@ def _extended(past: Past, wanted: Wanted, updates: int, seconds: float | None = 
 def _can_go_on(past: Past, longer: ScheduleLike) -> bool:
     """Whether ``longer``, the schedule of a longer run, has rates for more updates than were made."""
     if isinstance(longer, Controller) and longer != past.pace.horizon.schedule:
-        return False  # its state belongs to the one that holds
+        return False  # its state belongs to the present one
     steps = getattr(longer, "steps", None)
     return isinstance(longer, Schedule) and (steps is None or steps > past.made)
 
 
 def _from_the_end(past: Past, wanted: Wanted, updates: int, seconds: float | None) -> Extension:
-    """Stretch what is left of the shape; warm up again where nothing is left."""
+    """Stretch the rest of the shape; warm up again if nothing is left."""
     at, pace = past.made, past.pace
     if wanted.peak is None and not past.ended:
         return _from(past, past.last, reshaped(pace.horizon, at, updates), "stretch", seconds)
@@ -261,7 +261,7 @@ def _from_the_end(past: Past, wanted: Wanted, updates: int, seconds: float | Non
 def lengthened(session: Session, updates: int, warmup: int) -> ScheduleLike:
     """The schedule of ``session`` in a run of ``updates``, with a warmup of ``warmup`` updates.
 
-    One that is a ratio would be longer in a longer run, which has already made it.
+    A warmup given as a ratio would grow with the run, although it is over.
     """
     config = session.config.model_copy(update={"warmup": warmup})
     origins = dict(session.origins)
@@ -279,10 +279,10 @@ def lengthened(session: Session, updates: int, warmup: int) -> ScheduleLike:
 def plan_cooldown(
     session: Session, run: RunDirectory, steps: int | None, shape: str, end_lr: float | None
 ) -> Extension:
-    """How ``run``, which nobody trains, ends with a decay from its last checkpoint; nothing is written.
+    """How ``run``, which no process is training, ends with a decay from its last checkpoint; nothing is written.
 
     Raises:
-        UsageError: its rate is at the end already.
+        UsageError: its rate is already at its end.
     """
     past = Past(session, run)
     at, pace = past.made, past.pace
@@ -307,9 +307,9 @@ def _end(session: Session, end_lr: float | None) -> float:
 
 
 def _from(past: Past, start: Checkpoint, revision: Revision, how: str, seconds: float | None) -> Extension:
-    """The extension that goes on from ``start`` with ``revision``."""
+    """The extension that continues from ``start`` with ``revision``."""
     _, pace = past.state_of(start)
-    # What a longer run shares with this one are the updates before `start`. All else builds on what holds there.
+    # A longer run shares the updates before `start` with this one. Otherwise the revisions up to there stay in force.
     last = start.update - 1 if how == "on" else start.update
     kept = [entry for entry in pace.horizon.to_list() if entry["at"] <= last]
     reason = revision.reason or f"extended to {counted(revision.updates, 'update')}"
@@ -333,7 +333,7 @@ def _from(past: Past, start: Checkpoint, revision: Revision, how: str, seconds: 
 def record(run: RunDirectory, extension: Extension) -> Request:
     """Write the extension into the run, whose lock the caller holds; what it replaces is kept in ``earlier/``.
 
-    A resume then follows it, also after a kill at any moment from here on.
+    From then on a resume completes it, even after a kill.
     """
     kept = keep_end(run) if extension.replaces else ""
     request = replace(extension.request, kept=kept)

@@ -1,4 +1,4 @@
-"""Revisions of a horizon that keep the shape of its schedule: a run gets longer or shorter, and its rate does not jump."""
+"""Revisions of a horizon that keep the shape of its schedule: a run gets longer or shorter without a jump in its rate."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def reshaped(
 ) -> Revision:
     """The revision that ends the run after ``updates`` updates with its schedule completed.
 
-    The rate of update ``at`` is the one that it had before; from there on:
+    The rate of update ``at`` does not change; from there on:
 
-    - A trunk with a cooldown (wsd, trapezoid, cooldown) moves the start of its cooldown. A cooldown that was given as a
-      ratio has that ratio of the revised run; one in updates keeps its length, at most half of the run. If less than that
+    - A trunk with a cooldown (wsd, trapezoid, cooldown) moves the start of its cooldown. A cooldown given as a
+      ratio takes that share of the revised run; one in updates keeps its length, at most half of the run. If less than that
       is left, it starts at once and takes what is left.
-    - Any other shape with an end is walked through faster or slower, so that what remains of it is spread over the
+    - Any other shape with an end is traversed faster or slower, so that the rest of it is spread over the
       remaining updates: ``rate(u) = shape(position(u))``, where position(at) is unchanged and position(updates) is the
       shape's end.
     - A warmup that is not over keeps its pace in a run that gets longer, and shrinks with the shape in one that gets
@@ -36,13 +36,13 @@ def reshaped(
     - A shape without an end, an adaptive schedule, and a user's own function keep their values: the run is cut to
       ``updates``.
 
-    Repeated revisions walk through the original shape and never nest.
+    Repeated revisions traverse the original shape and never nest.
 
     Args:
         horizon: of the run so far.
         at: the next update; those before it keep their rates.
         updates: the new length of the run, ``at`` or more.
-        warmup: the update at which a warmup that is not over is to reach its peak, if that is later than by the rule above.
+        warmup: the update at which an unfinished warmup reaches its peak, if later than by the rule above.
         reason: what a reader of the run should know.
 
     >>> from mlxsched.schedules import warmup_linear
@@ -65,7 +65,7 @@ def reshaped(
 
 
 class _Walk(NamedTuple):
-    """A shape, the points that it was led through up to now, the position that it is at, and where it ends."""
+    """A shape, the points of its warp so far, the present position, and its end."""
 
     shape: Schedule
     points: list[tuple[int, float]]
@@ -123,7 +123,7 @@ def cooldown_of(schedule: Trunk, updates: int) -> int:
 
 
 def _moved(schedule: Schedule, peak_at: int | None, at: int, updates: int) -> Schedule | None:
-    """A trunk with its cooldown at the end of the new run; None where more than that has to change."""
+    """A trunk with its cooldown at the end of the new run; None if more than that has to change."""
     if not isinstance(schedule, Trunk):
         return None
     length = cooldown_of(schedule, updates)
@@ -141,7 +141,7 @@ def _moved(schedule: Schedule, peak_at: int | None, at: int, updates: int) -> Sc
 
 
 def _rewarped(walk: _Walk, peak_at: int | None, at: int, updates: int) -> warp:
-    """The shape led through the old points, the present one, the end of the warmup, and the shape's end."""
+    """The shape warped through the old points, the present one, the end of the warmup, and the shape's end."""
     points = [*walk.points, (at, walk.position)]
     if peak_at is not None and peak_at > at:
         points.append((peak_at, float(warmup_of(walk.shape))))

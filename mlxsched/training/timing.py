@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-RECENT = 32  # updates whose time is looked at
-FEW = 5  # of them, those that show a new speed
-CHANGE = 1.3  # factor of the speed that counts as another speed
-OUTLIER = 3.0  # times the median: an update that took longer counts as that long
+RECENT = 32  # updates that are timed
+FEW = 5  # the latest of them, which show a new speed
+CHANGE = 1.3  # a change of the speed by this factor is a new speed
+OUTLIER = 3.0  # times the median: slower updates are clipped to it
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Costs:
         return self.evaluation * self.per_token(last) / self.evaluated_at
 
     def see_update(self, seconds: float, tokens: int) -> None:
-        """Take the time of an update; those before a change of the speed are forgotten.
+        """Record the time of an update; those before a change of speed are dropped.
 
         The median of the newest few is compared with that of the others: single slow updates change neither.
         """
@@ -92,7 +92,7 @@ class Work:
     def seconds(self, costs: Costs, made: int, total: int, last: int = RECENT) -> float:
         """The time from update ``made`` to the end of a run of ``total`` updates.
 
-        At the end come an evaluation, two checkpoints, and what was measured before the first update as well.
+        At the end come an evaluation, two checkpoints, and a repeat of the measurement made before the first update.
         """
         every, save = self.evaluate_every, self.save_every
         evaluations = 0 if every is None else _multiples(every(total), made, total) + 1
@@ -104,7 +104,7 @@ class Work:
         )
 
     def fitting(self, costs: Costs, made: int, left: float, last: int = RECENT) -> int:
-        """The most updates of a run, of which ``made`` are made, that ends within ``left`` seconds; at least ``made``.
+        """The most updates, ``made`` included, of a run that ends within ``left`` seconds; at least ``made``.
 
         >>> costs = Costs(evaluation=2.0, updates=deque([(0.5, 10)]))
         >>> Work(10.0, lambda total: 10, 100).fitting(costs, made=0, left=10.0)
@@ -116,5 +116,5 @@ class Work:
 
 
 def _multiples(every: int, made: int, total: int) -> int:
-    """How many multiples of ``every`` lie between ``made`` and ``total``, both left out."""
+    """How many multiples of ``every`` lie strictly between ``made`` and ``total``."""
     return max((total - 1) // every - made // every, 0)

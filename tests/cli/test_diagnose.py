@@ -71,7 +71,7 @@ def test_the_verdict_comes_by_itself(tmp_path, capsys):
 def test_a_run_that_made_nothing_better_is_no_success(tmp_path, capsys):
     flags = ["--iters", "3", "--learning-rate", "1e-15", "--warmup", "0"]
     assert main(["train", "--run-dir", str(tmp_path / "run"), *SHORT, *flags]) == 0
-    assert "Verdict: The training made nothing better" in capsys.readouterr().out
+    assert "Verdict: Training did not improve the model" in capsys.readouterr().out
 
 
 def test_a_place_without_a_run_is_named(tmp_path, capsys):

@@ -35,8 +35,8 @@ def test_extend_says_what_it_does_and_then_does_it(run, capsys):
     assert RunDirectory.open(run).info.requests == ()
     assert main(["extend", str(run), "--steps", "6", "--plain"]) == 0
     out, err = capsys.readouterr()
-    assert "bit for bit that of a run planned for 6 updates" in err and "update 6/6" in err
-    assert f"As it ended before: {run}/earlier/000004" in out
+    assert "bit-identical to a run planned for 6 updates" in err and "update 6/6" in err
+    assert f"Before the extension or cooldown: {run}/earlier/000004" in out
     assert main(["eval", str(run / "earlier/000004"), "--limit", "4", "--no-generate"]) == 0
     assert main(["runs", str(run.parent), "--json"]) == 0
 
@@ -60,7 +60,7 @@ def test_cooldown_of_a_finished_run(run, capsys):
         (["--epochs", "nan"], "--epochs must be a number above 0"),
         (["--max-time", "soon"], "--max-time must be a duration"),
         (["--steps", "+5", "--peak", "0"], "--peak must be a rate above 0"),
-        (["--steps", "4"], "has 4 updates already"),
+        (["--steps", "4"], "already has 4 updates"),
         (["--steps", "+5", "--stretch"], "nothing of its shape is left to stretch"),
     ],
 )

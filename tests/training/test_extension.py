@@ -213,7 +213,7 @@ def test_a_time_becomes_updates_at_the_speed_of_the_run(runs):
     assert not extension.exact
     assert extension.request.max_time == 3600  # from then on, whatever the run took before
     wsd = runs.copy(runs.trained("wsd-None", iters=12, **WSD))
-    with pytest.raises(UsageError, match="make again before it gets longer"):
+    with pytest.raises(UsageError, match="must repeat .* before it gets longer"):
         plan_extension(session_of(wsd), wsd, Wanted(seconds=1e-3))
 
 
@@ -254,7 +254,7 @@ def test_a_finished_run_can_be_cooled_down_and_extended_from_before_that(runs):
 
 def test_a_run_that_is_as_long_already_is_refused(runs):
     run = runs.copy(runs.trained("constant", iters=8, **CONSTANT))
-    with pytest.raises(UsageError, match="has 8 updates already; got 8"):
+    with pytest.raises(UsageError, match="already has 8 updates; got 8"):
         plan_extension(session_of(run), run, Wanted(steps=Amount(8, more=False)))
 
 
@@ -265,5 +265,5 @@ def test_a_run_without_an_update_is_only_planned_to_be_longer(runs):
     with pytest.raises(UsageError, match="no checkpoint with an update"):
         plan_cooldown(session_of(run), run, 5, "linear", None)
     shutil.rmtree(run.path / "checkpoints")
-    with pytest.raises(UsageError, match="nothing to go on from"):
+    with pytest.raises(UsageError, match="nothing to continue from"):
         plan_extension(session_of(run), run, Wanted(steps=Amount(8, more=True)))
