@@ -129,7 +129,10 @@ class Question:
             return "c"
         if not _in_foreground() or not select.select([sys.stdin], [], [], 0)[0]:
             return ""
-        line = os.read(sys.stdin.fileno(), 1024)
+        try:
+            line = os.read(sys.stdin.fileno(), 1024)
+        except OSError:  # the terminal is gone
+            return "c"
         letter = line.decode("utf-8", "replace").strip().lower()[:1]
         if not line:  # the terminal is gone, or Ctrl-D
             return "c"

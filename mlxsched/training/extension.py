@@ -253,7 +253,7 @@ def _from_the_end(past: Past, wanted: Wanted, updates: int, seconds: float | Non
         )
     peak = REWARMED * past.session.plan.peak if wanted.peak is None else wanted.peak / pace.factor
     schedule = rewarmed(
-        at, updates, pace.rate(max(at - 1, 0)) / pace.factor, peak, past.session.config.end_lr
+        at, updates, pace.rate(max(at - 1, 0)) / pace.factor, peak, past.session.config.end_lr / pace.factor
     )
     return _from(past, past.last, Revision(at, updates, schedule.to_dict()), "rewarm", seconds)
 

@@ -29,6 +29,8 @@ def too_slow(history: History) -> Iterator[Diagnosis]:
     # A loss that cannot fall any further looks the same: only a rate below the usual ones tells them apart, or a
     # steady fall.
     is_low = low is not None and history.peak < low
+    if history.peaks and history.peak >= history.peaks[1]:
+        return  # a usual rate: the advice to raise it would do harm
     steady = len(losses) > 3 and falls(losses) > 0.95 and _first_half(losses) < 0.75
     if not -0.02 < drop < _SLOW_DROP or not (is_low or steady):
         return
@@ -97,14 +99,16 @@ def overfitting(history: History) -> Iterator[Diagnosis]:
 
 
 def underfitting(history: History) -> Iterator[Diagnosis]:
-    """The rate was next to nothing for much of the run, and the loss was still falling when it got there."""
+    """The rate was next to nothing for much of the run."""
     rates = history.train["lr"]
     if len(rates) < _FEWEST or not history.peak > 0:
         return
     active = np.flatnonzero(rates > _IDLE * history.peak)
     idle = 1 - (active[-1] + 1) / len(rates)
-    if not idle > 0.3:
-        return
+    if not idle > 0.3 or (
+        history.is_run and not (history.schedule_steps or history.made) < 0.8 * history.made
+    ):
+        return  # a step or cubic decay is low for long on purpose: only a schedule for a shorter run is a mistake
     yield Diagnosis(
         "underfitting",
         "warning",
@@ -123,6 +127,8 @@ def slow_decay(history: History) -> Iterator[Diagnosis]:
         return
     if history.planned is not None and history.made < history.planned:
         return
+    if history.is_run and (history.schedule_steps or 0) <= 1.1 * history.made:
+        return  # it ended where its schedule wanted it to end
     last = ratio(rates[-1], history.peak)
     after = rates[int(rates.argmax()) :]
     if not 0.3 < last < 0.99 or bool((np.diff(after) > 1e-9 * history.peak).any()):

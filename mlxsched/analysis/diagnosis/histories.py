@@ -7,12 +7,13 @@ from pathlib import Path
 
 from mlxsched.analysis.diagnosis.history import History
 from mlxsched.analysis.schedule_health import RunFacts
-from mlxsched.errors import UsageError
+from mlxsched.errors import ScheduleError, UsageError
 from mlxsched.runs.directory import METRICS_FILE, RunDirectory, is_run
 from mlxsched.runs.foreign_logs import read_log
 from mlxsched.runs.recording import read_recording
 from mlxsched.runs.store import StoredRun
 from mlxsched.runs.summary import summarize
+from mlxsched.schedules import from_dict
 
 
 def history_of(path: Path) -> History:
@@ -42,9 +43,18 @@ def run_history(run: RunDirectory) -> History:
         planned=summary.planned,
         status=summary.status,
         peaks=_usual_peaks(run),
+        schedule_steps=_schedule_steps(run),
         target=shlex.quote(str(run.path)),
         is_run=True,
     )
+
+
+def _schedule_steps(run: RunDirectory) -> int | None:
+    """The length that the planned schedule is made for; None for one without an end, or a user's own function."""
+    try:
+        return from_dict(run.info.plan.get("schedule")).steps  # type: ignore[arg-type]  # it is checked there
+    except ScheduleError:
+        return None
 
 
 def _usual_peaks(run: RunDirectory) -> tuple[float, float, float] | None:

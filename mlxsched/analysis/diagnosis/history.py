@@ -32,6 +32,7 @@ class History:
         status: how the run ended: finished, stopped, failed, interrupted, running or `UNKNOWN`.
         peaks: the lowest, the usual and the highest peak rate for what is trained and its optimizer; None where that is
             not known.
+        schedule_steps: updates that the planned schedule is made for; None where it has no end or is not known.
         target: the run directory or file, for the commands of fixes.
         is_run: whether `target` is a run directory of mlxsched.
     """
@@ -40,6 +41,7 @@ class History:
     planned: int | None = None
     status: str = UNKNOWN
     peaks: tuple[float, float, float] | None = None
+    schedule_steps: int | None = None
     target: str = "RUN"
     is_run: bool = False
 

@@ -81,7 +81,10 @@ def _described(run: ReportedRun) -> dict[str, Any]:
         "healthy": is_healthy(run.findings),
         "findings": run.findings,
         "results": _results(info),
-        "events": run.recording.notices[:MOST_EVENTS],
+        "events": [
+            (notice.update, printable(notice.code), printable(notice.message, _LONGEST))
+            for notice in run.recording.notices[:MOST_EVENTS]
+        ],
         "events_title": counted(len(run.recording.notices), "event"),
         "plan": [
             (key, _shown(value)) for key, value in info.plan.items() if key not in ("findings", "notes")
@@ -105,4 +108,4 @@ def _measure(value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else printable(repr(value), _LONGEST)
+    return printable(value if isinstance(value, str) else repr(value), _LONGEST)

@@ -11,7 +11,7 @@ from mlxsched.runs.events import Notice
 from mlxsched.text import counted
 from mlxsched.training.cooling import cooldown_steps, cooled
 from mlxsched.training.pace import Pace
-from mlxsched.training.policies.base import Action, Policy, Report, Revise
+from mlxsched.training.policies.base import Action, Finish, Policy, Report, Revise
 from mlxsched.training.progress import Progress
 
 REASON = "plateau: "
@@ -39,6 +39,9 @@ class UntilPlateau(Policy):
         seen.append([update, loss])
         updates, losses = zip(*seen, strict=True)
         if not has_stopped_improving([int(one) for one in updates], losses):
+            return
+        if self._pace.rate(update) <= self._end_lr:  # nothing to cool down to
+            yield Finish(f"the validation loss has stopped improving after {counted(update, 'update')}")
             return
         steps = cooldown_steps(update, self._pace.updates - update)
         text = (

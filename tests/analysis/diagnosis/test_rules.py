@@ -128,6 +128,18 @@ def test_a_bad_row_is_a_spike_at_its_update(at):
     assert "rows" in found.why
 
 
+def test_a_run_that_ends_where_its_schedule_ends_has_no_slow_decay():
+    half = {"rate": lambda u: 2e-4 * (1 - u / 600), "is_run": True}
+    assert codes(history(**half)) == []
+    assert codes(history(schedule_steps=600, **half)) == ["slow_decay"]
+
+
+def test_a_schedule_that_is_low_for_long_on_purpose_is_no_underfitting():
+    steps = {"rate": lambda u: 2e-4 if u < 60 else 2e-6, "is_run": True}
+    assert codes(history(schedule_steps=N, **steps)) == []
+    assert codes(history(schedule_steps=60, **steps)) == ["underfitting"]
+
+
 def test_a_fast_fall_at_the_start_is_no_spike():
     assert is_healthy(diagnose(history(lambda u: 2.0 / (1 + u))))
     assert is_healthy(diagnose(history(lambda u: 2.0 / (1 + u), every=N)))
