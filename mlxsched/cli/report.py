@@ -56,8 +56,8 @@ def _reported(path: Path) -> ReportedRun:
     from mlxsched.runs.directory import RunDirectory
     from mlxsched.runs.recording import read_recording
 
-    run = RunDirectory.open(path)
-    return ReportedRun(read_recording(path), run.info, diagnose(run_history(run)))
+    run, recording = RunDirectory.open(path), read_recording(path)
+    return ReportedRun(recording, run.info, diagnose(run_history(run, recording)))
 
 
 def _draw(runs: tuple[Path, ...], target: Path, force: bool) -> None:

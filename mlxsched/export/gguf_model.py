@@ -27,7 +27,7 @@ from mlxsched.model.trees import Tensors
 
 FILE = "model.gguf"
 ROPE = "rope_freqs.weight"  # Llama 3's, which no training changes
-_TYPES = ("general.file_type", "general.quantization_version", "general.architecture")  # written anew
+_TYPES = ("general.file_type", "general.quantization_version", "general.architecture")  # replaced
 _MOSTLY_F16 = 1
 # Nats per token that half-precision weights may cost, as in `mlxsched.export.fuse.TOLERANCE`.
 TOLERANCE = 1e-2

@@ -84,7 +84,7 @@ class Run:
 
     def diagnose(self) -> list[Diagnosis]:
         """What is wrong with the run; empty, or notes alone, for a healthy one."""
-        return diagnose(run_history(RunDirectory.open(self.path)))
+        return diagnose(run_history(RunDirectory(self.path, self.info), self.recording))
 
     def plot(self, *, log: bool = False) -> Picture:
         """The learning rate beside the losses."""

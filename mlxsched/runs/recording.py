@@ -60,8 +60,24 @@ class Columns:
         return Curve(self["update"][known].tolist(), values[known].tolist())
 
 
+class EventColumns:
+    """What has `events`, seen as columns; a base class for frozen dataclasses."""
+
+    events: Sequence[Recorded]
+
+    @cached_property
+    def train(self) -> Columns:
+        """One row for each update, with the fields of `UpdateMade`."""
+        return Columns(UpdateMade, [event for event in self.events if isinstance(event, UpdateMade)])
+
+    @cached_property
+    def evaluations(self) -> Columns:
+        """One row for each evaluation, with the fields of `Evaluated`."""
+        return Columns(Evaluated, [event for event in self.events if isinstance(event, Evaluated)])
+
+
 @dataclass(frozen=True)
-class Recording:
+class Recording(EventColumns):
     """The records of a run, in the order in which they were written."""
 
     path: Path
@@ -73,16 +89,6 @@ class Recording:
     def name(self) -> str:
         """The name of the run's directory."""
         return self.path.parent.resolve().name
-
-    @cached_property
-    def train(self) -> Columns:
-        """One row for each update, with the fields of `UpdateMade`."""
-        return Columns(UpdateMade, [event for event in self.events if isinstance(event, UpdateMade)])
-
-    @cached_property
-    def evaluations(self) -> Columns:
-        """One row for each evaluation, with the fields of `Evaluated`."""
-        return Columns(Evaluated, [event for event in self.events if isinstance(event, Evaluated)])
 
     @property
     def notices(self) -> tuple[Notice, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxsched.errors import MlxschedError, UsageError
+from mlxsched.runs.info import RunInfo
 from mlxsched.runs.json_file import finite_number
 from mlxsched.runs.lock import is_locked
 from mlxsched.runs.recording import Recording, read_recording
@@ -63,13 +64,12 @@ def summarize(run: StoredRun) -> RunSummary:
     except MlxschedError as error:
         recording, problem = None, str(error)
     info = run.info
-    killed = info.status == "running" and not is_locked(run.path)
     return RunSummary(
         name,
         run.path,
-        INTERRUPTED if killed else info.status,
+        status_now(run.path, info),
         updates=_updates(info.update, recording),
-        planned=info.updates or _whole(info.plan.get("updates")),
+        planned=planned_updates(info),
         loss=_loss(info.best, recording),
         schedule=_schedule(info.plan),
         peak=finite_number(info.plan.get("peak")),
@@ -78,6 +78,17 @@ def summarize(run: StoredRun) -> RunSummary:
         created=info.created,
         problem=problem,
     )
+
+
+def status_now(path: Path, info: RunInfo) -> str:
+    """The status of the run in ``path``: `INTERRUPTED` where run.json says "running" and no process holds the lock."""
+    killed = info.status == "running" and not is_locked(path)
+    return INTERRUPTED if killed else info.status
+
+
+def planned_updates(info: RunInfo) -> int | None:
+    """The length of a run, as it was planned or last revised; None where run.json does not say."""
+    return info.updates or _whole(info.plan.get("updates"))
 
 
 def _updates(noted: int, recording: Recording | None) -> int:

@@ -10,9 +10,8 @@ from mlxsched.analysis.schedule_health import RunFacts
 from mlxsched.errors import ScheduleError, UsageError
 from mlxsched.runs.directory import METRICS_FILE, RunDirectory, is_run
 from mlxsched.runs.foreign_logs import read_log
-from mlxsched.runs.recording import read_recording
-from mlxsched.runs.store import StoredRun
-from mlxsched.runs.summary import summarize
+from mlxsched.runs.recording import Recording, read_recording
+from mlxsched.runs.summary import planned_updates, status_now
 from mlxsched.schedules import from_dict
 
 
@@ -33,15 +32,14 @@ def history_of(path: Path) -> History:
     return History(log.events, planned=log.planned, target=shlex.quote(str(path)))
 
 
-def run_history(run: RunDirectory) -> History:
-    """The history of one of our runs, with what ``run.json`` says about its plan."""
-    recording = read_recording(run.path)
+def run_history(run: RunDirectory, recording: Recording | None = None) -> History:
+    """The history of one of our runs, with what ``run.json`` says about its plan; ``recording`` where it was read before."""
+    recording = recording or read_recording(run.path)
     recording.require_updates()
-    summary = summarize(StoredRun(run.path, run.info))
     return History(
         recording.events,
-        planned=summary.planned,
-        status=summary.status,
+        planned=planned_updates(run.info),
+        status=status_now(run.path, run.info),
         peaks=_usual_peaks(run),
         schedule_steps=_schedule_steps(run),
         target=shlex.quote(str(run.path)),

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlxsched.analysis.diagnosis.robust import Floats, deviation, running_median
-from mlxsched.runs.events import Evaluated, Recorded, UpdateMade
-from mlxsched.runs.recording import Columns
+from mlxsched.runs.events import Recorded
+from mlxsched.runs.recording import EventColumns
 from mlxsched.text import number
 
 WINDOW = 21
@@ -23,7 +23,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class History:
+class History(EventColumns):
     """The records of a run, and what is known of its plan.
 
     Args:
@@ -44,16 +44,6 @@ class History:
     schedule_steps: int | None = None
     target: str = "RUN"
     is_run: bool = False
-
-    @cached_property
-    def train(self) -> Columns:
-        """One row for each update."""
-        return Columns(UpdateMade, [event for event in self.events if isinstance(event, UpdateMade)])
-
-    @cached_property
-    def evaluations(self) -> Columns:
-        """One row for each evaluation."""
-        return Columns(Evaluated, [event for event in self.events if isinstance(event, Evaluated)])
 
     @cached_property
     def good(self) -> NDArray[np.bool_]:
