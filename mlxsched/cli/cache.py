@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
     from mlxsched.platform.caches import Entry
 
-KINDS = {"models": "converted models", "rows": "tokenized rows", "prefix": "frozen-prefix activations"}
+KINDS = {
+    "models": "converted models",
+    "rows": "tokenized rows",
+    "prefix": "frozen-prefix activations",
+    "blas": "OpenBLAS for MLX",
+}
 
 
 @click.command()

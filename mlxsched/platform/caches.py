@@ -102,9 +102,14 @@ def remove(path: Path) -> bool:
 
 def discard(path: Path) -> None:
     """Remove an entry that the caller holds, so that no process finds a part of it."""
-    aside = path.with_name(f"{_GOING}{secrets.token_hex(6)}")
+    aside = aside_of(path)
     path.rename(aside)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def aside_of(path: Path) -> Path:
+    """A name next to ``path`` for an entry that is not complete; `sweep` removes what a killed process leaves there."""
+    return path.with_name(f"{_GOING}{secrets.token_hex(6)}")
 
 
 def make_room(folder: Path, size: int) -> bool:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from mlxsched.platform.blas import blas_in_use, preload
+from mlxsched.platform.blas import blas_in_use, library_in_use, preload
 
 PACKAGES = (
     "mlxsched", "mlx", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13", "mlx-metal", "mlx-lm", "numpy", "transformers",
@@ -28,6 +28,7 @@ class Machine:
     memory_gb: float
     gpu_memory_gb: float | None  # what Metal recommends to stay below
     blas: str  # see `blas_in_use`
+    blas_library: str  # see `library_in_use`
     distributed: tuple[str, ...]  # MLX's backends for several workers that work here
     versions: dict[str, str]
 
@@ -47,6 +48,7 @@ def describe() -> Machine:
         memory_gb=round(total_memory() / 1e9, 1),
         gpu_memory_gb=round(int(working_set) / 1e9, 1) if working_set else None,
         blas=blas_in_use(),
+        blas_library=library_in_use(),
         distributed=tuple(backend for backend in BACKENDS if mx.distributed.is_available(backend)),
         versions=versions(),
     )

@@ -20,6 +20,18 @@ def python(code: str, **variables: str) -> str:
     return subprocess.check_output(command, env=os.environ | variables, text=True).strip()
 
 
+ONLY_SYSTEM = "from mlxsched.platform import blas; blas.openblas.renamed_copy = lambda: None"
+
+
+@needs_openblas
+def test_the_library_of_the_system_takes_the_place_of_one_that_cannot_be_made():
+    code = f"import os; os.environ['MLXSCHED_NO_OPENBLAS'] = '1'; {ONLY_SYSTEM}; del os.environ['MLXSCHED_NO_OPENBLAS']; "
+    report = python(
+        code + "blas.preload(); import mlx.core; print(blas.blas_in_use(), blas.library_in_use())"
+    )
+    assert report.startswith("openblas /usr")
+
+
 @needs_openblas
 def test_importing_the_package_first_is_enough():
     assert python(f"import mlxsched; {REPORT}") == "openblas"
@@ -46,7 +58,8 @@ def test_mlx_multiplies_much_faster_with_it():
 
 def test_a_system_without_the_library_is_no_error():
     code = (
-        "from mlxsched.platform import blas; blas.LIBRARIES = ('libnothing-of-the-kind.so.0',); "
-        "print(blas.preload()); import mlx.core"
+        "import os; os.environ['MLXSCHED_NO_OPENBLAS'] = '1'; "
+        f"{ONLY_SYSTEM}; blas.LIBRARIES = ('libnothing-of-the-kind.so.0',); "
+        "del os.environ['MLXSCHED_NO_OPENBLAS']; print(blas.preload()); import mlx.core"
     )
     assert python(code) == "False"

@@ -68,7 +68,7 @@ def _machine() -> list[object]:
     """What else decides the last bits: versions of MLX, device and BLAS library."""
     machine = describe()
     versions = {name: version for name, version in machine.versions.items() if name.startswith("mlx")}
-    return [versions, machine.device, machine.chip, machine.blas]
+    return [versions, machine.device, machine.chip, machine.blas, machine.blas_library]
 
 
 def _sha256(array: NDArray[Any]) -> str:
