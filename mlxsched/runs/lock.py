@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +16,9 @@ from mlxsched.errors import UsageError
 from mlxsched.runs.atomic import StorageError, storage_errors, write_all
 
 LOCK_NAME = ".lock"
+
+# `holder` takes the lock for an instant to see whether it is free, so a first refusal proves nothing.
+_TRIES, _PAUSE = 5, 0.02
 
 
 class RunLock:
@@ -63,18 +67,29 @@ class RunLock:
 
     def _lock(self, descriptor: int) -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            for _ in range(_TRIES):
+                if _taken(descriptor):
+                    return
+                time.sleep(_PAUSE)
             raise UsageError(
                 f"{self._path.parent} is in use by {_owner(descriptor)}. "
                 "Wait for it, stop it, or choose another --run-dir."
-            ) from None
+            )
         except OSError as error:
             raise StorageError(
                 f"{self._path.parent} cannot be locked: {error.strerror}. "
                 "Put the run directory on a local disk with --run-dir.",
                 error.errno or errno.ENOLCK,
             ) from error
+
+
+def _taken(descriptor: int) -> bool:
+    """Try once to take the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_locked(directory: Path) -> bool:

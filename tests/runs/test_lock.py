@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -85,3 +87,13 @@ def test_it_works_on_a_full_disk(small_disk):
         file.flush()
     with RunLock(small_disk), pytest.raises(UsageError):
         RunLock(small_disk).acquire()
+
+
+def test_a_look_at_the_lock_does_not_keep_its_owner_out(tmp_path):
+    path = tmp_path / LOCK_NAME
+    path.touch()
+    with path.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.03, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        with RunLock(tmp_path) as lock:
+            assert lock.held
