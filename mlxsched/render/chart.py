@@ -16,12 +16,16 @@ from mlxsched.errors import UsageError
 from mlxsched.text import without_controls
 
 Axis = Literal["left", "right"]
-Style = Literal["line", "dots"]
+Style = Literal["line", "dots", "marked"]
+"""``marked`` is a line with a dot at each point."""
 
 
 @dataclass(frozen=True)
 class Series:
     """A curve: ``y`` over ``x``, of equal lengths, drawn against the left or the right axis.
+
+    ``behind`` is drawn faintly behind it in the same colour, and has no name in the legend: the losses of single updates
+    behind their running mean.
 
     >>> Series("rate", (0, 1), (0.0, 2e-4)).axis
     'left'
@@ -32,6 +36,7 @@ class Series:
     y: Sequence[float]
     axis: Axis = "left"
     style: Style = "line"
+    behind: Series | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _label(self.name))
@@ -76,6 +81,10 @@ class Chart:
         log_y = self.log_y and axis == "left"
         return tuple(drawable(curve, self.log_x, log_y) for curve in self.series if curve.axis == axis)
 
+    def heights(self, axis: Axis) -> list[float]:
+        """All values that one vertical axis has to cover."""
+        return [y for curve in self.on(axis) for one in (curve, curve.behind) if one for y in one.y]
+
 
 def _label(text: str) -> str:
     """`text` on one line, without control characters."""
@@ -93,7 +102,9 @@ def drawable(curve: Series, log_x: bool = False, log_y: bool = False) -> Series:
         for x, y in zip(curve.x, curve.y, strict=True)
         if math.isfinite(x) and math.isfinite(y) and (x > 0 or not log_x) and (y > 0 or not log_y)
     ]
-    return Series(curve.name, tuple(x for x, _ in kept), tuple(y for _, y in kept), curve.axis, curve.style)
+    x, y = tuple(x for x, _ in kept), tuple(y for _, y in kept)
+    behind = None if curve.behind is None else drawable(curve.behind, log_x, log_y)
+    return replace(curve, x=x, y=y, behind=behind)
 
 
 def require_points(chart: Chart) -> None:

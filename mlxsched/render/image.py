@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.errors import UsageError
-from mlxsched.render.chart import Axis, Chart, require_points
-from mlxsched.render.scale import horizontal, with_room
+from mlxsched.render.chart import Axis, Chart, Style, require_points
+from mlxsched.render.scale import ends_at_mark, horizontal, vertical, with_room
 from mlxsched.text import number
 
 if TYPE_CHECKING:
@@ -34,6 +34,16 @@ SETTINGS: dict[str, Any] = {
 }
 LINE: dict[str, Any] = {"linewidth": 1.6}
 DOTS: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5}
+LOOKS: dict[Style, dict[str, Any]] = {
+    "line": LINE,
+    "dots": DOTS,
+    "marked": {**LINE, "marker": "o", "markersize": 4},
+}
+FAINT: dict[Style, dict[str, Any]] = {
+    "line": {"linewidth": 0.7, "alpha": 0.3},
+    "dots": {**DOTS, "markersize": 3, "alpha": 0.35},
+    "marked": {"linewidth": 0.7, "alpha": 0.3},
+}
 LEGEND_CHARACTERS = 96
 """Small characters that fit across a picture."""
 NO_DATE: dict[str, dict[str, Any]] = {
@@ -127,14 +137,16 @@ def _legend(figure: Figure, lines: list[Any]) -> None:
 
 def _set_scales(axes: Axes, chart: Chart) -> None:
     """Set logarithmic axes and the number format of the terminal; a linear axis of rates starts at zero."""
-    from matplotlib.ticker import FuncFormatter, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-    for axis, log in ((axes.xaxis, chart.log_x), (axes.yaxis, chart.log_y)):
-        if log:
+    scales = ((axes.xaxis, horizontal(chart, 8)), (axes.yaxis, vertical(chart, "left", 6)))
+    for axis, scale in scales:
+        if scale.log:
             getattr(axes, f"set_{axis.axis_name}scale")("log")
             axis.set_minor_formatter(NullFormatter())
+            axis.set_major_locator(FixedLocator(scale.ticks))
         axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-    if not chart.log_y and all(value >= 0 for curve in chart.on("left") for value in curve.y):
+    if not chart.log_y and all(value >= 0 for value in chart.heights("left")):
         axes.set_ylim(bottom=0.0)
 
 
@@ -142,9 +154,10 @@ def _draw(axes: Axes, chart: Chart, axis: Axis, first_color: int) -> list[Any]:
     """Draw the curves of one vertical axis; returns their handles for the legend."""
     lines: list[Any] = []
     for index, curve in enumerate(chart.on(axis), first_color):
-        look = DOTS if curve.style == "dots" else LINE
         color = COLORS[index % len(COLORS)]
-        lines += axes.plot(curve.x, curve.y, color=color, label=curve.name, **look)
+        if curve.behind is not None:
+            axes.plot(curve.behind.x, curve.behind.y, color=color, zorder=1.5, **FAINT[curve.behind.style])
+        lines += axes.plot(curve.x, curve.y, color=color, label=curve.name, **LOOKS[curve.style])
     return lines
 
 
@@ -152,6 +165,7 @@ def _mark(axes: Axes, chart: Chart) -> None:
     """Draw a dotted line at the boundary of each phase, and the names that fit."""
     for mark in chart.marks:
         axes.axvline(mark.x, color="0.6", linewidth=0.8, linestyle=":")
-    place = axes.get_xaxis_transform()
-    for mark in with_room(chart.marks, horizontal(chart, 1), LEGEND_CHARACTERS):
-        axes.text(mark.x, 1.01, mark.label, transform=place, color="0.4", fontsize=8, va="bottom")
+    place, scale = axes.get_xaxis_transform(), horizontal(chart, 1)
+    for mark in with_room(chart.marks, scale, LEGEND_CHARACTERS):
+        side = "right" if ends_at_mark(mark, scale, LEGEND_CHARACTERS) else "left"
+        axes.text(mark.x, 1.01, mark.label, transform=place, color="0.4", fontsize=8, va="bottom", ha=side)

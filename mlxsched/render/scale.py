@@ -36,7 +36,7 @@ class Scale:
 
 def vertical(chart: Chart, axis: Axis, about: int) -> Scale:
     """The left or the right axis of ``chart``; a linear left axis starts at zero, where rates end."""
-    values = [y for curve in chart.on(axis) for y in curve.y]
+    values = chart.heights(axis)
     log = chart.log_y and axis == "left"
     scale = fit(values, log, about, from_zero=axis == "left" and not log)
     return scale if values else Scale(scale.low, scale.high, log, ())
@@ -64,14 +64,21 @@ def fit(values: Iterable[float], log: bool, about: int, *, from_zero: bool = Fal
 def with_room(marks: Sequence[Mark], scale: Scale, characters: int) -> list[Mark]:
     """The marks whose names fit next to each other on a line of ``characters``; the others stay unnamed.
 
+    A name that would go beyond the line ends at its mark (`ends_at_mark`) and does not begin there.
+
     >>> marks = [Mark(0, "warmup"), Mark(1, "hold"), Mark(50, "decay")]
     >>> [mark.label for mark in with_room(marks, fit([0, 100], False, 4), 60)]
     ['warmup', 'decay']
     """
     named, free = [], -math.inf
     for mark in sorted(marks, key=lambda mark: mark.x):
-        at = scale.fraction(mark.x) * characters
-        if free <= at <= characters - len(mark.label):
+        at = scale.fraction(mark.x) * characters - len(mark.label) * ends_at_mark(mark, scale, characters)
+        if free <= at:
             named.append(mark)
             free = at + len(mark.label) + 1
     return named
+
+
+def ends_at_mark(mark: Mark, scale: Scale, characters: int) -> bool:
+    """Whether there is no room for the name of ``mark`` to the right of it."""
+    return scale.fraction(mark.x) * characters > characters - len(mark.label)

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlxsched.render.chart import Chart, Mark, Series, require_points
@@ -22,6 +22,8 @@ MARKERS = ("braille", "•", "x", "+", "o", "*")
 ASCII_MARKERS = ("*", "x", "+", "o", "#", "@")
 TO_ASCII = str.maketrans("│─┌┐└┘├┤┬┴┼", "|-+++++++++")
 BRAILLE_SAMPLE = "⠒"
+FAINT = "·"
+"""The marker of what is drawn behind a curve: one dot for each point, which no curve looks like."""
 MOST_SHIFT = 5
 """How many columns the name of a phase may be shifted to the right of its beginning."""
 
@@ -89,8 +91,9 @@ class _Frame:
         line = ""
         for mark in sorted(marks, key=lambda mark: mark.x):
             column = self.margin + round(self.bottom.fraction(mark.x) * (self.room - 1))
-            at = max(column, len(line))
-            if at - column <= MOST_SHIFT and at + len(mark.label) <= self.look.width:
+            last = self.look.width - len(mark.label)
+            at = max(min(column, last), len(line))
+            if at - column <= MOST_SHIFT and at <= last:
                 line = line.ljust(at) + mark.label + " "
         return line
 
@@ -146,8 +149,16 @@ def _plot(chart: Chart, frame: _Frame, height: int) -> list[str]:
     _axes(frame)
     for mark in chart.marks:
         plotext.vline(frame.bottom.place(mark.x), "gray" if frame.look.color else None)
-    for index, curve in enumerate(_curves(chart)):
-        _curve(curve, index, frame)
+    curves = _curves(chart)
+    for curve in curves:
+        if curve.behind is not None:
+            marker = "." if frame.look.ascii_only else FAINT
+            _points(replace(curve.behind, style="dots"), frame, marker, "gray")
+    for index, curve in enumerate(curves):
+        marker, color = _marker(index, frame.look), COLORS[index % len(COLORS)]
+        _points(curve, frame, marker, color)
+        if curve.style == "marked":
+            _points(replace(curve, style="dots"), frame, "*" if frame.look.ascii_only else "●", color)
     text = str(plotext.build())
     plotext.clear_figure()
     return _clean(text, frame.look)
@@ -164,13 +175,13 @@ def _axes(frame: _Frame) -> None:
             plotext.yticks([scale.place(tick) for tick in scale.ticks], scale.labels, side)
 
 
-def _curve(curve: Series, index: int, frame: _Frame) -> None:
+def _points(curve: Series, frame: _Frame, marker: str, color: str) -> None:
+    """Draw one curve, in ``color`` where the terminal has colours."""
     plotext = _plotext()
     scale = frame.right if curve.axis == "right" else frame.left
     x, y = [frame.bottom.place(value) for value in curve.x], [scale.place(value) for value in curve.y]
     draw_points = plotext.scatter if curve.style == "dots" else plotext.plot
-    color = COLORS[index % len(COLORS)] if frame.look.color else None
-    draw_points(x, y, marker=_marker(index, frame.look), color=color, yside=curve.axis)
+    draw_points(x, y, marker=marker, color=color if frame.look.color else None, yside=curve.axis)
 
 
 def _clean(text: str, look: Look) -> list[str]:

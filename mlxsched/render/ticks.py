@@ -23,15 +23,25 @@ def linear_ticks(low: float, high: float, about: int, least_gap: float = 0.0) ->
 
 
 def log_ticks(low: float, high: float, about: int) -> list[float]:
-    """Powers of ten from ``low`` to ``high``, thinned to at most ``about`` + 1; the ends where none lies between.
+    """Round numbers from ``low`` to ``high`` for a logarithmic axis, at most ``about`` + 1.
+
+    Powers of ten, thinned where they are many; also 2 and 5 times those where there is room; over a short range round
+    numbers at equal distances, and the ends where even of these too few lie between.
 
     >>> log_ticks(1e-6, 2e-4, 4)
     [1e-06, 1e-05, 0.0001]
-    >>> log_ticks(2e-4, 3e-4, 4)
-    [0.0002, 0.0003]
+    >>> log_ticks(5e-5, 8e-4, 5)
+    [5e-05, 0.0001, 0.0002, 0.0005]
+    >>> log_ticks(0.29, 0.62, 4)
+    [0.3, 0.4, 0.5, 0.6]
     """
-    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    if last - first < 1:
-        return [low, high]
-    every = math.ceil((last - first) / max(about, 1))
-    return [float(f"1e{exponent}") for exponent in range(first, last + 1, every)]
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1,)):
+        ticks = [float(f"{step}e{power}") for power in powers for step in steps]
+        found = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(found) <= about + 1:
+            break
+    if len(found) < 3:
+        found = max(linear_ticks(low, high, about), found, key=len)
+    every = math.ceil(len(found) / (about + 1))
+    return found[::every] if len(found) > 1 else [low, high]

@@ -96,3 +96,30 @@ def test_a_folder_that_is_missing_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such directory"):
         save(CHART, tmp_path / "missing" / "lr.png")
     assert not (tmp_path / "missing").exists()
+
+
+def test_what_is_behind_a_curve_is_faint_in_the_same_colour_and_has_no_name() -> None:
+    curve = Series("mean", (0, 1), (2.0, 1.0), behind=Series("", (0, 1), (9.0, 0.5)))
+    axes = _figure(Chart("t", "update", "loss", (curve,)), (8, 4.5)).axes[0]
+    faint, line = axes.lines
+    assert faint.get_color() == line.get_color() and faint.get_alpha() < 0.5
+    assert axes.get_ylim()[1] > 9 and faint.get_label().startswith("_")  # matplotlib lists no such label
+
+
+def test_a_short_logarithmic_axis_has_round_ticks() -> None:
+    chart = Chart("t", "peak", "loss", (Series("a", (5e-5, 8e-4), (0.29, 0.62)),), log_x=True, log_y=True)
+    axes = _figure(chart, (8, 4.5)).axes[0]
+    assert list(axes.get_xticks()) == [5e-5, 1e-4, 2e-4, 5e-4]
+    assert list(axes.get_yticks()) == [0.3, 0.4, 0.5, 0.6]
+
+
+def test_a_name_at_the_right_edge_ends_at_its_mark() -> None:
+    chart = Chart(
+        "t",
+        "update",
+        "loss",
+        (Series("a", (0, 100), (1.0, 2.0)),),
+        marks=(Mark(0, "warmup"), Mark(99, "best")),
+    )
+    texts = _figure(chart, (8, 4.5)).axes[0].texts
+    assert [(text.get_text(), text.get_ha()) for text in texts] == [("warmup", "left"), ("best", "right")]

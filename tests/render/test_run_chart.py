@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlxsched.errors import UsageError
-from mlxsched.render.run_chart import run_chart
+from mlxsched.render.run_chart import MOST_POINTS, run_chart
 from mlxsched.runs.events import Evaluated, Notice, UpdateMade
 from mlxsched.runs.metrics import MetricsWriter
 from mlxsched.runs.recording import read_recording
@@ -34,6 +34,9 @@ def test_rates_and_losses_are_those_recorded(tmp_path: Path) -> None:
     assert [curve.name for curve in chart.on("left")] == ["learning rate"]
     training, validation = chart.on("right")
     assert (training.name, list(training.x)) == ("training loss", [1, 2, 3, 4])  # without the NaN
+    assert training.behind is not None and list(training.behind.y) == [3.0, 1.5, 1.0, 0.75]
+    assert min(training.behind.y) < min(training.y)  # the running mean follows behind
+    assert [(mark.x, mark.label) for mark in chart.marks] == [(5, "best 1.25")]
     assert (validation.name, list(validation.x), list(validation.y)) == (
         "validation loss",
         [0, 5],
@@ -49,3 +52,8 @@ def test_several_runs_carry_their_names(tmp_path: Path) -> None:
 def test_a_run_without_an_update_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no recorded learning rate"):
         run_chart([read_recording(tmp_path)])
+
+
+def test_a_long_run_is_drawn_with_few_points(tmp_path: Path) -> None:
+    chart = run_chart([read_recording(record_run(tmp_path / "long", updates=9000))])
+    assert max(len(curve.x) for curve in chart.series) <= MOST_POINTS

@@ -105,3 +105,21 @@ def test_the_look_of_a_pipe_has_no_colour(monkeypatch: pytest.MonkeyPatch, capsy
     look = look_of_stdout()
     assert (look.width, look.color) == (120, False)
     assert look_of_stdout(60, 8).width == 60
+
+
+def test_what_is_behind_a_curve_is_drawn_with_small_dots() -> None:
+    curve = Series("mean", [0, 1], [2.0, 1.0], behind=Series("", [0.5], [9.0]))
+    chart = chart_of(series=(curve,), marks=())
+    assert draw(chart, Look(70, 16)).count("·") == 1
+    assert "." in draw(chart, Look(70, 16, ascii_only=True)).splitlines()[3]
+    assert "mean" not in draw(chart, Look(70, 16))  # one curve needs no legend
+
+
+def test_a_marked_curve_has_a_dot_at_each_point() -> None:
+    chart = chart_of(series=(Series("a", [0, 1, 2], [1.0, 5.0, 2.0], style="marked"),))
+    assert draw(chart, Look(70, 16)).count("●") == 3
+
+
+def test_a_name_at_the_right_edge_is_shifted_into_the_picture() -> None:
+    chart = chart_of(series=(Series("a", [0, 100], [1.0, 2.0]),), marks=(Mark(99, "best 0.25"),))
+    assert "best 0.25" in draw(chart, Look(70, 16))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.errors import UsageError
+from mlxsched.render.decimation import decimated, smoothed
 from mlxsched.render.image import COLORS
-from mlxsched.render.report.decimation import decimated, smoothed
 from mlxsched.runs.recording import Recording
 
 if TYPE_CHECKING:

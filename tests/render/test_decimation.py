@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlxsched.render.report.decimation import decimated, smoothed
+from mlxsched.render.decimation import decimated, smoothed
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=300), st.integers(1, 20).map(lambda half: 2 * half))
