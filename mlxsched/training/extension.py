@@ -333,8 +333,14 @@ def _from(past: Past, start: Checkpoint, revision: Revision, how: str, seconds: 
 def record(run: RunDirectory, extension: Extension) -> Request:
     """Write the extension into the run, whose lock the caller holds; what it replaces is kept in ``earlier/``.
 
-    From then on a resume completes it, even after a kill.
+    From then on a resume completes it, even after a kill. Raises `UsageError` where the run has gone on since the
+    extension was planned, which happens without the lock.
     """
+    last = run.checkpoints.latest_good()
+    if last is None or last.update != extension.made:
+        raise UsageError(
+            f"{run.path} has gone on since update {extension.made:,}, from which this was planned. Give the command again."
+        )
     kept = keep_end(run) if extension.replaces else ""
     request = replace(extension.request, kept=kept)
     run.accept(request, status="stopped", message=f"asked to {request.kind} from update {request.at}")

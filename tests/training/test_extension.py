@@ -252,6 +252,16 @@ def test_a_finished_run_can_be_cooled_down_and_extended_from_before_that(runs):
     assert [extension.rate(update) for update in (7, 8, 19)] == [1e-3] * 3
 
 
+def test_a_plan_is_refused_once_the_run_has_gone_on(runs):
+    run = runs.copy(runs.trained("killed", 6, iters=40, **CONSTANT))
+    session = session_of(run)
+    planned_before = plan_cooldown(session, run, 7, "1-sqrt", None)
+    some_updates(session_of(run), run, 6, resume=True)
+    with pytest.raises(UsageError, match="has gone on since update 5.*Give the command again"):
+        record(run, planned_before)
+    assert not RunDirectory.open(run.path).info.requests
+
+
 def test_a_run_that_is_as_long_already_is_refused(runs):
     run = runs.copy(runs.trained("constant", iters=8, **CONSTANT))
     with pytest.raises(UsageError, match="already has 8 updates; got 8"):
