@@ -57,6 +57,24 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def about(seconds: float) -> str:
+    """A time that was estimated: two digits at most, in the unit that fits.
+
+    >>> [about(s) for s in (4, 34, 75, 250, 3000, 5000, 100_000)]
+    ['a few seconds', 'about 30 s', 'about 1.2 min', 'about 4.2 min', 'about 50 min', 'about 1.4 h', 'about 28 h']
+    """
+    if seconds < 10:
+        return "a few seconds"
+    size, unit = next((size, unit) for size, unit in ((3600, "h"), (60, "min"), (1, "s")) if seconds >= size)
+    amount = seconds / size
+    shown = (
+        f"{amount:.1f}"
+        if amount < 10 and size > 1
+        else f"{float(f'{amount:.1g}' if size == 1 else f'{amount:.2g}'):,.0f}"
+    )
+    return f"about {shown} {unit}"
+
+
 def counted(number: float, noun: str) -> str:
     """`number` and `noun`, in the plural unless there is one; only for nouns that take -s.
 

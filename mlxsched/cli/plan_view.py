@@ -7,19 +7,23 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import console, note, picture, table, warn
-from mlxsched.text import clock, counted
+from mlxsched.text import about, clock, counted
 
 if TYPE_CHECKING:
     from mlxsched.planning.plan import Plan
+    from mlxsched.training.estimate import Estimate
     from mlxsched.training.session import Session
 
 Line = tuple[str, str]
 PICTURE_WIDTHS = (40, 60)  # fewer columns show no curve, and more of them nothing more
 
 
-def show_plan(session: Session, *, stderr: bool) -> None:
-    """Print the plan; its notes and warnings always go to stderr."""
-    table(list(plan_lines(session)), title="Plan", stderr=stderr)
+def show_plan(session: Session, *, stderr: bool, expected: Estimate | None = None) -> None:
+    """Print the plan, with its estimated time if it has one; its notes and warnings always go to stderr."""
+    lines = list(plan_lines(session))
+    if expected is not None:
+        lines.append(("time", _time(expected)))
+    table(lines, title="Plan", stderr=stderr)
     drawn = schedule_picture(session, console(stderr=stderr).width)
     if drawn:
         picture(drawn + "\n", stderr=stderr)
@@ -72,6 +76,14 @@ def _time_limit(plan: Plan) -> str:
     if plan.assumed:
         return f"{limit}; the number of updates follows from the speed"
     return f"{limit}; at most the updates above"
+
+
+def _time(expected: Estimate) -> str:
+    """The estimate, and what takes most of it."""
+    parts = [f"{expected.update:.2g} s an update"]
+    parts += [f"{expected.evaluation:.2g} s an evaluation"] if expected.evaluation else []
+    parts += [f"{expected.measuring:.2g} s for the test rows, before and after"] if expected.measuring else []
+    return f"{about(expected.seconds)}: {', '.join(parts)}"
 
 
 def _memory(session: Session) -> str:
@@ -146,10 +158,11 @@ def show_origins(session: Session, *, stderr: bool) -> None:
     table(given + rest, header=("setting", "value", "origin"), stderr=stderr)
 
 
-def plan_json(session: Session) -> dict[str, Any]:
-    """The plan as plain data, with configuration and origins."""
+def plan_json(session: Session, expected: Estimate | None = None) -> dict[str, Any]:
+    """The plan as plain data, with configuration, origins and the estimated time."""
     return {
         **session.plan.to_dict(),
+        "estimate": expected.to_dict() if expected else None,
         "micro_batch_tokens": session.micro_batch_tokens,
         "micro_batches": micro_batches_json(session),
         "memory": asdict(session.memory),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from mlxsched.cli.output import console, note
 from mlxsched.runs.events import Evaluated, Event, LengthChanged, Notice, RunStarted, Tick, UpdateMade
-from mlxsched.text import clock, counted, without_controls
+from mlxsched.text import about, clock, counted, without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -55,6 +55,8 @@ class Display:
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted | LengthChanged):
             self._set_length(event.updates)
+            if isinstance(event, RunStarted) and event.seconds is not None:
+                self._say(f"Estimated time: {about(event.seconds)}.")
         elif isinstance(event, UpdateMade):
             self._show_update(event)
         elif isinstance(event, Evaluated):

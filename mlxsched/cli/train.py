@@ -88,11 +88,13 @@ def _tell_rows(done: int) -> None:
 
 def _show_dry_run(session: Session, as_json: bool) -> None:
     from mlxsched.cli.plan_view import plan_json, show_origins, show_plan
+    from mlxsched.training.estimate import estimate_plan
 
+    expected = estimate_plan(session)
     if as_json:
-        print_json(plan_json(session))
+        print_json(plan_json(session, expected))
         return
-    show_plan(session, stderr=False)
+    show_plan(session, stderr=False, expected=expected)
     show_origins(session, stderr=False)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mlx.nn.layers.base import Module
 
 from mlxsched.data.batching.batches import collate
-from mlxsched.data.batching.grid import Grid, length_grid
+from mlxsched.data.batching.grid import Grid, Shape, length_grid, n_inputs
 from mlxsched.data.batching.partition import micro_batches
 from mlxsched.data.batching.shares import share_of
 from mlxsched.data.rows import Indices, Rows
@@ -86,6 +86,14 @@ class Evaluator:
     def n_batches(self) -> int:
         """The number of micro-batches."""
         return len(self._batches)
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """The shape of each micro-batch: rows and positions."""
+        longest = (int(n_inputs(self.rows.lengths[batch]).max()) for batch in self._batches)
+        return [
+            self._grid.shape(len(batch), most) for batch, most in zip(self._batches, longest, strict=True)
+        ]
 
     def part(self, worker: int, workers: int) -> Evaluator:
         """The evaluator of those rows that ``worker`` (0 for the first) of ``workers`` takes, possibly none."""

@@ -60,10 +60,11 @@ class Event:
 
 @dataclass(frozen=True)
 class RunStarted(Event):
-    """A run begins or resumes after `update` updates; it is planned to end after `updates`."""
+    """A run begins or resumes after `update` updates; it is planned to end after `updates`, in about `seconds`."""
 
     updates: int
     resumed: bool = False
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

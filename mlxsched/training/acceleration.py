@@ -41,16 +41,19 @@ class Acceleration:
         return {"training": self.training.describe(), "validation": self.validation.describe()}
 
 
-def accelerate(session: Session, directory: Path | None, note: Note) -> Acceleration:
+def accelerate(
+    session: Session, directory: Path | None, note: Note, store: ActivationStore | None = None
+) -> Acceleration:
     """The fastest forward paths that the self-check passes.
 
-    Activations that don't fit into memory go into the session's folder for them, or else into ``directory``.
+    Activations go into ``store``; by default into memory, and if they don't fit there, into the session's folder for them or
+    else into ``directory``.
     ``note`` receives why an optimization is not used. The validation loss has neither label smoothing nor z-loss:
     those are means, not ends.
     """
     config, plan = session.config, session.plan
     path = replace(_training_path(session, note), scaled=_has_float16(session.loaded.model))
-    store = ActivationStore(config.prefix_cache, directory, _shared(session, note))
+    store = store or ActivationStore(config.prefix_cache, directory, _shared(session, note))
 
     def stored(path: ForwardPath, rows: Rows, limit: int | None = None) -> ForwardPath:
         return _with_activations(session, path, rows, store, note, limit)

@@ -120,9 +120,15 @@ def _time_budget(session: Session, run: RunDirectory, loop: Loop, seconds: float
     plan = session.plan
     most = None if plan.assumed else loop.pace.updates
     budget = Budget(seconds, session.started, most, run.metrics.written_at)
+    work = work_of(session, evaluates=loop.evaluator is not None)
+    return TimeBudget(budget, loop.pace, work, session.warmup_of)
+
+
+def work_of(session: Session, *, evaluates: bool) -> Work:
+    """What the run of ``session`` does apart from its updates."""
+    plan = session.plan
     tokens = (plan.tokens - plan.rows) / plan.updates_per_epoch  # the last token of a row is only a target
-    every = None if loop.evaluator is None else session.steps_per_eval
-    return TimeBudget(budget, loop.pace, Work(tokens, every, session.config.save_every), session.warmup_of)
+    return Work(tokens, session.steps_per_eval if evaluates else None, session.config.save_every)
 
 
 def _stopping(loop: Loop, stop_signal: Callable[[], int]) -> Callable[[], bool]:

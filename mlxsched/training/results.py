@@ -21,8 +21,8 @@ class Measurement:
     """
 
     def __init__(self, session: Session, loop: Loop, path: ForwardPath) -> None:
-        self._session, self._loop, self._path = session, loop, path
-        self._evaluator = self._test_evaluator()
+        self._session, self._loop = session, loop
+        self._evaluator = test_evaluator(session, path)
 
     def before(self) -> None:
         """Measure the model as it comes, so that the end can say what the training changed."""
@@ -59,7 +59,8 @@ class Measurement:
 
     def _exact_match(self) -> dict[str, Any]:
         """The share of test prompts that the model answers exactly right, where answers are short enough for that."""
-        examples, session = self._examples(), self._session
+        session = self._session
+        examples = test_examples(session)
         if not examples:
             return {}
         limit = session.micro_batch_tokens // 2  # MLX allocates room for 256 more tokens of each answer
@@ -68,18 +69,22 @@ class Measurement:
         answers = answer_all(model, tokenizer, examples, tick, max_tokens=limit)
         return {"exact_match": exact_match(answers), "asked": len(answers)}
 
-    def _test_evaluator(self) -> Evaluator | None:
-        session, test = self._session, self._session.dataset.test
-        if test is None or not session.config.test or self._limit() == 0:
-            return None
-        tokens = session.micro_batch_tokens
-        return Evaluator(session.loaded.model, test, self._path, max_tokens=tokens, limit=self._limit())
 
-    def _examples(self) -> list[Example]:
-        session, test = self._session, self._session.dataset.test
-        examples = (test.examples() if test is not None and session.config.test else None) or []
-        return examples[: self._limit()] if can_match(examples, session.loaded.tokenizer) else []
+def test_evaluator(session: Session, path: ForwardPath) -> Evaluator | None:
+    """What measures the loss on the test rows along ``path``; None where it is not wanted."""
+    test, limit = session.dataset.test, _limit(session)
+    if test is None or not session.config.test or limit == 0:
+        return None
+    return Evaluator(session.loaded.model, test, path, max_tokens=session.micro_batch_tokens, limit=limit)
 
-    def _limit(self) -> int | None:
-        config = self._session.config
-        return None if config.test_batches < 0 else config.test_batches * config.batch_size
+
+def test_examples(session: Session) -> list[Example]:
+    """The test prompts to ask; none where answers are too long to match."""
+    test = session.dataset.test
+    examples = (test.examples() if test is not None and session.config.test else None) or []
+    return examples[: _limit(session)] if can_match(examples, session.loaded.tokenizer) else []
+
+
+def _limit(session: Session) -> int | None:
+    config = session.config
+    return None if config.test_batches < 0 else config.test_batches * config.batch_size

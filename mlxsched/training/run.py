@@ -33,6 +33,7 @@ from mlxsched.training.assembly import (
 )
 from mlxsched.training.averaging import bytes_kept
 from mlxsched.training.checkpointer import copy_adapter
+from mlxsched.training.estimate import estimate
 from mlxsched.training.loop import Loop
 from mlxsched.training.policies.base import Policy
 from mlxsched.training.policies.host import limits
@@ -200,7 +201,8 @@ def start(
         if run.metrics.position == 0:  # no checkpoint: the run starts again
             notes.put(about_start)
     notes.record(loop.progress.update)
-    loop.emit(RunStarted(loop.progress.update, pace.updates, resume))
+    expected = estimate(session, loop.engine, acceleration, loop.progress.update, pace.updates)
+    loop.emit(RunStarted(loop.progress.update, pace.updates, resume, expected.seconds if expected else None))
     session.loaded.model.train()
     return Started(loop, Measurement(session, loop, acceleration.measuring))
 

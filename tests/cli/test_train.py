@@ -81,7 +81,7 @@ def test_a_second_training_into_the_same_directory_is_refused(capsys):
 
 def test_plan_counts_updates_as_mlx_lm_users_expect(capsys):
     arguments = ["--batch-size", "4", "--grad-accumulation-steps", "8", "--iters", "1000"]
-    assert main(["plan", *arguments, "--json"]) == 0
+    assert main(["plan", "--no-estimate", *arguments, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert (plan["updates"], plan["batch_size"]) == (125, 32)
     assert {"rows", "epochs", "schedule", "peak_memory_gb", "warnings"} <= plan.keys()
@@ -90,13 +90,13 @@ def test_plan_counts_updates_as_mlx_lm_users_expect(capsys):
 def test_plan_shows_micro_batches_and_what_a_length_window_saves(capsys):
     found = {}
     for window in ("1", "32"):
-        assert main(["plan", "--batch-size", "4", "--length-window", window, "--json"]) == 0
+        assert main(["plan", "--no-estimate", "--batch-size", "4", "--length-window", window, "--json"]) == 0
         plan = json.loads(capsys.readouterr().out)
         assert plan["length_window"] == int(window)
         found[window] = plan["micro_batches"]
         assert found[window]["line_width"] is None
     assert found["32"]["padding"] < found["1"]["padding"]
-    assert main(["plan", "--batch-size", "4", "--length-window", "32", "--packing"]) == 0
+    assert main(["plan", "--no-estimate", "--batch-size", "4", "--length-window", "32", "--packing"]) == 0
     out = capsys.readouterr().out
     assert "rows grouped by length within 32 updates" in out
     assert "% padding; rows of up to" in out
@@ -105,11 +105,14 @@ def test_plan_shows_micro_batches_and_what_a_length_window_saves(capsys):
 
 
 def test_a_presets_warmup_is_shortened_and_ones_own_is_not(capsys):
-    assert main(["plan", "--preset", "laptop", "--epochs", "1", "--json"]) == 0
+    assert main(["plan", "--no-estimate", "--preset", "laptop", "--epochs", "1", "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["warmup"] == plan["updates"] // 10
     assert any("shortened from 200" in note for note in plan["notes"])
-    assert main(["plan", "--preset", "laptop", "--epochs", "1", "--warmup", "90", "--json"]) == 0
+    assert (
+        main(["plan", "--no-estimate", "--preset", "laptop", "--epochs", "1", "--warmup", "90", "--json"])
+        == 0
+    )
     assert json.loads(capsys.readouterr().out)["warmup"] == 90
 
 
@@ -154,6 +157,14 @@ def _read(terminal: int) -> str:
         return os.read(terminal, 1 << 16).decode("utf-8", "replace")
     except OSError:  # how Linux says that the other side is closed
         return ""
+
+
+def test_the_plan_has_an_estimate_of_the_time(capsys):
+    assert main(["plan", "--iters", "200", "--no-test", "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)["estimate"]
+    assert expected["seconds"] > 200 * expected["update"] > 0 < expected["evaluation"]
+    assert main(["plan", "--iters", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["estimate"] is None  # over before it is estimated
 
 
 def test_dry_run_trains_nothing_and_shows_origins(capsys):

@@ -1,0 +1,295 @@
+"""How long a run will take, from a few micro-batches that are timed before it.
+
+The time of the updates follows from the shapes of the planned micro-batches, that of evaluations from the shapes of theirs;
+checkpoints, the test rows and the answers to them are included. Timing changes nothing: what it computes is thrown away,
+parameters and optimizer state are put back, and dropout is drawn as a function of seed and update.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from mlxsched.data.batching.batches import Places
+from mlxsched.data.batching.grid import Shape
+from mlxsched.data.batching.plan import BatchingStats, batching_stats
+from mlxsched.data.rows import Example
+from mlxsched.model.fast.activation_files import SharedFolder, StoredActivations, StoreLayout
+from mlxsched.model.fast.forward_path import ForwardPath
+from mlxsched.model.fast.frozen_prefix import PrefixBoundary
+from mlxsched.model.fast.prefix_activations import ActivationStore
+from mlxsched.model.generate import answer_all
+from mlxsched.model.trees import n_bytes
+from mlxsched.training.acceleration import Acceleration, accelerate
+from mlxsched.training.assembly import make_engine, make_evaluator, work_of
+from mlxsched.training.batch_loader import UpdateBatches
+from mlxsched.training.engine import Engine
+from mlxsched.training.peak_probe import random_batch
+from mlxsched.training.results import test_evaluator, test_examples
+from mlxsched.training.session import Session
+from mlxsched.training.shape_times import ShapeTimes, Stopwatch
+from mlxsched.training.timing import Costs
+
+MOST, SHARE = 3.0, 0.02  # seconds, and share of the run, that timing may take
+SHORT = 1e11  # operations: a run of fewer takes seconds and is not timed
+QUICK_CPU, QUICK_GPU = 5e7, 4e9  # parameters of a model that is checked and timed in a few seconds
+FILES, BYTES = (
+    0.03,
+    3e8,
+)  # seconds of a checkpoint's files and directories, and bytes a second on a usual disk
+STEP = 3.0  # a generated token takes that many times a position of a forward pass
+PREFILLED, ANSWERED = 8, 32  # prompts that are read at once, and answered
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds that a run is expected to take, and what one of its parts takes.
+
+    Args:
+        seconds: all of it, from the first evaluation to the last answer.
+        update: an update, on average.
+        evaluation: of the validation rows, once.
+        saving: a checkpoint.
+        measuring: loss and answers of the test rows, once.
+        once: compiling, and the first pass through the frozen layers, whose outputs are stored.
+        timing: spent on this estimate.
+    """
+
+    seconds: float
+    update: float
+    evaluation: float
+    saving: float
+    measuring: float
+    once: float
+    timing: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain data, for JSON."""
+        return {key: round(value, 4) for key, value in asdict(self).items()}
+
+
+def estimate_plan(session: Session, *, wanted: bool | None = None) -> Estimate | None:
+    """The estimate of a run that has not begun and may never begin; None as for `estimate`.
+
+    The self-check comes first, since it decides what an update does. ``wanted`` None makes an estimate only for a model with
+    which both take a few seconds.
+    """
+    cpu = mx.default_device().type == mx.DeviceType.cpu
+    if wanted is None:
+        wanted = session.plan.parameters < (QUICK_CPU if cpu else QUICK_GPU)
+    if not wanted or not _is_worthwhile(session):
+        return None
+    acceleration = accelerate(session, None, lambda note: None, store=_Nowhere(0, None))
+    return estimate(session, make_engine(session, acceleration.training), acceleration)
+
+
+def _is_worthwhile(session: Session) -> bool:
+    """Whether the time is not given, and the run takes more than seconds.
+
+    A run takes about 6 operations for each parameter and token (Kaplan et al., 2020).
+    """
+    plan = session.plan
+    operations = 6.0 * plan.parameters * plan.tokens * plan.updates / plan.updates_per_epoch
+    return session.config.max_time is None and session.world.alone and operations > SHORT
+
+
+def estimate(
+    session: Session,
+    engine: Engine,
+    acceleration: Acceleration,
+    made: int = 0,
+    updates: int | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Estimate | None:
+    """How long the run takes from update ``made`` on until it has made ``updates``, with the state of ``engine`` left as it is.
+
+    None where that is given (``max_time``), where several workers train, and for a run of a few seconds.
+    """
+    if not _is_worthwhile(session):
+        return None
+    snapshot = engine.snapshot()
+    try:
+        return _Timing(session, engine, acceleration, clock).estimate(made, updates or session.plan.updates)
+    finally:
+        engine.restore(snapshot)
+        engine.load_into_model().train()
+
+
+class _Timing:
+    """Times the parts of the run of ``session``."""
+
+    def __init__(
+        self, session: Session, engine: Engine, acceleration: Acceleration, clock: Callable[[], float]
+    ) -> None:
+        self._session, self._engine, self._path = session, engine, acceleration
+        self._watch = Stopwatch(clock, MOST)
+        self._training = _without_activations(acceleration.training)
+        self._stats: BatchingStats = batching_stats(session.batching, session.sampler)
+        targets = session.plan.targets / session.plan.tokens * (1 - self._stats.padding)
+        self._share = max(targets, 1e-3)
+        self._updates = self._times(self._train)
+        self._validation = self._times(self._forward(_without_activations(acceleration.validation)))
+        stores = acceleration.validation.boundary is not None
+        self._plain = self._times(self._forward(acceleration.measuring)) if stores else self._validation
+        self._validation_rows = make_evaluator(session, acceleration.validation)
+        self._test_rows = test_evaluator(session, acceleration.measuring)
+
+    def estimate(self, made: int, updates: int) -> Estimate:
+        """The parts, each timed in what is left of the time for all, and their sum."""
+        parameters = self._session.plan.parameters
+        self._updates.measure(self._stats.shapes[:1], parameters, 0.0)
+        self._watch.allowed = min(MOST, SHARE * self._update() * (updates - made))
+        self._updates.measure(self._stats.shapes, parameters, 0.5)
+        applying = self._applying()
+        for times, rows in ((self._validation, self._validation_rows), (self._plain, self._test_rows)):
+            if rows is not None:
+                times.measure(rows.shapes, parameters, 0.5)
+        update, evaluation = self._update() + applying, self._evaluation()
+        measuring, saving = self._measuring(), self._saving()
+        once = self._once()
+        costs = Costs(evaluation, saving, measuring, deque([(update, 1)]))
+        work = replace(work_of(self._session, evaluates=self._validation_rows is not None), tokens=1.0)
+        seconds = work.seconds(costs, made, updates) + once + (0.0 if made else evaluation + measuring)
+        return Estimate(seconds, update, evaluation, saving, measuring, once, self._watch.spent)
+
+    def _times(self, run: Callable[[Shape], object]) -> ShapeTimes:
+        return ShapeTimes(run, self._watch)
+
+    def _train(self, shape: Shape) -> None:
+        self._engine.loss(self._one(shape))
+        mx.synchronize()
+
+    def _one(self, shape: Shape) -> UpdateBatches:
+        """An update of one micro-batch of ``shape``."""
+        path = self._training
+        packed = path.packing is not None and shape[1] == path.packing.width
+        batch = random_batch(shape, self._share, packed=packed)
+        arrays = path.arrays(batch, batch.n_targets)
+        return UpdateBatches(0, batch.indices, [arrays], batch.n_tokens, batch.n_targets)
+
+    def _forward(self, path: ForwardPath) -> Callable[[Shape], None]:
+        """What computes a micro-batch of rows that are only evaluated."""
+        model = self._session.loaded.model
+
+        def loss_of(tree: Any, *arrays: mx.array) -> mx.array:
+            model.update(tree)
+            return path.loss(model, *arrays)
+
+        function: Any = mx.compile(loss_of) if path.compiled else loss_of
+
+        def run(shape: Shape) -> None:
+            model.eval()
+            mx.eval(function(self._engine.tree(), *path.arrays(random_batch(shape, self._share), 1.0)))
+
+        return run
+
+    def _update(self) -> float:
+        """Seconds of the gradients of an update, on average."""
+        return self._updates.sum(self._stats.shapes) / self._stats.updates
+
+    def _applying(self) -> float:
+        """Seconds of the optimizer: what an update takes apart from the gradient of its micro-batch."""
+        shape = min(self._stats.shapes)
+        batches, alone = self._one(shape), self._updates.seconds(shape)
+
+        def update() -> None:
+            snapshot = self._engine.snapshot()
+            self._engine.update(batches, 0.0)
+            mx.eval(self._engine.snapshot())
+            self._engine.restore(snapshot)
+
+        if self._watch.left < 3 * alone:
+            return 0.0
+        self._watch.time(update)  # compiles
+        return max(self._watch.time(update) - alone, 0.0)
+
+    def _evaluation(self) -> float:
+        rows = self._validation_rows
+        times = 2.0 if self._session.config.average else 1.0  # the average is measured each time as well
+        return 0.0 if rows is None else times * self._seconds(self._validation, rows.shapes)
+
+    def _seconds(self, times: ShapeTimes, shapes: Sequence[Shape]) -> float:
+        """Of a pass without gradients; a third of one with them, where no time was left to find out."""
+        return times.sum(shapes) if times.known else self._updates.sum(shapes) / 3
+
+    def _measuring(self) -> float:
+        """Seconds of the test rows: their loss, and their answers."""
+        examples, rows = test_examples(self._session), self._test_rows
+        loss = 0.0 if rows is None else self._seconds(self._plain, rows.shapes)
+        return loss + (self._answers(examples) if examples else 0.0)
+
+    def _answers(self, examples: list[Example]) -> float:
+        """Seconds of answering ``examples``: a few of them answer, and the others take as long for each token."""
+        loaded, started, seen = self._session.loaded, self._watch.clock(), 0
+        tokens = sum(
+            len(loaded.tokenizer.encode(one.answer, add_special_tokens=False)) + 1 for one in examples
+        )
+        prompts = [(1, len(one.prompt)) for one in examples]
+        if 2 * self._seconds(self._plain, prompts[:PREFILLED]) > self._watch.left:
+            return self._seconds(self._plain, prompts) + STEP * self._seconds(self._plain, [(1, tokens)])
+
+        def tick(done: int, total: int) -> None:
+            nonlocal seen
+            seen += 1
+            if self._watch.clock() - started > self._watch.left:
+                raise _EnoughError
+
+        self._engine.load_into_model()
+        with suppress(_EnoughError):
+            answer_all(loaded.model, loaded.tokenizer, examples[:ANSWERED], tick)
+        spent = self._watch.clock() - started
+        self._watch.spent += spent
+        return spent / max(seen, 1) * tokens
+
+    def _saving(self) -> float:
+        """Seconds of a checkpoint: weights and two moments."""
+        return FILES + 3 * n_bytes(self._session.loaded.model.trainable_parameters()) / BYTES
+
+    def _once(self) -> float:
+        """Seconds of compiling each shape, and of the frozen layers, whose outputs are computed once and stored."""
+        stats, rows = self._stats, self._validation_rows
+        valid = rows.shapes if rows else []
+        compiling = self._updates.compiling_of(stats.shapes) + self._validation.compiling_of(valid)
+        epochs = stats.updates / self._session.plan.updates_per_epoch
+        stored = self._seconds(self._plain, stats.shapes) / epochs * self._frozen(self._path.training)
+        return compiling + stored + self._seconds(self._plain, valid) * self._frozen(self._path.validation)
+
+    def _frozen(self, path: ForwardPath) -> float:
+        """The share of the layers whose outputs ``path`` stores."""
+        return path.boundary.below / len(self._session.loaded.model.layers) if path.boundary else 0.0
+
+
+class _EnoughError(Exception):
+    """Raised inside a generation that was timed for long enough."""
+
+
+@dataclass(frozen=True)
+class _Blank:
+    """Activations of zeros, which take as long as real ones."""
+
+    boundary: PrefixBoundary
+
+    def batch(self, indices: NDArray[np.int64], shape: tuple[int, int], places: Places | None) -> mx.array:
+        return mx.zeros((*shape, self.boundary.width), self.boundary.dtype)
+
+
+class _Nowhere(ActivationStore):
+    """Room for any number of activations that nobody computes."""
+
+    def make(self, layout: StoreLayout, key: Callable[[SharedFolder], str]) -> StoredActivations:
+        shape = (layout.positions, layout.width)
+        return StoredActivations(np.broadcast_to(np.zeros(1, layout.dtype), shape))
+
+
+def _without_activations(path: ForwardPath) -> ForwardPath:
+    """``path`` with activations that need not be computed."""
+    return path if path.boundary is None else replace(path, activations=_Blank(path.boundary))

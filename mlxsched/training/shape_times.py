@@ -1,0 +1,111 @@
+"""What micro-batches take in seconds, by shape, from a few that are timed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mlxsched.data.batching.grid import Shape
+
+REPEATS = 3  # of each shape, after the one that compiles
+LARGE = 10**10  # parameters times positions: a second or more on a CPU, so that half as many are tried first
+
+
+@dataclass
+class Stopwatch:
+    """Times calls by ``clock``, ``allowed`` seconds in all."""
+
+    clock: Callable[[], float]
+    allowed: float
+    spent: float = 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds that are still allowed."""
+        return self.allowed - self.spent
+
+    def time(self, function: Callable[[], object]) -> float:
+        """Call ``function``; returns the seconds that it took."""
+        started = self.clock()
+        function()
+        took = self.clock() - started
+        self.spent += took
+        return took
+
+
+@dataclass
+class ShapeTimes:
+    """Seconds of the micro-batches that ``run`` computes.
+
+    The time of a shape that was not timed follows from its positions: between two timed ones by interpolation, beyond the
+    largest one along the line through the two largest.
+    """
+
+    run: Callable[[Shape], object]
+    watch: Stopwatch
+    known: dict[int, float] = field(default_factory=dict)
+    compiling: list[float] = field(default_factory=list)
+
+    def measure(self, shapes: Iterable[Shape], parameters: int, share: float) -> None:
+        """Time the smallest of ``shapes``, then the largest and a middle one, until ``share`` of what is left is spent.
+
+        A shape that takes long is not repeated. Where the smallest one may take seconds, fewer of its rows are.
+        """
+        ladder = sorted(set(shapes), key=_positions)
+        if not self.known:
+            self._time(_fewer_rows(ladder[0], parameters), self.watch.left)
+        until = self.watch.spent + share * self.watch.left
+        rows, length = ladder[-1]
+        for shape in [(rows >> power, length) for power in range(rows.bit_length())]:
+            if self._fits(shape, until):
+                break
+        self._fits(ladder[len(ladder) // 2], until)
+
+    def seconds(self, shape: Shape) -> float:
+        """What a micro-batch of ``shape`` takes once it is compiled."""
+        positions = _positions(shape)
+        sizes = sorted(self.known)
+        if len(sizes) == 1 or positions < sizes[0]:
+            return self.known[sizes[0]] * positions / sizes[0]
+        if positions > sizes[-1]:
+            (first, last), (low, high) = sizes[-2:], (self.known[size] for size in sizes[-2:])
+            return high + max((high - low) / (last - first), 0.0) * (positions - last)
+        return float(np.interp(positions, sizes, [self.known[size] for size in sizes]))
+
+    def sum(self, shapes: Iterable[Shape]) -> float:
+        """Seconds of all ``shapes``, one after the other."""
+        return sum(self.seconds(shape) for shape in shapes)
+
+    def compiling_of(self, shapes: Iterable[Shape]) -> float:
+        """Seconds of compiling each of ``shapes`` once."""
+        return len(set(shapes)) * statistics.fmean(self.compiling or [0.0])
+
+    def _fits(self, shape: Shape, until: float) -> bool:
+        """Time ``shape`` if that fits; returns whether it is timed now."""
+        room = until - self.watch.spent
+        if _positions(shape) not in self.known and 2.3 * self.seconds(shape) < room:
+            self._time(shape, room)
+        return _positions(shape) in self.known
+
+    def _time(self, shape: Shape, room: float) -> None:
+        first = self.watch.time(lambda: self.run(shape))
+        again: list[float] = []
+        while len(again) < REPEATS and (len(again) + 2) * first <= room:
+            again.append(self.watch.time(lambda: self.run(shape)))
+        self.known[_positions(shape)] = statistics.fmean(again) if again else first
+        if again:
+            self.compiling.append(max(first - statistics.fmean(again), 0.0))
+
+
+def _positions(shape: Shape) -> int:
+    return shape[0] * shape[1]
+
+
+def _fewer_rows(shape: Shape, parameters: int) -> Shape:
+    rows, length = shape
+    while rows > 1 and parameters * rows * length > LARGE:
+        rows //= 2
+    return rows, length

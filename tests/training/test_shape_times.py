@@ -1,0 +1,56 @@
+"""What micro-batches take: predicted from a few, by a clock of the test."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlxsched.training.shape_times import LARGE, ShapeTimes, Stopwatch
+
+SHAPES = [(1, 16), (2, 32), (4, 32), (8, 64), (4, 64)]
+
+
+class Machine:
+    """A device that takes ``launch`` seconds and one for each ``speed`` positions; a new shape takes ``compiling`` more."""
+
+    def __init__(self, launch=0.001, speed=1e4, compiling=0.1):
+        self.now, self.made = 0.0, []
+        self._launch, self._speed, self._compiling = launch, speed, compiling
+
+    def run(self, shape):
+        self.now += 0.0 if shape in self.made else self._compiling
+        self.now += self.seconds(shape)
+        self.made.append(shape)
+
+    def seconds(self, shape):
+        return self._launch + shape[0] * shape[1] / self._speed
+
+
+def times_of(machine, allowed):
+    return ShapeTimes(machine.run, Stopwatch(lambda: machine.now, allowed))
+
+
+def test_a_linear_cost_is_predicted_for_every_shape():
+    machine = Machine()
+    times = times_of(machine, 3.0)
+    times.measure(SHAPES, 10**6, 1.0)
+    for shape in [*SHAPES, (8, 32), (16, 64)]:
+        assert times.seconds(shape) == pytest.approx(machine.seconds(shape), rel=1e-6)
+    assert len(set(machine.made)) == 3 < len(SHAPES)
+    assert times.compiling_of(SHAPES) == pytest.approx(0.5)
+    assert times.watch.spent == pytest.approx(machine.now)
+
+
+def test_a_slow_machine_times_fewer_rows_and_stays_within_what_is_allowed():
+    machine = Machine(speed=100.0, compiling=0.2)
+    times = times_of(machine, 3.0)
+    times.measure([(8, 64)], LARGE // 64, 0.5)
+    assert machine.made[0] == (1, 64) and (8, 64) not in machine.made
+    assert machine.now <= 3.0
+    assert times.seconds((8, 64)) == pytest.approx(5.12, rel=0.3)
+
+
+def test_without_any_time_the_smallest_shape_is_run_once():
+    machine = Machine()
+    times = times_of(machine, 0.0)
+    times.measure(SHAPES, 10**6, 0.5)
+    assert machine.made == [(1, 16)]
