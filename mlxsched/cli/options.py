@@ -30,7 +30,7 @@ GROUPS = {
     "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience average average_every test test_batches "
     "report_to project_name",
     "Run directory": "run_dir name adapter_path save_every save_minutes keep_last",
-    "Machine": "fast packing grad_checkpoint checkpoint_every stochastic_rounding prefix_cache memory cache_limit wired_limit "
+    "Machine": "fast packing share_prompts grad_checkpoint checkpoint_every stochastic_rounding prefix_cache memory cache_limit wired_limit "
     "clear_cache_threshold keep_awake pause_below",
 }
 

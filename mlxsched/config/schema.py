@@ -314,6 +314,10 @@ class RunConfig(_Strict):
     packing: bool | None = Field(
         default=None, description="Pack short rows into sequences; planned if unset."
     )
+    share_prompts: bool | None = Field(
+        default=None,
+        description="Compute what rows begin with in common once; planned if unset.",
+    )
     stochastic_rounding: bool = Field(
         default=False,
         description="Full fine-tuning in bf16 without float32 copies of the weights: less memory; planned if needed.",
@@ -370,6 +374,11 @@ class RunConfig(_Strict):
         """The keyword arguments of the optimizer: its block of ``optimizer_config``, and ``weight_decay``."""
         arguments = dict(self.optimizer_config.get(self.optimizer) or {})
         return arguments if self.weight_decay is None else {**arguments, "weight_decay": self.weight_decay}
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether what rows begin with in common may be computed once."""
+        return self.fast and self.share_prompts is not False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in JSON; ``RunConfig(**values)`` reads them back."""

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from mlxsched.data.rows import Example
 from mlxsched.model.evaluate import OnProgress
 from mlxsched.model.load import room_for_answer
+from mlxsched.model.shared_prompt import shared_caches
 
 LONGEST_ANSWER = 64  # median tokens; the bundled formulas have 20, chats have 200 and more
 _JUDGED = 100  # examples that decide
@@ -39,23 +41,17 @@ def answer_all(
     on_progress: OnProgress | None = None,
     *,
     max_tokens: int | None = None,
+    shared: bool = True,
 ) -> list[Answer]:
     """The greedy answer to each prompt, in order; stops at the end of a turn.
 
-    At most 32 at once, and so few that prompts and answers have no more than ``max_tokens`` tokens together.
+    At most 32 at once, and so few that prompts and answers have no more than ``max_tokens`` tokens together. ``shared``:
+    what all prompts begin with may be read once.
     """
     from mlx_lm.generate import BatchGenerator
 
     model.eval()
-    limits = [
-        int(
-            min(
-                len(tokenizer.encode(e.answer, add_special_tokens=False)) + MARGIN,
-                room_for_answer(model, len(e.prompt)),
-            )
-        )
-        for e in examples
-    ]
+    limits = _limits(model, tokenizer, examples)
     at_once = _at_once([len(e.prompt) + limit for e, limit in zip(examples, limits, strict=True)], max_tokens)
     generator: Any = BatchGenerator(
         model,
@@ -64,7 +60,7 @@ def answer_all(
         prefill_batch_size=min(at_once, 8),
     )
     try:
-        identifiers = generator.insert([list(e.prompt) for e in examples], limits)
+        identifiers = _insert(generator, model, [list(e.prompt) for e in examples], limits, shared)
         tokens: dict[int, list[int]] = {identifier: [] for identifier in identifiers}
         done = 0
         for identifier, token, finished in _generated(generator):
@@ -81,6 +77,27 @@ def answer_all(
         Answer(without_thinking(e.answer, tokenizer), without_thinking(text, tokenizer))
         for e, text in zip(examples, texts, strict=True)
     ]
+
+
+def _limits(model: Module, tokenizer: Any, examples: list[Example]) -> list[int]:
+    """The most tokens of each answer."""
+    expected = [len(tokenizer.encode(e.answer, add_special_tokens=False)) for e in examples]
+    rooms = [room_for_answer(model, len(e.prompt)) for e in examples]
+    return [int(min(length + MARGIN, room)) for length, room in zip(expected, rooms, strict=True)]
+
+
+def _insert(
+    generator: Any, model: Module, prompts: list[list[int]], limits: list[int], shared: bool
+) -> list[int]:
+    """Give ``prompts`` to ``generator``; returns their identifiers."""
+    with mx.stream(generator.stream):
+        length, caches = shared_caches(model, prompts) if shared else (0, None)
+    more: dict[str, Any] = {}
+    if caches is not None:
+        # One list for all: the generator copies what it merges into a batch, and writes into the copy.
+        more = {"caches": [caches] * len(prompts), "all_tokens": [prompt[:length] for prompt in prompts]}
+    identifiers: list[int] = generator.insert([prompt[length:] for prompt in prompts], limits, **more)
+    return identifiers
 
 
 def _at_once(lengths: list[int], max_tokens: int | None) -> int:

@@ -7,15 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
 from mlx.nn.layers.base import Module
 
+from mlxsched.data.batching.common_prefix import common_prefix
 from mlxsched.data.batching.plan import MAX_PACK_WIDTH
 from mlxsched.data.rows import Rows
 from mlxsched.model.fast.activation_files import SharedFolder
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.fast.prefix_activations import ActivationStore, make_activations
-from mlxsched.model.fast.selection import PACKING, PREFIX, Note, choose_path, with_packing
+from mlxsched.model.fast.selection import (
+    PACKING,
+    PREFIX,
+    Note,
+    choose_path,
+    with_packing,
+    with_shared_prefix,
+)
 from mlxsched.model.fast.self_check import SelfCheck
+from mlxsched.model.fast.shared_check import SharedCheck
 from mlxsched.model.loss import PLAIN_LOSS, LossOptions
 from mlxsched.model.trees import flatten
 
@@ -122,6 +132,11 @@ def _with_activations(
     return replace(path, activations=activations)
 
 
-def evaluation_path(model: Module, rows: Rows, note: Note = lambda text: None) -> ForwardPath:
-    """The fastest forward path for rows that are evaluated once."""
-    return choose_path(SelfCheck(model, rows, gradients=False), note).without_gradients()
+def evaluation_path(
+    model: Module, rows: Rows, note: Note = lambda text: None, *, shared: bool = True
+) -> ForwardPath:
+    """The fastest forward path for rows that are evaluated once; ``shared``: they may share a prefix."""
+    path = choose_path(SelfCheck(model, rows, gradients=False), note)
+    if shared and common_prefix(rows, np.arange(len(rows))) > 0:
+        path = with_shared_prefix(SharedCheck(model, rows, gradients=False), path, note)
+    return path.without_gradients()

@@ -84,7 +84,8 @@ def measure(
 ) -> Measured:
     """Loss and, with ``ask``, exact match on a split (default: test, else valid); ``limit`` takes the first rows."""
     split, rows = _split(config, loaded, split, cache_dir)
-    path = evaluation_path(loaded.model, rows) if config.fast else PLAIN
+    shared = config.shares_prompts
+    path = evaluation_path(loaded.model, rows, shared=shared) if config.fast else PLAIN
     evaluator = Evaluator(loaded.model, rows, path, max_tokens=default_micro_batch_tokens(), limit=limit)
     loss = evaluator(
         loaded.model.trainable_parameters(), lambda done, total: on_progress("loss", done, total)
@@ -95,7 +96,11 @@ def measure(
     answers = None
     if examples:
         answers = answer_all(
-            loaded.model, loaded.tokenizer, examples, lambda done, total: on_progress("answers", done, total)
+            loaded.model,
+            loaded.tokenizer,
+            examples,
+            lambda done, total: on_progress("answers", done, total),
+            shared=shared,
         )
     return Measured(split, loss, answers)
 

@@ -66,7 +66,8 @@ class Measurement:
         limit = session.micro_batch_tokens // 2  # MLX allocates room for 256 more tokens of each answer
         model, tokenizer = session.loaded.model, session.loaded.tokenizer
         tick = self._loop.ticker("test answers")
-        answers = answer_all(model, tokenizer, examples, tick, max_tokens=limit)
+        shared = session.config.shares_prompts
+        answers = answer_all(model, tokenizer, examples, tick, max_tokens=limit, shared=shared)
         return {"exact_match": exact_match(answers), "asked": len(answers)}
 
 

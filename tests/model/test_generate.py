@@ -12,6 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlxsched.data.rows import Example
 from mlxsched.model.generate import answer_all, can_match, exact_match, without_thinking
 from mlxsched.model.load import load_model
+from mlxsched.model.shared_prompt import shared_caches
 
 
 @pytest.fixture
@@ -91,3 +92,26 @@ def test_exact_match_is_for_short_answers(answer, expected):
     tokenizer = load_model("tiny").tokenizer
     assert can_match([Example((1, 2), answer)] * 3, tokenizer) is expected
     assert can_match([], tokenizer) is False
+
+
+def test_prompts_that_begin_alike_get_the_same_answers_from_less(loaded, monkeypatch):
+    encode = loaded.tokenizer.encode
+    begin = encode("the sum of all cells of a column, and of the next one: ")
+    prompts = [begin + encode(f"{cell}", add_special_tokens=False) for cell in ("A1", "B2 and C3", "D4", "F")]
+    examples = [Example(prompt, "=SUM(A1:A9)") for prompt in prompts]
+    length, caches = shared_caches(loaded.model, prompts)
+    assert length == len(begin) and caches is not None
+    expected = answer_all(loaded.model, loaded.tokenizer, examples, shared=False)
+    assert any(answer.text for answer in expected)
+    assert answer_all(loaded.model, loaded.tokenizer, examples) == expected
+
+
+def test_a_model_that_is_another_one_behind_a_cache_reads_whole_prompts(loaded):
+    class Counts(Speaks):
+        def __call__(self, inputs, cache=None):
+            return self.inner(inputs, cache=cache) * (1 + inputs.shape[1])
+
+    prompts = [[*range(5, 30), number] for number in (40, 41)]
+    assert shared_caches(loaded.model, prompts)[0] == 25
+    assert shared_caches(Counts(loaded.model, []), prompts) == (0, None)
+    assert shared_caches(loaded.model, prompts[:1]) == (0, None)

@@ -48,13 +48,27 @@ class Batch:
         return self.inputs.shape[0], self.inputs.shape[1]
 
 
-def collate(rows: Rows, indices: Indices, grid: Grid) -> Batch:
+def collate(rows: Rows, indices: Indices, grid: Grid, skip: int = 0) -> Batch:
     """Lay out the rows ``indices``, one a line, in the smallest shape of ``grid`` that holds them.
 
-    Padding has weight 0, as have whole lines that only pad the number of rows.
+    Padding has weight 0, as have whole lines that only pad the number of rows. The first ``skip`` tokens of each row
+    are left out.
     """
-    shape = grid.shape(len(indices), int(n_inputs(rows.lengths[indices]).max()))
-    return lay_out(rows, indices, None, shape)
+    shape = grid.shape(len(indices), int(n_inputs(rows.lengths[indices] - skip).max()))
+    return lay_out(rows, indices, None, shape, skip=skip)
+
+
+def prefix_batch(rows: Rows, indices: Indices, length: int) -> Batch:
+    """The first ``length`` inputs of the rows ``indices``, which are the same in all of them, once.
+
+    A target within counts as often as it is one: its weight is the number of rows that score it.
+    """
+    tokens, _ = rows[int(indices[0])]
+    weights = np.zeros(length, np.float32)
+    for index in indices:
+        weights += rows[int(index)].targets[1 : length + 1]
+    inputs, labels = tokens[None, :length], tokens[None, 1 : length + 1]
+    return Batch(inputs, labels, weights[None], indices[:1], length, int(weights.sum(dtype=np.int64)))
 
 
 def counts(rows: Rows, indices: Indices) -> tuple[int, int]:
@@ -76,13 +90,18 @@ def lay_out(
     places: Places | None,
     shape: Shape,
     segments: NDArray[np.int32] | None = None,
+    *,
+    skip: int = 0,
 ) -> Batch:
-    """A batch of ``shape`` with each of the rows ``indices`` at its place; row i in line i without places."""
+    """A batch of ``shape`` with each of the rows ``indices`` at its place; row i in line i without places.
+
+    The first ``skip`` tokens of each row are left out.
+    """
     inputs, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     weights = np.zeros(shape, np.float32)
     n_tokens = 0
     for (line, start), index in zip(places_of(indices, places), indices, strict=True):
-        tokens, targets = rows[int(index)]
+        tokens, targets = (column[skip:] for column in rows[int(index)])
         here = line, slice(start, start + len(tokens) - 1)
         inputs[here], labels[here], weights[here] = tokens[:-1], tokens[1:], targets[1:]
         n_tokens += len(tokens) - 1

@@ -20,11 +20,13 @@ from mlxsched.data.rows import Indices
 
 # Each micro-batch costs one launch of the whole graph on top of its tokens: about as much as this many tokens.
 LAUNCH_TOKENS = 64
+# Rows behind a shared prefix hold its keys, each its own copy. They weigh less than a token that goes through the layers.
+_KEYS = 8  # times as many keys as tokens in a micro-batch
 SAMPLED_UPDATES = 100  # to plan shapes from; 0.1 s for updates of 64 rows
 
 
 def micro_batches(
-    indices: Indices, lengths: NDArray[Any], *, max_tokens: int | None, grid: Grid
+    indices: Indices, lengths: NDArray[Any], *, max_tokens: int | None, grid: Grid, before: int = 0
 ) -> list[Indices]:
     """Divide ``indices`` into micro-batches, longest rows first.
 
@@ -37,6 +39,7 @@ def micro_batches(
         lengths: tokens of every row of the data set, ``[rows]``.
         max_tokens: padded tokens of a micro-batch at most, None for no limit. A longer row goes alone.
         grid: the shapes to pad to.
+        before: tokens that each row continues from, which are not among its ``lengths``.
 
     >>> parts = micro_batches(np.arange(4), np.array([9, 33, 9, 33]), max_tokens=64, grid=Grid((8, 32)))
     >>> [part.tolist() for part in parts]
@@ -44,11 +47,11 @@ def micro_batches(
     """
     indices = np.asarray(indices, np.int64)
     by_length = indices[np.argsort(-np.asarray(lengths)[indices].astype(np.int64), kind="stable")]
-    cuts = _cheapest_cuts(n_inputs(np.asarray(lengths)[by_length]).tolist(), max_tokens, grid)
+    cuts = _cheapest_cuts(n_inputs(np.asarray(lengths)[by_length]).tolist(), max_tokens, grid, before)
     return [by_length[start:stop] for start, stop in itertools.pairwise(cuts)]
 
 
-def _cheapest_cuts(widths: list[int], max_tokens: int | None, grid: Grid) -> list[int]:
+def _cheapest_cuts(widths: list[int], max_tokens: int | None, grid: Grid, before: int) -> list[int]:
     """Where to cut rows of descending ``widths``, by dynamic programming from the last row to the first.
 
     ``cost[i]`` is the least cost of rows i, i + 1, ...; ``following[i]`` is where the micro-batch that begins with
@@ -62,7 +65,7 @@ def _cheapest_cuts(widths: list[int], max_tokens: int | None, grid: Grid) -> lis
         best = None
         for size in range(1, count - start + 1):
             rows, length = grid.shape(size, widths[start])
-            if size > 1 and not _allowed((rows, length), max_tokens, grid):
+            if size > 1 and not _allowed((rows, length), max_tokens, grid, before):
                 break
             here = rows * length + LAUNCH_TOKENS + cost[start + size]
             if best is None or here <= best:  # of equal costs the larger micro-batch: fewer launches
@@ -73,10 +76,12 @@ def _cheapest_cuts(widths: list[int], max_tokens: int | None, grid: Grid) -> lis
     return cuts
 
 
-def _allowed(shape: Shape, max_tokens: int | None, grid: Grid) -> bool:
-    return (max_tokens is None or shape[0] * shape[1] <= max_tokens) and (
-        not grid.shapes or shape in grid.shapes
+def _allowed(shape: Shape, max_tokens: int | None, grid: Grid, before: int) -> bool:
+    rows, length = shape
+    fits = max_tokens is None or (
+        rows * length <= max_tokens and (not before or rows * (length + before) <= _KEYS * max_tokens)
     )
+    return fits and (not grid.shapes or shape in grid.shapes)
 
 
 def shape_grid(sampler: Sampler, *, max_tokens: int | None, above: int = 0, cap: int = 24) -> Grid:
@@ -85,11 +90,25 @@ def shape_grid(sampler: Sampler, *, max_tokens: int | None, above: int = 0, cap:
     The first hundred updates are divided on a fine grid, and their shapes reduced by `fewest_shapes`. Only rows of
     more than ``above`` inputs are considered; packing holds the shorter ones.
     """
-    lengths, inputs = sampler.lengths, n_inputs(sampler.lengths)
-    fine = length_grid(lengths[inputs > above], 2 * cap)
+    inputs = n_inputs(sampler.lengths)
+    samples = [rows[inputs[rows] > above] for rows in sampler.samples(SAMPLED_UPDATES)]
+    return planned_grid(sampler.lengths, samples, inputs > above, max_tokens=max_tokens, cap=cap)
+
+
+def planned_grid(
+    lengths: NDArray[Any],
+    samples: list[Indices],
+    considered: NDArray[np.bool_] | slice = slice(None),
+    *,
+    max_tokens: int | None,
+    cap: int,
+    before: int = 0,
+) -> Grid:
+    """A grid of at most ``cap`` shapes for the rows ``considered``, planned from ``samples``: the rows of updates."""
+    fine, inputs = length_grid(lengths[considered], 2 * cap), n_inputs(lengths)
     wanted: Counter[Shape] = Counter()
-    for rows in sampler.samples(SAMPLED_UPDATES):
-        for part in micro_batches(rows[inputs[rows] > above], lengths, max_tokens=max_tokens, grid=fine):
+    for rows in samples:
+        for part in micro_batches(rows, lengths, max_tokens=max_tokens, grid=fine, before=before):
             wanted[fine.shape(len(part), int(inputs[part[0]]))] += 1
     # The longest row may be in no sampled update. It must find a planned shape when its turn comes.
     wanted[fine.shape(1, fine.lengths[-1])] += 1

@@ -78,8 +78,8 @@ def blocks_for(checkpoint: int) -> Blocks:
 def in_blocks(blocks: Blocks | None) -> Iterator[None]:
     """Inside, `mx.fast.scaled_dot_product_attention` is computed in ``blocks`` (None: unchanged).
 
-    Only causal attention of equally many queries and keys without sinks is cut, where a model asks for the mask as
-    ``"causal"``. Every model looks the function up in ``mx.fast``, so it is replaced there while any thread is inside;
+    Only causal attention without sinks is cut, where a model asks for the mask as ``"causal"``. Keys in front of the first
+    query's own (of a prefix that was read before) are seen by every block. Every model looks the function up in ``mx.fast``, so it is replaced there while any thread is inside;
     a context variable keeps it unchanged in the other threads.
     """
     token = _BLOCKS.set(blocks)
@@ -126,8 +126,7 @@ def _install(entered: int) -> None:
 @wraps(_WHOLE)
 def _attention(queries: mx.array, keys: mx.array, values: mx.array, **options: Any) -> mx.array:
     blocks, length, seen = _BLOCKS.get(), queries.shape[2], _SEEN.get()
-    # Fewer queries than keys means that a cache holds the earlier ones: generation, not training.
-    can = options.get("mask") == "causal" and options.get("sinks") is None and length == keys.shape[2]
+    can = options.get("mask") == "causal" and options.get("sinks") is None and length <= keys.shape[2]
     if seen is not None:
         seen.append(can)
     if blocks is None or not can or len(blocks.edges(length)) == 1:
@@ -138,19 +137,23 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, **options: A
 
 def _kept(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
     """Attention of ``[batch, heads, length, width]`` arrays, block by block."""
-    # With fewer queries than keys, "causal" aligns their ends: query a + i sees the keys up to a + i.
-    parts = [attend(queries[:, :, a:b], keys[:, :, :b], values[:, :, :b]) for a, b in edges]
+    # With fewer queries than keys, "causal" aligns their ends: the last query of a block sees its last key.
+    before = keys.shape[2] - queries.shape[2]
+    parts = [
+        attend(queries[:, :, a:b], keys[:, :, : before + b], values[:, :, : before + b]) for a, b in edges
+    ]
     return mx.concatenate(parts, axis=2)
 
 
 def _lean(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
     """As `_kept`, with a backward pass that recomputes the scores of one block at a time."""
+    before = keys.shape[2] - queries.shape[2]
 
     @mx.custom_function
     def attention(queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
         parts: list[mx.array] = []
         for a, b in edges:
-            block = (queries[:, :, a:b], keys[:, :, :b], values[:, :, :b])
+            block = (queries[:, :, a:b], keys[:, :, : before + b], values[:, :, : before + b])
             # MLX starts whatever has its inputs: without the dependency all blocks are in memory at once.
             parts.append(attend(*(mx.depends(block, parts[-1:]) if parts else block)))
         return mx.concatenate(parts, axis=2)
@@ -164,12 +167,16 @@ def _lean(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, va
         # Each key gets a gradient from up to 16 blocks; summed in half precision they would lose digits.
         to_keys, to_values = mx.zeros(keys.shape), mx.zeros(values.shape)
         for a, b in edges:
-            block = [queries[:, :, a:b], keys[:, :, :b], values[:, :, :b], cotangent[:, :, a:b]]
+            end = before + b
+            block = [queries[:, :, a:b], keys[:, :, :end], values[:, :, :end], cotangent[:, :, a:b]]
             if to_queries:
                 block = mx.depends(block, [to_queries[-1], to_keys, to_values])
             found = mx.vjp(attend, block[:3], block[3:])[1]
             to_queries.append(found[0])
-            to_keys, to_values = to_keys.at[:, :, :b].add(found[1]), to_values.at[:, :, :b].add(found[2])
+            to_keys, to_values = (
+                to_keys.at[:, :, :end].add(found[1]),
+                to_values.at[:, :, :end].add(found[2]),
+            )
         to_keys, to_values = to_keys.astype(keys.dtype), to_values.astype(values.dtype)
         return mx.concatenate(to_queries, axis=2), to_keys, to_values
 

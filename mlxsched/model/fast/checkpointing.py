@@ -15,6 +15,7 @@ import mlx.nn as nn
 from mlx.nn.layers.base import Module
 
 from mlxsched.model.fast.attention import Blocks, in_blocks
+from mlxsched.model.fast.cached_checkpoint import caches_among, checkpoint_cached
 from mlxsched.model.fast.patching import replaced
 
 
@@ -56,7 +57,12 @@ class _Checkpoint:
         # Drawn from the global state, the second trace would get other masks than the first: draw from keys.
         keys = [mx.random.randint(0, 2**31 - 1, (2,)).astype(mx.uint32) for _ in self._dropouts]
         parameters = self._layer.trainable_parameters()
-        output = mx.checkpoint(pure)(parameters, keys, *args, **kwargs)
+        if caches_among(args, kwargs):  # without dropout: rows that share a prefix are trained without
+            output = checkpoint_cached(
+                lambda tree, *a, **k: pure(tree, [], *a, **k), parameters, *args, **kwargs
+            )
+        else:
+            output = mx.checkpoint(pure)(parameters, keys, *args, **kwargs)
         self._layer.update(parameters)  # tracing left placeholders
         return output
 

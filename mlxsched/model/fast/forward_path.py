@@ -18,6 +18,7 @@ from mlxsched.model.fast.attention import Blocks, in_blocks
 from mlxsched.model.fast.checkpointing import checkpointed
 from mlxsched.model.fast.cross_entropy import chunked_loss, summed_loss
 from mlxsched.model.fast.frozen_prefix import PrefixBoundary, prefix_replaced
+from mlxsched.model.fast.growing_cache import Form, with_caches
 from mlxsched.model.fast.head import Head, gathered_hidden, gathered_logits, logits_of_hidden
 from mlxsched.model.fast.packed_mask import packed_attention
 from mlxsched.model.loss import PLAIN_LOSS, LossOptions, weighted_loss
@@ -51,6 +52,7 @@ class ForwardPath:
         options: label smoothing and z-loss.
         differentiable: whether gradients are wanted.
         scaled: multiply weights by `loss_scale`, for models in float16.
+        form: what the model leaves in its caches behind a prefix that rows share; None: it is not shared.
     """
 
     head: Head | None = None
@@ -64,6 +66,7 @@ class ForwardPath:
     options: LossOptions = PLAIN_LOSS
     differentiable: bool = True
     scaled: bool = False
+    form: Form | None = None
 
     def arrays(self, batch: Batch, n_targets: float) -> Arrays:
         """The arguments of `loss` for ``batch``, its weights multiplied by ``loss_scale(n_targets) / n_targets``.
@@ -96,10 +99,10 @@ class ForwardPath:
         """
         return 2.0 ** math.floor(math.log2(max(n_targets, 1))) if self.scaled else 1.0
 
-    def loss(self, model: Module, *arrays: mx.array) -> mx.array:
+    def loss(self, model: Module, *arrays: mx.array, caches: list[Any] | None = None) -> mx.array:
         """The weighted sum of the losses of a micro-batch, given as `arrays` lays it out.
 
-        Raises ``NotApplicable`` where ``model`` does not work the way an optimization expects.
+        ``caches``: what rows go on behind, and where what they leave is put (`growing_caches`). Raises ``NotApplicable`` where ``model`` does not work the way an optimization expects.
         """
         rest = list(arrays)
         with ExitStack() as stack:
@@ -107,6 +110,8 @@ class ForwardPath:
                 stack.enter_context(prefix_replaced(self.boundary, rest.pop()))
             if len(rest) > (3 if self.head is None else 4):  # packed lines come with their segments
                 stack.enter_context(packed_attention(model, rest.pop()))
+            if caches is not None:
+                stack.enter_context(with_caches(model, caches))
             stack.enter_context(in_blocks(self.blocks))
             stack.enter_context(checkpointed(model, self.checkpoint, self.blocks))
             if self.head is None:
@@ -146,7 +151,7 @@ class ForwardPath:
         ``frozen_states``: the frozen layers' outputs are stored. ``checkpoint``: every n-th layer is recomputed in
         the backward pass, 0 for none. ``attention_blocks``: least queries of a block of attention, None for all
         queries at once. ``compiled``: one graph for each shape. ``packed``: tokens of a packed line, None for one
-        row a line.
+        row a line. ``shared_prefix``: what rows begin with in common may be read once.
 
         >>> any(PLAIN.describe().values())
         False
@@ -159,6 +164,7 @@ class ForwardPath:
             "attention_blocks": None if self.blocks is None else self.blocks.least,
             "compiled": self.compiled,
             "packed": None if self.packing is None else self.packing.width,
+            "shared_prefix": self.form is not None,
         }
 
 

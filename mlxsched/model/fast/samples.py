@@ -53,6 +53,24 @@ def packed_sample(rows: Rows, packing: Packing, vocabulary: int) -> tuple[list[B
     return [collate(few, one, length_grid(few.lengths[one])) for one in alone], packing.collate(few, lines)
 
 
+def shared_sample(rows: Rows, vocabulary: int) -> tuple[Rows, int]:
+    """A few rows that begin with the same tokens, and how many of those: of the user's rows, but put together here.
+
+    Some of these tokens are targets, and not the same ones in all rows.
+    """
+    positions = _positions(vocabulary)
+    scored = np.flatnonzero(rows.target_counts)
+    order = scored[np.argsort(rows.lengths[scored], kind="stable")]
+    picked = np.unique(order[np.linspace(0, len(order) // 2, min(_ROWS, len(order))).astype(int)])
+    pieces = [_piece(*rows[int(index)], positions // 2) for index in picked]
+    prefix = np.resize(rows[int(order[-1])].tokens, positions // 2 + 1)
+    few = []
+    for number, (tokens, targets) in enumerate([*pieces, pieces[0]]):  # one row would be no group
+        scored_here = np.arange(len(prefix)) % (number + 2) == 1
+        few.append((np.concatenate([prefix, tokens]), np.concatenate([scored_here, targets])))
+    return rows_in_memory(few), len(prefix) - 1
+
+
 def _positions(vocabulary: int) -> int:
     return min(max(_LOGITS // vocabulary // _ROWS, _LEAST_POSITIONS), _MOST_POSITIONS)
 

@@ -15,12 +15,14 @@ from mlxsched.model.fast.frozen_prefix import NothingFrozen, find_boundary
 from mlxsched.model.fast.head import find_head
 from mlxsched.model.fast.patching import NotApplicable
 from mlxsched.model.fast.self_check import SelfCheck
+from mlxsched.model.fast.shared_check import SharedCheck
 
 Note = Callable[[str], None]
 Found = TypeVar("Found")
 _LOG = logging.getLogger(__name__)
 
 HEAD, PREFIX, PACKING = "loss only at targets", "frozen-prefix activations", "sequence packing"
+SHARED = "shared prompts"
 
 
 def choose_path(check: SelfCheck, note: Note, *, prefix: bool = False, checkpoint: int = 0) -> ForwardPath:
@@ -56,6 +58,17 @@ def with_packing(check: SelfCheck, path: ForwardPath, packing: Packing, note: No
     if reason is None:
         return attempt
     note(f"{PACKING}: not used, {reason}")
+    return path
+
+
+def with_shared_prefix(check: SharedCheck, path: ForwardPath, note: Note) -> ForwardPath:
+    """``path`` for rows that share a prefix, where that agrees with the plain path."""
+    attempt = _find(lambda: check.with_form(path), SHARED, note)
+    reason = check.disagreement(attempt) if attempt else None
+    if attempt and reason is None:
+        return attempt
+    if reason:
+        note(f"{SHARED}: not used, {reason}")
     return path
 
 

@@ -63,7 +63,7 @@ class SelfCheck:
     ) -> None:
         self.model, self.options, self._gradients = model, options, gradients
         vocabulary = _vocabulary(model)
-        first = sample_batch(rows, vocabulary)
+        first = self._sample_of(rows, vocabulary)
         self._samples = [_Sample([first], first)]
         if packing is not None:
             self._samples.append(_Sample(*packed_sample(rows, packing, vocabulary)))
@@ -80,12 +80,19 @@ class SelfCheck:
         """Why ``path`` can't be used, in words for the user; None if it agrees with the plain path."""
         try:
             path = self._with_small_parts(path)
-            return self._difference(*self._run(path, self._arrays(path)))
+            return self._difference(*self._computed(path))
         except NotApplicable as reason:
             return str(reason)
         except Exception:  # noqa: BLE001 a model may do anything with patched modules; the plain path still works
             _LOG.debug("forward path %s", path, exc_info=True)
             return "this model does not support it"
+
+    def _sample_of(self, rows: Rows, vocabulary: int) -> Batch:
+        return sample_batch(rows, vocabulary)
+
+    def _computed(self, path: ForwardPath) -> tuple[float, Tensors]:
+        """Loss and gradients along ``path``."""
+        return self._run(path, self._arrays(path))
 
     def _with_small_parts(self, path: ForwardPath) -> ForwardPath:
         """``path`` with chunks and blocks so small that the few tokens of a sample need several."""

@@ -73,11 +73,22 @@ def test_other_attention_is_left_to_mlx(options):
         assert mx.array_equal(attend(*arrays, **options), expected).item()
 
 
-def test_a_few_queries_behind_a_cache_are_left_to_mlx():
-    q, k, v = (mx.array(a) for a in heads())
-    expected = attend(q[:, :, -9:], k, v)
-    with in_blocks(Blocks(4)):
-        assert mx.array_equal(attend(q[:, :, -9:], k, v), expected).item()
+@pytest.mark.parametrize("blocks", SMALL)
+def test_queries_behind_a_prefix_see_all_of_it(blocks):
+    arrays = [mx.array(a) for a in heads()]
+    above = mx.random.normal((2, 4, 30, 8), key=mx.random.key(1))
+
+    def gradients(q, k, v):
+        return mx.value_and_grad(lambda *a: (attend(*a) * above).sum(), argnums=(0, 1, 2))(
+            q[:, :, -30:], k, v
+        )
+
+    (value, expected) = gradients(*arrays)
+    with in_blocks(blocks):
+        (got_value, got) = gradients(*arrays)
+    np.testing.assert_allclose(got_value, value, rtol=1e-4)
+    for mine, other in zip(got, expected, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_function_is_back_afterwards_whatever_happens():

@@ -1,0 +1,73 @@
+"""Rows that begin with the same tokens: their prefix goes through the model once, and gradients flow back into it.
+
+The prefix of P tokens is read as a batch of one, and leaves its *state* in caches: keys and values of each layer, or what a
+recurrent layer carries on. The rows' own tokens continue from that state, broadcast, and their gradients to it add up over
+all micro-batches. Then the prefix is read once more, for the backward pass with that sum. So an update takes 1.5 passes of
+the prefix, where the rows one by one take as many as there are rows. No model code is touched.
+
+The gradient is the plain path's: a state of one row that is broadcast to B rows gets the sum of their gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+from mlx.nn.layers.base import Module
+
+from mlxsched.model.fast.forward_path import Arrays, ForwardPath
+from mlxsched.model.fast.growing_cache import State, growing_caches, resumed_caches, state_of
+
+
+def read_prefix(path: ForwardPath, model: Module, prefix: Arrays) -> tuple[mx.array, State]:
+    """The loss at the targets within ``prefix``, and the state behind it.
+
+    ``prefix`` is laid out by ``path.arrays`` like any micro-batch, with one row.
+    """
+    caches = growing_caches(model)
+    loss = path.loss(model, *prefix, caches=caches)
+    return loss, state_of(caches)
+
+
+def continued_loss(path: ForwardPath, model: Module, state: State, length: int, arrays: Arrays) -> mx.array:
+    """The loss of a micro-batch whose rows continue from ``state``, behind ``length`` tokens."""
+    assert path.form is not None  # noqa: S101  who asks has seen to that
+    caches = resumed_caches(model, path.form, state, length, arrays[0].shape[0])
+    return path.loss(model, *arrays, caches=caches)
+
+
+class SharedPasses:
+    """The passes of an update, as functions of the trainable parameters ``tree``; each may be compiled."""
+
+    def __init__(self, path: ForwardPath, model: Module) -> None:
+        self._path, self._model = path, model
+
+    def read(self, tree: Any, *prefix: mx.array) -> State:
+        """The state behind ``prefix``; its loss comes with the last pass."""
+        self._model.update(tree)
+        return read_prefix(self._path.without_gradients(), self._model, prefix)[1]
+
+    def continue_from(
+        self, tree: Any, state: State, prefix: mx.array, *arrays: mx.array
+    ) -> tuple[mx.array, tuple[Any, State]]:
+        """The loss of a micro-batch behind ``prefix`` ``[1, P]``, and its gradients to ``tree`` and to ``state``."""
+
+        def loss_of(tree: Any, state: State) -> mx.array:
+            self._model.update(tree)
+            return continued_loss(self._path, self._model, state, prefix.shape[1], arrays)
+
+        found: tuple[mx.array, tuple[Any, State]] = mx.value_and_grad(loss_of, argnums=(0, 1))(tree, state)
+        return found
+
+    def go_back(self, tree: Any, to_state: State, *prefix: mx.array) -> tuple[mx.array, Any]:
+        """The loss within ``prefix``, and the gradients of it and of what ``to_state`` are the gradients of."""
+
+        def dot(tree: Any) -> tuple[mx.array, mx.array]:
+            self._model.update(tree)
+            loss, state = read_prefix(self._path, self._model, prefix)
+            # Its gradient to the state is `to_state`, which is float32: summed in bf16, many rows would lose digits.
+            products = [(a.astype(mx.float32) * b).sum() for a, b in zip(state, to_state, strict=True)]
+            return loss + sum(products, mx.array(0.0)), loss
+
+        (_, loss), gradients = mx.value_and_grad(dot)(tree)
+        return loss, gradients
