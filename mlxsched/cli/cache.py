@@ -19,6 +19,7 @@ KINDS = {
     "rows": "tokenized rows",
     "prefix": "frozen-prefix activations",
     "blas": "OpenBLAS for MLX",
+    "rates": "learning rates found",
 }
 
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "explain": "Show what an mlx-lm config does in mlx-lm and here.",
     "lora": "Run mlx_lm.lora with our schedules in its YAML.",
     "import": "Convert another trainer's configuration.",
+    "lr-find": "Find the peak learning rate of a run.",
     "compare": "Train one run to several lengths.",
     "plot": "Plot schedules and recorded runs.",
     "report": "Write a report of runs as one HTML file.",

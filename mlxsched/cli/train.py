@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlxsched.cli.auto_rate import at_found_rate, takes_auto
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json
 from mlxsched.cli.workers import meet, run_as_worker, share_config, worker_options
+from mlxsched.errors import UsageError
 from mlxsched.tracking.names import check_names
 
 if TYPE_CHECKING:
@@ -31,12 +33,14 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     """Fine-tune a language model as planned, and measure the result.
 
     Without --model and --data it trains the bundled tiny model on the bundled spreadsheet formulas, offline.
+    --learning-rate auto takes the peak that `mlxsched lr-find` found for these settings, or searches first.
 
     \b
     Examples:
       mlxsched train --preset laptop
       mlxsched train --preset lora --model Qwen/Qwen3-0.6B --data my/folder --epochs 2
       mlxsched train --preset laptop --schedule "wsd(decay=0.1)" --dry-run
+      mlxsched train --preset lora --learning-rate auto
       mlxsched train -c lora_config.yaml
     """
     return run_as_worker(flags, lambda world: _train(ctx, world))
@@ -44,10 +48,17 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
 
 def _train(ctx: click.Context, world: World) -> None:
     flags = ctx.params
+    auto = takes_auto(flags)
     loaded = load_given(ctx)
     check_names(loaded.config.report_to)  # a mistake is found before anything is loaded
     path = _path_of_new_run(loaded, flags["preset"])
+    if auto and not world.alone:
+        raise UsageError(
+            "--learning-rate auto needs a single worker. Give the rate that lr-find suggests there."
+        )
     session = make_session(share_config(world, loaded))
+    if auto:
+        session = at_found_rate(session, flags)
     if flags["dry_run"]:
         _show_dry_run(session, flags["as_json"])
         return

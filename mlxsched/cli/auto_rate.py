@@ -1,0 +1,68 @@
+"""``mlxsched train --learning-rate auto``: the run at the peak that a search found for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlxsched.cli.output import note, warn
+from mlxsched.errors import RunError, UsageError
+from mlxsched.text import number
+
+if TYPE_CHECKING:
+    from mlxsched.experiments.rate_finder.result import Found
+    from mlxsched.training.session import Session
+
+ORIGIN = "lr-find"  # of the learning rate, in the plan and in run.json
+
+
+def takes_auto(flags: dict[str, Any]) -> bool:
+    """Whether ``--learning-rate auto`` was given; the word is taken out of ``flags``, where only a number fits."""
+    auto = str(flags["learning_rate"]).lower() == "auto"
+    if auto:
+        flags["learning_rate"] = None
+    return auto
+
+
+def at_found_rate(session: Session, flags: dict[str, Any]) -> Session:
+    """``session`` planned again, at the peak that is stored for it or that a search finds now."""
+    from mlxsched.training.session import prepare
+
+    _refuse_own_peak(session)
+    found = _found(session, flags)
+    if found.suggestion is None:
+        raise RunError(f"no learning rate was found: {found.reason}.")
+    if not found.conclusive:
+        warn(f"the search was inconclusive: {found.reason}.")
+    note(f"Learning rate: {number(found.suggestion)}, found by lr-find.")
+    config = session.config.model_copy(update={"learning_rate": found.suggestion})
+    origins = {**session.origins, "learning_rate": ORIGIN}
+    return prepare(config, origins, loaded=session.loaded, dataset=session.dataset, cache=session.cache)
+
+
+def _found(session: Session, flags: dict[str, Any]) -> Found:
+    from mlxsched.cli.rate_search import found_rate
+    from mlxsched.experiments.rate_finder.store import Store
+    from mlxsched.platform.paths import cache_home
+
+    if not flags["dry_run"]:
+        return found_rate(session, None, plain=flags["plain"])
+    stored = Store(cache_home(), session).load()
+    if stored is None:
+        raise UsageError(
+            "--dry-run trains nothing, and no rate was found for these settings before. Run `mlxsched lr-find` with the "
+            "same flags first."
+        )
+    return stored
+
+
+def _refuse_own_peak(session: Session) -> None:
+    """Refuse a schedule that has its peak from elsewhere, before anything long is done."""
+    from mlxsched.planning.schedule import resolve_schedule
+
+    config = session.config
+    other = config.model_copy(update={"learning_rate": 2 * config.learning_rate})
+    if resolve_schedule(other, session.origins, session.plan.updates).peak == session.plan.peak:
+        raise UsageError(
+            "the schedule has a peak of its own, so --learning-rate auto would change nothing. Leave the peak out of the "
+            "schedule."
+        )

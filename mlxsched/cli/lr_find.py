@@ -1,0 +1,58 @@
+"""``mlxsched lr-find``: find the peak learning rate of a run from short trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlxsched.cli.options import GroupedCommand, load_given, run_options
+from mlxsched.cli.output import print_json
+from mlxsched.errors import ChecksFailed
+
+
+@click.command(cls=GroupedCommand)
+@run_options
+@click.option(
+    "--budget",
+    metavar="SIZE",
+    help="What it may cost: 20% of the run, 3m, or 100 updates. [10%, at least 100]",
+)
+@click.option("--png", type=Path, metavar="FILE", help="Also write the chart as a PNG file.")
+@click.option("--svg", type=Path, metavar="FILE", help="Also write the chart as an SVG file.")
+@click.option("--out", type=Path, metavar="FILE", help="Also write the result as a JSON file.")
+@click.option("--again", is_flag=True, help="Search even if there is a stored result for these settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--plain", is_flag=True, help="Print lines instead of a live display.")
+@click.pass_context
+def command(ctx: click.Context, /, **flags: Any) -> None:
+    """Find the peak learning rate for the run that `mlxsched train` would make with the same flags.
+
+    A range test finds where training breaks. Then short trainings from the start of the run, with its own schedule,
+    are compared on held-out rows. The result is stored, and `mlxsched train --learning-rate auto` uses it.
+
+    Exit code 3 means that the result is inconclusive; it says what would settle it.
+
+    \b
+    Examples:
+      mlxsched lr-find --preset lora
+      mlxsched lr-find --preset lora --model Qwen/Qwen3-0.6B --data my/folder --budget 5%
+      mlxsched lr-find --optimizer sgd --iters 500 --png rates.png
+    """
+    from mlxsched.cli.lr_find_view import save_pictures, show_found
+    from mlxsched.cli.rate_search import found_rate
+    from mlxsched.cli.train import make_session
+    from mlxsched.runs import atomic
+
+    session = make_session(load_given(ctx))
+    found = found_rate(session, flags["budget"], plain=flags["plain"], again=flags["again"])
+    save_pictures(found, [path for path in (flags["png"], flags["svg"]) if path])
+    if flags["out"]:
+        atomic.write_json(flags["out"], found.to_dict())
+    if flags["as_json"]:
+        print_json(found.to_dict())
+    else:
+        show_found(found)
+    if not found.conclusive:
+        raise ChecksFailed(f"inconclusive: {found.reason}")

@@ -1,0 +1,139 @@
+"""How a search for the peak is shown: its plan, its progress, its result."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from mlxsched.cli.output import console, note, picture, say, table
+from mlxsched.text import clock, counted, number
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from mlxsched.experiments.rate_finder.finder import Search
+    from mlxsched.experiments.rate_finder.result import Found
+    from mlxsched.render.chart import Chart
+
+LINE_SECONDS = 5.0  # between plain lines
+RULES = {
+    "prior": "the formula, before anything is trained",
+    "branches": "the lowest loss of the branches",
+    "valley": "fastai's valley",
+    "steepest": "the steepest descent of the range test",
+    "tenth_of_divergence": "a tenth of the rate at which the range test broke",
+}
+
+
+def show_search(search: Search) -> None:
+    """Print what is going to be tried, and its price."""
+    from mlxsched.experiments.rate_finder.layout import SWEEPS
+
+    session, layout = search.session, search.layout
+    plan = session.plan
+    seconds = layout.cost * search.seconds_per_update
+    rows = [
+        ("run", f"{session.config.model}, {session.config.data}: {counted(plan.updates, 'update')}"),
+        ("prior", f"{number(search.prior.peak)}, within a factor of {search.prior.spread:g} or so"),
+        ("range test", f"{SWEEPS} sweeps of {counted(layout.sweep, 'update')}"),
+        ("branches", layout.describe()),
+        (
+            "cost",
+            f"about {layout.cost:.0f} updates, {layout.cost / plan.updates:.0%} of the run: {clock(seconds)}",
+        ),
+    ]
+    table(rows, title="Search", stderr=True)
+
+
+class SearchDisplay:
+    """Shows the progress of a search on stderr; a context manager, called with the updates spent and those planned."""
+
+    def __init__(self, *, plain: bool) -> None:
+        self._live: Progress | None = None if plain or not sys.stderr.isatty() else _bar()
+        self._started = self._told = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+            self._live.add_task("searching")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, spent: float, planned: float) -> None:
+        if self._live:
+            self._live.update(self._live.task_ids[0], completed=spent, total=planned)
+            return
+        now = time.monotonic()
+        if now - self._told > LINE_SECONDS:
+            self._told = now
+            left = (now - self._started) / spent * max(planned - spent, 0)
+            note(f"{spent:.0f} of {planned:.0f} updates, about {clock(left)} left")
+
+
+def _bar() -> Progress:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console(stderr=True), transient=True)
+
+
+def show_found(found: Found) -> None:
+    """Print the result: a table of the branches, the marks, a chart, the suggestion."""
+    from mlxsched.render.terminal import draw, look_of_stdout
+
+    best = min((one.loss for one in found.candidates), default=None)
+    rows = [
+        (number(one.peak), one.updates, f"{one.loss:.4f}{' *' if one.loss == best else ''}")
+        for one in found.candidates
+    ]
+    table(rows, header=("peak", "updates", "held-out loss"), title="Branches")
+    marks = [(number(rate), RULES.get(name, name)) for name, rate in found.marks.items()]
+    table(marks, header=("rate", "rule"), title="Marks")
+    picture(draw(chart_of(found), look_of_stdout(height=18)) + "\n")
+    say(verdict(found))
+
+
+def verdict(found: Found) -> str:
+    """The result in a few sentences."""
+    cost = f"Cost: {found.cost_updates:.0f} updates ({found.cost_updates / found.updates:.0%} of the run), {clock(found.seconds)}."
+    if found.suggestion is None:
+        return f"No suggestion: {found.reason}. {cost}"
+    words = "Suggestion" if found.conclusive else "Inconclusive; the best guess is"
+    interval = f"{number(found.low or 0)} to {number(found.high or 0)}"
+    return f"{words} {number(found.suggestion)}, likely between {interval}: {found.reason}.\n{cost}"
+
+
+def chart_of(found: Found) -> Chart:
+    """Loss against the rate, on a logarithmic axis, with all rules marked."""
+    from mlxsched.render.chart import Chart, Mark, Series
+
+    series = [Series("range test, smoothed", found.test.rates, found.test.losses)]
+    for updates in sorted({one.updates for one in found.candidates}):
+        tried = sorted((one.peak, one.loss) for one in found.candidates if one.updates == updates)
+        peaks, losses = zip(*tried, strict=True)
+        series.append(Series(f"branches of {counted(updates, 'update')}", peaks, losses, style="dots"))
+    marks = [Mark(rate, name.replace("_", " ")) for name, rate in found.marks.items()]
+    if found.suggestion is not None:
+        marks.append(Mark(found.suggestion, "suggestion"))
+    title = "loss against the learning rate"
+    return Chart(
+        title, "peak learning rate", "loss", tuple(series), log_x=True, log_y=True, marks=tuple(marks)
+    )
+
+
+def save_pictures(found: Found, paths: Iterable[Path]) -> None:
+    """Write the chart to each of ``paths``."""
+    from mlxsched.render.image import save
+
+    for path in paths:
+        save(chart_of(found), path)
+        note(f"Chart: {path}")

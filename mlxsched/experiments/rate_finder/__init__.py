@@ -1,0 +1,1 @@
+"""Find the peak learning rate of a run from short trainings."""

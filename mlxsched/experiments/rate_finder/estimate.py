@@ -1,0 +1,62 @@
+"""From the branches to the peak of the run: fit, correct for their shortness, weigh against the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mlxsched.experiments.rate_finder.prior import Prior
+from mlxsched.experiments.rate_finder.result import Candidate
+
+# Chosen on the even cases of benchmarks/rate_finder.py; its table is of the odd ones.
+HORIZON = 0.0
+"""The best peak falls with the number of updates: a run of N updates wants ``(n / N) ** HORIZON`` times what is best for
+branches of n."""
+SPREAD = 1.5
+"""Two thirds of all corrected branches are within this factor of the best peak."""
+WIDEST = 3.0
+"""An interval from its middle to an end; a wider one is inconclusive."""
+
+
+class Estimate(NamedTuple):
+    """A peak, and the factor around it that holds the best one in about two of three runs."""
+
+    peak: float
+    spread: float
+
+
+def lowest(tried: Sequence[Candidate]) -> tuple[float, bool]:
+    """The peak of the lowest loss among branches of one length, and whether higher and lower ones are worse.
+
+    With a worse neighbour on each side it is the vertex of the parabola through the three losses over the logarithm of the peak.
+
+    >>> lowest([Candidate(1e-4, 9, 2.0), Candidate(1e-3, 9, 1.0), Candidate(1e-2, 9, 2.0)])
+    (0.001, True)
+    >>> lowest([Candidate(1e-4, 9, 2.0), Candidate(1e-3, 9, 1.0)])
+    (0.001, False)
+    """
+    tried = sorted(tried, key=lambda one: one.peak)
+    best = min(range(len(tried)), key=lambda at: tried[at].loss)
+    if not 0 < best < len(tried) - 1:
+        return tried[best].peak, False
+    left, middle, right = tried[best - 1 : best + 2]
+    a, b = math.log(left.peak / middle.peak), math.log(right.peak / middle.peak)
+    rise_a, rise_b = left.loss - middle.loss, right.loss - middle.loss
+    bottom = a * rise_b - b * rise_a
+    shift = (a * a * rise_b - b * b * rise_a) / (2 * bottom) if bottom else 0.0
+    return middle.peak * math.exp(shift), True
+
+
+def estimate(prior: Prior, branch: float, bracketed: bool, share: float) -> Estimate:
+    """The peak of a run whose branches, of ``share`` of its length, were best at ``branch``.
+
+    The mean of the corrected branch and the prior on the logarithmic scale, weighted by their variances. Where no
+    worse branch brackets the best one, the true minimum may be further out: its spread is twice as large.
+    """
+    corrected = branch * share**HORIZON
+    own = math.log(SPREAD) * (1 if bracketed else 2)
+    guess = math.log(prior.spread)
+    weight = guess**2 / (guess**2 + own**2)
+    peak = math.exp(weight * math.log(corrected) + (1 - weight) * math.log(prior.peak))
+    return Estimate(peak, math.exp(math.sqrt(1 / (1 / own**2 + 1 / guess**2))))

@@ -1,0 +1,62 @@
+"""How a budget is spent: on how many sweeps and branches of which length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlxsched.experiments.rate_finder.trials import FORWARD
+from mlxsched.text import counted
+
+SWEEPS = 2
+SWEEP_SHARE = 0.2
+"""Of the budget: the range test only bounds the branches from above."""
+SHORTEST_SWEEP = 8
+"""Updates."""
+FIRST, FIRST_STEP = 3, 3.0
+"""Branches of the first round, and the factor between their peaks."""
+SECOND, SECOND_STEP = 3, 1.8
+"""The same of the second round, around the best of the first one. Its branches are twice as long."""
+JUDGING = 0.25
+"""The price of judging a branch of the first round, relative to training it."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a search will do.
+
+    Args:
+        sweep: updates of each of the `SWEEPS` sweeps of the range test.
+        first: updates of a branch of the first round.
+        second: updates of a branch of the second round.
+        held_out: rows that a branch is judged on.
+        cost: updates that all of it takes.
+    """
+
+    sweep: int
+    first: int
+    second: int
+    held_out: int
+    cost: float
+
+    def describe(self) -> str:
+        """The branches in words."""
+        return (
+            f"{FIRST} of {counted(self.first, 'update')}, then {SECOND} of {self.second}, judged on at most "
+            f"{counted(self.held_out, 'row')}"
+        )
+
+
+def layout_of(budget: float, run: int, batch_size: int) -> Layout:
+    """Spend ``budget`` updates on a search for a ``run`` in updates of ``batch_size`` rows.
+
+    >>> layout_of(100, run=500, batch_size=8)
+    Layout(sweep=10, first=7, second=14, held_out=28, cost=93.5)
+    """
+    sweep = max(round(budget * SWEEP_SHARE / SWEEPS), SHORTEST_SWEEP)
+    price = FIRST * (1 + JUDGING) + SECOND * (2 + JUDGING)  # of a search with branches of 1 and 2 updates
+    first = max(min(int((budget - SWEEPS * sweep) / price), run // 2), 2)
+    second = min(2 * first, run)
+    held_out = max(round(JUDGING * first * batch_size / FORWARD), 1)
+    judging = (FIRST + SECOND) * held_out * FORWARD / batch_size
+    cost = SWEEPS * sweep + FIRST * first + SECOND * second + judging
+    return Layout(sweep, first, second, held_out, cost)

@@ -1,0 +1,65 @@
+"""What a search found: plain data, as it is printed, stored and read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mlxsched.experiments.rate_finder.range_test import RangeTest
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A peak that was tried in a branch of ``updates``, and the held-out loss after it."""
+
+    peak: float
+    updates: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result of a search.
+
+    Args:
+        suggestion: the peak to train with; None if no branch learned anything.
+        low: the interval that holds the best peak in about two of three runs; None without a suggestion.
+        high: its upper end.
+        conclusive: whether the suggestion may be relied on.
+        reason: one sentence: why, or what would settle it.
+        candidates: the branches in the order in which they were trained.
+        test: the range test.
+        marks: rates by the rule that gives them: the prior, the best branch, and the rules that are usual elsewhere.
+        cost_updates: the compute that was spent, in updates of the run.
+        updates: the length of the run.
+        seconds: the time that it took.
+    """
+
+    suggestion: float | None
+    low: float | None
+    high: float | None
+    conclusive: bool
+    reason: str
+    candidates: tuple[Candidate, ...]
+    test: RangeTest
+    marks: dict[str, float] = field(default_factory=dict)
+    cost_updates: float = 0.0
+    updates: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Found:
+        """The inverse of `to_dict`; raises KeyError, TypeError or ValueError for anything else."""
+        test = values["test"]
+        return Found(
+            **{
+                **values,
+                "candidates": tuple(Candidate(**one) for one in values["candidates"]),
+                "test": RangeTest(tuple(test["rates"]), tuple(test["losses"]), test["broke"]),
+            }
+        )

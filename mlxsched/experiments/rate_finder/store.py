@@ -1,0 +1,98 @@
+"""Results of searches in the cache, found again by all that they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from mlxsched.errors import UserError
+from mlxsched.experiments.rate_finder.result import Found
+from mlxsched.model.load import model_fingerprint
+from mlxsched.platform.caches import HEADER
+from mlxsched.runs import atomic
+from mlxsched.runs.json_file import read_object
+from mlxsched.training.session import Session
+
+FORMAT = 1  # raise it when a search would come to another result
+# Settings on which the best peak does not depend. The length of the run and the rows count as what they come to.
+_WITHOUT = [
+    "description",
+    "model",
+    "data",
+    "hf_dataset",
+    "text_feature",
+    "chat_feature",
+    "prompt_feature",
+    "completion_feature",
+    "train",
+    "learning_rate",
+    "epochs",
+    "iters",
+    "max_time",
+    "test",
+    "test_batches",
+    "val_batches",
+    "steps_per_eval",
+    "steps_per_report",
+    "patience",
+    "average",
+    "average_every",
+    "report_to",
+    "project_name",
+    "run_dir",
+    "name",
+    "adapter_path",
+    "save_every",
+    "save_minutes",
+    "keep_last",
+    "fast",
+    "packing",
+    "prefix_cache",
+    "memory",
+    "cache_limit",
+    "wired_limit",
+    "clear_cache_threshold",
+    "keep_awake",
+    "pause_below",
+    "max_bad_updates",
+    "on_divergence",
+    "micro_batch_tokens",
+    "grad_checkpoint",
+    "checkpoint_every",
+]
+
+
+class Store:
+    """The stored result of one planned run, under ``rates/`` in a cache folder."""
+
+    def __init__(self, cache: Path, session: Session) -> None:
+        self._session = session
+        self.path = cache / "rates" / _key(session)
+
+    def load(self) -> Found | None:
+        """The stored result; None if there is none, or it is damaged."""
+        with suppress(UserError, KeyError, TypeError, ValueError):
+            found = read_object(self.path / HEADER)["found"]
+            return Found.from_dict(found) if isinstance(found, dict) else None
+        return None
+
+    def save(self, found: Found) -> None:
+        """Store ``found``, in place of an earlier result."""
+        with atomic.storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        header = {"format": FORMAT, "model": self._session.loaded.name, "found": found.to_dict()}
+        atomic.write_json(self.path / HEADER, header)
+
+
+def _key(session: Session) -> str:
+    config, dataset = session.config.to_dict(), session.dataset
+    facts = {
+        "format": FORMAT,
+        "settings": {key: value for key, value in config.items() if key not in _WITHOUT},
+        "model": model_fingerprint(session.loaded.path) or session.loaded.name,
+        "rows": [rows.digest() for rows in (dataset.train, dataset.valid) if rows],
+        "updates": session.plan.updates,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,162 @@
+"""Short trainings from one start: the start is restored after each, and their price is counted in updates."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mlxsched.data.rows import Rows
+from mlxsched.model.evaluate import Evaluator
+from mlxsched.training.acceleration import Acceleration
+from mlxsched.training.assembly import make_engine, make_loader, make_pace
+from mlxsched.training.engine import Engine
+from mlxsched.training.session import Session
+
+FORWARD = 0.5
+"""The price of a row that is only evaluated, relative to one that is trained on: an update of a LoRA is one pass forward
+and one backward, which the gradients of A and B make a little longer."""
+TIMED = 4
+LOST = 1e3
+"""Stands for a loss that is not finite, or larger: nothing is learned from how large it is."""
+
+
+Judge = Callable[[Engine], tuple[float, float]]
+"""Measures the loss of an engine's parameters on held-out rows; returns it with its price in updates."""
+
+
+class Trials:
+    """Branches and sweeps of a planned run, which all begin with its first update.
+
+    A branch trains on the first rows of the run, so branches that differ in their rates only are compared on the same
+    rows, and is judged on held-out ones: the first validation rows, or, without any, the training rows at the end of
+    the first epoch.
+
+    Args:
+        session: the planned run; nothing of it changes.
+        paths: how its rows go through the model.
+    """
+
+    def __init__(self, session: Session, paths: Acceleration) -> None:
+        self._session, self._paths = session, paths
+        self._engine = make_engine(session, paths.training)
+        self._load = make_loader(session, paths.training, make_pace(session))
+        self._start = self._engine.snapshot()
+        self._judge: Judge | None = None
+        self.held_out = 1
+        self.spent = 0.0
+        self.on_spent: Callable[[float], None] = lambda spent: None
+
+    def seconds_per_update(self) -> float:
+        """Measured in `TIMED` updates, the first of which is traced and does not count."""
+        seconds: list[float] = []
+        with self._restored():
+            for update in range(TIMED):
+                started = time.perf_counter()
+                self._engine.update(self._load(update), 0.0).wait()
+                seconds.append(time.perf_counter() - started)
+                self._spend(1.0)
+        return statistics.median(seconds[1:])
+
+    def branch(self, peak: float, updates: int) -> float:
+        """The held-out loss after ``updates`` with the schedule of the whole run at ``peak``, compressed to that length."""
+        with self._restored():
+            for update in range(updates):
+                self._engine.update(self._load(update), self._rate(peak, update, updates)).wait()
+                self._spend(1.0)
+            self._judge = self._judge or self._make_judge()
+            loss, price = self._judge(self._engine)
+            self._spend(price)
+        return loss if loss < LOST else LOST
+
+    def sweep(self, rates: list[float], first: int) -> Iterator[float]:
+        """The loss of each update of a sweep, before it, at ``rates`` one after the other, from the rows of update
+        ``first`` on; the caller may stop it."""
+        with self._restored():
+            for position, rate in enumerate(rates):
+                loss = self._engine.update(self._load(first + position), rate).loss
+                self._spend(1.0)
+                yield loss if loss < LOST else LOST
+
+    def _rate(self, peak: float, update: int, updates: int) -> float:
+        """The rate of an update of a branch: that of the update of the run that it stands for.
+
+        Without bias correction Adam runs hotter at first (6.6 times at update 12); a branch gets the excess that the run has
+        there, not that of its own first updates.
+        """
+        plan = self._session.plan
+        of_run = stands_for(update, updates, plan.warmup, plan.updates)
+        excess = self._excess(of_run) / self._excess(update)
+        return self._session.rate(of_run) * peak / plan.peak * excess
+
+    def _excess(self, update: int) -> float:
+        config = self._session.config
+        return adam_excess(update, config.optimizer, bias_correction=config.bias_correction)
+
+    def _make_judge(self) -> Judge:
+        """Judge by `held_out` rows at most: of the validation rows, or from the end of the first epoch, where a branch
+        does not get to."""
+        session, plan = self._session, self._session.plan
+        valid = session.dataset.valid
+        if valid is not None and session.config.val_batches != 0:
+            return _on_rows(session, valid, self._paths, self.held_out)
+        end, updates = plan.updates_per_epoch, math.ceil(self.held_out / plan.batch_size)
+        batches = [self._load(update) for update in range(max(end - updates, 0), end)]
+        targets = sum(one.n_targets for one in batches)
+
+        def judge(engine: Engine) -> tuple[float, float]:
+            total = sum(engine.loss(one) * one.n_targets for one in batches)
+            return total / targets, float(len(batches))
+
+        return judge
+
+    def _spend(self, price: float) -> None:
+        self.spent += price
+        self.on_spent(self.spent)
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        self._engine.restore(self._start)
+        try:
+            yield
+        finally:
+            self._engine.restore(self._start)
+
+
+def _on_rows(session: Session, rows: Rows, paths: Acceleration, count: int) -> Judge:
+    """Judge by the first ``count`` of ``rows``."""
+    tokens = session.micro_batch_tokens
+    evaluator = Evaluator(session.loaded.model, rows, paths.validation, max_tokens=tokens, limit=count)
+    price = FORWARD * evaluator.n_rows / session.plan.batch_size
+    return lambda engine: (engine.evaluate(evaluator).loss, price)
+
+
+def stands_for(update: int, updates: int, warmup: int, run: int) -> int:
+    """The update of a run that an ``update`` of a branch stands for: the decay is compressed, the warmup is not.
+
+    A warmup keeps its length, up to a quarter of the branch: compressed to less than an update it no longer protects the
+    branch, which then breaks at a peak that suits the run. The middle of the update counts, so that a short
+    branch does not waste its first one on the 0 of a warmup.
+
+    >>> [stands_for(update, 10, warmup=2, run=100) for update in (0, 1, 2, 9)]
+    [0, 1, 8, 93]
+    """
+    own = min(warmup, updates // 4)
+    if update < own:
+        return int((update + 0.5) * warmup / own)
+    return min(warmup + int((update - own + 0.5) * (run - warmup) / (updates - own)), run - 1)
+
+
+def adam_excess(
+    update: int, optimizer: str, *, bias_correction: bool, b1: float = 0.9, b2: float = 0.999
+) -> float:
+    """How much larger an update of Adam is without bias correction: ``(1 - b1^t) / sqrt(1 - b2^t)``, t from 1.
+
+    >>> round(adam_excess(11, "adamw", bias_correction=False), 2), adam_excess(11, "adamw", bias_correction=True)
+    (6.57, 1.0)
+    """
+    if bias_correction or optimizer not in ("adam", "adamw"):
+        return 1.0
+    return float((1 - b1 ** (update + 1)) / math.sqrt(1 - b2 ** (update + 1)))

@@ -1,0 +1,149 @@
+"""The search for the peak: its parts on known numbers, and the trials on a real model."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+from mlx.utils import tree_flatten
+
+from mlxsched.config import load_config
+from mlxsched.errors import UsageError
+from mlxsched.experiments.rate_finder.budget import LEAST, Budget, parse_budget, usual_budget
+from mlxsched.experiments.rate_finder.estimate import estimate, lowest
+from mlxsched.experiments.rate_finder.layout import layout_of
+from mlxsched.experiments.rate_finder.prior import Prior, prior_of
+from mlxsched.experiments.rate_finder.range_test import range_test, steepest, valley
+from mlxsched.experiments.rate_finder.result import Candidate
+from mlxsched.experiments.rate_finder.trials import Trials, adam_excess, stands_for
+from mlxsched.training.acceleration import accelerate
+from mlxsched.training.session import prepare
+
+FLAGS = {"iters": 30, "batch_size": 2, "warmup": 6, "num_layers": 1}
+
+
+def planned(**flags):
+    loaded = load_config(flags={**FLAGS, **flags})
+    return prepare(loaded.config, loaded.origins)
+
+
+@pytest.fixture(scope="module")
+def trials():
+    session = planned()
+    return Trials(session, accelerate(session, None, lambda text: None))
+
+
+def start_of(trials):
+    return {path: value.tolist() for path, value in tree_flatten(trials._engine.snapshot()._asdict())}
+
+
+def test_a_branch_can_be_repeated_and_leaves_the_start(trials):
+    before = start_of(trials)
+    first = trials.branch(1e-3, 4)
+    assert start_of(trials) == before
+    assert trials.branch(3e-3, 4) != first == trials.branch(1e-3, 4)
+
+
+def test_a_branch_counts_its_updates_and_its_rows(trials):
+    spent, seen = trials.spent, []
+    trials.held_out, trials.on_spent = 1, seen.append
+    trials._judge = None
+    trials.branch(1e-3, 3)
+    assert (
+        trials.spent - spent == 3 + 0.5 * 1 / 2
+    )  # one row is half of an update of two rows, and forward only
+    assert seen == [spent + 1, spent + 2, spent + 3, trials.spent]
+
+
+def test_an_interrupted_sweep_leaves_the_start(trials):
+    before = start_of(trials)
+    sweep = trials.sweep([1e-3, 1e-2, 1e-1], first=0)
+    next(sweep)
+    sweep.close()
+    assert start_of(trials) == before
+
+
+def test_a_sweep_to_any_rate_breaks_and_its_curve_ends_there(trials):
+    test = range_test(trials, 1e-4, 1e2, updates=8, repeats=2)
+    assert test.broke is not None and len(test.rates) == len(test.losses) <= 8
+    assert test.losses[-1] > min(test.losses)
+
+
+def test_without_validation_rows_the_end_of_the_first_epoch_judges():
+    session = planned(val_batches=0)
+    trials = Trials(session, accelerate(session, None, lambda text: None))
+    trials.held_out = 4
+    assert math.isfinite(trials.branch(1e-3, 2))
+    assert trials.spent == 2 + 2  # two updates of two rows are judged on
+
+
+@pytest.mark.parametrize(
+    ("updates", "warmup", "run"), [(10, 2, 100), (10, 0, 100), (20, 500, 5000), (4, 1, 4)]
+)
+def test_a_branch_walks_through_the_whole_run(updates, warmup, run):
+    places = [stands_for(update, updates, warmup, run) for update in range(updates)]
+    assert all(a < b for a, b in pairwise(places)) and places[0] >= 0 and places[-1] < run
+    assert places[-1] >= run * (1 - 1 / updates) - 1
+    assert sum(place < warmup for place in places) == min(warmup, updates // 4)
+
+
+def test_the_excess_of_adam_without_bias_correction_is_that_of_the_two_moments():
+    b1, b2, mean, square = 0.9, 0.999, 0.0, 0.0
+    for update in range(12):  # a constant gradient of 1, of which a corrected Adam makes steps of 1
+        mean, square = b1 * mean + 1 - b1, b2 * square + 1 - b2
+        assert adam_excess(update, "adam", bias_correction=False) == pytest.approx(mean / math.sqrt(square))
+    assert adam_excess(3, "sgd", bias_correction=False) == 1
+
+
+def test_the_vertex_of_an_exact_parabola_is_found():
+    losses = [Candidate(10**x, 5, 2 + (x + 3.2) ** 2) for x in (-4.0, -3.5, -3.0, -2.0)]
+    assert lowest(losses) == (pytest.approx(10**-3.2), True)
+    assert lowest(losses[:2]) == (10**-3.5, False)
+
+
+def test_an_estimate_lies_between_branch_and_prior_and_leans_to_the_surer_one():
+    unsure, sure = (estimate(Prior(1e-3, spread), 1e-4, True, 1.0) for spread in (10.0, 1.1))
+    assert 1e-4 <= unsure.peak < sure.peak < 1e-3
+    assert sure.spread < unsure.spread
+    open_ended = estimate(Prior(1e-3, 10.0), 1e-4, False, 1.0)
+    assert open_ended.peak > unsure.peak and open_ended.spread > unsure.spread
+
+
+def test_the_prior_follows_rank_scale_width_and_length():
+    def guess(hidden=128, updates=30, **flags):
+        return prior_of(load_config(flags=flags).config, hidden, updates).peak
+
+    assert guess(**{"lora_parameters.rank": 32}) == pytest.approx(guess() / 2)
+    assert guess(**{"lora_parameters.rank": 32, "lora_parameters.scale": 5.0}) == pytest.approx(guess())
+    assert guess(updates=300) < guess() > guess(hidden=2048)
+    assert guess(bias_correction=False) < guess() > guess(lora_plus_ratio=16)
+    assert guess(optimizer="lion") < guess() > guess(fine_tune_type="full")
+    assert 10 <= guess(optimizer="sgd") / guess() <= 100
+
+
+def test_a_plan_stays_within_its_budget():
+    for budget in (LEAST, 60, 100, 500):
+        for run in (10, 100, 5000):
+            layout = layout_of(budget, run, batch_size=8)
+            assert layout.cost <= 1.15 * budget and 2 <= layout.first <= layout.second <= run
+
+
+def test_budgets_are_shares_times_and_updates():
+    assert parse_budget("5%", 2000) == Budget(100.0) and parse_budget("90s", 10) == Budget(seconds=90.0)
+    assert parse_budget("100 updates", 10) == parse_budget("100", 10) == usual_budget(500)
+    assert Budget(seconds=30.0).in_updates(0.5) == 60
+    with pytest.raises(UsageError, match="here 20 s"):
+        Budget(seconds=3.0).in_updates(0.5)
+    with pytest.raises(UsageError, match="5 updates"):
+        parse_budget("5%", 100).in_updates(0.5)
+    with pytest.raises(UsageError, match="20%"):
+        parse_budget("lots", 100)
+
+
+def test_the_marks_are_those_of_fastai_and_of_the_gradient():
+    """A curve that is flat, falls and explodes: both rules choose a rate in the fall."""
+    rates = [10 ** (-6 + 0.1 * i) for i in range(50)]
+    losses = [4 - 2 / (1 + math.exp(-4 * (math.log10(r) + 3))) + (r / 0.05) ** 2 for r in rates]
+    assert steepest(rates, losses) == pytest.approx(1e-3, rel=0.3)
+    assert 1e-5 < valley(rates, losses) < 1e-2
