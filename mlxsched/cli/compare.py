@@ -1,29 +1,36 @@
-"""``mlxsched compare``: several lengths of a run for little more than the price of the longest."""
+"""``mlxsched compare``: schedules or settings over a grid of peaks, lengths of a run, or runs that are finished."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from mlxsched.cli.options import GroupedCommand, load_given, run_options
-from mlxsched.cli.output import note, picture, print_json, say, table
-from mlxsched.errors import Stopped, UsageError
-from mlxsched.text import clock, counted
+from mlxsched.cli.options import GroupedCommand, run_options
+from mlxsched.errors import UsageError
 
-if TYPE_CHECKING:
-    from mlxsched.experiments.trunk import Comparison, Result
-    from mlxsched.render.chart import Chart
-    from mlxsched.runs.directory import RunDirectory
-    from mlxsched.training.policies.base import Policy
-    from mlxsched.training.progress import Progress
-    from mlxsched.training.session import Session
+WHAT = (
+    "say what to compare: --schedules linear,cosine,wsd trains each over a grid of peaks, --vary KEY=A,B does so with "
+    "another setting, --trunk trains one run to several lengths, and RUN RUN ... compares finished runs"
+)
 
 
 @click.command(cls=GroupedCommand)
-@run_options
+@click.argument("runs", metavar="[RUN]...", type=click.Path(path_type=Path), nargs=-1)
+@click.option(
+    "--schedules", metavar="LIST", help="Schedules to compare: names or specs, separated by commas."
+)
+@click.option(
+    "--vary", multiple=True, metavar="KEY=LIST", help="Compare values of another key, such as rank=8,16."
+)
+@click.option(
+    "--peaks", metavar="LIST", help="Peaks that each gets. [learning_rate times 0.25, 0.5, 1, 2 and 4]"
+)
+@click.option(
+    "--seeds", default="3", show_default=True, metavar="N", help="Number of seeds, or a list of them."
+)
+@click.option("--halving", is_flag=True, help="Choose the peaks that get whole trials in shorter ones.")
 @click.option("--trunk", is_flag=True, help="Train a constant-rate trunk, and a cooldown for each budget.")
 @click.option(
     "--budgets",
@@ -36,161 +43,52 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=Path, metavar="FILE", help="Also write the chart: .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--plain", is_flag=True, help="Print lines instead of a live display.")
+@run_options
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> None:
-    """Train one run to several lengths: what would half the updates give, or twice as many?
+    """Compare schedules, settings or lengths by training them, or runs that are finished.
 
-    With --trunk, a run at a constant rate is trained once, and cooled down at each of --budgets. Each length ends as
-    a WSD run of that length would, bit for bit, but the trunk is paid for once. The share of the cooldown is that
-    of the schedule: --schedule "wsd(decay=0.1)". All runs are kept, each in a directory of its own.
+    Each of --schedules, and each value of --vary, is trained at every peak with every seed, on the same model, rows, order
+    and number of updates. It is judged by the validation loss at the end, at its own best peak. Differences are taken within
+    a seed, with 95% confidence intervals.
+
+    With --trunk, a run at a constant rate is trained once, and cooled down at each of --budgets. Each length ends as a WSD
+    run of that length would, bit for bit, but the trunk is paid for once.
 
     \b
     Examples:
+      mlxsched compare --schedules linear,cosine,constant --preset lora --iters 200
+      mlxsched compare --vary rank=8,16 --peaks 3e-4,1e-3,3e-3 --seeds 2 -o ranks.png
       mlxsched compare --trunk --preset wsd --budgets 100,200,400
-      mlxsched compare --trunk --budgets 0.25,0.5,1.0 --epochs 4 --name lengths -o lengths.png
-      mlxsched compare --resume runs/lengths
+      mlxsched compare --resume runs/compare-001 --seeds 5
+      mlxsched compare runs/laptop-001 runs/laptop-002
     """
-    from mlxsched.experiments.trunk import run_comparison
     from mlxsched.render.image import format_of
 
-    if not flags["trunk"] and flags["resume"] is None:
-        raise UsageError(
-            "compare trains one run to several lengths: give --trunk. To draw runs and schedules in one chart: "
-            "mlxsched plot RUN RUN ..."
-        )
     if flags["output"] is not None:
         format_of(flags["output"])  # a mistake is found before anything is trained
-    comparison = _comparison(ctx, flags["resume"], flags["budgets"])
-    _show_plan(comparison)
-    try:
-        found = run_comparison(comparison, _Trainer(comparison, plain=flags["plain"]), note)
-    except Stopped as stopped:
-        stopped.args = (
-            f"Stopped; everything is saved. Continue with: mlxsched compare --resume {comparison.path}",
-        )
-        raise
-    _show(comparison, found, as_json=flags["as_json"], output=flags["output"])
+    if flags["runs"]:
+        from mlxsched.cli.compare_runs import compare_runs
+
+        compare_runs(flags["runs"], as_json=flags["as_json"], output=flags["output"])
+    elif _is_grid(flags):
+        from mlxsched.cli.compare_grid import compare_over_grid
+
+        compare_over_grid(ctx)
+    elif flags["trunk"] or flags["resume"] is not None:
+        from mlxsched.cli.compare_trunk import compare_lengths
+
+        compare_lengths(ctx)
+    else:
+        raise UsageError(f"{WHAT[0].upper()}{WHAT[1:]}.")
 
 
-def _comparison(ctx: click.Context, resume: Path | None, budgets: str) -> Comparison:
-    from mlxsched.experiments.trunk import plan_comparison, save_settings, saved_settings
-    from mlxsched.platform.paths import cache_home
-    from mlxsched.runs.store import run_path
+def _is_grid(flags: dict[str, Any]) -> bool:
+    if flags["resume"] is not None:
+        from mlxsched.experiments.grid_run import is_grid
 
-    if resume is not None:
-        config, origins, saved = saved_settings(resume)
-        config = config.model_copy(update={"trust_remote_code": bool(ctx.params["trust_remote_code"])})
-        return plan_comparison(resume, config, origins, saved, cache=cache_home())
-    loaded = load_given(ctx)
-    path = run_path(loaded.config.run_dir, loaded.config.name, "compare")
-    note(f"Loading {loaded.config.model} ...")
-    comparison = plan_comparison(path, loaded.config, loaded.origins, budgets, cache=cache_home())
-    save_settings(comparison)
-    return comparison
-
-
-def _show_plan(comparison: Comparison) -> None:
-    last = comparison.branches[-1]
-    separate = sum(branch.budget for branch in comparison.branches)
-    lengths = ", ".join(f"{branch.budget}" for branch in comparison.branches)
-    note(
-        f"Comparison: {comparison.path}\nLengths: {lengths} updates. Trunk of {comparison.trunk_updates}, then "
-        f"{counted(len(comparison.branches), 'cooldown')}: {comparison.updates_spent(last)} updates in all, where separate "
-        f"runs would take {separate}."
-    )
-
-
-class _Trainer:
-    """Trains one run after the other, each with a display, and says how long the rest will take."""
-
-    def __init__(self, comparison: Comparison, *, plain: bool) -> None:
-        self._plain = plain
-        self._left = comparison.updates_spent(comparison.branches[-1])
-        self._seconds = self._made = 0.0
-
-    def __call__(self, session: Session, run: RunDirectory, resume: bool, policies: list[Policy]) -> Progress:
-        from mlxsched.cli.interrupt import stop_request
-        from mlxsched.cli.progress import Display
-        from mlxsched.training.run import execute
-
-        done = max([0, *run.checkpoints.updates()])
-        started = time.monotonic()
-        every = session.config.steps_per_report
-        with Display(session.plan.updates, every, plain=self._plain, done=done) as display:
-            stop = stop_request(run, display)
-            progress = execute(session, run, display, resume=resume, stop=stop, policies=policies)
-        self._seconds += time.monotonic() - started
-        self._made += progress.update - done
-        self._left -= progress.update - done
-        if self._left > 0 and self._made:
-            note(f"About {clock(self._seconds / self._made * self._left)} left in all.")
-        return progress
-
-
-def _show(comparison: Comparison, found: list[Result], *, as_json: bool, output: Path | None) -> None:
-    from mlxsched.render.image import save
-    from mlxsched.render.terminal import draw, look_of_stdout
-
-    chart = _chart(found)
-    if output is not None:
-        save(chart, output)
-        note(f"Chart: {output}")
-    if as_json:
-        print_json(_as_json(comparison, found))
-        return
-    best = min((one.loss for one in found if one.loss is not None), default=None)
-    rows = [
-        (
-            one.budget,
-            one.cooldown,
-            "-" if one.loss is None else f"{one.loss:.4f}{' *' if one.loss == best else ''}",
-            one.updates_spent,
-            str(one.run),
-        )
-        for one in found
-    ]
-    table(rows, header=("updates", "cooldown", "validation loss", "spent so far", "run"), title="Lengths")
-    say("* the lowest")
-    if any(one.loss is not None for one in found):
-        picture(draw(chart, look_of_stdout(height=12)) + "\n")
-
-
-def _chart(found: list[Result]) -> Chart:
-    from mlxsched.render.chart import Chart, Series
-
-    measured = [one for one in found if one.loss is not None]
-    spent = tuple(one.updates_spent for one in measured)
-    losses = tuple(one.loss or 0.0 for one in measured)
-    series = (Series("after the cooldown", spent, losses), Series("measured", spent, losses, style="dots"))
-    title = "one trunk, several lengths"
-    # A logarithmic axis does not start at zero, where the differences would be invisible.
-    return Chart(title, "updates spent, the trunk counted once", "validation loss", series, log_y=True)
-
-
-def _as_json(comparison: Comparison, found: list[Result]) -> dict[str, Any]:
-    config, peak = comparison.config, comparison.session.plan.peak
-    results: list[dict[str, Any]] = [
-        {
-            "schedule": "wsd",
-            "peak": peak,
-            "seed": config.seed,
-            "loss": one.loss,
-            "budget": one.budget,
-            "cooldown": one.cooldown,
-            "updates_spent": one.updates_spent,
-            "best_loss": one.best_loss,
-            "run": str(one.run),
-        }
-        for one in found
-    ]
-    measured = [one for one in results if one["loss"] is not None]
-    best = min(measured, key=lambda one: one["loss"], default=None)
-    return {
-        "path": str(comparison.path),
-        "trunk_updates": comparison.trunk_updates,
-        "updates_spent": comparison.updates_spent(comparison.branches[-1]),
-        "separate_updates": sum(branch.budget for branch in comparison.branches),
-        "results": results,
-        # One seed has no interval.
-        "best": {"wsd": best and {**best, "interval": None}},
-    }
+        return is_grid(flags["resume"])
+    wanted = bool(flags["schedules"] or flags["vary"])
+    if wanted and flags["trunk"]:
+        raise UsageError("--trunk compares lengths of one schedule: leave --schedules and --vary out.")
+    return wanted

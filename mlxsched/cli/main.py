@@ -47,7 +47,7 @@ COMMANDS = {
     "lora": "Run mlx_lm.lora with our schedules in its YAML.",
     "import": "Convert another trainer's configuration.",
     "lr-find": "Find the peak learning rate of a run.",
-    "compare": "Train one run to several lengths.",
+    "compare": "Compare schedules, settings, lengths or runs.",
     "plot": "Plot schedules and recorded runs.",
     "report": "Write a report of runs as one HTML file.",
     "models": "List the models on this machine.",

@@ -28,7 +28,7 @@ def run_chart(recordings: Sequence[Recording], *, log: bool = False, alone: bool
         recording.require_updates()
         prefix = "" if alone else f"{recording.name}: "
         series.append(_series(recording.train.curve("lr"), f"{prefix}learning rate", "left"))
-        series.append(_training_loss(recording, f"{prefix}training loss"))
+        series.append(training_loss(recording, f"{prefix}training loss"))
         if len(recording.evaluations):
             losses = recording.evaluations.curve("loss")
             series.append(_series(losses, f"{prefix}validation loss", "right", "dots"))
@@ -37,10 +37,11 @@ def run_chart(recordings: Sequence[Recording], *, log: bool = False, alone: bool
     return Chart(title, "update", "learning rate", tuple(series), right_label="loss", log_y=log, marks=marks)
 
 
-def _training_loss(recording: Recording, name: str) -> Series:
+def training_loss(recording: Recording, name: str, axis: Axis = "right") -> Series:
+    """The running mean of the training loss, with the losses of single updates behind it."""
     curve = recording.train.curve("loss")
     mean = Curve(curve.updates, smoothed(curve.values))
-    return replace(_series(mean, name, "right"), behind=_series(curve, "", "right"))
+    return replace(_series(mean, name, axis), behind=_series(curve, "", axis))
 
 
 def _best(recording: Recording) -> tuple[Mark, ...]:

@@ -1,0 +1,94 @@
+"""``mlxsched compare RUN RUN ...``: runs that are finished, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlxsched.cli.output import note, picture, print_json, say, table, warn
+from mlxsched.errors import UsageError
+from mlxsched.text import clock, number
+
+if TYPE_CHECKING:
+    from mlxsched.experiments.finished import FinishedRun
+    from mlxsched.render.chart import Chart
+
+
+def compare_runs(paths: Sequence[Path], *, as_json: bool, output: Path | None) -> None:
+    """Show what the runs came to, which is the best, and whether the difference is significant."""
+    from mlxsched.experiments.finished import differing, measured, read_finished, result, variant_of
+    from mlxsched.experiments.ranking import points_of, rank, verdict
+    from mlxsched.render.image import save
+
+    if len(paths) < 2:
+        raise UsageError("compare needs two runs or more. `mlxsched runs` lists them.")
+    runs = [read_finished(path) for path in paths]
+    for what in ("data", "model"):
+        if len({getattr(run, what) for run in runs}) > 1:
+            warn(f"the runs don't have the same {what}, so their losses are not comparable.")
+    ranked, keys = rank(points_of(measured(runs))), differing(runs)
+    if output is not None:
+        save(runs_chart(paths), output)
+        note(f"Chart: {output}")
+    if as_json:
+        results = [result(run, variant_of(run, keys)) for run in runs]
+        best = {one.variant: one.to_dict() for one in ranked}
+        print_json({"results": results, "differing": keys, "best": best, "verdict": verdict(ranked)})
+        return
+    _show_runs(runs, keys)
+    for line in verdict(ranked):
+        say(f"{line}.")
+    from mlxsched.render.terminal import draw, look_of_stdout
+
+    picture(draw(runs_chart(paths), look_of_stdout(height=16)) + "\n")
+
+
+def _show_runs(runs: Sequence[FinishedRun], keys: Sequence[str]) -> None:
+    shown = sorted(runs, key=lambda run: run.summary.loss if run.summary.loss is not None else float("inf"))
+    rows = [
+        (
+            run.summary.name,
+            run.schedule,
+            "-" if run.summary.peak is None else number(run.summary.peak),
+            str(run.seed),
+            str(run.summary.updates),
+            _loss(run.summary.loss),
+            _loss(run.last),
+            _share(run.results.get("exact_match")),
+            "-" if run.summary.seconds is None else clock(run.summary.seconds),
+            *(str(run.config.get(key)) for key in keys),
+        )
+        for run in shown
+    ]
+    header = ("run", "schedule", "peak", "seed", "updates", "best loss", "last loss", "exact", "time", *keys)
+    table(rows, header=header, title="Runs, by their best validation loss")
+    say()
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _share(value: object) -> str:
+    return f"{value:.1%}" if isinstance(value, float) else "-"
+
+
+def runs_chart(paths: Sequence[Path]) -> Chart:
+    """The validation losses of the runs, or their mean training losses where none were measured."""
+    from mlxsched.render.chart import Chart, Series
+    from mlxsched.render.run_chart import training_loss
+    from mlxsched.runs.recording import read_recording
+
+    recordings = [read_recording(path) for path in paths]
+    with_validation = all(len(one.evaluations) for one in recordings)
+    series = []
+    for one in recordings:
+        curve = one.evaluations.curve("loss")
+        series.append(
+            Series(one.name, curve.updates, curve.values, style="marked")
+            if with_validation
+            else training_loss(one, one.name, "left")
+        )
+    what = "validation loss" if with_validation else "training loss"
+    return Chart(f"{what} of {len(paths)} runs", "update", what, tuple(series), log_y=True)

@@ -1,0 +1,124 @@
+"""Finished runs as a comparison: what differs in their settings makes the variants, and runs that differ in the seed alone repeat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlxsched.experiments.ranking import Measured
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.json_file import finite_number
+from mlxsched.runs.recording import read_recording
+from mlxsched.runs.store import StoredRun
+from mlxsched.runs.summary import RunSummary, summarize
+
+OWN = (
+    "learning_rate",
+    "seed",
+    "run_dir",
+    "name",
+    "adapter_path",
+    "report_to",
+    "project_name",
+    "description",
+    "schedule",
+    "lr_schedule",
+)
+"""Keys that make no variant: a peak, a seed, or where a run is. The schedule is named first."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run of the comparison.
+
+    Args:
+        summary: what a list of runs shows of it.
+        config: its settings.
+        last: the last validation loss; None where there is none.
+        results: what was measured after the training.
+        data: the fingerprint of its rows.
+        model: the fingerprint of its model.
+    """
+
+    summary: RunSummary
+    config: Mapping[str, object]
+    last: float | None
+    results: Mapping[str, object]
+    data: object
+    model: object
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        seed = self.config.get("seed")
+        return seed if isinstance(seed, int) else 0
+
+    @property
+    def schedule(self) -> str:
+        """The schedule as the settings name it."""
+        for key in ("schedule", "lr_schedule"):
+            value = self.config.get(key)
+            if value is not None:
+                return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+        return "?"
+
+
+def read_finished(path: Path) -> FinishedRun:
+    """The run in ``path``.
+
+    Raises:
+        UserError: there is none, or it has recorded no update.
+    """
+    run, recording = RunDirectory.open(path), read_recording(path)
+    recording.require_updates()
+    info = run.info
+    losses = recording.evaluations.curve("loss").values
+    after: Any = info.results.get("after")
+    return FinishedRun(
+        summarize(StoredRun(path, info)),
+        info.config,
+        losses[-1] if losses else None,
+        after if isinstance(after, dict) else {},
+        info.data.get("fingerprint"),
+        info.model.get("fingerprint"),
+    )
+
+
+def differing(runs: Sequence[FinishedRun]) -> list[str]:
+    """The keys, besides those of `OWN`, whose values are not the same in all runs."""
+    keys = dict.fromkeys(key for run in runs for key in run.config if key not in OWN)
+    return [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]
+
+
+def variant_of(run: FinishedRun, keys: Sequence[str]) -> str:
+    """The name of a run's variant: its schedule, and its values of ``keys``."""
+    return ", ".join([run.schedule, *(f"{key}={run.config.get(key)}" for key in keys)])
+
+
+def measured(runs: Sequence[FinishedRun]) -> list[Measured]:
+    """The best validation loss of each run, by variant, peak and seed; the later one of two equal runs counts."""
+    keys = differing(runs)
+    return [
+        Measured(variant_of(run, keys), run.summary.peak or 0.0, run.seed, run.summary.loss) for run in runs
+    ]
+
+
+def result(run: FinishedRun, variant: str) -> dict[str, Any]:
+    """One run for the JSON."""
+    numbers = {key: finite_number(run.results.get(key)) for key in ("test_loss", "exact_match")}
+    return {
+        "schedule": run.schedule,
+        "peak": run.summary.peak,
+        "seed": run.seed,
+        "loss": run.summary.loss,
+        "last_loss": run.last,
+        "updates": run.summary.updates,
+        "variant": variant,
+        "run": str(run.summary.path),
+        "status": run.summary.status,
+        "seconds": run.summary.seconds,
+        **numbers,
+    }

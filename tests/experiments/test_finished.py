@@ -1,0 +1,71 @@
+"""Finished runs side by side: what they differ in, and what can be said of them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlxsched.cli.main import main
+from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.events import Evaluated, UpdateMade
+
+
+@pytest.fixture
+def make(tmp_path):
+    def made(name, loss, **config):
+        run = RunDirectory.create(
+            tmp_path / name,
+            config={"schedule": "linear", "seed": 0, **config},
+            origins={},
+            plan={"updates": 2, "peak": 1e-3, "schedule": {"name": "warmup_linear"}},
+            versions={},
+            data={"fingerprint": "rows"},
+            model={"fingerprint": "tiny"},
+        )
+        with run.lock():
+            run.metrics.record(UpdateMade(0, 2.0, 1e-3, seconds=0.5))
+            run.metrics.record(UpdateMade(1, 1.0, 5e-4, seconds=0.5))
+            run.metrics.record(Evaluated(1, loss))
+            run.metrics.record(Evaluated(2, loss + 0.1))
+            results = {"after": {"loss": loss, "exact_match": 0.5}}
+            run.update_info(status="finished", update=2, best={"update": 1, "loss": loss}, results=results)
+        return str(run.path)
+
+    return made
+
+
+def test_runs_that_differ_in_the_seed_alone_repeat_each_other(make, capsys):
+    runs = [
+        make(f"{rank}-{seed}", 0.4 + rank / 100 + seed / 50, rank=rank, seed=seed)
+        for rank in (8, 16)
+        for seed in (0, 1)
+    ]
+    assert main(["compare", *runs, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["differing"] == ["rank"]
+    assert [one["variant"] for one in shown["results"][1:3]] == ["linear, rank=8", "linear, rank=16"]
+    assert {"schedule", "peak", "seed", "loss", "last_loss", "run"} <= shown["results"][0].keys()
+    assert shown["best"]["linear, rank=8"]["loss"] == pytest.approx(0.49)
+    assert shown["best"]["linear, rank=16"]["significant"] is True
+
+
+def test_the_table_and_the_picture(make, tmp_path, capsys):
+    runs = [make("one", 0.4), make("two", 0.5, schedule="cosine")]
+    assert main(["compare", *runs, "-o", str(tmp_path / "r.svg")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.index("one ") < captured.out.index("two ")
+    assert (
+        "50.0%" in captured.out and "0.6000" in captured.out
+    )  # exact match, and the last loss of the second
+    assert "single seed" in captured.out
+    assert "Warning" not in captured.err and (tmp_path / "r.svg").is_file()
+
+
+def test_runs_on_other_data_are_not_comparable(make, tmp_path, capsys):
+    runs = [make("one", 0.4), make("two", 0.5)]
+    other = RunDirectory.open(tmp_path / "two")
+    with other.lock():
+        other.update_info(data={"fingerprint": "others"})
+    assert main(["compare", *runs]) == 0
+    assert "don't have the same data" in capsys.readouterr().err

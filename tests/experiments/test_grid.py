@@ -1,0 +1,178 @@
+"""A grid of schedules and peaks: which trials it takes, and that a trial is the run that it stands for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from mlxsched.cli.main import main
+from mlxsched.config import load_config
+from mlxsched.errors import Stopped, UsageError
+from mlxsched.experiments.grid import (
+    Cell,
+    Row,
+    Trial,
+    Variant,
+    combinations,
+    next_cells,
+    parse_peaks,
+    parse_seeds,
+    updates_of,
+    variant_name,
+)
+from mlxsched.experiments.grid_run import (
+    Settings,
+    plan_grid,
+    read_results,
+    read_settings,
+    run_grid,
+    save_settings,
+)
+from mlxsched.training.run import create_run, execute
+from mlxsched.training.session import prepare
+
+FLAGS = {"iters": 3, "batch_size": 2, "val_batches": 2, "warmup": 1}
+PEAKS, SEEDS = (1e-3, 4e-3), (0, 1)
+
+
+def variants(*schedules, **flags):
+    made = []
+    for changes in combinations({"schedule": schedules}):
+        loaded = load_config(flags={**FLAGS, **flags, **changes})
+        made.append(Variant(variant_name(changes), loaded.config, loaded.origins, changes))
+    return tuple(made)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A comparison that was stopped after two trials and then continued; gives it and its trials."""
+    path = tmp_path_factory.mktemp("grid") / "c"
+    settings = Settings(variants("linear", "constant(peak=2e-3)"), PEAKS, SEEDS)
+    comparison = plan_grid(path, settings)
+    save_settings(comparison)
+    told = []
+    with pytest.raises(Stopped):
+        run_grid(comparison, told.append, stop_signal=lambda: 2 if len(told) == 2 else 0)
+    assert list(read_results(path).values()) == told and len(told) == 2
+    return comparison, run_grid(comparison, told.append), told
+
+
+def test_every_variant_gets_every_peak_with_every_seed_and_a_fixed_rate_gets_one(compared):
+    _, done, told = compared
+    cells = {(one.variant, one.peak, one.seed) for one in done}
+    expected = {("linear", peak, seed) for peak in PEAKS for seed in SEEDS}
+    assert cells == expected | {("constant(peak=2e-3)", 2e-3, seed) for seed in SEEDS}
+    assert len(told) == len(done) == 6  # none twice, although it was stopped in between
+
+
+def test_a_trial_is_the_run_that_it_stands_for(compared, tmp_path):
+    _, done, _ = compared
+    loaded = load_config(flags={**FLAGS, "schedule": "linear", "learning_rate": 4e-3, "seed": 1})
+    session = prepare(loaded.config, loaded.origins)
+    run = create_run(session, tmp_path / "run")
+    execute(session, run)
+    last = [record["loss"] for record in run.read_metrics() if record["kind"] == "eval"][-1]
+    assert done[Cell("linear", 4e-3, 1, 3)].loss == pytest.approx(last, rel=1e-6)
+
+
+def test_the_directory_says_what_was_compared(compared):
+    comparison, done, _ = compared
+    again = read_settings(comparison.path)
+    assert again.peaks == PEAKS and again.seeds == SEEDS
+    assert [one.name for one in again.variants] == ["linear", "constant(peak=2e-3)"]
+    assert again.variants[0].config == comparison.settings.variants[0].config
+    assert read_results(comparison.path) == done
+    with pytest.raises(UsageError, match="--resume"):
+        save_settings(comparison)
+
+
+def test_the_command_shows_what_is_done(compared, tmp_path, capsys):
+    path = tmp_path / "c"
+    shutil.copytree(compared[0].path, path)
+    assert main(["compare", "--resume", str(path), "--json", "-o", str(tmp_path / "c.svg")]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["results"]) == 6
+    assert {"schedule", "peak", "seed", "loss", "variant", "updates"} <= shown["results"][0].keys()
+    assert shown["best"].keys() == {"linear", "constant(peak=2e-3)"}
+    assert len(shown["best"]["linear"]["interval"]) == 2 and len(shown["verdict"]) == 1
+    assert (tmp_path / "c.svg").read_text().startswith("<?xml")
+    assert main(["compare", "--resume", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "Best of each" in out and "Validation loss at each peak" in out and "significant" in out
+    assert "look further: mlxsched compare --resume" in out
+
+
+def test_other_data_or_a_damaged_file_is_refused(compared, tmp_path, capsys):
+    path = tmp_path / "c"
+    shutil.copytree(compared[0].path, path)
+    settings = json.loads((path / "compare.json").read_text())
+    (path / "compare.json").write_text(json.dumps({**settings, "data": "other"}))
+    assert main(["compare", "--resume", str(path)]) == 2
+    assert "the data changed" in capsys.readouterr().err
+    (path / "compare.json").write_text(json.dumps({**settings, "peaks": []}))
+    assert main(["compare", "--resume", str(path)]) == 2
+    (path / "compare.json").write_text(json.dumps(settings))
+    (path / "results.json").write_text('{"trials": [{"seed": "x"}]}')
+    assert main(["compare", "--resume", str(path)]) == 2
+    assert "damaged" in capsys.readouterr().err
+
+
+def made(cells, loss_of):
+    return {cell: Trial(cell, loss_of(cell)) for cell in cells}
+
+
+def test_halving_gives_whole_trials_to_the_better_peaks():
+    rows, seeds = [Row("a", "", tuple(1e-4 * 2**n for n in range(6)), 80)], (0, 1)
+    done: dict[Cell, Trial] = {}
+    sizes = []
+    while cells := next_cells(rows, seeds, True, done):
+        sizes.append([(cell.updates, cell.seed) for cell in cells])
+        done |= made(cells, lambda cell: abs(cell.peak - 4e-4))
+    assert sizes == [[(20, 0)] * 6, [(40, 0)] * 3, [(80, 0)] * 2 + [(80, 1)] * 2]
+    assert 4e-4 in {cell.peak for cell in done if cell.updates == 80}
+    assert sum(cell.updates for cell in done) == updates_of(rows, seeds, True)
+    assert updates_of(rows, seeds, False) == 6 * 2 * 80
+
+
+def test_a_diverged_trial_loses_and_a_short_run_is_not_halved():
+    rows = [Row("a", "", (1e-4, 1e-3, 1e-2), 80)]
+    done = made(next_cells(rows, (0,), True, {}), lambda cell: None if cell.peak == 1e-2 else cell.peak)
+    assert {cell.peak for cell in next_cells(rows, (0,), True, done)} == {1e-4, 1e-3}
+    assert {cell.updates for cell in next_cells([Row("a", "", (1e-4, 1e-3), 9)], (0,), True, {})} == {9}
+
+
+def test_trials_of_one_seed_and_setting_follow_each_other():
+    rows = [Row("a", "rank 8", (1.0, 2.0), 9), Row("b", "rank 9", (1.0,), 9), Row("c", "rank 8", (1.0,), 9)]
+    order = [(cell.seed, cell.variant) for cell in next_cells(rows, (5, 3), False, {})]
+    assert order == [(5, "a"), (5, "a"), (5, "c"), (5, "b"), (3, "a"), (3, "a"), (3, "c"), (3, "b")]
+
+
+def test_a_shorter_trial_goes_through_the_whole_shape(compared):
+    comparison, _, _ = compared
+    whole = comparison.schedule(Cell("linear", 1e-3, 0, 3))
+    short = comparison.schedule(Cell("linear", 1e-3, 0, 2))
+    assert [short(0), short(1)] == [whole(0), whole(1)]
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
+    for text in ("", "a,b", "0", "-1e-3", "nan"):
+        with pytest.raises(UsageError, match="--peaks"):
+            parse_peaks(text)
+    for text in ("", "0", "x", "-1", "1.5"):
+        with pytest.raises(UsageError, match="--seeds"):
+            parse_seeds(text, 0)
+    commands = {
+        "--vary model=a,b": "keeps model and data the same",
+        "--vary learning_rate=1": "give --peaks",
+        "--vary rnk=1": "Did you mean",
+        "--vary rank=": "need values",
+        "--schedules linear --trunk": "leave --schedules",
+        "--schedules linear --max-time 1m": "one budget",
+        "--schedules linear --vary warmup=0.5 --peaks x": "--peaks",
+        "runs/one": "two runs or more",
+    }
+    for flags, message in commands.items():
+        assert main(["compare", *flags.split()]) == 2, flags
+        assert message in capsys.readouterr().err, flags
