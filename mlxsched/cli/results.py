@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ MEASURES = (
     ("exact_match", "test exact match", "{:.1%}"),
 )
 
+_NAMES = {key: name for key, name, _ in MEASURES}
+
 
 def show_results(run: RunDirectory, progress: Progress) -> None:
     """Print the measures before and after the run and the next commands on stdout."""
@@ -31,6 +34,8 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
         table(rows, header=("", "before", "after"), title="Results")
     updates, tokens = counted(progress.update, "update"), counted(progress.tokens, "token")
     say(f"{updates}, {tokens} in {clock(progress.seconds)}")
+    for decision in decisions(progress):
+        say(f"At update {decision['at']}: {decision['reason']}.")
     if progress.ended:
         say(f"Ended early: {progress.ended}.")
     for line in verdict(run, progress):
@@ -51,6 +56,11 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
 def earlier_ends(run: RunDirectory) -> list[str]:
     """The directories that hold the run as it was before it was made longer or cooled down."""
     return [str(run.path / request.kept) for request in run.info.requests if request.kept]
+
+
+def decisions(progress: Progress) -> list[dict[str, Any]]:
+    """The changes of the run's length, in order: after which update, to how many, and why."""
+    return [{key: one[key] for key in ("at", "updates", "reason")} for one in progress.revisions]
 
 
 def _others(run: RunDirectory, progress: Progress) -> Iterator[str]:
@@ -88,11 +98,25 @@ def verdict(run: RunDirectory, progress: Progress) -> list[str]:
     lines = [
         f"{finding.evidence[0].upper()}{finding.evidence[1:]}. {finding.fix}." for finding in findings[:2]
     ]
+    worse = _got_worse(progress)
     if progress.best_update == 0:
         lines.insert(0, "Training did not improve the model: the adapter is that of update 0.")
+    elif worse:
+        lines.insert(0, f"Training made the model worse: {worse}.")
     elif is_healthy(findings):
         lines.insert(0, "healthy." if progress.update >= SHORTEST else "too few updates to judge.")
     return [f"Verdict: {lines[0]}", *lines[1:]]
+
+
+def _got_worse(progress: Progress) -> str:
+    """The loss that is higher after the run than before it; empty if none is."""
+    before, after = measures(progress.results, "before"), measures(progress.results, "after")
+    worse = [
+        name for name in ("loss", "test_loss") if after.get(name, -math.inf) > before.get(name, math.inf)
+    ]
+    return ", ".join(
+        f"its {_NAMES[name]} rose from {before[name]:.4f} to {after[name]:.4f}" for name in worse
+    )
 
 
 def next_commands(run: RunDirectory) -> list[str]:
@@ -117,6 +141,7 @@ def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
         "seconds": progress.seconds,
         "best": progress.best,
         "ended": progress.ended,
+        "decisions": decisions(progress),
         "earlier": earlier_ends(run),
         "average": progress.results.get("average"),
         "snapshots": progress.results.get("snapshots", []),

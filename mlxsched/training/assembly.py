@@ -32,6 +32,7 @@ from mlxsched.training.policies.saving import Saving
 from mlxsched.training.policies.snapshots import Snapshots, kept_ends
 from mlxsched.training.policies.stopping import StopOnSignal
 from mlxsched.training.policies.time_budget import Budget, TimeBudget
+from mlxsched.training.policies.verdict import Verdict
 from mlxsched.training.policies.workers import KeepWorkers
 from mlxsched.training.session import Session
 from mlxsched.training.timing import Work
@@ -100,7 +101,7 @@ def policies_of(
     """The policies of a run in the order in which they are asked."""
     config = session.config
     policies = [] if config.max_time is None else [_time_budget(session, run, loop, config.max_time)]
-    policies += [*_averaging(session, loop), *_evaluation_policies(session, loop)]
+    policies += [*_averaging(session, loop), *_evaluation_policies(session, run, loop)]
     policies += _snapshots(loop)
     policies.append(Requests(run, loop.pace, config.end_lr))
     trunk = lambda: loop.pace.horizon.trunk  # noqa: E731  a policy may replace the horizon
@@ -142,7 +143,7 @@ def _stopping(loop: Loop, stop_signal: Callable[[], int]) -> Callable[[], bool]:
     return stopping
 
 
-def _evaluation_policies(session: Session, loop: Loop) -> list[Policy]:
+def _evaluation_policies(session: Session, run: RunDirectory, loop: Loop) -> list[Policy]:
     evaluator, patience = loop.evaluator, session.config.patience
     if evaluator is None:
         return []
@@ -151,7 +152,7 @@ def _evaluation_policies(session: Session, loop: Loop) -> list[Policy]:
         Evaluation(lambda: session.steps_per_eval(loop.pace.updates)),
         NameBadRows(bad_rows),
     ]
-    policies += [Patience(patience)] if patience else []
+    policies += [Verdict(run, loop.pace), *([Patience(patience)] if patience else [])]
     config, warmup = session.config, session.plan.warmup
     return policies + ([UntilPlateau(loop.pace, warmup, config.end_lr)] if config.until_plateau else [])
 

@@ -32,14 +32,17 @@ def history_of(path: Path) -> History:
     return History(log.events, planned=log.planned, target=shlex.quote(str(path)))
 
 
-def run_history(run: RunDirectory, recording: Recording | None = None) -> History:
-    """The history of one of our runs, with what ``run.json`` says about its plan; ``recording`` where it was read before."""
+def run_history(run: RunDirectory, recording: Recording | None = None, status: str | None = None) -> History:
+    """The history of one of our runs, with what ``run.json`` says about its plan.
+
+    ``recording`` and ``status`` where they are known, so that they need not be read.
+    """
     recording = recording or read_recording(run.path)
     recording.require_updates()
     return History(
         recording.events,
         planned=planned_updates(run.info),
-        status=status_now(run.path, run.info),
+        status=status or status_now(run.path, run.info),
         peaks=_usual_peaks(run),
         schedule_steps=_schedule_steps(run),
         target=shlex.quote(str(run.path)),

@@ -1,0 +1,36 @@
+"""What is certain about a run while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from mlxsched.analysis.diagnosis import diagnose
+from mlxsched.analysis.diagnosis.finding import Diagnosis
+from mlxsched.analysis.diagnosis.history import History
+from mlxsched.runs.events import Evaluated
+
+CODES = ("diverged", "overfitting", "too_slow")
+"""What the rest of a run does not undo. Noise at a high rate ends with the decay, and spikes are reported as they come."""
+
+SURE = 0.8
+"""The least confidence: with it no healthy run of benchmarks/live_diagnosis.py was told anything."""
+
+
+def certain(history: History) -> list[Diagnosis]:
+    """The findings of `CODES` that were sure at the last two evaluations of a run that goes on.
+
+    A pure function of the records, so that a resumed run says what an uninterrupted one says.
+    """
+    now = list(_sure(history))
+    if not now:
+        return []
+    seen = [place for place, event in enumerate(history.events) if isinstance(event, Evaluated)]
+    before = {one.code for one in _sure(replace(history, events=history.events[: seen[-2] + 1]))}
+    return [one for one in now if one.code in before]
+
+
+def _sure(history: History) -> Iterator[Diagnosis]:
+    for finding in diagnose(history):
+        if finding.code in CODES and finding.confidence >= SURE:
+            yield finding
