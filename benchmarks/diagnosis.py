@@ -1,10 +1,11 @@
 """How well `mlxsched diagnose` tells the faults of labelled runs apart (see labelled_runs.py).
 
-Choose thresholds on the runs with an even number; ``--half odd``, the default, judges by the others.
+Thresholds are chosen on the first, third, fifth ... run of each label (``--half chosen``), and judged by the others
+(``--half judged``, the default).
 A finding counts as right if it is the label; a healthy run is right if it has no finding but notes.
 
     python benchmarks/diagnosis.py /tmp/labelled
-    python benchmarks/diagnosis.py /tmp/labelled --half even --wrong
+    python benchmarks/diagnosis.py /tmp/labelled --half chosen --wrong
 """
 
 from __future__ import annotations
@@ -32,18 +33,21 @@ def main() -> None:
     """Print a line for each label, and the totals."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--half", choices=["odd", "even", "all"], default="odd")
+    parser.add_argument("--half", choices=["chosen", "judged", "all"], default="judged")
     parser.add_argument(
         "--wrong", action="store_true", help="print what was told of each run that was told wrong"
     )
     arguments = parser.parse_args()
     labels = json.loads((arguments.folder / "labels.json").read_text())
+    seen: Counter[str] = Counter()
     true: Counter[str] = Counter()
     found: Counter[str] = Counter()
     right: Counter[str] = Counter()
     for name, facts in labels.items():
-        number, label, path = int(name[:3]), facts["label"], arguments.folder / "runs" / name
-        if (arguments.half != "all" and number % 2 != (arguments.half == "odd")) or not path.exists():
+        label, path = facts["label"], arguments.folder / "runs" / name
+        seen[label] += 1
+        half = "chosen" if seen[label] % 2 else "judged"
+        if arguments.half not in (half, "all") or not path.exists():
             continue
         codes = verdict(path, label)
         true[label] += 1

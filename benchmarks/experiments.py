@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlxsched.config import load_config
 from mlxsched.model.trees import Tensors, unflatten
@@ -32,10 +33,10 @@ T = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 
 
 class Trials:
-    """Trainings from one seed: preset `lora`, 8 rows an update, all 200 validation rows."""
+    """Trainings from one seed: preset `lora`, 8 rows an update, all 200 validation rows, unless `settings` say otherwise."""
 
-    def __init__(self, seed: int) -> None:
-        flags = {"seed": seed, "iters": UPDATES, "warmup": WARMUP, "test": False}
+    def __init__(self, seed: int, **settings: Any) -> None:
+        flags = {"seed": seed, "iters": UPDATES, "warmup": WARMUP, "test": False, **settings}
         loaded = load_config(preset="lora", flags=flags)
         session = prepare(loaded.config, loaded.origins)
         with tempfile.TemporaryDirectory() as directory:
@@ -55,8 +56,11 @@ class Trials:
     ) -> Snapshot:
         """Updates ``first`` to ``last`` - 1 from ``start``; ``see`` is called with the number of updates made so far."""
         self._engine.restore(start)
+        self.losses: list[float] = []  # of the updates of this training
         for update in range(first, last):
-            self._engine.update(self._loader(update), float(rate(update))).wait()
+            outcome = self._engine.update(self._loader(update), float(rate(update)))
+            outcome.wait()
+            self.losses.append(outcome.loss)
             see(update + 1)
         return self._engine.snapshot()
 

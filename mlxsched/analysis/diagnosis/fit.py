@@ -14,8 +14,11 @@ from mlxsched.text import number
 _FEWEST = 20  # updates; a trend in fewer says nothing
 _SLOW_DROP = 0.1  # share of the start's loss: who learned less than that has hardly begun
 _FLAT = 0.02  # share of the loss
+_LEVEL = 0.06  # a loss that stands still at a high rate goes up and down by as much
+_JUMPS = 4  # updates; fewer at a rate are a jump, and no peak
 _IDLE = 0.05  # of the peak: a rate below it changes next to nothing
 _OVERFIT = 1.03  # last validation loss over the lowest
+_RISING = 0.3  # of the pairs of evaluations since then may fall: after a spike, or at too high a rate, half of them do
 
 
 def too_slow(history: History) -> Iterator[Diagnosis]:
@@ -58,9 +61,11 @@ def early_plateau(history: History) -> Iterator[Diagnosis]:
         return
     half = len(losses) // 2
     before, later = float(losses[0] - losses[half]), losses[half:]
-    moved = ratio(later.max() - later.min(), float(np.median(later)))
+    halves = [float(np.median(part)) for part in np.array_split(later, 2)]
+    moved = abs(1 - ratio(halves[1], halves[0]))
+    level = ratio(later.max() - later.min(), halves[1]) < _LEVEL
     high = float(np.min(history.rates[len(history.rates) // 2 : -1], initial=np.inf)) > 0.3 * history.peak
-    if not high or not moved < _FLAT or not before > 2 * _FLAT * losses[0]:
+    if not high or not level or not moved < _FLAT or not before > 2 * _FLAT * losses[0]:
         return
     yield Diagnosis(
         "early_plateau",
@@ -81,7 +86,7 @@ def overfitting(history: History) -> Iterator[Diagnosis]:
         return
     best = int(losses.argmin())
     rise = ratio(float(np.median(losses[-2:])), losses[best])
-    if best > len(losses) - 3 or not rise > _OVERFIT:
+    if best > len(losses) - 3 or not rise > _OVERFIT or falls(losses[best:]) > _RISING:
         return
     around = history.losses[np.abs(history.updates - updates[best]) <= max(5, len(history.losses) // 20)]
     if not len(around) or history.end > 0.97 * np.median(around):
@@ -103,7 +108,8 @@ def underfitting(history: History) -> Iterator[Diagnosis]:
     rates = history.train["lr"]
     if len(rates) < _FEWEST or not history.peak > 0:
         return
-    active = np.flatnonzero(rates > _IDLE * history.peak)
+    high = float(np.sort(rates[np.isfinite(rates)])[-_JUMPS:][0])
+    active = np.flatnonzero(rates > _IDLE * high)
     idle = 1 - (active[-1] + 1) / len(rates)
     if not idle > 0.3 or (
         history.is_run and not (history.schedule_steps or history.made) < 0.8 * history.made

@@ -13,6 +13,7 @@ from mlxsched.text import counted
 
 _FEWEST = 40  # updates; the first ones compile and vary
 _SLOWER = 0.6  # of the former throughput: less may be another program's work
+_FALLING = 0.8  # of the pairs of fifths of the run; a loaded machine varies
 _GREW = 1.1  # peak memory at the end over that in the middle
 
 
@@ -43,7 +44,7 @@ def slowing_down(history: History) -> Iterator[Diagnosis]:
         return
     fifths = [float(np.median(part)) for part in np.array_split(speed, 5)]
     share = ratio(fifths[4], max(fifths[:4]))
-    if not share < _SLOWER or falls(np.array(fifths[1:])) < 1:
+    if not share < _SLOWER or falls(np.array(fifths)) < _FALLING:
         return
     yield Diagnosis(
         "slowing_down",

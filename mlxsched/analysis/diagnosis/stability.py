@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,15 @@ _FEW = 5  # updates of a run that was stopped because of its losses
 _FEWEST = 10  # updates from which on a level, a trend or noise can be told
 _SPIKE = 8.0  # deviations above it; the noise of small batches has a heavy tail
 _SPIKE_SHARE = 0.3  # and this share of the level, so that tiny noise around a tiny loss is none
+_EARLY_RISE = 1.08  # of the validation loss
+_JUMPED, _NO_JUMP = (
+    "the rate had just risen",
+    "Choose a schedule without a jump; `mlxsched check` shows where it is",
+)
+_ROWS, _CHECK = (
+    "the rate did not change, so the rows of this update are the likely cause",
+    "Look at the rows with `mlxsched data check`",
+)
 _JUMP = 1.5  # factor between two rates that explains a spike
 
 
@@ -57,29 +67,63 @@ def diverged(history: History) -> Iterator[Diagnosis]:
 
 
 def early_explosion(history: History) -> Iterator[Diagnosis]:
-    """The training loss rose far above its start in the first third of the run and came back later."""
-    losses = history.losses
-    if len(losses) < 2 * _FEWEST or history.end > 1.15 * history.train_start:
+    """The loss rose far in the first third of the run and came back later."""
+    if len(history.losses) < 2 * _FEWEST or history.end > 1.15 * history.train_start:
         return
-    early = running_median(losses, 3)[: len(losses) // 3]
-    top = int(early.argmax())
-    rise, bound = ratio(early[top], history.train_start), max(1.25, 1 + 3 * history.noise)
-    if not rise > bound:
+    found = max(_early_training_rise(history), _early_validation_rise(history), key=lambda rise: rise.over)
+    if not found.over > 1:
         return
     warmup = int(history.updates[history.rates.argmax()])
     yield Diagnosis(
         "early_explosion",
         "warning",
-        f"the training loss rose from {history.train_start:.4g} to {early[top]:.4g} at update {history.updates[top]}",
+        f"the {found.kind} loss rose from {found.low:.4g} to {found.top:.4g} at update {found.update}",
         why=f"the rate reached its peak after {counted(warmup, 'update')}, before Adam's moments were settled",
         fix=f"Train again with --warmup 0.1, or with --learning-rate {history.lower_rate(3)}",
-        update=int(history.updates[top]),
-        confidence=confidence(rise, bound, 1.3 * bound),
+        update=found.update,
+        confidence=confidence(found.over, 1.0, 1.3),
+    )
+
+
+class Rise(NamedTuple):
+    """A loss that rose; ``over`` is how far, in units of what counts as far."""
+
+    over: float
+    kind: str
+    low: float
+    top: float
+    update: int
+
+
+def _early_training_rise(history: History) -> Rise:
+    """Above the start, by the median of five updates: two rows of garbage among three are no explosion."""
+    early = running_median(history.losses, 5)[2 : len(history.losses) // 3]
+    top, start = int(early.argmax()), history.train_start
+    bound = max(1.25, 1 + 3 * history.noise)
+    return Rise(ratio(early[top], start) / bound, "training", start, early[top], int(history.updates[top + 2]))
+
+
+def _early_validation_rise(history: History) -> Rise:
+    """Above an earlier evaluation. The rows are the same each time, so a small rise is no noise; it must be made up for."""
+    updates, losses = history.seen
+    early = losses[: (2 * len(losses)) // 5 + 1]
+    if len(early) < 3:
+        return Rise(0.0, "validation", 0.0, 0.0, 0)
+    rises = early / np.minimum.accumulate(early)
+    top = int(rises.argmax())
+    low = float(early[: top + 1].min())
+    made_up = losses[-1] < low
+    return Rise(
+        rises[top] / _EARLY_RISE if made_up else 0.0, "validation", low, early[top], int(updates[top])
     )
 
 
 def spike(history: History) -> Iterator[Diagnosis]:
-    """Losses of one to three updates that stand out from those around them."""
+    """Losses of one to three updates that stand out from those around them, or an evaluation after a jump of the rate."""
+    yield from [*_training_spike(history), *_validation_spike(history)][:1]
+
+
+def _training_spike(history: History) -> Iterator[Diagnosis]:
     losses = history.losses
     if len(losses) < WINDOW:
         return
@@ -90,7 +134,9 @@ def spike(history: History) -> Iterator[Diagnosis]:
     if not len(places) or len(places) > max(3, len(losses) // 20):
         return
     worst = int(places[np.argmax(above[places] - bound[places])])
-    why, fix = _cause_of_spike(history, worst)
+    why, fix = (
+        (_JUMPED, _NO_JUMP) if _jumps(history.rates[max(worst - 3, 0) : worst + 1]) else (_ROWS, _CHECK)
+    )
     yield Diagnosis(
         "spike",
         "warning",
@@ -103,23 +149,33 @@ def spike(history: History) -> Iterator[Diagnosis]:
     )
 
 
+def _validation_spike(history: History) -> Iterator[Diagnosis]:
+    updates, losses = history.seen
+    for at in range(1, len(losses) - 1):
+        since = (history.updates >= updates[at - 1] - 1) & (history.updates < updates[at])
+        over = ratio(losses[at], max(losses[at - 1], losses[at + 1]))
+        if over > 1 + _SPIKE_SHARE / 2 and _jumps(history.rates[since]):
+            yield Diagnosis(
+                "spike",
+                "warning",
+                f"the validation loss rose from {losses[at - 1]:.4g} to {losses[at]:.4g} at update {updates[at]:.0f} "
+                "and fell again",
+                why=_JUMPED,
+                fix=_NO_JUMP,
+                update=int(updates[at]),
+                confidence=confidence(over, 1 + _SPIKE_SHARE / 2, 1.5),
+            )
+
+
 def _before(history: History) -> Floats:
     """The median of the ten losses before each one: the first losses of a fast fall are above what follows, and no spikes."""
     padded = np.concatenate([np.full(WINDOW // 2, history.train_start), history.losses[:-1]])
     return np.asarray(np.median(np.lib.stride_tricks.sliding_window_view(padded, WINDOW // 2), axis=1))
 
 
-def _cause_of_spike(history: History, at: int) -> tuple[str, str]:
-    before = history.rates[max(at - 3, 0) : at + 1]
-    if bool((before[1:] > _JUMP * before[:-1]).any()) and before.max() > 0.1 * history.peak:
-        return (
-            "the rate had just risen",
-            "Choose a schedule without a jump; `mlxsched check` shows where it is",
-        )
-    return (
-        "the rate did not change, so the rows of this update are the likely cause",
-        "Look at the rows with `mlxsched data check`",
-    )
+def _jumps(rates: Floats) -> bool:
+    """Whether the rate rises by half or more from one update to the next, from a rate that is not next to nothing."""
+    return bool(((rates[1:] > _JUMP * rates[:-1]) & (rates[:-1] > 0.01 * rates.max(initial=0.0))).any())
 
 
 def oscillating(history: History) -> Iterator[Diagnosis]:

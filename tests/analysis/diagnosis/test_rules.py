@@ -156,6 +156,34 @@ def test_a_jump_of_the_rate_explains_a_spike():
     assert "rate had just risen" in found.why
 
 
+def test_an_evaluation_that_rises_after_a_jump_of_the_rate_is_a_spike():
+    high = {100: 4e-3}
+    jumped = history(
+        valid=lambda u: learning(u) * (1.5 if u == 120 else 1.0), rate=lambda u: high.get(u, 2e-4)
+    )
+    assert codes(jumped) == ["spike"]
+    assert codes(history(valid=lambda u: learning(u) * (1.5 if u == 120 else 1.0))) == []
+
+
+def test_a_rise_of_the_validation_loss_at_the_start_is_an_explosion_if_it_was_made_up_for():
+    risen = {20: 2.2, 40: 2.6, 60: 2.0}
+    assert codes(history(valid=lambda u: risen.get(u, learning(u)))) == ["early_explosion"]
+
+
+def test_two_rows_of_garbage_at_the_start_are_no_explosion():
+    bad = history(lambda u: 9.0 if u in (1, 3) else learning(u), valid=learning)
+    assert codes(bad) == ["spike"]
+
+
+def test_a_validation_loss_that_goes_up_and_down_is_not_overfitting():
+    wild = {u: 1.0 + 0.2 * (u // 20 % 2) for u in range(60, N + 1)}
+    assert "overfitting" not in codes(history(valid=lambda u: wild.get(u, learning(u)), rate=lambda u: 5e-3))
+
+
+def test_a_jump_of_the_rate_is_not_the_peak_of_a_schedule_that_ended_early():
+    assert "underfitting" not in codes(history(rate=lambda u: 2e-2 if u in (60, 61) else 2e-4))
+
+
 def test_noise_of_tiny_batches_is_no_spike():
     draw = random.Random(1)
     heavy = [draw.lognormvariate(0.0, 0.5) for _ in range(N)]
