@@ -100,7 +100,9 @@ def _early_training_rise(history: History) -> Rise:
     early = running_median(history.losses, 5)[2 : len(history.losses) // 3]
     top, start = int(early.argmax()), history.train_start
     bound = max(1.25, 1 + 3 * history.noise)
-    return Rise(ratio(early[top], start) / bound, "training", start, early[top], int(history.updates[top + 2]))
+    return Rise(
+        ratio(early[top], start) / bound, "training", start, early[top], int(history.updates[top + 2])
+    )
 
 
 def _early_validation_rise(history: History) -> Rise:
