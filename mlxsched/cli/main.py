@@ -50,6 +50,7 @@ COMMANDS = {
     "compare": "Compare schedules, settings, lengths or runs.",
     "plot": "Plot schedules and recorded runs.",
     "report": "Write a report of runs as one HTML file.",
+    "watch": "Follow a run until it ends, here or in a browser.",
     "models": "List the models on this machine.",
     "bench": "Compare speed and memory with mlx-lm's loop.",
     "cache": "Show or clear what is cached on disk.",

@@ -48,7 +48,17 @@ def picture(text: str, *, stderr: bool = False) -> None:
 
 def print_json(value: object) -> None:
     """Print `value` on stdout as JSON: floats with every digit, null for what is not finite."""
-    text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    _print_json(value, indent=2)
+
+
+def print_json_line(value: object) -> None:
+    """As `print_json`, on one line, which is written at once: for a program that reads along."""
+    _print_json(value, indent=None)
+    sys.stdout.flush()
+
+
+def _print_json(value: object, indent: int | None) -> None:
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     click.echo(_UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from mlxsched.cli.output import note
-
-if TYPE_CHECKING:
-    from mlxsched.render.report import ReportedRun
 
 
 @click.command()
@@ -28,7 +24,7 @@ def command(runs: tuple[Path, ...], file: Path | None, force: bool) -> None:
     """Write a report of one or several runs: one HTML file that needs no network.
 
     It shows the losses and the learning rate with linked zoom, gradient norm, throughput and memory, the verdict, the
-    results, events, plan and configuration. Several runs are drawn in the same figures. Needs the extra "report":
+    results, sampled test answers before and after, events, plan and configuration. Several runs are drawn in the same figures. Needs the extra "report":
     pip install 'mlxsched[report]'.
 
     \b
@@ -38,26 +34,15 @@ def command(runs: tuple[Path, ...], file: Path | None, force: bool) -> None:
       mlxsched report runs/laptop-001 -o loss.png
     """
     from mlxsched.cli.files import write_new
-    from mlxsched.render.report import report_html
+    from mlxsched.render.report import ReportedRun, report_html
 
-    reported = [_reported(run) for run in runs]
+    reported = [ReportedRun.read(run) for run in runs]
     target = file or Path(f"{reported[0].name}.html")
     if target.suffix.lower() in (".png", ".svg", ".pdf"):
         _draw(runs, target, force)
     else:
         write_new(target, report_html(reported), force=force)
     note(f"Wrote {target}.")
-
-
-def _reported(path: Path) -> ReportedRun:
-    from mlxsched.analysis.diagnosis import diagnose
-    from mlxsched.analysis.diagnosis.histories import run_history
-    from mlxsched.render.report import ReportedRun
-    from mlxsched.runs.directory import RunDirectory
-    from mlxsched.runs.recording import read_recording
-
-    run, recording = RunDirectory.open(path), read_recording(path)
-    return ReportedRun(recording, run.info, diagnose(run_history(run, recording)))
 
 
 def _draw(runs: tuple[Path, ...], target: Path, force: bool) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mlxsched.render.report.page import ReportedRun, report_html
+from mlxsched.render.report.page import ReportedRun, report_html, runs_html
 
-__all__ = ["ReportedRun", "report_html"]
+__all__ = ["ReportedRun", "report_html", "runs_html"]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.errors import UsageError
-from mlxsched.render.decimation import decimated, smoothed
+from mlxsched.render.decimation import Points, decimated, smoothed
 from mlxsched.render.image import COLORS
 from mlxsched.runs.recording import Recording
 
 if TYPE_CHECKING:
-    from bokeh.models import Column
+    from bokeh.models import Column, ColumnDataSource
     from bokeh.models.ui import UIElement
     from bokeh.plotting import figure
 
@@ -39,6 +39,28 @@ _PANELS = (
 )
 
 
+def curves(recording: Recording, number: int) -> dict[str, Points]:
+    """The points of every curve of run ``number`` in a report, by the name of its data source; empty ones are left out.
+
+    A live page replaces the data of these sources, so zoom and hidden curves stay.
+    """
+    train, evaluations = recording.train, recording.evaluations.curve("loss")
+    loss = train.curve("loss")
+    found = {
+        "loss": (loss.updates, loss.values),
+        "smoothed": (loss.updates, smoothed(loss.values)),
+        "validation": (evaluations.updates, evaluations.values),
+        "lr": (train.curve("lr").updates, train.curve("lr").values),
+    }
+    for panel in _PANELS:
+        curve = train.curve(panel.field)
+        found[panel.field] = (curve.updates, curve.values)
+    if evaluations.values:
+        best = min(range(len(evaluations.values)), key=evaluations.values.__getitem__)
+        found["best"] = ([evaluations.updates[best]], [evaluations.values[best]])
+    return {f"{number}/{name}": decimated(x, y, MOST_POINTS) for name, (x, y) in found.items() if y}
+
+
 def figures(recordings: Sequence[Recording], names: Sequence[str]) -> Column:
     """All figures one above the other, with linked zoom and hover.
 
@@ -46,40 +68,89 @@ def figures(recordings: Sequence[Recording], names: Sequence[str]) -> Column:
         UsageError: bokeh is not installed, or a run has no update.
     """
     try:
-        from bokeh.models import Column, TabPanel, Tabs
+        from bokeh.models import Column, ColumnDataSource, TabPanel, Tabs
     except ImportError:
         raise UsageError("A report needs bokeh. Install it: pip install 'mlxsched[report]'") from None
     for recording in recordings:
         recording.require_updates()
-    runs = list(zip(recordings, names, strict=True))
+    sources = {
+        name: ColumnDataSource({"x": x, "y": y}, name=name)
+        for number, recording in enumerate(recordings)
+        for name, (x, y) in curves(recording, number).items()
+    }
+    drawing = _Drawing(sources, names)
     rate = _figure("learning rate")
-    for number, (recording, name) in enumerate(runs):
-        _line(rate, recording, "lr", name, _color(number), "0.00e+0")
+    drawing.lines(rate, "lr", "0.00e+0")
     losses = [
-        TabPanel(child=_losses(runs, rate, log), title=title)
+        TabPanel(child=drawing.losses(rate, log), title=title)
         for title, log in (("loss", False), ("log", True))
     ]
     rate.xaxis.axis_label = "update"
-    others = [_panel(panel, runs, rate) for panel in _PANELS]
+    others = [drawing.panel(panel, rate) for panel in _PANELS]
     found: list[UIElement] = [Tabs(tabs=losses, sizing_mode="stretch_width"), rate]
     found += [panel for panel in others if panel is not None]
     return Column(children=found, sizing_mode="stretch_width")
 
 
-def _losses(runs: list[tuple[Recording, str]], rate: figure, log: bool) -> figure:
-    """Training losses faint behind their running mean, validation losses as dots, the best one marked."""
-    plot = _figure("loss", rate.x_range, log=log, height=420)
-    for number, (recording, name) in enumerate(runs):
-        color, suffix = _color(number), f": {name}" if len(runs) > 1 else ""
-        curve = recording.train.curve("loss")
-        x, y = decimated(curve.updates, curve.values, MOST_POINTS)
-        plot.line(x, y, color=color, alpha=0.3, legend_label=f"training{suffix}")
-        x, y = decimated(curve.updates, smoothed(curve.values), MOST_POINTS)
-        mean = plot.line(x, y, color=color, line_width=2, legend_label=f"training, smoothed{suffix}")
-        _hover(plot, mean, f"training, smoothed{suffix}", "0.0000")
-        _validation(plot, recording, suffix, _color(number + len(runs)))
-    _place_legend(plot)
-    return plot
+@dataclass(frozen=True)
+class _Drawing:
+    """The data sources of all runs, and the names of the runs."""
+
+    sources: Mapping[str, ColumnDataSource]
+    names: Sequence[str]
+
+    def losses(self, rate: figure, log: bool) -> figure:
+        """Training losses faint behind their running mean, validation losses as dots, the best one marked."""
+        plot = _figure("loss", rate.x_range, log=log, height=420)
+        for number, name in enumerate(self.names):
+            suffix = f": {name}" if len(self.names) > 1 else ""
+            color = _color(number)
+            plot.line(
+                "x",
+                "y",
+                source=self.sources[f"{number}/loss"],
+                legend_label=f"training{suffix}",
+                color=color,
+                alpha=0.3,
+            )
+            label = f"training, smoothed{suffix}"
+            source = self.sources[f"{number}/smoothed"]
+            mean = plot.line("x", "y", source=source, color=color, line_width=2, legend_label=label)
+            _hover(plot, mean, label, "0.0000")
+            self._validation(plot, number, suffix)
+        _place_legend(plot)
+        return plot
+
+    def _validation(self, plot: figure, number: int, suffix: str) -> None:
+        source, best = self.sources.get(f"{number}/validation"), self.sources.get(f"{number}/best")
+        if source is None:
+            return
+        label, color = f"validation{suffix}", _color(number + len(self.names))
+        plot.line("x", "y", source=source, color=color, line_width=1, legend_label=label)
+        dots = plot.scatter("x", "y", source=source, color=color, size=7, legend_label=label)
+        _hover(plot, dots, label, "0.0000")
+        ring: dict[str, Any] = {"size": 15, "fill_alpha": 0, "line_width": 2, "line_color": color}
+        plot.scatter("x", "y", source=best, legend_label=f"best validation{suffix}", **ring)
+
+    def panel(self, panel: _Panel, rate: figure) -> figure | None:
+        """A figure of one more column; None where no run has recorded it."""
+        if not any(f"{number}/{panel.field}" in self.sources for number in range(len(self.names))):
+            return None
+        plot = _figure(panel.title, rate.x_range, log=panel.log, height=180)
+        self.lines(plot, panel.field, panel.shown)
+        return plot
+
+    def lines(self, plot: figure, field: str, shown: str) -> None:
+        """A curve for each run that has recorded ``field``."""
+        for number, name in enumerate(self.names):
+            source = self.sources.get(f"{number}/{field}")
+            if source is not None:
+                _hover(
+                    plot,
+                    plot.line("x", "y", source=source, color=_color(number), line_width=1.5),
+                    name,
+                    shown,
+                )
 
 
 def _place_legend(plot: figure) -> None:
@@ -88,43 +159,6 @@ def _place_legend(plot: figure) -> None:
     plot.add_layout(legend, "below")
     legend.click_policy, legend.ncols = "hide", 2
     legend.label_text_color, legend.background_fill_alpha, legend.border_line_alpha = INK, 0, 0
-
-
-def _validation(plot: figure, recording: Recording, suffix: str, color: str) -> None:
-    curve = recording.evaluations.curve("loss")
-    if not curve.values:
-        return
-    x, y = decimated(curve.updates, curve.values, MOST_POINTS)
-    label = f"validation{suffix}"
-    plot.line(x, y, color=color, line_width=1, legend_label=label)
-    _hover(plot, plot.scatter(x, y, color=color, size=7, legend_label=label), label, "0.0000")
-    best = min(range(len(curve.values)), key=curve.values.__getitem__)
-    plot.scatter(
-        [curve.updates[best]],
-        [curve.values[best]],
-        marker="circle",
-        size=15,
-        fill_alpha=0,
-        line_width=2,
-        line_color=color,
-        legend_label=f"best: {curve.values[best]:.4g} after {curve.updates[best]} updates{suffix}",
-    )
-
-
-def _panel(panel: _Panel, runs: list[tuple[Recording, str]], rate: figure) -> figure | None:
-    """A figure of one more column; None where no run has recorded it."""
-    if not any(recording.train.curve(panel.field).values for recording, _ in runs):
-        return None
-    plot = _figure(panel.title, rate.x_range, log=panel.log, height=180)
-    for number, (recording, name) in enumerate(runs):
-        _line(plot, recording, panel.field, name, _color(number), panel.shown)
-    return plot
-
-
-def _line(plot: figure, recording: Recording, field: str, name: str, color: str, shown: str) -> None:
-    curve = recording.train.curve(field)
-    x, y = decimated(curve.updates, curve.values, MOST_POINTS)
-    _hover(plot, plot.line(x, y, color=color, line_width=1.5), name, shown)
 
 
 def _hover(plot: figure, glyph: Any, name: str, shown: str) -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from mlxsched.analysis.diagnosis import Diagnosis, is_healthy
+from mlxsched.analysis.diagnosis import Diagnosis, diagnose, is_healthy
+from mlxsched.analysis.diagnosis.histories import run_history
 from mlxsched.render.report.figures import figures
+from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.info import RunInfo
 from mlxsched.runs.json_file import finite_number
-from mlxsched.runs.recording import Recording
+from mlxsched.runs.recording import Recording, read_recording
+from mlxsched.runs.summary import status_now
 from mlxsched.text import counted, printable, without_controls
 
 MOST_EVENTS = 500
+MOST_ANSWERS = 20
+_LONGEST_ANSWER = 1000
 _LONGEST = 300  # characters of a value
 _MEASURES = (
     ("loss", "validation loss"),
@@ -33,15 +39,38 @@ class ReportedRun:
     info: RunInfo
     findings: Sequence[Diagnosis]
 
+    @classmethod
+    def read(cls, path: Path) -> ReportedRun:
+        """The run in ``path`` as it is now, finished or not.
+
+        Raises:
+            UserError: there is none, or it has recorded no update.
+        """
+        run, recording = RunDirectory.open(path), read_recording(path)
+        return cls.of(run, recording)
+
+    @classmethod
+    def of(cls, run: RunDirectory, recording: Recording) -> ReportedRun:
+        """``run`` with what ``recording`` says about it."""
+        info = replace(run.info, status=status_now(run.path, run.info))
+        return cls(recording, info, diagnose(run_history(run, recording)))
+
     @property
     def name(self) -> str:
         """The name of the run's directory, without control characters."""
         return without_controls(self.recording.name)
 
+    @property
+    def updates(self) -> int:
+        """Updates made: the records are ahead of run.json while a run goes on."""
+        train = self.recording.train
+        return max(self.info.update, int(train["update"][-1]) + 1 if len(train) else 0)
 
-def report_html(runs: Sequence[ReportedRun]) -> str:
+
+def report_html(runs: Sequence[ReportedRun], *, live: str = "") -> str:
     """The report of ``runs`` as one HTML page. It loads nothing: scripts and styles are inside, and a policy forbids more.
 
+    A page that `serve` keeps up to date has the version of its data in ``live``, and asks its own server for newer data.
     All text of a run, which may come from a stranger, is escaped.
 
     Raises:
@@ -50,23 +79,33 @@ def report_html(runs: Sequence[ReportedRun]) -> str:
     plots = figures([run.recording for run in runs], [run.name for run in runs])
     from bokeh.embed import components
     from bokeh.resources import Resources
-    from jinja2 import Environment
     from markupsafe import Markup
 
     from mlxsched import __version__
 
     script, body = components(plots)
     code = Resources(mode="inline", components=["bokeh", "bokeh-widgets"])  # the others would triple the file
-    template = Environment(autoescape=True).from_string(
-        files(__package__).joinpath("page.html").read_text("utf-8")
-    )
-    return template.render(
+    return _rendered(
+        "page.html",
         title=runs[0].name if len(runs) == 1 else f"{len(runs)} runs",
         version=__version__,
         resources=Markup(code.render_js() + script),  # noqa: S704  made by bokeh, which escapes what is in it
         figures=Markup(body),  # noqa: S704  likewise
         runs=[_described(run) for run in runs],
+        live=live,
     )
+
+
+def runs_html(runs: Sequence[ReportedRun]) -> str:
+    """The part of the page below the figures: verdict, results, answers, events, plan and configuration of each run."""
+    return _rendered("runs.html", runs=[_described(run) for run in runs])
+
+
+def _rendered(name: str, **values: object) -> str:
+    from jinja2 import DictLoader, Environment
+
+    texts = {one: files(__package__).joinpath(one).read_text("utf-8") for one in ("page.html", "runs.html")}
+    return Environment(autoescape=True, loader=DictLoader(texts)).get_template(name).render(**values)
 
 
 def _described(run: ReportedRun) -> dict[str, Any]:
@@ -76,11 +115,13 @@ def _described(run: ReportedRun) -> dict[str, Any]:
     return {
         "name": run.name,
         "status": info.status,
-        "updates": counted(info.update, "update"),
+        "updates": counted(run.updates, "update"),
+        "best": _best(run.recording),
         "message": printable(info.message, _LONGEST),
         "healthy": is_healthy(run.findings),
         "findings": run.findings,
         "results": _results(info),
+        "answers": _answers(info),
         "events": [
             (notice.update, printable(notice.code), printable(notice.message, _LONGEST))
             for notice in run.recording.notices[:MOST_EVENTS]
@@ -99,6 +140,27 @@ def _results(info: RunInfo) -> list[tuple[str, str, str]]:
         return []
     return [
         (name, _measure(before.get(key)), _measure(after[key])) for key, name in _MEASURES if key in after
+    ]
+
+
+def _best(recording: Recording) -> str:
+    curve = recording.evaluations.curve("loss")
+    if not curve.values:
+        return ""
+    best = min(range(len(curve.values)), key=curve.values.__getitem__)
+    return f"{curve.values[best]:.4g} after {counted(curve.updates[best], 'update')}"
+
+
+def _answers(info: RunInfo) -> list[dict[str, str]]:
+    """Sampled test prompts with the answers before and after; empty where the run kept none."""
+    samples = info.results.get("samples")
+    if not isinstance(samples, list):
+        return []
+    keys = ("prompt", "expected", "before", "after")
+    return [
+        {key: without_controls(str(one.get(key, "")))[:_LONGEST_ANSWER].strip() for key in keys}
+        for one in samples[:MOST_ANSWERS]
+        if isinstance(one, dict)
     ]
 
 
