@@ -36,9 +36,9 @@ CASES: dict[str, tuple[str | None, dict[str, Any]]] = {
     "full, 300 updates": ("full", {"iters": 300}),
     "one-cycle, batch 4": ("one-cycle", {"iters": 600, "batch_size": 4}),
     "wsd, no test": ("wsd", {"iters": 300, "test": False}),
-    "2 of 4 layers, 3 epochs": (
+    "2 of 4 layers, 2 epochs": (
         None,
-        {"num_layers": 2, "epochs": 3.0, "batch_size": 16, "learning_rate": 1e-3},
+        {"num_layers": 2, "epochs": 2.0, "batch_size": 16, "learning_rate": 1e-3},
     ),
     "many evaluations": ("lora", {"iters": 200, "steps_per_eval": 10, "test": False}),
     "padded, dropout": ("lora", {"iters": 250, "packing": False, "lora_parameters.dropout": 0.1}),
@@ -46,6 +46,7 @@ CASES: dict[str, tuple[str | None, dict[str, Any]]] = {
         "lora",
         {
             "model": "smollm2",
+            "dequantize": True,
             "iters": 6,
             "batch_size": 4,
             "max_seq_length": 64,
