@@ -86,7 +86,7 @@ def test_killed_and_resumed_is_bit_identical_to_uninterrupted(tmp_path, then):
     train = [*TRAIN, "--schedule", "wsd"] if then.startswith("extend") else TRAIN
     if then.startswith("cooldown"):
         train = [*TRAIN, "--schedule", "constant"]
-    kills = max(KILLS // 12, 2) if then else KILLS  # these take five times as long
+    kills = max(KILLS // 25, 2) if then else KILLS  # these take five times as long
     command = [sys.executable, str(HARNESS), "--kills", str(kills), "--work", str(tmp_path), "--then", then]
     done = subprocess.run([*command, "--", *train], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

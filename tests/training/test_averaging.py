@@ -168,8 +168,9 @@ def test_the_average_is_that_of_its_points(averaged, interrupted):
         np.testing.assert_allclose(np.array(kept[name]), expected, atol=1e-7)
 
 
-@pytest.mark.parametrize("average", ["last:3", "ema:0.8", "merge:1-sqrt:3:products"])
-@pytest.mark.parametrize("updates", [7, 11])
+@pytest.mark.parametrize(
+    ("average", "updates"), [("last:3", 7), ("ema:0.8", 11), ("merge:1-sqrt:3:products", 11)]
+)
 def test_a_resume_has_the_same_averages(small, resume, tmp_path, average, updates):
     whole = create_run(small(average=average), tmp_path / "whole")
     execute(small(average=average), whole)

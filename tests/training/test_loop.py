@@ -73,10 +73,8 @@ def test_the_loss_falls(train):
     "extra",
     [
         {},
-        {"lora_plus_ratio": 4.0},
-        {"lora_parameters.dropout": 0.2},
-        {"optimizer": "muon"},
-        {"length_window": 4},
+        {"lora_plus_ratio": 4.0, "lora_parameters.dropout": 0.2},
+        {"optimizer": "muon", "length_window": 4},
     ],
 )
 def test_resume_is_bit_identical(train, interrupted, resume, extra):
