@@ -43,7 +43,9 @@ class Side:
     def sampled(self) -> BatchingStats:
         """Micro-batches and padding of the first epoch's updates."""
         session = self.session
-        return batching_stats(session.batching, session.sampler, session.plan.updates_per_epoch)
+        return batching_stats(
+            session.batching, session.sampler, session.plan.updates_per_epoch, session.train_rows
+        )
 
     @property
     def peak_off(self) -> float:

@@ -75,7 +75,7 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Lo
         ],
         peak=max(peak(), start_peak),
         start_peak=start_peak,
-        padded=batching_stats(session.batching, session.sampler, per_epoch).positions,
+        padded=batching_stats(session.batching, session.sampler, per_epoch, session.train_rows).positions,
     )
 
 

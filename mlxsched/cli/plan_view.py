@@ -10,6 +10,7 @@ from mlxsched.cli.output import console, note, picture, table, warn
 from mlxsched.text import about, clock, counted
 
 if TYPE_CHECKING:
+    from mlxsched.data.batching.sharing import Sharing
     from mlxsched.planning.plan import Plan
     from mlxsched.training.estimate import Estimate
     from mlxsched.training.session import Session
@@ -99,12 +100,20 @@ def _memory(session: Session) -> str:
 def _micro_batches(session: Session) -> str:
     from mlxsched.data.batching.plan import batching_stats
 
-    cut, found = session.batching, batching_stats(session.batching, session.sampler)
+    cut, rows = session.batching, session.train_rows
+    found = batching_stats(cut, session.sampler, rows=rows)
+    shared = f"; {_shared(cut.sharing)}" if cut.sharing else ""
     lines = f"; rows of up to {cut.packing.width + 1} tokens are packed" if cut.packing else ""
     return (
         f"{found.per_update:.2g} per update of at most {cut.max_tokens:,} tokens, in {counted(len(set(found.shapes)), 'shape')}; "
-        f"{found.padding:.0%} padding{lines}"
+        f"{found.padding:.0%} padding{lines}{shared}"
     )
+
+
+def _shared(sharing: Sharing) -> str:
+    """What the rows of an update begin with in common, and what computing it once saves."""
+    lengths = ", ".join(f"{length:,}" for length in sharing.lengths)
+    return f"shared prompts of {lengths} tokens are computed once, which saves about {sharing.saved:.0%}"
 
 
 def _training(session: Session) -> str:
@@ -175,12 +184,15 @@ def micro_batches_json(session: Session) -> dict[str, Any]:
     """Micro-batches per update, their shapes and their share of padding, over the first hundred updates."""
     from mlxsched.data.batching.plan import batching_stats
 
-    cut, found = session.batching, batching_stats(session.batching, session.sampler)
+    cut = session.batching
+    found = batching_stats(cut, session.sampler, rows=session.train_rows)
+    shared = {"lengths": list(cut.sharing.lengths), "saved": cut.sharing.saved} if cut.sharing else None
     return {
         "per_update": found.per_update,
         "padding": found.padding,
         "shapes": sorted(set(found.shapes)),
         "line_width": cut.packing.width if cut.packing else None,
+        "shared_prompts": shared,
     }
 
 

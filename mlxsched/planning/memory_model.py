@@ -96,6 +96,7 @@ class Workload:
         chunk: at most that many targets' logits at a time; None for all.
         checkpoint: every n-th layer is recomputed in the backward pass; 0 for none.
         width: bytes of an activation.
+        before: tokens of a shared prompt, whose keys every row has as well as its own.
         scores: shares of the attention scores that are kept for the backward pass, and in memory at once.
     """
 
@@ -105,6 +106,7 @@ class Workload:
     chunk: int | None = None
     checkpoint: int = 0
     width: int = 4
+    before: int = 0
     scores: tuple[float, float] = (1.0, 1.0)
 
 
@@ -117,8 +119,10 @@ def peak_above_weights(
     module's script, and 16.1% at most.
     """
     tokens = rows * length
-    layer = tokens * workload.width * _kept(shape, length * workload.scores[0], factors)
-    working = tokens * workload.width * _working(shape, length * workload.scores[1], factors)
+    seen = workload.before + length
+    layer = tokens * workload.width * _kept(shape, seen * workload.scores[0], factors)
+    layer += rows * workload.before * workload.width * factors.kept_keys * shape.keys
+    working = tokens * workload.width * _working(shape, seen * workload.scores[1], factors)
     head = _head(shape, workload, tokens, targets, factors)
     again = -(-workload.trained // workload.checkpoint) if workload.checkpoint else 0
     kept = (workload.trained - again) * layer + again * tokens * workload.width * shape.hidden

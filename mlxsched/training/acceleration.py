@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from mlxsched.training.session import Session
 
 
+_SHARED_LEAST = (
+    0.2  # of the tokens of rows that are evaluated: the check takes as long as a few micro-batches
+)
+
+
 @dataclass(frozen=True)
 class Acceleration:
     """The forward paths of the training rows and of the validation rows."""
@@ -76,11 +81,28 @@ def accelerate(
     if not valid:
         return Acceleration(training, training)
     # Validation rows are sorted by length all at once, which leaves packing nothing to gain.
-    path = replace(path, packing=None, options=PLAIN_LOSS)
+    path = replace(_sharing(session, path, valid, note), packing=None, options=PLAIN_LOSS)
     limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
     if plan.updates < plan.steps_per_eval or limit == 0:  # evaluated once at most
         path = replace(path, boundary=None)
     return Acceleration(training, stored(path, valid, limit).without_gradients())
+
+
+def _sharing(session: Session, path: ForwardPath, rows: Rows, note: Note) -> ForwardPath:
+    """``path`` for ``rows`` that are evaluated, which share a prefix or have stored activations, whichever saves more."""
+    if path.form is not None or not session.config.shares_prompts:
+        return path
+    frozen = path.boundary.below / len(list(session.loaded.model.layers)) if path.boundary else 0.0
+    if _shared_share(rows) <= max(frozen, _SHARED_LEAST):
+        return path
+    check = SharedCheck(session.loaded.model, rows, gradients=False)
+    return with_shared_prefix(check, path, note)
+
+
+def _shared_share(rows: Rows) -> float:
+    """The share of the tokens of ``rows`` that repeat what all of them begin with."""
+    shared = common_prefix(rows, np.arange(len(rows)))
+    return (len(rows) - 1) * shared / max(int(rows.lengths.sum()), 1)
 
 
 def _has_float16(model: Module) -> bool:
@@ -95,6 +117,8 @@ def _training_path(session: Session, note: Note) -> ForwardPath:
         return ForwardPath(checkpoint=checkpoint, options=options)
     check = SelfCheck(model, rows, options)
     path = choose_path(check, note, prefix=config.prefix_cache > 0, checkpoint=checkpoint)
+    if session.batching.sharing is not None:
+        path = with_shared_prefix(SharedCheck(model, rows, options), path, note)
     packing = session.batching.packing
     if packing is not None:
         check = SelfCheck(model, rows, options, packing=packing)
@@ -137,6 +161,6 @@ def evaluation_path(
 ) -> ForwardPath:
     """The fastest forward path for rows that are evaluated once; ``shared``: they may share a prefix."""
     path = choose_path(SelfCheck(model, rows, gradients=False), note)
-    if shared and common_prefix(rows, np.arange(len(rows))) > 0:
+    if shared and _shared_share(rows) > _SHARED_LEAST:
         path = with_shared_prefix(SharedCheck(model, rows, gradients=False), path, note)
     return path.without_gradients()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from mlxsched.config.average import parse_average
@@ -74,6 +75,8 @@ def make_loader(session: Session, path: ForwardPath, pace: Pace) -> BatchLoader:
     plan = session.batching
     if plan.packing is not None and path.packing is None:  # the self-check switched packing off
         plan = padded_plan(session.own_sampler, plan.max_tokens)
+    if path.form is None:
+        plan = replace(plan, sharing=None)
     rows_of = lambda update: pace.horizon.rows_of(update)  # noqa: E731  a policy may replace the horizon
     return BatchLoader(
         session.train_rows, session.sampler, plan, path.arrays, rows_of=rows_of, share_of=session.own_rows

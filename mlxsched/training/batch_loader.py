@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from mlxsched.data.batching.batches import Batch, counts
+from mlxsched.data.batching.batches import Batch, counts, prefix_batch
 from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
+from mlxsched.data.batching.sharing import Group
 from mlxsched.data.rows import Indices, Rows
 from mlxsched.model.fast.forward_path import Arrays
+
+
+class GroupArrays(NamedTuple):
+    """A prefix ``[1, P]``, and the micro-batches of the rows behind it, each as the loss takes it."""
+
+    prefix: Arrays
+    arrays: list[Arrays]
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,8 @@ class UpdateBatches:
     """What update number ``update`` trains on: its rows, and the arrays of each micro-batch as the loss takes them.
 
     Each target has a weight of one over the number of targets of the whole update, so all weights add up to 1. With
-    several workers ``arrays`` are the share of this one; the rows and the counts are those of the whole update.
+    several workers ``arrays`` are the share of this one; the rows and the counts are those of the whole update. Rows that
+    share a prefix are in ``groups``, the others in ``arrays``.
     """
 
     update: int
@@ -25,6 +35,7 @@ class UpdateBatches:
     arrays: list[Arrays]
     n_tokens: int
     n_targets: int
+    groups: list[GroupArrays] = field(default_factory=list)
 
 
 class BatchLoader:
@@ -66,6 +77,15 @@ class BatchLoader:
     def _load(self, update: int) -> UpdateBatches:
         indices = self.indices(update)
         n_tokens, n_targets = counts(self._rows, indices)
-        batches = self._plan.batches(self._rows, self._share_of(indices))
+        groups, alone = self._plan.groups(self._rows, self._share_of(indices))
+        batches = self._plan.batches(self._rows, alone) if len(alone) else []
         arrays = [self._arrays_of(batch, n_targets) for batch in batches]
-        return UpdateBatches(update, indices, arrays, n_tokens, n_targets)
+        laid_out = [self._group(group, n_targets) for group in groups]
+        return UpdateBatches(update, indices, arrays, n_tokens, n_targets, laid_out)
+
+    def _group(self, group: Group, n_targets: float) -> GroupArrays:
+        assert self._plan.sharing is not None  # noqa: S101  it made the group
+        prefix = prefix_batch(self._rows, group.indices, group.length)
+        batches = self._plan.sharing.batches(self._rows, group)
+        arrays = [self._arrays_of(batch, n_targets) for batch in batches]
+        return GroupArrays(self._arrays_of(prefix, n_targets), arrays)

@@ -14,6 +14,7 @@ from mlx.nn.layers.base import Module
 
 from mlxsched.model.evaluate import Evaluator, LossResult, OnProgress
 from mlxsched.model.fast.forward_path import ForwardPath
+from mlxsched.model.fast.shared_prefix import SharedPasses
 from mlxsched.model.trees import Tensors, flatten, unflatten
 from mlxsched.training.batch_loader import UpdateBatches
 from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
@@ -86,6 +87,7 @@ class Engine:
             model,
             optimizer,
             path.loss,
+            passes=SharedPasses(path, model) if path.form is not None else None,
             compiled=path.compiled,
             max_grad_norm=max_grad_norm,
             random=dropout_seed is not None,
@@ -143,6 +145,9 @@ class Engine:
             # Dropout draws as a function of seed and update, so a resumed run needs no saved random state.
             mx.random.seed((self._dropout_seed << 32) + batches.update)
         sums = self._step.zeros(self._parameters)
+        for group in batches.groups:
+            sums = self._step.add_group(self._parameters, sums, group.prefix, group.arrays)
+            mx.async_eval(sums)
         for arrays in batches.arrays:
             sums = self._step.add(self._parameters, sums, *arrays)
             mx.async_eval(sums)

@@ -194,7 +194,9 @@ class _Timing:
 
     def _update(self) -> float:
         """Seconds of the gradients of an update, on average."""
-        return self._updates.sum(self._stats.shapes) / self._stats.updates
+        sharing = self._session.batching.sharing
+        saved = sharing.saved if sharing and self._training.form is not None else 0.0
+        return (1 - saved) * self._updates.sum(self._stats.shapes) / self._stats.updates
 
     def _applying(self) -> float:
         """Seconds of the optimizer: what an update takes apart from the gradient of its micro-batch."""

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 from mlxsched.config.schema import RunConfig
 from mlxsched.data.batching.grid import Shape
 from mlxsched.data.batching.packing import Packing
-from mlxsched.data.batching.plan import BatchingPlan, packed_plan, padded_plan
+from mlxsched.data.batching.plan import WORTHWHILE, BatchingPlan, packed_plan, padded_plan, shared_plan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.rows import Rows
 from mlxsched.model.fast.attention import WHOLE, blocks_for, cuts_all
@@ -43,7 +43,7 @@ class PlannedRun(NamedTuple):
 
     def batching(self, max_tokens: int) -> BatchingPlan:
         """The micro-batches of the run, packed where that is asked for or predicted to be faster."""
-        return batching_plan(self.config, self.sampler, max_tokens)
+        return batching_plan(self.config, self.rows, self.sampler, max_tokens)
 
     @property
     def target_share(self) -> float:
@@ -92,6 +92,12 @@ class ClosedForm:
             scores = (1.0, 1.0) if width in packed else blocks.shares(width)
             targets = padded_targets(round(self.run.target_share * count * width), count * width)
             peaks.append(peak_above_weights(shape, replace(workload, scores=scores), count, width, targets))
+        if batching.sharing:
+            for before, (count, width) in batching.sharing.shapes:
+                targets = padded_targets(round(self.run.target_share * count * width), count * width)
+                peaks.append(
+                    peak_above_weights(shape, replace(workload, before=before), count, width, targets)
+                )
         return max(peaks + self._self_checks(shape, workload, batching))
 
     def _self_checks(self, shape: ModelShape, workload: Workload, batching: BatchingPlan) -> list[int]:
@@ -128,7 +134,21 @@ class Probed:
             if path.packing is None:
                 batching = padded_plan(self.run.sampler, setting.tokens)
         probe = self._probe(setting, path)
-        return max(checked, *(probe.peak(shape) for shape in most_expensive(batching.shapes)))
+        peak = max(checked, *(probe.peak(shape) for shape in most_expensive(batching.shapes)))
+        return peak + self._shared_keys(batching)
+
+    def _shared_keys(self, batching: BatchingPlan) -> int:
+        """Bytes of the keys and values behind shared prompts, which a probe of whole rows does not see."""
+        if batching.sharing is None:
+            return 0
+        most = max(count * (before + width) for before, (count, width) in batching.sharing.shapes)
+        return (
+            2
+            * 4
+            * ModelShape.of(self.run.loaded.config).keys
+            * len(list(self.run.loaded.model.layers))
+            * most
+        )
 
     def _path(self, checkpoint: int) -> tuple[ForwardPath, int]:
         """The forward path with every ``checkpoint``-th layer recomputed, and the peak of the self-check."""
@@ -190,12 +210,21 @@ def most_expensive(shapes: tuple[Shape, ...]) -> list[Shape]:
     return sorted({tokens, scores, max(shapes, key=lambda shape: shape[1])})
 
 
-def batching_plan(config: RunConfig, sampler: Sampler, max_tokens: int) -> BatchingPlan:
-    """The micro-batches of a run, packed where that is asked for or predicted to be faster."""
-    padded = padded_plan(sampler, max_tokens)
-    if not config.fast or config.packing is False:
-        return padded
-    return packed_plan(padded, sampler, always=config.packing is True) or padded
+def batching_plan(
+    config: RunConfig, rows: Rows, sampler: Sampler, max_tokens: int, *, rival: float = 0.0
+) -> BatchingPlan:
+    """The micro-batches of a run, packed or with shared prompts where that is asked for or predicted to be faster.
+
+    Not both: a packed line has no caches. And no shared prompts with dropout, which draws other masks for each row, or where
+    they save less than the share ``rival`` that stored outputs of frozen layers would.
+    """
+    plan = padded_plan(sampler, max_tokens)
+    if config.fast and config.packing is not False:
+        plan = packed_plan(plan, sampler, always=config.packing is True) or plan
+    if not config.shares_prompts or config.packing or config.lora_parameters.dropout > 0:
+        return plan
+    least = 0.0 if config.share_prompts else max(rival, 1 - WORTHWHILE)
+    return shared_plan(plan, rows, sampler, least=least) or plan
 
 
 def workload_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Workload:

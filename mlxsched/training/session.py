@@ -96,7 +96,19 @@ class Session:
     @cached_property
     def batching(self) -> BatchingPlan:
         """How the rows of an update become micro-batches, unless the self-check finds packing wrong for the model."""
-        return batching_plan(self.config, self.own_sampler, self.micro_batch_tokens)
+        tokens, rival = self.micro_batch_tokens, self._saved_by_stored_activations
+        return batching_plan(self.config, self.train_rows, self.own_sampler, tokens, rival=rival)
+
+    @property
+    def _saved_by_stored_activations(self) -> float:
+        """The share of the cost that stored outputs of the frozen layers save: their forward pass, from the second epoch on.
+
+        A trained layer has a backward pass as well, which costs about as much.
+        """
+        layers, plan = len(list(self.loaded.model.layers)), self.plan
+        frozen = max(layers - self.trained_layers, 0) if self.config.prefix_cache else 0
+        later = max(1 - plan.updates_per_epoch / plan.updates, 0.0)
+        return later * frozen / (frozen + 2 * (layers - frozen))
 
     def rate(self, update: int) -> float:
         """The planned rate of update number ``update``, 0 for the first."""

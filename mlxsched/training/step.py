@@ -12,8 +12,12 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx.utils import tree_map
 
+from mlxsched.model.fast.forward_path import Arrays
+from mlxsched.model.fast.growing_cache import State
+from mlxsched.model.fast.shared_prefix import SharedPasses
 from mlxsched.model.trees import flatten, global_norm, unflatten
-from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
+from mlxsched.training.optimizers import GroupedOptimizer, Packed
+from mlxsched.training.optimizers import State as OptimizerState
 
 
 class StepResult(NamedTuple):
@@ -28,7 +32,7 @@ class UpdateStep:
     """The compiled update of ``model``'s trainable tensors.
 
     ``loss(model, *arrays)`` is summed over micro-batches; give weights that add up to 1 over an update.
-    ``max_grad_norm`` None or 0 leaves gradients as they are.
+    ``max_grad_norm`` None or 0 leaves gradients as they are. ``passes``: how rows that share a prefix go through the model.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class UpdateStep:
         optimizer: GroupedOptimizer,
         loss: Callable[..., mx.array],
         *,
+        passes: SharedPasses | None = None,
         max_grad_norm: float | None = None,
         random: bool = False,
         compiled: bool = True,
@@ -48,6 +53,10 @@ class UpdateStep:
         # Dropout draws from the global state: capturing it keeps the draws fresh and resumable.
         captured: dict[str, Any] = {"inputs": mx.random.state, "outputs": mx.random.state} if random else {}
         self._add: Any = mx.compile(self._add_gradients, **captured) if compiled else self._add_gradients
+        self._passes = passes
+        shared = (self._read, self._add_behind, self._add_prefix)
+        functions: list[Any] = [mx.compile(f) if compiled else f for f in shared]
+        self._begin, self._continue, self._end = functions
         self._apply: Any = mx.compile(self._guarded_update) if compiled else self._guarded_update
 
     def zeros(self, packed: Packed) -> tuple[mx.array, Packed]:
@@ -62,14 +71,26 @@ class UpdateStep:
         total: tuple[mx.array, Packed] = self._add(packed, sums, *map(mx.array, arrays))
         return total
 
+    def add_group(
+        self, packed: Packed, sums: tuple[mx.array, Packed], prefix: Arrays, parts: list[Arrays]
+    ) -> tuple[mx.array, Packed]:
+        """Add the loss and gradients of rows behind a shared ``prefix``, in micro-batches ``parts``, to ``sums``."""
+        state: State = self._begin(packed, *prefix)
+        to_state: State = [mx.zeros(array.shape) for array in state]  # float32, for the reason above
+        for arrays in parts:
+            sums, to_state = self._continue(packed, sums, to_state, state, prefix[0], *arrays)
+            mx.async_eval(sums, to_state)
+        total: tuple[mx.array, Packed] = self._end(packed, sums, to_state, *prefix)
+        return total
+
     @staticmethod
     def unscaled(sums: tuple[mx.array, Packed], scale: float) -> tuple[mx.array, Packed]:
         """``sums`` divided by ``scale``, a power of two (`ForwardPath.loss_scale`)."""
         return sums if scale == 1.0 else (sums[0] / scale, tree_map(lambda value: value / scale, sums[1]))
 
     def apply(
-        self, packed: Packed, state: State, sums: tuple[mx.array, Packed], rate: float
-    ) -> tuple[Packed, State, StepResult]:
+        self, packed: Packed, state: OptimizerState, sums: tuple[mx.array, Packed], rate: float
+    ) -> tuple[Packed, OptimizerState, StepResult]:
         """Make the update at ``rate``; parameters and state stay as they are if a number is not finite."""
         loss, gradients = sums
         packed, state, norm, applied = self._apply(packed, state, gradients, loss, mx.array(rate, mx.float32))
@@ -77,7 +98,7 @@ class UpdateStep:
 
     def load(self, packed: Packed) -> None:
         """Put ``packed`` into the module: tracing leaves placeholders there, so do it before any other use."""
-        self._model.update(unflatten(self._optimizer.unpack(packed)))
+        self._model.update(self._tree(packed))
 
     def _add_gradients(
         self, packed: Packed, sums: tuple[mx.array, Packed], *arrays: mx.array
@@ -86,14 +107,43 @@ class UpdateStep:
             self._model.update(tree)
             return self._loss(self._model, *arrays)
 
-        tree = unflatten(self._optimizer.unpack(packed))
-        loss, gradients = mx.value_and_grad(loss_of)(tree)
-        packed_gradients = self._optimizer.pack(flatten(gradients))
-        return sums[0] + loss, tree_map(mx.add, sums[1], packed_gradients)
+        loss, gradients = mx.value_and_grad(loss_of)(self._tree(packed))
+        return self._added(sums, loss, gradients)
+
+    def _tree(self, packed: Packed) -> Any:
+        return unflatten(self._optimizer.unpack(packed))
+
+    def _added(
+        self, sums: tuple[mx.array, Packed], loss: mx.array, gradients: Any
+    ) -> tuple[mx.array, Packed]:
+        return sums[0] + loss, tree_map(mx.add, sums[1], self._optimizer.pack(flatten(gradients)))
+
+    def _read(self, packed: Packed, *prefix: mx.array) -> State:
+        assert self._passes is not None  # noqa: S101  there are groups only on a path for them
+        return self._passes.read(self._tree(packed), *prefix)
+
+    def _add_behind(
+        self,
+        packed: Packed,
+        sums: tuple[mx.array, Packed],
+        to_state: State,
+        state: State,
+        prefix: mx.array,
+        *arrays: mx.array,
+    ) -> tuple[tuple[mx.array, Packed], State]:
+        assert self._passes is not None  # noqa: S101
+        loss, (gradients, more) = self._passes.continue_from(self._tree(packed), state, prefix, *arrays)
+        return self._added(sums, loss, gradients), tree_map(mx.add, to_state, more)
+
+    def _add_prefix(
+        self, packed: Packed, sums: tuple[mx.array, Packed], to_state: State, *prefix: mx.array
+    ) -> tuple[mx.array, Packed]:
+        assert self._passes is not None  # noqa: S101
+        return self._added(sums, *self._passes.go_back(self._tree(packed), to_state, *prefix))
 
     def _guarded_update(
-        self, packed: Packed, state: State, gradients: Packed, loss: mx.array, rate: mx.array
-    ) -> tuple[Packed, State, mx.array, mx.array]:
+        self, packed: Packed, state: OptimizerState, gradients: Packed, loss: mx.array, rate: mx.array
+    ) -> tuple[Packed, OptimizerState, mx.array, mx.array]:
         norm = global_norm(gradients)
         clipped = clip(gradients, norm, self._max_grad_norm)
         new_packed, new_state = self._optimizer.apply(packed, state, clipped, rate)

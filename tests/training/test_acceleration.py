@@ -101,6 +101,7 @@ def test_run_json_says_which_optimizations_were_used(train, small_data):
         "attention_blocks": 128,
         "compiled": True,
         "packed": None,
+        "shared_prefix": False,
     }
     once, _, _ = train("once", **{**flags, "iters": 1, "grad_checkpoint": True, "packing": True})
     taken = RunDirectory.open(once.path).info.short_cuts

@@ -20,8 +20,12 @@ from mlxsched.data.rows import Indices
 
 # Each micro-batch costs one launch of the whole graph on top of its tokens: about as much as this many tokens.
 LAUNCH_TOKENS = 64
-# Rows behind a shared prefix hold its keys, each its own copy. They weigh less than a token that goes through the layers.
-_KEYS = 8  # times as many keys as tokens in a micro-batch
+# Rows behind a shared prefix each hold a copy of its keys, and scores for all of them. Within these limits, a micro-batch of
+# such rows takes no more memory than one of whole rows (`benchmarks/shared_prefix.py`).
+_KEYS = 4  # times as many keys as tokens in a micro-batch, or those of so many rows
+_SCORES = (
+    256  # keys that a token sees on average where a micro-batch is full; or a quarter of those of a whole row
+)
 SAMPLED_UPDATES = 100  # to plan shapes from; 0.1 s for updates of 64 rows
 
 
@@ -78,9 +82,11 @@ def _cheapest_cuts(widths: list[int], max_tokens: int | None, grid: Grid, before
 
 def _allowed(shape: Shape, max_tokens: int | None, grid: Grid, before: int) -> bool:
     rows, length = shape
-    fits = max_tokens is None or (
-        rows * length <= max_tokens and (not before or rows * (length + before) <= _KEYS * max_tokens)
-    )
+    fits = max_tokens is None or rows * length <= max_tokens
+    if fits and before and max_tokens is not None:
+        keys = before + length
+        fits = rows * keys <= _KEYS * max(max_tokens, keys)
+        fits = fits and rows * length * keys <= max(_SCORES * max_tokens, keys**2 // 4)
     return fits and (not grid.shapes or shape in grid.shapes)
 
 

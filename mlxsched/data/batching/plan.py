@@ -18,6 +18,7 @@ from mlxsched.data.batching.grid import Grid, Shape, n_inputs, thinned
 from mlxsched.data.batching.packing import Packing
 from mlxsched.data.batching.partition import LAUNCH_TOKENS, SAMPLED_UPDATES, micro_batches, shape_grid
 from mlxsched.data.batching.sampler import Sampler
+from mlxsched.data.batching.sharing import PASSES, Group, Sharing, cost, plan_sharing
 from mlxsched.data.rows import Indices, Rows
 
 MAX_PACK_WIDTH = 256
@@ -26,7 +27,7 @@ _PACK_WIDTHS = (32, 48, 64, 96, 128, 192, MAX_PACK_WIDTH)
 # 280 for a hidden size of 128, 850 for 576. The low value is the careful choice: it packs less often.
 _DOUBLING_WIDTH = 256
 _TRIED_UPDATES = 24  # to compare widths; 0.3 s where SAMPLED_UPDATES take 0.7 s
-_WORTHWHILE = 0.93  # of the padded cost; the estimate is within a few per cent of measured times
+WORTHWHILE = 0.93  # of the padded cost; the estimate is within a few per cent of measured times
 _MAX_PACK_COUNTS, _MAX_PADDED_SHAPES = 8, 12  # each is compiled
 _EMPTY_GRID = Grid(())
 
@@ -39,11 +40,13 @@ class BatchingPlan:
         max_tokens: padded positions of a micro-batch at most; a longer row goes alone.
         grid: the shapes of padded micro-batches.
         packing: how rows that fit into a pack are packed; None pads all rows.
+        sharing: how rows share what they begin with; None reads every row whole.
     """
 
     max_tokens: int
     grid: Grid
     packing: Packing | None = None
+    sharing: Sharing | None = None
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -51,6 +54,10 @@ class BatchingPlan:
         if self.packing is None:
             return self.grid.shapes
         return (*self.grid.shapes, *((count, self.packing.width) for count in self.packing.pack_counts))
+
+    def groups(self, rows: Rows, indices: Indices) -> tuple[list[Group], Indices]:
+        """The groups of rows that share a prefix, and the other rows."""
+        return ([], indices) if self.sharing is None else self.sharing.groups(rows, indices)
 
     def batches(self, rows: Rows, indices: Indices) -> list[Batch]:
         """The micro-batches of an update that holds the rows ``indices``."""
@@ -100,7 +107,7 @@ def packed_plan(padded: BatchingPlan, sampler: Sampler, *, always: bool = False)
     best = min(costs, key=costs.__getitem__, default=None)
     if best is None:
         return None
-    if not always and costs[best] > _WORTHWHILE * estimated_cost(padded, sampler.lengths, samples):
+    if not always and costs[best] > WORTHWHILE * estimated_cost(padded, sampler.lengths, samples):
         return None
     grid = _EMPTY_GRID
     if int(n_inputs(sampler.lengths).max()) > best:
@@ -121,6 +128,40 @@ def _packing(width: int, max_tokens: int, sampler: Sampler, samples: list[Indice
     values, counts = np.unique(seen or [1], return_counts=True)
     pack_counts = thinned(list(range(len(values))), values, counts, _MAX_PACK_COUNTS)
     return replace(packing, max_packs=pack_counts[-1], pack_counts=pack_counts)
+
+
+def shared_plan(
+    plan: BatchingPlan, rows: Rows, sampler: Sampler, *, least: float = 1 - WORTHWHILE
+) -> BatchingPlan | None:
+    """A plan whose rows share prefixes, if it is predicted to save at least the share ``least`` of the cost of ``plan``.
+
+    Rows without a partner are padded.
+    """
+    samples = [indices for indices in sampler.samples(_TRIED_UPDATES) if len(indices)]
+    sharing = plan_sharing(rows, samples, plan.max_tokens)
+    if sharing is None:
+        return None
+    padded = plan if plan.packing is None else padded_plan(sampler, plan.max_tokens)
+    shared = replace(padded, sharing=sharing)
+    whole = sum(_padded_cost(plan, sampler.lengths, indices) for indices in samples)
+    saved = 1 - sum(_shared_cost(shared, rows, indices) for indices in samples) / max(whole, 1.0)
+    return replace(shared, sharing=replace(sharing, saved=saved)) if saved >= max(least, 0.01) else None
+
+
+def _padded_cost(plan: BatchingPlan, lengths: NDArray[Any], indices: Indices) -> float:
+    """The cost of an update as `sharing` counts it: a token of a padded row sees half of the row on average."""
+    shapes = plan.shapes_of(indices, lengths) if len(indices) else []
+    return sum(cost(count, width) + LAUNCH_TOKENS for count, width in shapes)
+
+
+def _shared_cost(plan: BatchingPlan, rows: Rows, indices: Indices) -> float:
+    groups, alone = plan.groups(rows, indices)
+    total = _padded_cost(plan, rows.lengths, alone)
+    for length, members in groups:
+        total += cost(PASSES, length) + 2 * LAUNCH_TOKENS
+        behind = _behind(plan, rows.lengths, Group(length, members))
+        total += sum(cost(count, width, length) + LAUNCH_TOKENS for count, width in behind)
+    return total
 
 
 def estimated_cost(plan: BatchingPlan, lengths: NDArray[Any], updates: list[Indices]) -> float:
@@ -153,15 +194,29 @@ class BatchingStats:
         return len(self.shapes) / self.updates
 
 
-def batching_stats(plan: BatchingPlan, sampler: Sampler, updates: int = 100) -> BatchingStats:
+def batching_stats(
+    plan: BatchingPlan, sampler: Sampler, updates: int = 100, rows: Rows | None = None
+) -> BatchingStats:
     """Statistics of the first ``updates`` updates, or of one epoch if that has fewer.
+
+    Given ``rows``, prefixes that they share count once, each as a micro-batch; otherwise every row counts whole.
 
     >>> sampler = Sampler(np.array([9, 9, 5, 5]), rows_per_update=4)
     >>> found = batching_stats(padded_plan(sampler, max_tokens=1024), sampler)
     >>> found.per_update, found.shapes, found.padding
     (1.0, [(4, 8)], 0.25)
     """
-    samples = sampler.samples(updates)
-    inputs = sum(int(n_inputs(sampler.lengths[rows]).sum()) for rows in samples)
-    shapes = [shape for rows in samples for shape in plan.shapes_of(rows, sampler.lengths)]
+    samples, lengths = sampler.samples(updates), sampler.lengths
+    inputs = sum(int(n_inputs(lengths[indices]).sum()) for indices in samples)
+    shapes: list[Shape] = []
+    for indices in samples:
+        groups, alone = plan.groups(rows, indices) if rows is not None else ([], indices)
+        shapes += plan.shapes_of(alone, lengths) if len(alone) else []
+        for group in groups:
+            inputs -= (len(group.indices) - 1) * group.length
+            shapes += [(1, group.length), *_behind(plan, lengths, group)]
     return BatchingStats(len(samples), inputs, shapes)
+
+
+def _behind(plan: BatchingPlan, lengths: NDArray[Any], group: Group) -> list[Shape]:
+    return plan.sharing.shapes_of(lengths, group) if plan.sharing else []
