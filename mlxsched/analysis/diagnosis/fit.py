@@ -86,7 +86,11 @@ def overfitting(history: History) -> Iterator[Diagnosis]:
         return
     best = int(losses.argmin())
     rise = ratio(float(np.median(losses[-2:])), losses[best])
-    if best > len(losses) - 3 or not rise > _OVERFIT or falls(losses[best:]) > _RISING:
+    if (
+        best > len(losses) - 3
+        or not rise > _OVERFIT
+        or (falls(losses[best:]) > _RISING and not history.memorized)
+    ):
         return
     around = history.losses[np.abs(history.updates - updates[best]) <= max(5, len(history.losses) // 20)]
     if not len(around) or history.end > 0.97 * np.median(around):

@@ -112,6 +112,15 @@ class History(EventColumns):
         )
 
     @cached_property
+    def memorized(self) -> bool:
+        """Whether the training loss ended below a third of the lowest validation loss: the rows are known by heart.
+
+        The validation loss then wanders at any rate.
+        """
+        losses = self.seen[1]
+        return len(losses) > 0 and self.end < float(losses.min()) / 3
+
+    @cached_property
     def noise(self) -> float:
         """The standard deviation of the training loss around its running median, as a share of it."""
         if len(self.losses) < WINDOW:

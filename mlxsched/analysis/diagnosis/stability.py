@@ -15,8 +15,9 @@ from mlxsched.text import counted, number
 _FEW = 5  # updates of a run that was stopped because of its losses
 _FEWEST = 10  # updates from which on a level, a trend or noise can be told
 _SPIKE = 8.0  # deviations above it; the noise of small batches has a heavy tail
-_SPIKE_SHARE = 0.3  # and this share of the level, so that tiny noise around a tiny loss is none
-_EARLY_RISE = 1.08  # of the validation loss
+_SPIKE_SHARE = 0.3  # and this share of the level,
+_SPIKE_LEAST = 0.05  # and this share of the start's loss, so that noise around a tiny loss is none
+_EARLY_RISE = 1.2  # of the validation loss; LoRA+ on a small model rises by up to 16% at first, and does well
 _JUMPED, _NO_JUMP = (
     "the rate had just risen",
     "Choose a schedule without a jump; `mlxsched check` shows where it is",
@@ -131,7 +132,7 @@ def _training_spike(history: History) -> Iterator[Diagnosis]:
         return
     level = np.maximum(running_median(losses, WINDOW), _before(history))
     above = losses - level
-    bound = max(_SPIKE * history.noise, _SPIKE_SHARE) * level
+    bound = np.maximum(max(_SPIKE * history.noise, _SPIKE_SHARE) * level, _SPIKE_LEAST * history.train_start)
     places = np.flatnonzero(above > bound)
     if not len(places) or len(places) > max(3, len(losses) // 20):
         return
@@ -192,7 +193,7 @@ def oscillating(history: History) -> Iterator[Diagnosis]:
     still_high = float(np.median(history.rates[-max(5, len(history.rates) // 10) :])) > 0.3 * history.peak
     # The bound is for up to eight steps: small noise adds up over many evaluations.
     bound = 0.08 * max(len(steps) / 8, 1)
-    if turns < 3 or not climbed > bound or not still_high:
+    if turns < 3 or not climbed > bound or not still_high or history.memorized:
         return
     yield Diagnosis(
         "oscillating",

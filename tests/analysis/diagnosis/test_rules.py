@@ -166,7 +166,7 @@ def test_an_evaluation_that_rises_after_a_jump_of_the_rate_is_a_spike():
 
 
 def test_a_rise_of_the_validation_loss_at_the_start_is_an_explosion_if_it_was_made_up_for():
-    risen = {20: 2.2, 40: 2.6, 60: 2.0}
+    risen = {20: 2.2, 40: 2.8, 60: 2.0}
     assert codes(history(valid=lambda u: risen.get(u, learning(u)))) == ["early_explosion"]
 
 
@@ -231,3 +231,13 @@ def test_a_hundred_thousand_records_are_no_burden():
     """The pairwise statistics are bounded: without that this would need 10**10 pairs."""
     events = [UpdateMade(u, learning(u / 100), 1e-4, tokens_per_second=1.0) for u in range(100_000)]
     assert is_healthy(diagnose(History(tuple(events))))
+
+
+def test_rows_known_by_heart_are_overfitting_at_any_rate():
+    wander = {u: 0.9 + 0.15 * (u // 20 % 2) for u in range(60, N + 1)}
+    learned = history(
+        lambda u: 0.1 + 2.0 * math.exp(-u / 15),
+        valid=lambda u: wander.get(u, learning(u)),
+        rate=lambda u: 2e-3,
+    )
+    assert codes(learned) == ["overfitting"]
