@@ -7,6 +7,8 @@ parameters and optimizer state are put back, and dropout is drawn as a function 
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -32,19 +34,18 @@ from mlxsched.training.acceleration import Acceleration, accelerate
 from mlxsched.training.assembly import make_engine, make_evaluator, work_of
 from mlxsched.training.batch_loader import UpdateBatches
 from mlxsched.training.engine import Engine
-from mlxsched.training.peak_probe import random_batch
+from mlxsched.training.peak_probe import VOCABULARY, random_batch
 from mlxsched.training.results import test_evaluator, test_examples
 from mlxsched.training.session import Session
 from mlxsched.training.shape_times import ShapeTimes, Stopwatch
 from mlxsched.training.timing import Costs
 
+_LOG = logging.getLogger(__name__)
+
 MOST, SHARE = 3.0, 0.02  # seconds, and share of the run, that timing may take
 SHORT = 1e11  # operations: a run of fewer takes seconds and is not timed
 QUICK_CPU, QUICK_GPU = 5e7, 4e9  # parameters of a model that is checked and timed in a few seconds
-FILES, BYTES = (
-    0.03,
-    3e8,
-)  # seconds of a checkpoint's files and directories, and bytes a second on a usual disk
+FILES, BYTES = 0.03, 3e8  # seconds for the files of a checkpoint, and bytes a second on a usual disk
 STEP = 3.0  # a generated token takes that many times a position of a forward pass
 PREFILLED, ANSWERED = 8, 32  # prompts that are read at once, and answered
 
@@ -112,13 +113,17 @@ def estimate(
 ) -> Estimate | None:
     """How long the run takes from update ``made`` on until it has made ``updates``, with the state of ``engine`` left as it is.
 
-    None where that is given (``max_time``), where several workers train, and for a run of a few seconds.
+    None where that is given (``max_time``), where several workers train, for a run of a few seconds, and for a model that
+    cannot be timed.
     """
     if not _is_worthwhile(session):
         return None
     snapshot = engine.snapshot()
     try:
         return _Timing(session, engine, acceleration, clock).estimate(made, updates or session.plan.updates)
+    except Exception:  # noqa: BLE001  the run itself says what is wrong, or goes well without an estimate
+        _LOG.debug("estimate", exc_info=True)
+        return None
     finally:
         engine.restore(snapshot)
         engine.load_into_model().train()
@@ -136,6 +141,7 @@ class _Timing:
         self._stats: BatchingStats = batching_stats(session.batching, session.sampler)
         targets = session.plan.targets / session.plan.tokens * (1 - self._stats.padding)
         self._share = max(targets, 1e-3)
+        self._vocabulary = int(session.loaded.config.get("vocab_size") or VOCABULARY)
         self._updates = self._times(self._train)
         self._validation = self._times(self._forward(_without_activations(acceleration.validation)))
         stores = acceleration.validation.boundary is not None
@@ -146,7 +152,7 @@ class _Timing:
     def estimate(self, made: int, updates: int) -> Estimate:
         """The parts, each timed in what is left of the time for all, and their sum."""
         parameters = self._session.plan.parameters
-        self._updates.measure(self._stats.shapes[:1], parameters, 0.0)
+        self._updates.measure([min(self._stats.shapes, key=math.prod)], parameters, 0.0)
         self._watch.allowed = min(MOST, SHARE * self._update() * (updates - made))
         self._updates.measure(self._stats.shapes, parameters, 0.5)
         applying = self._applying()
@@ -172,7 +178,7 @@ class _Timing:
         """An update of one micro-batch of ``shape``."""
         path = self._training
         packed = path.packing is not None and shape[1] == path.packing.width
-        batch = random_batch(shape, self._share, packed=packed)
+        batch = random_batch(shape, self._share, packed=packed, vocabulary=self._vocabulary)
         arrays = path.arrays(batch, batch.n_targets)
         return UpdateBatches(0, batch.indices, [arrays], batch.n_tokens, batch.n_targets)
 
@@ -188,7 +194,8 @@ class _Timing:
 
         def run(shape: Shape) -> None:
             model.eval()
-            mx.eval(function(self._engine.tree(), *path.arrays(random_batch(shape, self._share), 1.0)))
+            batch = random_batch(shape, self._share, vocabulary=self._vocabulary)
+            mx.eval(function(self._engine.tree(), *path.arrays(batch, 1.0)))
 
         return run
 
@@ -247,7 +254,8 @@ class _Timing:
 
         self._engine.load_into_model()
         with suppress(_EnoughError):
-            answer_all(loaded.model, loaded.tokenizer, examples[:ANSWERED], tick)
+            limit = self._session.micro_batch_tokens // 2  # as `Measurement` has it
+            answer_all(loaded.model, loaded.tokenizer, examples[:ANSWERED], tick, max_tokens=limit)
         spent = self._watch.clock() - started
         self._watch.spent += spent
         return spent / max(seen, 1) * tokens

@@ -22,6 +22,7 @@ from mlxsched.model.trees import flatten
 from mlxsched.training.optimizers import GroupedOptimizer
 from mlxsched.training.step import UpdateStep
 
+VOCABULARY = 100  # tokens that a batch is drawn from
 _SHORTEST = 32
 _GROWTH = 2.0, 4.0  # of the increments when a length doubles: what is linear in it, and attention scores
 
@@ -116,10 +117,12 @@ def peak_of(function: Callable[[], object]) -> int:
     return peak
 
 
-def random_batch(shape: Shape, target_share: float, *, packed: bool = False) -> Batch:
-    """Tokens 1 to 100 at random, of which ``target_share`` are targets."""
+def random_batch(
+    shape: Shape, target_share: float, *, packed: bool = False, vocabulary: int = VOCABULARY
+) -> Batch:
+    """Tokens below 100, and below ``vocabulary``, at random, of which ``target_share`` are targets."""
     draw = np.random.default_rng(0)
-    tokens = draw.integers(1, 100, (2, *shape)).astype(np.int32)
+    tokens = draw.integers(0, min(vocabulary, VOCABULARY), (2, *shape)).astype(np.int32)
     count = max(round(target_share * shape[0] * shape[1]), 1)
     weights = np.zeros(shape[0] * shape[1], np.float32)
     weights[draw.permutation(len(weights))[:count]] = 1

@@ -57,3 +57,17 @@ def test_a_given_time_is_not_estimated(session, monkeypatch):
     assert estimate_plan(session(iters=20, max_time=60)) is None
     assert estimate_plan(session(iters=20), wanted=False) is None
     assert estimate_plan(session(iters=20)).seconds > 0
+
+
+def test_a_model_that_cannot_be_timed_is_trained_without_an_estimate(session, monkeypatch):
+    monkeypatch.setattr(module, "SHORT", 0.0)
+    monkeypatch.setattr(module, "random_batch", lambda *arguments, **more: 1 / 0)
+    made = session(iters=20)
+    acceleration = accelerate(made, None, lambda note: None)
+    engine = make_engine(made, acceleration.training)
+    assert estimate(made, engine, acceleration) is None
+
+
+def test_timed_batches_stay_within_a_small_vocabulary():
+    batch = module.random_batch((4, 32), 0.5, vocabulary=7)
+    assert max(batch.inputs.max(), batch.labels.max()) < 7 and batch.n_targets == 64
