@@ -181,11 +181,19 @@ class Kept:
 
     def loss(self, case: Case, peak: float, updates: int, seed: int) -> float:
         """From the file, or trained now."""
-        key = f"{case.name} {updates} {peak:.4g} {seed}"
+        key = self._key(case, peak, updates, seed)
         if key not in self._values:
             self._values[key] = self._trainings(case, seed).loss(peak, updates)
             atomic.write_json(self._file, self._values)
         return self._values[key]
+
+    def has(self, case: Case, peak: float, updates: int, seed: int) -> bool:
+        """Whether this run was trained before."""
+        return self._key(case, peak, updates, seed) in self._values
+
+    @staticmethod
+    def _key(case: Case, peak: float, updates: int, seed: int) -> str:
+        return f"{case.name} {updates} {peak:.4g} {seed}"
 
     def mean(self, case: Case, peak: float, seeds: tuple[int, ...]) -> float:
         """The mean over ``seeds`` after the whole run."""

@@ -6,17 +6,31 @@ python benchmarks/rate_finder.py grid --folder /tmp/rates       # trains the gri
 from __future__ import annotations
 
 import argparse
+import json
+import math
+import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rate_cases import Case, Kept, all_cases, prepare_folder
 
+from mlxsched.experiments.rate_finder import Budget, Search
+from mlxsched.experiments.rate_finder.range_test import RISE, exponential, steepest, valley
+from mlxsched.experiments.rate_finder.trials import Trials
+from mlxsched.runs import atomic
 from mlxsched.text import clock
+from mlxsched.training.session import prepare
 
 STEP = 1.8  # between two peaks of the grid
 ORIGIN = 2e-4  # a peak of every grid: what a run has by default
 SEEDS = (0, 1)
+BUDGET = 100  # updates: 20% of a run of 500
+FASTAI = 100  # updates of fastai's range test, from 1e-7 to 10
+ALWAYS = "2e-4 always"
+RULES = ("lr-find", ALWAYS, "prior", "branches", "valley", "steepest", "tenth_of_divergence")
 PAST = 1.06  # a grid ends where the loss is this much above its lowest, on both sides
 
 
@@ -57,14 +71,140 @@ def train_grids(kept: Kept) -> None:
             print(line, file=sys.stderr, flush=True)
 
 
+def search_all(folder: Path) -> None:
+    """Search for each case, as a user would, and make a range test of fastai's length for the other rules."""
+    file = folder / "found.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for case in all_cases()[1::2] + all_cases()[::2]:
+        if case.name not in found:
+            found[case.name] = search(case, folder)
+            atomic.write_json(file, found)
+            print(f"{case.name}: {found[case.name]['rates']}", file=sys.stderr, flush=True)
+
+
+def search(case: Case, folder: Path) -> dict[str, Any]:
+    """What each rule suggests, and what the search cost."""
+    loaded = case.config(folder, seed=0)
+    searching = Search(prepare(loaded.config, loaded.origins), Budget(BUDGET))
+    result = searching.run()
+    unit = 100 if case.more.get("optimizer") == "sgd" else 1
+    others = fastai_marks(searching.trials, exponential(1e-7 * unit, 10.0 * unit, FASTAI))
+    rates = {
+        "lr-find": result.suggestion,
+        "prior": searching.prior.peak,
+        "branches": result.marks["branches"],
+    }
+    found = {"rates": {**rates, **others}, "cost": result.cost_updates, "seconds": result.seconds}
+    return {**found, "per_update": searching.seconds_per_update, "result": result.to_dict()}
+
+
+def fastai_marks(trials: Trials, rates: list[float]) -> dict[str, float]:
+    """The other rules on a range test as fastai makes it: other rows at each rate, a smoothed loss, "4x best" as its end.
+
+    As there, the first tenth and the last 5 points count for neither valley nor steepest descent.
+    """
+    mean, smoothed, broke = 0.0, [], rates[-1]
+    for position, loss in enumerate(trials.sweep(rates, lambda at: at)):
+        mean = 0.98 * mean + 0.02 * loss
+        smoothed.append(mean / (1 - 0.98 ** (position + 1)))
+        if smoothed[-1] < min(smoothed) + RISE:
+            broke = rates[position]  # the last rate before the loss stays above
+        if smoothed[-1] > 4 * min(smoothed):
+            break
+    inner = slice(len(rates) // 10, len(smoothed) - 5)
+    marks = {
+        "valley": valley(rates[inner], smoothed[inner]),
+        "steepest": steepest(rates[inner], smoothed[inner]),
+    }
+    return {**marks, "tenth_of_divergence": broke / 10}
+
+
+def train_found(kept: Kept, folder: Path) -> None:
+    """Train each case at the peak that the search suggests, with the seeds of the grid."""
+    found = json.loads((folder / "found.json").read_text())
+    for case in all_cases()[1::2] + all_cases()[::2]:
+        if case.name in found:
+            ours = found[case.name]["rates"]["lr-find"]
+            value = kept.mean(case, ours, SEEDS) / min(both_seeds(case, kept).values()) - 1
+            print(f"{case.name}: {ours:.2e}, regret {value:+.1%}", file=sys.stderr, flush=True)
+
+
+def both_seeds(case: Case, kept: Kept) -> dict[float, float]:
+    """The mean losses of the best peaks of the grid, which have all seeds."""
+    losses = grid(case, kept, SEEDS[:1])
+    nearest = sorted(losses, key=losses.__getitem__)[:3]
+    return {peak_at(at): kept.mean(case, peak_at(at), SEEDS) for at in nearest}
+
+
+def interpolated_regret(case: Case, kept: Kept, rate: float) -> float:
+    """The regret of ``rate`` by the grid of the first seed: a parabola in the logarithms through the three nearest peaks."""
+    losses = grid(case, kept, SEEDS[:1])
+    points = sorted((math.log(peak_at(at)), math.log(loss)) for at, loss in losses.items())
+    place = min(max(math.log(rate), points[0][0]), points[-1][0])
+    peaks, values = zip(*sorted(points, key=lambda point: abs(point[0] - place))[:3], strict=True)
+    value = float(np.polyval(np.polyfit(peaks, values, 2), place))
+    return math.exp(value - min(value for _, value in points)) - 1
+
+
+def regret(case: Case, kept: Kept, rule: str, rates: dict[str, float]) -> float:
+    """The regret of a rule; one that finds no rate falls back to the default peak."""
+    rate = ORIGIN if rule == ALWAYS else rates.get(rule, ORIGIN)
+    if rule == "lr-find" and all(kept.has(case, rate, case.updates, seed) for seed in SEEDS):
+        return kept.mean(case, rate, SEEDS) / min(both_seeds(case, kept).values()) - 1
+    return interpolated_regret(case, kept, rate)
+
+
+def print_tables(kept: Kept, folder: Path) -> None:
+    """The rules on the odd cases and on the even ones, then each case."""
+    found = json.loads((folder / "found.json").read_text())
+    cases = [case for case in all_cases() if case.name in found]
+    regrets = {
+        rule: [regret(case, kept, rule, found[case.name]["rates"]) for case in cases] for rule in RULES
+    }
+    for half, first in (("odd cases, on which nothing was chosen", 1), ("even cases", 0)):
+        print(
+            f"\n{half}\n\n| rule | median regret | 90% of the cases | worst | within 3% |\n| --- | --- | --- | --- | --- |"
+        )
+        for rule, values in regrets.items():
+            some = sorted(values[first::2])
+            ninth = some[math.ceil(0.9 * len(some)) - 1]
+            within = sum(value <= 0.03 for value in some)
+            cells = f"{statistics.median(some):.1%} | {ninth:.1%} | {some[-1]:.1%} | {within} of {len(some)}"
+            print(f"| {rule} | {cells} |")
+    print(
+        "\n| case | best of the grid | lr-find | regret | prior | valley | cost in updates |\n"
+        + "| --- " * 7
+        + "|"
+    )
+    for case, value in zip(cases, regrets["lr-find"], strict=True):
+        rates, best = found[case.name]["rates"], both_seeds(case, kept)
+        shown = [f"{rates[rule]:.1e}" for rule in ("prior", "valley")]
+        ours = f"{rates['lr-find']:.1e} | {value:+.1%}"
+        cost = f"{found[case.name]['cost']:.0f}"
+        print(
+            f"| {case.name} | {min(best, key=best.__getitem__):.1e} | {ours} | {' | '.join(shown)} | {cost} |"
+        )
+
+
+STEPS = ("grid", "find", "train", "table")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=["grid"])
+    parser.add_argument("step", choices=STEPS)
     parser.add_argument("--folder", type=Path, required=True, help="models, data and kept results")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     prepare_folder(given.folder)
-    train_grids(Kept(given.folder))
+    kept = Kept(given.folder)
+    if given.step == "grid":
+        train_grids(kept)
+    elif given.step == "find":
+        search_all(given.folder)
+    elif given.step == "train":
+        train_found(kept, given.folder)
+    else:
+        print_tables(kept, given.folder)
 
 
 if __name__ == "__main__":

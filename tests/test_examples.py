@@ -86,6 +86,13 @@ def test_what_the_plain_loop_wastes():
     assert ours["padding of all tokens"] < theirs["padding of all tokens"]
 
 
+def test_lr_find(tmp_path, capsys):
+    short = {"iters": 12, "batch_size": 2, "num_layers": 1, "val_batches": 2}
+    found, loss = module("lr_find").main(tmp_path, 40, **short)
+    assert f"Suggestion {found.suggestion:.1e}" in capsys.readouterr().out
+    assert found.low < found.suggestion < found.high and loss < found.test.losses[0]
+
+
 def test_adapter_in_an_app(tmp_path):
     run = train(tmp_path / "run", 2)
     answer = module("adapter_in_an_app").answer(run, "Sum of A1 to A10")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import note, warn
 from mlxsched.errors import RunError, UsageError
-from mlxsched.text import number
 
 if TYPE_CHECKING:
     from mlxsched.experiments.rate_finder.result import Found
@@ -25,6 +24,7 @@ def takes_auto(flags: dict[str, Any]) -> bool:
 
 def at_found_rate(session: Session, flags: dict[str, Any]) -> Session:
     """``session`` planned again, at the peak that is stored for it or that a search finds now."""
+    from mlxsched.cli.lr_find_view import rate_text
     from mlxsched.training.session import prepare
 
     _refuse_own_peak(session)
@@ -33,7 +33,7 @@ def at_found_rate(session: Session, flags: dict[str, Any]) -> Session:
         raise RunError(f"no learning rate was found: {found.reason}.")
     if not found.conclusive:
         warn(f"the search was inconclusive: {found.reason}.")
-    note(f"Learning rate: {number(found.suggestion)}, found by lr-find.")
+    note(f"Learning rate: {rate_text(found.suggestion)}, found by lr-find.")
     config = session.config.model_copy(update={"learning_rate": found.suggestion})
     origins = {**session.origins, "learning_rate": ORIGIN}
     return prepare(config, origins, loaded=session.loaded, dataset=session.dataset, cache=session.cache)

@@ -31,6 +31,7 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
 
     A range test finds where training breaks. Then short trainings from the start of the run, with its own schedule,
     are compared on held-out rows. The result is stored, and `mlxsched train --learning-rate auto` uses it.
+    The first ones are around what a formula gives for rank, scale and model, or around --learning-rate.
 
     Exit code 3 means that the result is inconclusive; it says what would settle it.
 
@@ -46,7 +47,9 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     from mlxsched.runs import atomic
 
     session = make_session(load_given(ctx))
-    found = found_rate(session, flags["budget"], plain=flags["plain"], again=flags["again"])
+    found = found_rate(
+        session, flags["budget"], plain=flags["plain"], again=flags["again"] or flags["learning_rate"]
+    )
     save_pictures(found, [path for path in (flags["png"], flags["svg"]) if path])
     if flags["out"]:
         atomic.write_json(flags["out"], found.to_dict())

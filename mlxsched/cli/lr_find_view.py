@@ -38,7 +38,7 @@ def show_search(search: Search) -> None:
     seconds = layout.cost * search.seconds_per_update
     rows = [
         ("run", f"{session.config.model}, {session.config.data}: {counted(plan.updates, 'update')}"),
-        ("prior", f"{number(search.prior.peak)}, within a factor of {search.prior.spread:g} or so"),
+        ("prior", f"{rate_text(search.prior.peak)}, within a factor of {search.prior.spread:g} or so"),
         ("range test", f"{SWEEPS} sweeps of {counted(layout.sweep, 'update')}"),
         ("branches", layout.describe()),
         (
@@ -92,11 +92,11 @@ def show_found(found: Found) -> None:
 
     best = min((one.loss for one in found.candidates), default=None)
     rows = [
-        (number(one.peak), one.updates, f"{one.loss:.4f}{' *' if one.loss == best else ''}")
+        (rate_text(one.peak), one.updates, f"{one.loss:.4f}{' *' if one.loss == best else ''}")
         for one in found.candidates
     ]
     table(rows, header=("peak", "updates", "held-out loss"), title="Branches")
-    marks = [(number(rate), RULES.get(name, name)) for name, rate in found.marks.items()]
+    marks = [(rate_text(rate), RULES.get(name, name)) for name, rate in found.marks.items()]
     table(marks, header=("rate", "rule"), title="Marks")
     picture(draw(chart_of(found), look_of_stdout(height=18)) + "\n")
     say(verdict(found))
@@ -108,19 +108,28 @@ def verdict(found: Found) -> str:
     if found.suggestion is None:
         return f"No suggestion: {found.reason}. {cost}"
     words = "Suggestion" if found.conclusive else "Inconclusive; the best guess is"
-    interval = f"{number(found.low or 0)} to {number(found.high or 0)}"
-    return f"{words} {number(found.suggestion)}, likely between {interval}: {found.reason}.\n{cost}"
+    interval = f"{rate_text(found.low or 0)} and {rate_text(found.high or 0)}"
+    return f"{words} {rate_text(found.suggestion)}, likely between {interval}: {found.reason}.\n{cost}"
+
+
+def rate_text(rate: float) -> str:
+    """A rate with the digits that a search can know.
+
+    >>> rate_text(0.00128349)
+    '1.28e-3'
+    """
+    return number(float(f"{rate:.3g}"))
 
 
 def chart_of(found: Found) -> Chart:
     """Loss against the rate, on a logarithmic axis, with all rules marked."""
     from mlxsched.render.chart import Chart, Mark, Series
 
-    series = [Series("range test, smoothed", found.test.rates, found.test.losses)]
+    series = [Series("range test", found.test.rates, found.test.losses)]
     for updates in sorted({one.updates for one in found.candidates}):
         tried = sorted((one.peak, one.loss) for one in found.candidates if one.updates == updates)
         peaks, losses = zip(*tried, strict=True)
-        series.append(Series(f"branches of {counted(updates, 'update')}", peaks, losses, style="dots"))
+        series.append(Series(f"branches of {counted(updates, 'update')}", peaks, losses))
     marks = [Mark(rate, name.replace("_", " ")) for name, rate in found.marks.items()]
     if found.suggestion is not None:
         marks.append(Mark(found.suggestion, "suggestion"))

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
 from mlxsched.config import load_config
 from mlxsched.errors import UsageError
+from mlxsched.experiments.rate_finder.branches import Rounds, two_rounds
 from mlxsched.experiments.rate_finder.budget import LEAST, Budget, parse_budget, usual_budget
 from mlxsched.experiments.rate_finder.estimate import estimate, lowest
+from mlxsched.experiments.rate_finder.finder import doubt
 from mlxsched.experiments.rate_finder.layout import layout_of
-from mlxsched.experiments.rate_finder.prior import Prior, prior_of
+from mlxsched.experiments.rate_finder.prior import Facts, Prior, prior_of
 from mlxsched.experiments.rate_finder.range_test import range_test, steepest, valley
 from mlxsched.experiments.rate_finder.result import Candidate
-from mlxsched.experiments.rate_finder.trials import Trials, adam_excess, stands_for
+from mlxsched.experiments.rate_finder.trials import LOST, Trials, adam_excess, stands_for
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.session import prepare
 
@@ -58,7 +61,7 @@ def test_a_branch_counts_its_updates_and_its_rows(trials):
 
 def test_an_interrupted_sweep_leaves_the_start(trials):
     before = start_of(trials)
-    sweep = trials.sweep([1e-3, 1e-2, 1e-1], first=0)
+    sweep = trials.sweep([1e-3, 1e-2, 1e-1], lambda position: position)
     next(sweep)
     sweep.close()
     assert start_of(trials) == before
@@ -68,6 +71,15 @@ def test_a_sweep_to_any_rate_breaks_and_its_curve_ends_there(trials):
     test = range_test(trials, 1e-4, 1e2, updates=8, repeats=2)
     assert test.broke is not None and len(test.rates) == len(test.losses) <= 8
     assert test.losses[-1] > min(test.losses)
+
+
+def test_a_model_that_is_trained_as_a_whole_keeps_its_weights():
+    session = planned(fine_tune_type="full", val_batches=0)
+    before = {path: mx.array(value) for path, value in tree_flatten(session.loaded.model.parameters())}
+    trials = Trials(session, accelerate(session, None, lambda text: None))
+    assert trials.branch(1e-3, 1) < trials.branch(1e-3, 0)
+    after = dict(tree_flatten(session.loaded.model.parameters()))
+    assert all(mx.array_equal(value, after[path]) for path, value in before.items())
 
 
 def test_without_validation_rows_the_end_of_the_first_epoch_judges():
@@ -110,13 +122,64 @@ def test_an_estimate_lies_between_branch_and_prior_and_leans_to_the_surer_one():
     assert open_ended.peak > unsure.peak and open_ended.spread > unsure.spread
 
 
-def test_the_prior_follows_rank_scale_width_and_length():
-    def guess(hidden=128, updates=30, **flags):
-        return prior_of(load_config(flags=flags).config, hidden, updates).peak
+class Bowl:
+    """Stands in for trials: the loss of a branch is a parabola around ``best``, whatever its length."""
 
-    assert guess(**{"lora_parameters.rank": 32}) == pytest.approx(guess() / 2)
-    assert guess(**{"lora_parameters.rank": 32, "lora_parameters.scale": 5.0}) == pytest.approx(guess())
-    assert guess(updates=300) < guess() > guess(hidden=2048)
+    def __init__(self, best: float) -> None:
+        self.best, self.spent, self.peaks = best, 17.6, []  # spent on the range test and the rest before
+
+    def branch(self, peak: float, updates: int) -> float:
+        self.spent += updates + 1.6
+        self.peaks.append(peak)
+        return 1 + math.log(peak / self.best) ** 2
+
+
+def searched(best: float, most: float = math.inf) -> tuple[Bowl, Rounds]:
+    bowl = Bowl(best)
+    return bowl, two_rounds(bowl, 1e-3, most, layout_of(100, run=500, batch_size=8))
+
+
+@pytest.mark.parametrize("best", [6e-4, 1e-3, 1.6e-3])
+def test_two_rounds_around_the_prior_find_the_best(best):
+    bowl, rounds = searched(best)
+    assert rounds.best == pytest.approx(best, rel=0.01) and rounds.bracketed
+    assert len(bowl.peaks) == 6 and doubt(rounds, untrained=9.0) == ""
+    assert {one.updates for one in rounds.second} == {16}
+
+
+def test_extra_branches_follow_a_loss_that_falls_and_shorten_the_second_round():
+    bowl, rounds = searched(2e-2)
+    assert rounds.best == pytest.approx(2e-2, rel=0.1) and len(rounds.first) == 5
+    assert 8 <= rounds.second[0].updates < 16 and bowl.spent < 100
+
+
+def test_a_best_peak_at_the_end_is_inconclusive_and_the_next_command_is_named():
+    _, rounds = searched(10.0)
+    assert not rounds.bracketed
+    assert "the highest peak was the best" in doubt(rounds, 99.0) and "--learning-rate 2.7e-02" in doubt(
+        rounds, 99.0
+    )
+    assert "the lowest peak" in doubt(searched(1e-9)[1], 999.0)
+
+
+def test_no_branch_goes_beyond_what_the_range_test_allows():
+    assert max(searched(1.0, most=2e-3)[0].peaks) <= 2e-3 * (1 + 1e-9)
+
+
+def test_branches_that_learn_nothing_or_diverge_are_inconclusive():
+    _, rounds = searched(1e-3)
+    assert "no branch learned anything" in doubt(rounds, untrained=1.001)
+    lost = Rounds(rounds.first, [Candidate(1e-3, 16, LOST)] * 3)
+    assert "every branch diverged" in doubt(lost, untrained=9.0)
+
+
+def test_the_prior_follows_the_run_and_the_model():
+    def guess(hidden=128, modules=7, updates=100, **flags):
+        return prior_of(load_config(flags=flags).config, Facts(hidden, modules, updates)).peak
+
+    assert guess(**{"lora_parameters.scale": 2.0}) == pytest.approx(guess() * 10**0.9)
+    assert guess(**{"lora_parameters.rank": 64}) == pytest.approx(guess() * 8**-0.4)
+    assert guess(updates=1000) < guess() > guess(hidden=2048) and guess(modules=2) > guess()
     assert guess(bias_correction=False) < guess() > guess(lora_plus_ratio=16)
     assert guess(optimizer="lion") < guess() > guess(fine_tune_type="full")
     assert 10 <= guess(optimizer="sgd") / guess() <= 100

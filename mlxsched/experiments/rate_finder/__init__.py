@@ -1,1 +1,7 @@
-"""Find the peak learning rate of a run from short trainings."""
+"""Find the peak learning rate of a run from short trainings: `Search` plans and makes them, `Found` is what they say."""
+
+from mlxsched.experiments.rate_finder.budget import Budget
+from mlxsched.experiments.rate_finder.finder import Search
+from mlxsched.experiments.rate_finder.result import Found
+
+__all__ = ["Budget", "Found", "Search"]

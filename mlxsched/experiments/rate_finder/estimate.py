@@ -10,13 +10,11 @@ from mlxsched.experiments.rate_finder.prior import Prior
 from mlxsched.experiments.rate_finder.result import Candidate
 
 # Chosen on the even cases of benchmarks/rate_finder.py; its table is of the odd ones.
-HORIZON = 0.0
-"""The best peak falls with the number of updates: a run of N updates wants ``(n / N) ** HORIZON`` times what is best for
-branches of n."""
-SPREAD = 1.5
+HORIZON = 0.2
+"""The best peak falls with the number of updates: a run of N updates wants `at_length` of what is best for branches of n,
+``(n / N) ** HORIZON``."""
+SPREAD = 1.35
 """Two thirds of all corrected branches are within this factor of the best peak."""
-WIDEST = 3.0
-"""An interval from its middle to an end; a wider one is inconclusive."""
 
 
 class Estimate(NamedTuple):
@@ -31,8 +29,8 @@ def lowest(tried: Sequence[Candidate]) -> tuple[float, bool]:
 
     With a worse neighbour on each side it is the vertex of the parabola through the three losses over the logarithm of the peak.
 
-    >>> lowest([Candidate(1e-4, 9, 2.0), Candidate(1e-3, 9, 1.0), Candidate(1e-2, 9, 2.0)])
-    (0.001, True)
+    >>> lowest([Candidate(1.0, 9, 2.0), Candidate(2.0, 9, 1.0), Candidate(4.0, 9, 2.0)])
+    (2.0, True)
     >>> lowest([Candidate(1e-4, 9, 2.0), Candidate(1e-3, 9, 1.0)])
     (0.001, False)
     """
@@ -48,13 +46,22 @@ def lowest(tried: Sequence[Candidate]) -> tuple[float, bool]:
     return middle.peak * math.exp(shift), True
 
 
+def at_length(peak: float, share: float) -> float:
+    """The best peak of a run, from that of branches of ``share`` of its updates.
+
+    >>> round(at_length(1e-3, 1 / 32), 6)
+    0.0005
+    """
+    return float(peak * share**HORIZON)
+
+
 def estimate(prior: Prior, branch: float, bracketed: bool, share: float) -> Estimate:
     """The peak of a run whose branches, of ``share`` of its length, were best at ``branch``.
 
     The mean of the corrected branch and the prior on the logarithmic scale, weighted by their variances. Where no
     worse branch brackets the best one, the true minimum may be further out: its spread is twice as large.
     """
-    corrected = branch * share**HORIZON
+    corrected = at_length(branch, share)
     own = math.log(SPREAD) * (1 if bracketed else 2)
     guess = math.log(prior.spread)
     weight = guess**2 / (guess**2 + own**2)

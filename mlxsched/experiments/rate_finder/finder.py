@@ -6,27 +6,26 @@ import math
 import time
 from collections.abc import Callable
 
+from mlxsched.config.origins import DEFAULT, from_flag
+from mlxsched.experiments.rate_finder.branches import Rounds, two_rounds
 from mlxsched.experiments.rate_finder.budget import Budget
-from mlxsched.experiments.rate_finder.estimate import WIDEST, Estimate, estimate, lowest
-from mlxsched.experiments.rate_finder.layout import (
-    FIRST,
-    FIRST_STEP,
-    SECOND,
-    SECOND_STEP,
-    SWEEPS,
-    layout_of,
-)
-from mlxsched.experiments.rate_finder.prior import hidden_size, prior_of
+from mlxsched.experiments.rate_finder.estimate import Estimate, estimate
+from mlxsched.experiments.rate_finder.layout import SWEEPS, layout_of
+from mlxsched.experiments.rate_finder.prior import SPREAD, Facts, Prior, hidden_size, prior_of
 from mlxsched.experiments.rate_finder.range_test import RangeTest, range_test
-from mlxsched.experiments.rate_finder.result import Candidate, Found
+from mlxsched.experiments.rate_finder.result import Found
 from mlxsched.experiments.rate_finder.trials import LOST, Trials
+from mlxsched.model.trees import flatten
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.session import Session
 
-BELOW, ABOVE = 100.0, 100.0
+BELOW, ABOVE = 30.0, 100.0
 """A sweep goes from the prior divided by `BELOW` to `ABOVE` times the prior, unless it breaks before."""
 SAFETY = 2.0
 """No branch has more than the rate at which the sweeps broke, divided by this."""
+
+LEARNED = 0.005
+"""A branch that lowers the loss of the untrained model by a smaller share has learned nothing that can be compared."""
 
 OnSpent = Callable[[float, float], None]
 """Called with the updates spent so far, and with those that are planned in all."""
@@ -42,75 +41,70 @@ class Search:
 
     def __init__(self, session: Session, budget: Budget) -> None:
         self.session = session
-        self.prior = prior_of(session.config, hidden_size(session.loaded.config), session.plan.updates)
+        self.prior = _prior(session)
         self._started = time.monotonic()
         # Activations of frozen layers are shared with the run through its cache, where it has one.
-        self._trials = Trials(session, accelerate(session, None, lambda text: None))
-        self.seconds_per_update = self._trials.seconds_per_update()
+        self.trials = Trials(session, accelerate(session, None, lambda text: None))
+        self.seconds_per_update = self.trials.seconds_per_update()
         updates = budget.in_updates(self.seconds_per_update)
         self.layout = layout_of(updates, session.plan.updates, session.plan.batch_size)
-        self._trials.held_out = self.layout.held_out
+        self.trials.held_out = self.layout.held_out
 
     def run(self, on_spent: OnSpent = lambda spent, planned: None) -> Found:
         """Search; KeyboardInterrupt ends it at any point and leaves the session as it was."""
-        trials, layout, peak = self._trials, self.layout, self.prior.peak
+        trials, layout, peak = self.trials, self.layout, self.prior.peak
         trials.on_spent = lambda spent: on_spent(spent, layout.cost)
+        untrained = trials.branch(peak, 0)
         test = range_test(trials, peak / BELOW, peak * ABOVE, layout.sweep, SWEEPS)
-        candidates = self._branches(trials, test)
-        return self._found(candidates, test, trials.spent, time.monotonic() - self._started)
-
-    def _branches(self, trials: Trials, test: RangeTest) -> list[Candidate]:
-        """Two rounds: a few short branches around the prior, then longer ones around the best of them."""
         most = math.inf if test.broke is None else test.broke / SAFETY
-        centre = min(self.prior.peak, most / FIRST_STEP)
-        first = _round(trials, spread_around(centre, FIRST, FIRST_STEP), self.layout.first)
-        best, _ = lowest(first)
-        centre = min(best, most / SECOND_STEP)
-        return [*first, *_round(trials, spread_around(centre, SECOND, SECOND_STEP), self.layout.second)]
+        rounds = two_rounds(trials, peak, most, layout)
+        share = rounds.second[0].updates / self.session.plan.updates
+        found = estimate(self.prior, rounds.best, rounds.bracketed, share)
+        marks = {"prior": peak, "branches": rounds.best, **test.marks}
+        return self._found(found, doubt(rounds, untrained), rounds, test, marks)
 
-    def _found(self, candidates: list[Candidate], test: RangeTest, spent: float, seconds: float) -> Found:
-        layout, updates = self.layout, self.session.plan.updates
-        last = [one for one in candidates if one.updates == layout.second]
-        best, bracketed = lowest(last)
-        found = estimate(self.prior, best, bracketed, layout.second / updates)
-        marks = {"prior": self.prior.peak, "branches": best, **test.marks}
-        conclusive, reason = _judged(found, last, bracketed)
-        lost = min(one.loss for one in last) >= LOST
+    def _found(
+        self, found: Estimate, doubt: str, rounds: Rounds, test: RangeTest, marks: dict[str, float]
+    ) -> Found:
+        learned = min(one.loss for one in rounds.second) < LOST
         return Found(
-            suggestion=None if lost else found.peak,
-            low=None if lost else found.peak / found.spread,
-            high=None if lost else found.peak * found.spread,
-            conclusive=conclusive,
-            reason=reason,
-            candidates=tuple(candidates),
+            suggestion=found.peak if learned else None,
+            low=found.peak / found.spread if learned else None,
+            high=found.peak * found.spread if learned else None,
+            conclusive=not doubt,
+            reason=doubt or "higher and lower peaks were worse",
+            candidates=(*rounds.first, *rounds.second),
             test=test,
             marks=marks,
-            cost_updates=spent,
-            updates=updates,
-            seconds=seconds,
+            cost_updates=self.trials.spent,
+            updates=self.session.plan.updates,
+            seconds=time.monotonic() - self._started,
         )
 
 
-def spread_around(centre: float, count: int, step: float) -> list[float]:
-    """``count`` peaks, a factor of ``step`` apart, with ``centre`` in their middle.
+def doubt(rounds: Rounds, untrained: float) -> str:
+    """Why a search is inconclusive, and what would settle it; empty if it is conclusive."""
+    best = min(one.loss for one in rounds.second)
+    if best >= LOST:
+        return "every branch diverged; check the rows with `mlxsched data check`"
+    if best > untrained * (1 - LEARNED):
+        return f"no branch learned anything from a loss of {untrained:.3f}; a larger --budget has longer branches"
+    if not rounds.bracketed:
+        tried = sorted(rounds.first, key=lambda one: one.peak)
+        end = min(tried, key=lambda one: one.loss).peak
+        side = "highest" if end == tried[-1].peak else "lowest"
+        return f"the {side} peak was the best; search around it with --learning-rate {end:.1e}"
+    return ""
 
-    >>> spread_around(1.0, 3, 2.0)
-    [0.5, 1.0, 2.0]
-    """
-    return [centre * step ** (index - (count - 1) / 2) for index in range(count)]
+
+def _prior(session: Session) -> Prior:
+    """The formula, or the peak that the user gave on the command line, which may be far from the best one."""
+    if from_flag(session.origins.get("learning_rate", DEFAULT)):
+        return Prior(session.config.learning_rate, 2 * SPREAD)
+    return prior_of(session.config, _facts(session))
 
 
-def _round(trials: Trials, peaks: list[float], updates: int) -> list[Candidate]:
-    return [Candidate(peak, updates, trials.branch(peak, updates)) for peak in peaks]
-
-
-def _judged(found: Estimate, last: list[Candidate], bracketed: bool) -> tuple[bool, str]:
-    """Whether an estimate may be relied on, and why, or what would settle it."""
-    if min(one.loss for one in last) >= LOST:
-        return False, "every branch diverged; check the data and the model with `mlxsched data check`"
-    if found.spread > WIDEST:
-        return False, "the interval is wide; a larger --budget narrows it"
-    if not bracketed:
-        side = "highest" if last[-1].loss == min(one.loss for one in last) else "lowest"
-        return True, f"the {side} peak of the branches was the best, and the prior bounds it"
-    return True, "higher and lower peaks were worse"
+def _facts(session: Session) -> Facts:
+    adapted = sum(path.endswith("lora_b") for path in flatten(session.loaded.model.trainable_parameters()))
+    modules = adapted / max(session.trained_layers, 1) or 1.0
+    return Facts(hidden_size(session.loaded.config), modules, session.plan.updates)

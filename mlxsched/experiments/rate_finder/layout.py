@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlxsched.experiments.rate_finder.trials import FORWARD
+from mlxsched.experiments.rate_finder.trials import FORWARD, TIMED
 from mlxsched.text import counted
 
 SWEEPS = 2
-SWEEP_SHARE = 0.2
+SWEEP_SHARE = 0.12
 """Of the budget: the range test only bounds the branches from above."""
-SHORTEST_SWEEP = 8
+SHORTEST_SWEEP = 6
 """Updates."""
 FIRST, FIRST_STEP = 3, 3.0
 """Branches of the first round, and the factor between their peaks."""
 SECOND, SECOND_STEP = 3, 1.8
 """The same of the second round, around the best of the first one. Its branches are twice as long."""
-JUDGING = 0.25
+JUDGING = 0.2
 """The price of judging a branch of the first round, relative to training it."""
 
 
@@ -29,6 +29,7 @@ class Layout:
         first: updates of a branch of the first round.
         second: updates of a branch of the second round.
         held_out: rows that a branch is judged on.
+        judging: updates that one judgement takes.
         cost: updates that all of it takes.
     """
 
@@ -36,6 +37,7 @@ class Layout:
     first: int
     second: int
     held_out: int
+    judging: float
     cost: float
 
     def describe(self) -> str:
@@ -50,13 +52,14 @@ def layout_of(budget: float, run: int, batch_size: int) -> Layout:
     """Spend ``budget`` updates on a search for a ``run`` in updates of ``batch_size`` rows.
 
     >>> layout_of(100, run=500, batch_size=8)
-    Layout(sweep=10, first=7, second=14, held_out=28, cost=93.5)
+    Layout(sweep=6, first=8, second=16, held_out=26, judging=1.625, cost=99.375)
     """
     sweep = max(round(budget * SWEEP_SHARE / SWEEPS), SHORTEST_SWEEP)
-    price = FIRST * (1 + JUDGING) + SECOND * (2 + JUDGING)  # of a search with branches of 1 and 2 updates
-    first = max(min(int((budget - SWEEPS * sweep) / price), run // 2), 2)
+    # Of a search with branches of 1 and 2 updates; the untrained model is judged, too.
+    price = FIRST * (1 + JUDGING) + SECOND * (2 + JUDGING) + JUDGING
+    first = max(min(int((budget - TIMED - SWEEPS * sweep) / price), run // 2), 2)
     second = min(2 * first, run)
     held_out = max(round(JUDGING * first * batch_size / FORWARD), 1)
-    judging = (FIRST + SECOND) * held_out * FORWARD / batch_size
-    cost = SWEEPS * sweep + FIRST * first + SECOND * second + judging
-    return Layout(sweep, first, second, held_out, cost)
+    judging = held_out * FORWARD / batch_size
+    cost = TIMED + SWEEPS * sweep + FIRST * first + SECOND * second + (1 + FIRST + SECOND) * judging
+    return Layout(sweep, first, second, held_out, judging, cost)

@@ -16,15 +16,13 @@ import numpy as np
 from mlxsched.experiments.rate_finder.trials import Trials
 
 RISE = 0.5
-"""In nats. A sweep ends where the smoothed loss is this much above its lowest. A multiple of the lowest ("4x best") never comes:
-the loss of a language model saturates near the logarithm of its vocabulary."""
-SMOOTHING = 0.6
-"""Weight of the past in the smoothed loss: the loss of one small batch jumps by more than the rate changes it."""
+"""In nats. A sweep ends where the loss is this much above its lowest. A multiple of the lowest ("4x best") never comes: the loss
+of a language model saturates near the logarithm of its vocabulary."""
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The smoothed loss, a mean over the repeats, at ``rates``; ``broke`` is where they broke on average (None: nowhere)."""
+    """The loss at ``rates``, a mean over the repeats; ``broke`` is where they broke on average (None: nowhere)."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -40,11 +38,15 @@ class RangeTest:
 
 
 def range_test(trials: Trials, low: float, high: float, updates: int, repeats: int) -> RangeTest:
-    """Sweep from ``low`` to ``high`` in ``updates``, ``repeats`` times, each with other rows."""
+    """Sweep from ``low`` to ``high`` in ``updates``, ``repeats`` times.
+
+    Each repeat trains on the rows of one update again and again: with other rows at each rate, the loss of a small
+    batch jumps by more than `RISE` long before training breaks. Another repeat has other rows.
+    """
     rates = exponential(low, high, updates)
     curves, broke = [], []
     for repeat in range(repeats):
-        losses, end = _one_sweep(trials, rates, repeat * updates)
+        losses, end = _one_sweep(trials, rates, repeat)
         curves.append(losses)
         broke += [] if end is None else [rates[end]]
     length = min(map(len, curves))
@@ -62,15 +64,14 @@ def exponential(low: float, high: float, count: int) -> list[float]:
     return [float(rate) for rate in np.geomspace(low, high, count)]
 
 
-def _one_sweep(trials: Trials, rates: list[float], first: int) -> tuple[list[float], int | None]:
-    """The smoothed losses, and the position at which the sweep broke (None: it did not)."""
-    smoothed: list[float] = []
-    for position, loss in enumerate(trials.sweep(rates, first)):
-        mean = loss if not smoothed else SMOOTHING * smoothed[-1] + (1 - SMOOTHING) * loss
-        smoothed.append(mean)
-        if mean > min(smoothed) + RISE:
-            return smoothed, position
-    return smoothed, None
+def _one_sweep(trials: Trials, rates: list[float], rows: int) -> tuple[list[float], int | None]:
+    """The losses, and the position of the rate at which the sweep broke (None: it did not)."""
+    losses: list[float] = []
+    for position, loss in enumerate(trials.sweep(rates, lambda _: rows)):
+        losses.append(loss)
+        if loss > min(losses) + RISE:
+            return losses, position - 1  # a loss is that before its update
+    return losses, None
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float]) -> float:
@@ -96,4 +97,4 @@ def valley(rates: Sequence[float], losses: Sequence[float]) -> float:
     end = lengths.index(max(lengths))
     start = end - lengths[end]  # as in fastai: the subsequence may have gaps, which count as its own
     third = (end - start) / 3
-    return float(rates[start + int(third) + int(third / 2)])
+    return float(rates[max(start + int(third) + int(third / 2), 0)])

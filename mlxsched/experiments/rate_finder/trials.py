@@ -19,6 +19,7 @@ FORWARD = 0.5
 """The price of a row that is only evaluated, relative to one that is trained on: an update of a LoRA is one pass forward
 and one backward, which the gradients of A and B make a little longer."""
 TIMED = 4
+"""Updates that tell how long one takes."""
 LOST = 1e3
 """Stands for a loss that is not finite, or larger: nothing is learned from how large it is."""
 
@@ -61,7 +62,10 @@ class Trials:
         return statistics.median(seconds[1:])
 
     def branch(self, peak: float, updates: int) -> float:
-        """The held-out loss after ``updates`` with the schedule of the whole run at ``peak``, compressed to that length."""
+        """The held-out loss after ``updates`` with the schedule of the whole run at ``peak``, compressed to that length.
+
+        0 updates measure the untrained model.
+        """
         with self._restored():
             for update in range(updates):
                 self._engine.update(self._load(update), self._rate(peak, update, updates)).wait()
@@ -71,12 +75,14 @@ class Trials:
             self._spend(price)
         return loss if loss < LOST else LOST
 
-    def sweep(self, rates: list[float], first: int) -> Iterator[float]:
-        """The loss of each update of a sweep, before it, at ``rates`` one after the other, from the rows of update
-        ``first`` on; the caller may stop it."""
+    def sweep(self, rates: list[float], rows_of: Callable[[int], int]) -> Iterator[float]:
+        """The loss of each update of a sweep, before it, at ``rates`` one after the other; the caller may stop it.
+
+        Update number ``rows_of(i)`` of the run has the rows of number ``i`` of the sweep.
+        """
         with self._restored():
             for position, rate in enumerate(rates):
-                loss = self._engine.update(self._load(first + position), rate).loss
+                loss = self._engine.update(self._load(rows_of(position)), rate).loss
                 self._spend(1.0)
                 yield loss if loss < LOST else LOST
 
@@ -123,6 +129,7 @@ class Trials:
             yield
         finally:
             self._engine.restore(self._start)
+            self._engine.load_into_model()  # tracing left placeholders there, and the model is used again
 
 
 def _on_rows(session: Session, rows: Rows, paths: Acceleration, count: int) -> Judge:

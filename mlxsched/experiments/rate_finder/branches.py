@@ -1,0 +1,72 @@
+"""The branches of a search in two rounds: a few short ones find the region, longer ones the place in it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mlxsched.experiments.rate_finder.estimate import at_length, lowest
+from mlxsched.experiments.rate_finder.layout import FIRST, FIRST_STEP, SECOND, SECOND_STEP, Layout
+from mlxsched.experiments.rate_finder.result import Candidate
+from mlxsched.experiments.rate_finder.trials import Trials
+
+EXTRA = 2
+"""Further branches of the first round, where its highest or lowest peak was the best."""
+
+
+class Rounds(NamedTuple):
+    """The branches of both rounds."""
+
+    first: list[Candidate]
+    second: list[Candidate]
+
+    @property
+    def best(self) -> float:
+        """The best peak for the branches of the second round."""
+        return lowest(self.second)[0]
+
+    @property
+    def bracketed(self) -> bool:
+        """Whether higher and lower peaks were worse, in either round."""
+        return lowest(self.first)[1] or lowest(self.second)[1]
+
+
+def two_rounds(trials: Trials, centre: float, most: float, layout: Layout) -> Rounds:
+    """Branches around ``centre``, none of which has a higher peak than ``most``.
+
+    Extra branches of the first round make those of the second shorter, so that the search keeps its budget.
+    """
+    peaks = spread_around(min(centre, most / FIRST_STEP), FIRST, FIRST_STEP)
+    first = [_branch(trials, peak, layout.first) for peak in peaks]
+    for _ in range(EXTRA):
+        beyond = _beyond(first)
+        if beyond is None or beyond > most:
+            break
+        first.append(_branch(trials, beyond, layout.first))
+    left = int((layout.cost - trials.spent) / SECOND - layout.judging)
+    updates = max(min(layout.second, left), layout.first)
+    centre = min(at_length(lowest(first)[0], layout.first / updates), most / SECOND_STEP)
+    return Rounds(
+        first, [_branch(trials, peak, updates) for peak in spread_around(centre, SECOND, SECOND_STEP)]
+    )
+
+
+def _beyond(first: list[Candidate]) -> float | None:
+    """The next peak in the direction in which the losses fall; None where the best one has worse neighbors."""
+    tried = sorted(first, key=lambda one: one.peak)
+    best = min(tried, key=lambda one: one.loss)
+    if best is tried[-1]:
+        return best.peak * FIRST_STEP
+    return best.peak / FIRST_STEP if best is tried[0] else None
+
+
+def spread_around(centre: float, count: int, step: float) -> list[float]:
+    """``count`` peaks, a factor of ``step`` apart, with ``centre`` in their middle.
+
+    >>> spread_around(1.0, 3, 2.0)
+    [0.5, 1.0, 2.0]
+    """
+    return [centre * step ** (index - (count - 1) / 2) for index in range(count)]
+
+
+def _branch(trials: Trials, peak: float, updates: int) -> Candidate:
+    return Candidate(peak, updates, trials.branch(peak, updates))
