@@ -9,9 +9,16 @@ from mlxsched.data.rows import Example
 from mlxsched.model import adapters
 from mlxsched.model.evaluate import Evaluator, perplexity
 from mlxsched.model.fast.forward_path import ForwardPath
-from mlxsched.model.generate import answer_all, can_match, exact_match
+from mlxsched.model.generate import Answer, answer_all, can_match, exact_match
 from mlxsched.training.loop import Loop
 from mlxsched.training.session import Session
+
+SAMPLES = 8
+"""Test answers that run.json keeps."""
+LONGEST_SAMPLE = 500
+"""Characters of a text of a sample: 8 samples before and after stay below 24 kB."""
+LONG_SAMPLES, LONG_SAMPLE_TEXT = 4, 200
+"""Prompts with long answers, and the characters of each that are generated: about 50 tokens, seconds even on a large model."""
 
 
 class Measurement:
@@ -58,17 +65,36 @@ class Measurement:
         return {"test_loss": result.loss, "test_perplexity": result.perplexity}
 
     def _exact_match(self) -> dict[str, Any]:
-        """The share of test prompts that the model answers exactly right, where answers are short enough for that."""
+        """The share of test prompts that the model answers exactly right, where answers are short enough for that.
+
+        Some of the answers are kept, for a report that shows them before and after. Long answers are only sampled.
+        """
         session = self._session
         examples = test_examples(session)
-        if not examples:
+        asked = examples or long_examples(session)
+        if not asked:
             return {}
         limit = session.micro_batch_tokens // 2  # MLX allocates room for 256 more tokens of each answer
         model, tokenizer = session.loaded.model, session.loaded.tokenizer
         tick = self._loop.ticker("test answers")
         shared = session.config.shares_prompts
-        answers = answer_all(model, tokenizer, examples, tick, max_tokens=limit, shared=shared)
-        return {"exact_match": exact_match(answers), "asked": len(answers)}
+        answers = answer_all(model, tokenizer, asked, tick, max_tokens=limit, shared=shared)
+        kept = {"answers": samples(tokenizer, asked, answers)}
+        return {"exact_match": exact_match(answers), "asked": len(answers), **kept} if examples else kept
+
+
+def samples(tokenizer: Any, examples: list[Example], answers: list[Answer]) -> list[dict[str, str]]:
+    """At most `SAMPLES` evenly spaced prompts with what was expected and what came, as text of bounded length."""
+    every = max(1, len(examples) // SAMPLES)
+    chosen = list(zip(examples, answers, strict=True))[::every][:SAMPLES]
+    return [
+        {
+            "prompt": tokenizer.decode(list(example.prompt), skip_special_tokens=True)[-LONGEST_SAMPLE:],
+            "expected": answer.expected[:LONGEST_SAMPLE],
+            "answer": answer.text[:LONGEST_SAMPLE],
+        }
+        for example, answer in chosen
+    ]
 
 
 def test_evaluator(session: Session, path: ForwardPath) -> Evaluator | None:
@@ -84,6 +110,14 @@ def test_examples(session: Session) -> list[Example]:
     test = session.dataset.test
     examples = (test.examples() if test is not None and session.config.test else None) or []
     return examples[: _limit(session)] if can_match(examples, session.loaded.tokenizer) else []
+
+
+def long_examples(session: Session) -> list[Example]:
+    """A few test prompts whose answers are too long to match, with the beginnings of the answers."""
+    test = session.dataset.test
+    examples = (test.examples() if test is not None and session.config.test else None) or []
+    few = examples[: _limit(session)][:LONG_SAMPLES]
+    return [example._replace(answer=example.answer[:LONG_SAMPLE_TEXT]) for example in few]
 
 
 def _limit(session: Session) -> int | None:

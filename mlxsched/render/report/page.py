@@ -153,15 +153,26 @@ def _best(recording: Recording) -> str:
 
 def _answers(info: RunInfo) -> list[dict[str, str]]:
     """Sampled test prompts with the answers before and after; empty where the run kept none."""
-    samples = info.results.get("samples")
-    if not isinstance(samples, list):
-        return []
-    keys = ("prompt", "expected", "before", "after")
+    before, after = (_samples(info.results.get(when)) for when in ("before", "after"))
     return [
-        {key: without_controls(str(one.get(key, "")))[:_LONGEST_ANSWER].strip() for key in keys}
-        for one in samples[:MOST_ANSWERS]
-        if isinstance(one, dict)
-    ]
+        {
+            "prompt": _text(first.get("prompt")),
+            "expected": _text(first.get("expected")),
+            "before": _text(first.get("answer")),
+            "after": _text(second.get("answer")),
+        }
+        for first, second in zip(before, after, strict=False)
+        if first.get("prompt") == second.get("prompt")
+    ][:MOST_ANSWERS]
+
+
+def _samples(measured: object) -> list[dict[str, object]]:
+    kept = measured.get("answers") if isinstance(measured, dict) else None
+    return [one for one in kept if isinstance(one, dict)] if isinstance(kept, list) else []
+
+
+def _text(value: object) -> str:
+    return without_controls(value)[:_LONGEST_ANSWER].strip() if isinstance(value, str) else ""
 
 
 def _measure(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,10 @@ from mlxsched.runs.recording import read_recording
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>@{y}"
+
+
+def sample(answer, text):
+    return {"prompt": f"sum up column B {text}", "expected": "=SUM(B:B)", "answer": answer}
 
 
 @pytest.fixture
@@ -37,8 +42,8 @@ def make(tmp_path):
             run.metrics.record(Notice(3, text, text))
             run.metrics.record(Evaluated(updates, 0.5))
             results = {
-                "before": {"loss": 2.0, "exact_match": None},
-                "after": {"loss": 0.5, "exact_match": 0.75},
+                "before": {"loss": 2.0, "exact_match": None, "answers": [sample("=B", text)]},
+                "after": {"loss": 0.5, "exact_match": 0.75, "answers": [sample("=SUM(B:B)", text)]},
             }
             run.update_info(status="finished", update=updates, results=results, message=text)
         return ReportedRun(read_recording(run.path), run.info, diagnose(run_history(run)))
@@ -79,6 +84,22 @@ def test_the_page_has_everything(make):
     for text in ("Verdict: healthy", "validation loss", "0.75", "Plan", "Configuration", "gradient norm"):
         assert text in page
     assert 'id="' in page
+
+
+def test_answers_before_and_after_stand_side_by_side(make):
+    page = report_html([make()])
+    cells = re.search(r"<td>sum up column B plain</td>(.*?)</tr>", page, flags=re.S)
+    assert cells is not None
+    answers = re.findall(r'<td( class="\w+")?><code>(.*?)</code>', cells[1])
+    assert answers == [("", "=SUM(B:B)"), (' class="wrong"', "=B"), (' class="right"', "=SUM(B:B)")]
+
+
+@pytest.mark.parametrize("answers", [None, "x", [1], [{"prompt": 3, "answer": []}]])
+def test_damaged_answers_do_no_harm(make, answers):
+    run = make()
+    results = {when: {"answers": answers} for when in ("before", "after")}
+    damaged = ReportedRun(run.recording, replace(run.info, results=results), [])
+    assert "<h2>" in report_html([damaged])
 
 
 def test_the_page_loads_nothing(make):

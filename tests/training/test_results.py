@@ -1,0 +1,36 @@
+"""What run.json keeps of the answers before and after the training."""
+
+from __future__ import annotations
+
+import json
+
+from mlxsched.data.rows import Example
+from mlxsched.model.generate import Answer
+from mlxsched.training.results import LONGEST_SAMPLE, SAMPLES, samples
+
+
+class Tokenizer:
+    """Decodes a prompt of one token to a text."""
+
+    def decode(self, tokens, skip_special_tokens):
+        return f"start{'.' * LONGEST_SAMPLE}{tokens[0]}" if skip_special_tokens else "<|user|>"
+
+
+def test_a_few_evenly_spaced_answers_of_bounded_length_are_kept():
+    examples = [Example([number], "x" * 10_000) for number in range(100)]
+    answers = [Answer(example.answer, f"{number}!") for number, example in enumerate(examples)]
+    kept = samples(Tokenizer(), examples, answers)
+    assert len(kept) == SAMPLES
+    assert [one["answer"] for one in kept] == [f"{number}!" for number in range(0, 96, 12)]
+    assert kept[1]["prompt"].endswith(".12")  # the end of a long prompt is the question
+    assert len(json.dumps(kept)) < 3.5 * SAMPLES * LONGEST_SAMPLE
+    assert samples(Tokenizer(), examples[:3], answers[:3])[-1]["answer"] == "2!"
+
+
+def test_a_run_with_test_rows_keeps_the_same_prompts_before_and_after(train):
+    run, progress, _ = train(iters=1, test=True, test_batches=1, val_batches=1, batch_size=2)
+    before, after = (run.info.results[when]["answers"] for when in ("before", "after"))
+    assert len(before) == len(after) == 2
+    assert [one["prompt"] for one in before] == [one["prompt"] for one in after]
+    assert before[0]["expected"].startswith("=") and "<" not in before[0]["prompt"]
+    assert progress.results["after"]["asked"] == 2
