@@ -32,6 +32,7 @@ INTRODUCTION = """\
 
 Each picture is drawn from the example next to it; `t` is the index of the update, 0 for the first. In a terminal,
 `mlxsched schedules show NAME` shows the same, and `mlxsched plot NAME` draws a schedule with your own numbers.
+Controllers are drawn with a validation loss that falls for a third of the run and then stays where it is.
 """
 
 OTHERS = """\

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from html import escape
 
 from mlxsched.render.chart import Chart, require_points
-from mlxsched.render.scale import Scale, horizontal, vertical, with_room
+from mlxsched.render.scale import Scale, ends_at_mark, horizontal, vertical, with_room
 
 Place = tuple[float, float]
 WIDTH, HEIGHT = 360, 150
@@ -98,7 +98,12 @@ def _numbers(across: Scale, up: Scale) -> list[str]:
 
 def _marks(chart: Chart, across: Scale) -> list[str]:
     """A dotted line for each mark, and the names that fit."""
-    named = with_room(chart.marks, across, (WIDTH - LEFT - RIGHT) // PIXELS_A_CHARACTER)
+    room = (WIDTH - LEFT - RIGHT) // PIXELS_A_CHARACTER
+    named = with_room(chart.marks, across, room)
     lines = [f'<path class="m" d="M{_x(across, mark.x):g} {TOP}V{HEIGHT - BOTTOM}"/>' for mark in chart.marks]
-    names = [f'<text x="{_x(across, mark.x):g}" y="{TOP - 6}">{escape(mark.label)}</text>' for mark in named]
+    end = {mark: ' text-anchor="end"' * ends_at_mark(mark, across, room) for mark in named}
+    names = [
+        f'<text x="{_x(across, mark.x):g}" y="{TOP - 6}"{end[mark]}>{escape(mark.label)}</text>'
+        for mark in named
+    ]
     return lines + names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from mlxsched.text import counted
 if TYPE_CHECKING:
     from mlxsched.analysis.schedule_health import ScheduleFinding
     from mlxsched.cli.check_subject import Subject
+    from mlxsched.render.chart import Mark
 
 STDOUT = "-"
 NARROWEST = 60  # columns that the picture takes
@@ -106,16 +108,28 @@ def _give(text: str, file: str, force: bool) -> None:
 
 
 def _show(subject: Subject, findings: list[ScheduleFinding]) -> None:
-    """The small picture, and the findings beneath."""
+    """The small picture with the places of the problems, and the findings beneath."""
     from mlxsched.render.curves import small_picture
 
     for line in subject.assumed:
         note(f"{subject.name}: {line}")
     if console().width >= NARROWEST:
-        picture(small_picture(subject.schedule, steps=subject.facts.updates) + "\n")
+        updates = subject.facts.updates
+        picture(small_picture(subject.schedule, steps=updates, marks=marks_of(findings, updates)) + "\n")
     for one in findings:
         say(f"{one.severity} {one.code}, update {one.update}: {one.evidence}.")
         if one.why:
             say(f"    {one.why}.")
         for line in one.fix.splitlines():
             say(f"    fix: {line}")
+
+
+def marks_of(findings: Sequence[ScheduleFinding], updates: int) -> list[Mark]:
+    """A mark at each update of a problem, with the codes of the problems there."""
+    from mlxsched.render.chart import Mark
+
+    places: dict[int, list[str]] = {}
+    for one in findings:
+        if one.severity != "note" and 0 <= one.update <= updates:
+            places.setdefault(one.update, []).append(one.code)
+    return [Mark(update, ", ".join(dict.fromkeys(codes))) for update, codes in places.items()]

@@ -204,3 +204,13 @@ def test_an_edit_keeps_comments_and_replaces_whole_blocks():
 def test_an_unusual_layout_is_written_anew():
     text = '{a: 1, "b": 2}\n'
     assert yaml.safe_load(with_values(text, {"b": 5}, {"b": "b: 5"})) == {"a": 1, "b": 5}
+
+
+def test_the_picture_marks_the_places_of_the_problems(capsys):
+    assert main(["check", "multistep(init=2e-4, milestones=[300,600], factor=0.1)", "--steps", "1000"]) == 3
+    picture = capsys.readouterr().out.partition("\n\n")[0]
+    names = picture.splitlines()[1]
+    assert names.split() == ["no_warmup", "staircase"]
+    assert (
+        15 <= names.index("staircase") - names.index("no_warmup") <= 17
+    )  # 300 of 1000 updates, on 54 columns
