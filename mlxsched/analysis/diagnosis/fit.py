@@ -18,6 +18,7 @@ _LEVEL = 0.06  # a loss that stands still at a high rate goes up and down by as 
 _JUMPS = 4  # updates; fewer at a rate are a jump, and no peak
 _IDLE = 0.05  # of the peak: a rate below it changes next to nothing
 _OVERFIT = 1.03  # last validation loss over the lowest
+_OVERFIT_BY_HEART = 1.01  # the same where the training loss has fallen far below it
 _RISING = 0.3  # of the pairs of evaluations since then may fall: after a spike, or at too high a rate, half of them do
 
 
@@ -86,14 +87,12 @@ def overfitting(history: History) -> Iterator[Diagnosis]:
         return
     best = int(losses.argmin())
     rise = ratio(float(np.median(losses[-2:])), losses[best])
-    if (
-        best > len(losses) - 3
-        or not rise > _OVERFIT
-        or (falls(losses[best:]) > _RISING and not history.memorized)
-    ):
+    bound = _OVERFIT_BY_HEART if history.memorized else _OVERFIT
+    if best > len(losses) - 3 or not rise > bound:
         return
-    around = history.losses[np.abs(history.updates - updates[best]) <= max(5, len(history.losses) // 20)]
-    if not len(around) or history.end > 0.97 * np.median(around):
+    if not history.memorized and (
+        falls(losses[best:]) > _RISING or not _learned_since(history, updates[best])
+    ):
         return
     yield Diagnosis(
         "overfitting",
@@ -103,8 +102,14 @@ def overfitting(history: History) -> Iterator[Diagnosis]:
         why="the rows were learned by heart; this is no fault of the rate",
         fix="Use the best adapter, which the run kept; train for fewer epochs, or on more rows",
         update=int(updates[best]),
-        confidence=confidence(rise, _OVERFIT, 1.1),
+        confidence=confidence(rise, bound, 1.1),
     )
+
+
+def _learned_since(history: History, update: float) -> bool:
+    """Whether the training loss fell by 3% or more from around ``update`` to the end."""
+    around = history.losses[np.abs(history.updates - update) <= max(5, len(history.losses) // 20)]
+    return len(around) > 0 and history.end <= 0.97 * float(np.median(around))
 
 
 def underfitting(history: History) -> Iterator[Diagnosis]:

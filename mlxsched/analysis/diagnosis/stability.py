@@ -17,6 +17,7 @@ _FEWEST = 10  # updates from which on a level, a trend or noise can be told
 _SPIKE = 8.0  # deviations above it; the noise of small batches has a heavy tail
 _SPIKE_SHARE = 0.3  # and this share of the level,
 _SPIKE_LEAST = 0.05  # and this share of the start's loss, so that noise around a tiny loss is none
+_ABOVE_START = 1.03  # of the validation loss: worse than the model as it came
 _EARLY_RISE = 1.2  # of the validation loss; LoRA+ on a small model rises by up to 16% at first, and does well
 _JUMPED, _NO_JUMP = (
     "the rate had just risen",
@@ -107,18 +108,14 @@ def _early_training_rise(history: History) -> Rise:
 
 
 def _early_validation_rise(history: History) -> Rise:
-    """Above an earlier evaluation. The rows are the same each time, so a small rise is no noise; it must be made up for."""
+    """Above the start, or far above an earlier evaluation; the rows are the same each time. It must be made up for."""
     updates, losses = history.seen
     early = losses[: (2 * len(losses)) // 5 + 1]
-    if len(early) < 3:
+    if len(early) < 3 or not losses[-1] < early.min():
         return Rise(0.0, "validation", 0.0, 0.0, 0)
-    rises = early / np.minimum.accumulate(early)
-    top = int(rises.argmax())
-    low = float(early[: top + 1].min())
-    made_up = losses[-1] < low
-    return Rise(
-        rises[top] / _EARLY_RISE if made_up else 0.0, "validation", low, early[top], int(updates[top])
-    )
+    over = np.maximum(early / np.minimum.accumulate(early) / _EARLY_RISE, early / early[0] / _ABOVE_START)
+    top = int(over.argmax())
+    return Rise(over[top], "validation", float(early[: top + 1].min()), early[top], int(updates[top]))
 
 
 def spike(history: History) -> Iterator[Diagnosis]:
@@ -186,7 +183,7 @@ def oscillating(history: History) -> Iterator[Diagnosis]:
     updates, losses = history.seen
     if len(losses) < 6 or history.end > 1.15 * history.train_start or not len(history.rates):
         return
-    later = losses[len(losses) // 5 + 1 :]
+    later = losses[len(losses) // 10 + 1 :]
     steps = np.diff(later)
     turns = int((np.sign(steps[1:]) != np.sign(steps[:-1])).sum())
     climbed = ratio(steps[steps > 0].sum(), float(np.median(later)))
@@ -201,6 +198,6 @@ def oscillating(history: History) -> Iterator[Diagnosis]:
         f"the validation loss turned {turns} times and rose by {climbed:.0%} of its level in all",
         why=f"at a rate of {number(history.peak)} the updates overshoot, or they hold too few rows",
         fix=f"Train again with --learning-rate {history.lower_rate(3)}, or with a larger --batch-size",
-        update=int(updates[len(losses) // 5 + 1]),
+        update=int(updates[len(losses) // 10 + 1]),
         confidence=confidence(climbed, bound, 3 * bound),
     )
