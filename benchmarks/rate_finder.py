@@ -18,7 +18,9 @@ import numpy as np
 from rate_cases import Case, Kept, all_cases, prepare_folder
 
 from mlxsched.experiments.rate_finder import Budget, Search
+from mlxsched.experiments.rate_finder.estimate import INTERVAL, lowest
 from mlxsched.experiments.rate_finder.range_test import RISE, exponential, steepest, valley
+from mlxsched.experiments.rate_finder.result import Candidate
 from mlxsched.experiments.rate_finder.trials import Trials
 from mlxsched.runs import atomic
 from mlxsched.text import clock
@@ -157,33 +159,45 @@ def regret(case: Case, kept: Kept, rule: str, rates: dict[str, float]) -> float:
 def print_tables(kept: Kept, folder: Path) -> None:
     """The rules on the odd cases and on the even ones, then each case."""
     found = json.loads((folder / "found.json").read_text())
-    cases = [case for case in all_cases() if case.name in found]
-    regrets = {
-        rule: [regret(case, kept, rule, found[case.name]["rates"]) for case in cases] for rule in RULES
-    }
-    for half, first in (("odd cases, on which nothing was chosen", 1), ("even cases", 0)):
-        print(
-            f"\n{half}\n\n| rule | median regret | 90% of the cases | worst | within 3% |\n| --- | --- | --- | --- | --- |"
-        )
-        for rule, values in regrets.items():
-            some = sorted(values[first::2])
-            ninth = some[math.ceil(0.9 * len(some)) - 1]
-            within = sum(value <= 0.03 for value in some)
-            cells = f"{statistics.median(some):.1%} | {ninth:.1%} | {some[-1]:.1%} | {within} of {len(some)}"
-            print(f"| {rule} | {cells} |")
-    print(
-        "\n| case | best of the grid | lr-find | regret | prior | valley | cost in updates |\n"
-        + "| --- " * 7
-        + "|"
-    )
-    for case, value in zip(cases, regrets["lr-find"], strict=True):
-        rates, best = found[case.name]["rates"], both_seeds(case, kept)
-        shown = [f"{rates[rule]:.1e}" for rule in ("prior", "valley")]
-        ours = f"{rates['lr-find']:.1e} | {value:+.1%}"
-        cost = f"{found[case.name]['cost']:.0f}"
-        print(
-            f"| {case.name} | {min(best, key=best.__getitem__):.1e} | {ours} | {' | '.join(shown)} | {cost} |"
-        )
+    for title, first in (("odd cases, on which nothing was chosen", 1), ("even cases", 0)):
+        cases = [case for case in all_cases()[first::2] if case.name in found]
+        if cases:
+            print_rules(f"{len(cases)} {title}", cases, kept, found)
+            inside = sum(covered(case, kept, found[case.name]["rates"]["lr-find"]) for case in cases)
+            print(f"\nThe interval holds the best peak in {inside} of {len(cases)} cases.")
+    header = ("case", "best of the grid", "lr-find", "regret", "prior", "valley", "cost in updates")
+    print(f"\n| {' | '.join(header)} |\n{'| --- ' * len(header)}|")
+    for case in all_cases():
+        if case.name in found:
+            print_case(case, kept, found[case.name])
+
+
+def covered(case: Case, kept: Kept, suggestion: float) -> bool:
+    """Whether the vertex of the parabola through the grid's best peaks is in the interval of the suggestion."""
+    vertex, _ = lowest([Candidate(peak, 0, loss) for peak, loss in both_seeds(case, kept).items()])
+    return suggestion / INTERVAL <= vertex <= suggestion * INTERVAL
+
+
+def print_rules(title: str, cases: list[Case], kept: Kept, found: dict[str, Any]) -> None:
+    """The regrets of each rule over ``cases``."""
+    print(f"\n{title}\n\n| rule | median regret | 90% of the cases | worst | within 3% |")
+    print("| --- " * 5 + "|")
+    for rule in RULES:
+        values = sorted(regret(case, kept, rule, found[case.name]["rates"]) for case in cases)
+        ninth = values[math.ceil(0.9 * len(values)) - 1]
+        within = sum(value <= 0.03 for value in values)
+        cells = f"{statistics.median(values):.1%} | {ninth:.1%} | {values[-1]:.1%}"
+        print(f"| {rule.replace('_', ' ')} | {cells} | {within} of {len(values)} |")
+
+
+def print_case(case: Case, kept: Kept, found: dict[str, Any]) -> None:
+    """One row of the table of the cases."""
+    rates, best = found["rates"], both_seeds(case, kept)
+    value = regret(case, kept, "lr-find", rates)
+    shown = [f"{rates[rule]:.1e}" for rule in ("prior", "valley")]
+    ours = f"{rates['lr-find']:.1e} | {value:+.1%}"
+    best_peak = min(best, key=best.__getitem__)
+    print(f"| {case.name} | {best_peak:.1e} | {ours} | {' | '.join(shown)} | {found['cost']:.0f} |")
 
 
 STEPS = ("grid", "find", "train", "table")

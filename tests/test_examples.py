@@ -88,7 +88,7 @@ def test_what_the_plain_loop_wastes():
 
 def test_lr_find(tmp_path, capsys):
     short = {"iters": 12, "batch_size": 2, "num_layers": 1, "val_batches": 2}
-    found, loss = module("lr_find").main(tmp_path, 40, **short)
+    found, loss = module("lr_find").main(tmp_path, 60, **short)
     assert f"Suggestion {found.suggestion:.1e}" in capsys.readouterr().out
     assert found.low < found.suggestion < found.high and loss < found.test.losses[0]
 

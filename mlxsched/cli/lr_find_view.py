@@ -131,9 +131,10 @@ def chart_of(found: Found) -> Chart:
         peaks, losses = zip(*tried, strict=True)
         series.append(Series(f"branches of {counted(updates, 'update')}", peaks, losses))
     marks = [Mark(rate, name.replace("_", " ")) for name, rate in found.marks.items()]
+    title = "loss against the learning rate"
     if found.suggestion is not None:
         marks.append(Mark(found.suggestion, "suggestion"))
-    title = "loss against the learning rate"
+        title += f": suggestion {rate_text(found.suggestion)}"  # where marks are close, not all names fit
     return Chart(
         title, "peak learning rate", "loss", tuple(series), log_x=True, log_y=True, marks=tuple(marks)
     )

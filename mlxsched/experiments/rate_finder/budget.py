@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlxsched.config.units import parse_duration
 from mlxsched.errors import UsageError
 
-LEAST = 40  # updates; below, no branch is long enough to rank rates
+LEAST = 60  # updates, with branches of 4 and 8: shorter ones cannot rank rates
 USUAL = 100  # updates; benchmarks/rate_finder.py measures what they buy
 
 

@@ -93,7 +93,7 @@ def doubt(rounds: Rounds, untrained: float) -> str:
         tried = sorted(rounds.first, key=lambda one: one.peak)
         end = min(tried, key=lambda one: one.loss).peak
         side = "highest" if end == tried[-1].peak else "lowest"
-        return f"the {side} peak was the best; search around it with --learning-rate {end:.1e}"
+        return f"the {side} peak was the best; search around it with --learning-rate {rounds.best:.1e}"
     return ""
 
 

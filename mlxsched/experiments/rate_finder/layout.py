@@ -19,6 +19,9 @@ SECOND, SECOND_STEP = 3, 1.8
 JUDGING = 0.2
 """The price of judging a branch of the first round, relative to training it."""
 
+FEWEST = 8
+"""Rows to judge on: a few rows may like another rate than all of them."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -59,7 +62,7 @@ def layout_of(budget: float, run: int, batch_size: int) -> Layout:
     price = FIRST * (1 + JUDGING) + SECOND * (2 + JUDGING) + JUDGING
     first = max(min(int((budget - TIMED - SWEEPS * sweep) / price), run // 2), 2)
     second = min(2 * first, run)
-    held_out = max(round(JUDGING * first * batch_size / FORWARD), 1)
+    held_out = max(round(JUDGING * first * batch_size / FORWARD), FEWEST)
     judging = held_out * FORWARD / batch_size
     cost = TIMED + SWEEPS * sweep + FIRST * first + SECOND * second + (1 + FIRST + SECOND) * judging
     return Layout(sweep, first, second, held_out, judging, cost)

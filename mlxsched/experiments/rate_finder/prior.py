@@ -26,11 +26,12 @@ from mlxsched.config.schema import RunConfig
 BASE = 1.4e-3
 NO_CORRECTION = 0.28
 SPREAD = 2.0
-"""Two thirds of the even cases are within a factor of 1.6 of the formula; models of another size are further off."""
+"""The root of the mean squared error is a factor of 1.7 on the even cases and 1.9 on the odd ones, mostly upward; models of another
+size may be further off."""
 
 
 class Prior(NamedTuple):
-    """A guess of the best peak; about two thirds of all runs have theirs within a factor of ``spread`` of it."""
+    """A guess of the best peak; ``spread`` is its standard deviation, as a factor."""
 
     peak: float
     spread: float

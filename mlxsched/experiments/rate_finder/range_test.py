@@ -65,12 +65,14 @@ def exponential(low: float, high: float, count: int) -> list[float]:
 
 
 def _one_sweep(trials: Trials, rates: list[float], rows: int) -> tuple[list[float], int | None]:
-    """The losses, and the position of the rate at which the sweep broke (None: it did not)."""
+    """The losses, and the position at which the sweep had broken (None: it did not)."""
     losses: list[float] = []
     for position, loss in enumerate(trials.sweep(rates, lambda _: rows)):
         losses.append(loss)
         if loss > min(losses) + RISE:
-            return losses, position - 1  # a loss is that before its update
+            # A loss is that before its update, so the rate before this one did it. The rates are far apart, and the
+            # bound had better be too high: it only keeps branches from what no run survives.
+            return losses, position
     return losses, None
 
 

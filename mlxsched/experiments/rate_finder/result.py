@@ -24,7 +24,7 @@ class Found:
 
     Args:
         suggestion: the peak to train with; None if no branch learned anything.
-        low: the interval that holds the best peak in about two of three runs; None without a suggestion.
+        low: the lower end of an interval that should hold the best peak; None without a suggestion.
         high: its upper end.
         conclusive: whether the suggestion may be relied on.
         reason: one sentence: why, or what would settle it.

@@ -49,6 +49,7 @@ _WITHOUT = [
     "keep_last",
     "fast",
     "packing",
+    "share_prompts",
     "prefix_cache",
     "memory",
     "cache_limit",

@@ -134,7 +134,9 @@ class Trials:
 
 def _on_rows(session: Session, rows: Rows, paths: Acceleration, count: int) -> Judge:
     """Judge by the first ``count`` of ``rows``."""
-    tokens = session.micro_batch_tokens
+    tokens, config = session.micro_batch_tokens, session.config
+    if config.val_batches > 0:  # the run uses no more rows, and stores activations of no others
+        count = min(count, config.val_batches * config.batch_size)
     evaluator = Evaluator(session.loaded.model, rows, paths.validation, max_tokens=tokens, limit=count)
     price = FORWARD * evaluator.n_rows / session.plan.batch_size
     return lambda engine: (engine.evaluate(evaluator).loss, price)
