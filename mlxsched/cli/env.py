@@ -19,15 +19,17 @@ def command(as_json: bool) -> None:
     from dataclasses import asdict
 
     from mlxsched.platform.blas import ADVICE
-    from mlxsched.platform.machine import describe, matmul_gflops
+    from mlxsched.platform.machine import RETRACING, describe, keeps_compiled, matmul_gflops
     from mlxsched.platform.openblas import PACKAGE, fault
 
     machine = describe()
     speed = round(matmul_gflops(), 1)
     advice = ADVICE if machine.blas == "reference" and machine.device == "cpu" else None
+    compiles = keeps_compiled()
     reason = fault() if machine.blas != "accelerate" and PACKAGE not in machine.blas_library else None
     if as_json:
-        print_json(asdict(machine) | {"matmul_gflops": speed, "blas_fault": reason, "advice": advice})
+        measured = {"matmul_gflops": speed, "keeps_compiled": compiles}
+        print_json(asdict(machine) | measured | {"blas_fault": reason, "advice": advice})
         return
     table(
         [
@@ -44,3 +46,5 @@ def command(as_json: bool) -> None:
         warn(f"The OpenBLAS from PyPI is not in use: {reason}.")
     if advice:
         warn(advice)
+    if not compiles:
+        warn(f"{RETRACING}.")

@@ -86,6 +86,29 @@ def matmul_gflops(size: int | None = None, seconds: float = 0.2) -> float:
     return products * 2 * size**3 / (time.perf_counter() - start) / 1e9
 
 
+RETRACING = (
+    "MLX compiles every step anew with this Python, which makes short updates slow. "
+    "Use another version of Python or of MLX"
+)
+
+
+def keeps_compiled() -> bool:
+    """Whether `mx.compile` keeps what it has compiled; mlx 0.32.4 with Python 3.14 traces at every call."""
+    preload()
+    import mlx.core as mx
+
+    traces = []
+
+    def double(x: mx.array) -> mx.array:
+        traces.append(1)
+        return x * 2
+
+    compiled, x = mx.compile(double), mx.array(1.0)
+    compiled(x)
+    compiled(x)
+    return len(traces) == 1
+
+
 def _cores() -> int:
     """The cores that this process may use; macOS does not say, so there it is all of them."""
     affinity = getattr(os, "sched_getaffinity", None)

@@ -28,6 +28,7 @@ from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.fast.shared_check import SharedCheck
 from mlxsched.model.loss import PLAIN_LOSS, LossOptions
 from mlxsched.model.trees import flatten
+from mlxsched.platform.machine import RETRACING, keeps_compiled
 
 if TYPE_CHECKING:
     from mlxsched.training.session import Session
@@ -67,6 +68,8 @@ def accelerate(
     those are means, not ends.
     """
     config, plan = session.config, session.plan
+    if not keeps_compiled():
+        note(RETRACING)
     path = replace(_training_path(session, note), scaled=_has_float16(session.loaded.model))
     store = store or ActivationStore(config.prefix_cache, directory, _shared(session, note))
 

@@ -24,6 +24,7 @@ def test_json_names_versions_device_memory_and_speed():
     assert report["cores"] >= 1
     assert report["memory_gb"] > 0.5
     assert report["matmul_gflops"] > 0
+    assert isinstance(report["keeps_compiled"], bool)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS brings a fast BLAS")
@@ -37,3 +38,8 @@ def test_for_people_it_is_a_table(capsys):
     assert main(["env"]) == 0
     out = capsys.readouterr().out
     assert [line.split()[0] for line in out.splitlines()][-4:] == ["memory", "blas", "distributed", "matmul"]
+
+
+def test_where_mlx_compiles_at_every_call_it_says_so():
+    report = env_json(MLX_DISABLE_COMPILE="1")
+    assert report["keeps_compiled"] is False

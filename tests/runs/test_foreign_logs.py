@@ -52,13 +52,18 @@ def log(tmp_path):
     return read
 
 
+def same(found, *expected):
+    """Whether events are equal, where NaN equals NaN."""
+    return [repr(event) for event in found] == [repr(event) for event in expected]
+
+
 def test_mlx_lm(log):
     found = log(MLX_LM)
     assert found.format == "mlx-lm"
     first, update, second, last = found.events
-    assert first == Evaluated(0, 2.831)
-    assert update == UpdateMade(9, 2.701, 1e-5, tokens_per_second=500.134, peak_memory_gb=2.101)
-    assert second == Evaluated(19, 2.511)  # measured before the update of iteration 20
+    made = UpdateMade(9, 2.701, 1e-5, tokens_per_second=500.134, peak_memory_gb=2.101)
+    # The second evaluation was measured before the update of iteration 20.
+    assert same([first, update, second], Evaluated(0, 2.831), made, Evaluated(19, 2.511))
     assert math.isnan(last.loss)
 
 
@@ -76,7 +81,7 @@ def test_the_state_of_transformers(log):
     assert (found.format, found.planned) == ("transformers", 40)
     updates = [event for event in found.events if isinstance(event, UpdateMade)]
     assert [(event.update, event.loss) for event in updates] == [(9, 2.5), (19, 2.1)]
-    assert Evaluated(20, 2.2) in found.events
+    assert repr(Evaluated(20, 2.2)) in map(repr, found.events)
 
 
 def test_a_complete_run_of_transformers_has_no_plan_that_it_missed(log):
@@ -89,7 +94,7 @@ def test_a_complete_run_of_transformers_has_no_plan_that_it_missed(log):
 
 def test_the_mean_loss_of_a_whole_run_is_no_update(log):
     summary = "{'train_runtime': 12.0, 'train_loss': 2.1, 'epoch': 0.2}\n"
-    assert log(DICTS + summary).events[:2] == log(DICTS).events[:2]
+    assert same(log(DICTS + summary).events[:2], *log(DICTS).events[:2])
     assert len(log(DICTS + summary).events) == len(log(DICTS).events)
 
 
@@ -102,16 +107,14 @@ def test_lines_that_are_no_records_are_skipped(log, line):
 def test_csv(log, comma):
     text = "step,Training Loss,Validation Loss,learning_rate\n10,2.5,2.6,1e-4\n20,2.1,,5e-5\n"
     found = log(text.replace(",", comma), "log.csv")
-    assert found.events == (
-        UpdateMade(9, 2.5, 1e-4), Evaluated(10, 2.6), UpdateMade(19, 2.1, 5e-5),
-    )  # fmt: skip
+    assert same(found.events, UpdateMade(9, 2.5, 1e-4), Evaluated(10, 2.6), UpdateMade(19, 2.1, 5e-5))
 
 
 def test_json_lines_of_wandb(log):
     line = json.dumps(
         {"train/loss": 2.5, "train/learning_rate": 1e-4, "train/global_step": 10, "global_step": 10}
     )
-    assert log(line + "\n", "x.jsonl").events == (UpdateMade(9, 2.5, 1e-4),)
+    assert same(log(line + "\n", "x.jsonl").events, UpdateMade(9, 2.5, 1e-4))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ from mlxsched.runs.json_file import read_object
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{\n  "a": 1,\n}', r"run.json:3:1 is not JSON"),
+        (b'{\n  "a": 1,\n}', r"run.json:[23]:\d+ is not JSON"),
         (b"", r"run.json:1:1 is not JSON"),
         (b'{"a": "\xff"}', r"cannot be read as JSON: .*utf-8"),
-        (b"[" * 100_000, r"cannot be read as JSON: .*recursion"),
+        (b"[" * 100_000, r"cannot be read as JSON: .*(recursion|overflow)"),
         (b'{"a": ' + b"9" * 10_000 + b"}", r"cannot be read as JSON: .*digits"),
         (b"[1]", r"must hold a JSON object; got list"),
         (b'{"a": "' + b"x" * 2000 + b'"}', r"has 2,009 bytes; at most 1,000 are read"),

@@ -48,7 +48,7 @@ def bomb() -> str:
         ("x.yaml", "[" * 5000, "YAML|deep"),
         ("x.yaml", "- a", "key: value"),
         ("x.json", "[" * 100_000, "not valid JSON"),
-        ("x.json", '{"a": 1,\n}', "x.json:2:1"),
+        ("x.json", '{"a": 1,\n}', r"x.json:[12]:\d+"),
         ("x.json", "[1]", "JSON object"),
         ("x.json", '{"a": ' + "9" * 5000 + "}", "not valid JSON"),
         ("x.json", b"\xff\xfe", "UTF-8"),
