@@ -82,7 +82,7 @@ def train(session: Session, reported: int, note: Note = lambda text: None) -> Lo
 def evaluate(session: Session, times: int = 2) -> tuple[list[float], float]:
     """Seconds of each of ``times`` evaluations of the training rows by one evaluator, and the loss."""
     model, rows = session.loaded.model, session.train_rows
-    path = evaluation_path(model, rows)
+    path = evaluation_path(model, rows, shared=session.config.shares_prompts)
     tree = model.trainable_parameters()
     evaluator, seconds, loss = None, [], 0.0
     for _ in range(times):
