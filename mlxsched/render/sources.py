@@ -70,7 +70,7 @@ def find_source(text: str, shape: Shape) -> Planned | Recorded:
         return _planned(text, _spec(text, shape), shape)
     if text in _schedule_names():
         return _family(text, shape)
-    if text in _preset_names():
+    if "/" not in text and text in _preset_names():  # their import takes longer than drawing a run
         return _configured(text, shape, preset=text)
     path = Path(text)
     if path.is_dir():
