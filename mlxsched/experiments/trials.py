@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mlxsched.errors import DivergedError, Stopped, UsageError
@@ -59,7 +60,6 @@ class Trials:
         plan = self._session.plan
         last_rows = plan.last_rows if updates == plan.updates else None
         pace = Pace(Horizon(updates, schedule, last_rows))
-        self._engine.restore(self._start)
         loop = Loop(
             self._engine,
             make_loader(self._session, self._path, pace),
@@ -68,14 +68,29 @@ class Trials:
             policies=self._policies(schedule),
             evaluator=self._evaluator,
         )
-        self._session.loaded.model.train()
-        try:
-            loop.run()
-        except DivergedError:
-            return None
-        if loop.progress.evaluated_update != updates:
-            loop.evaluate()
+        with self._restored():
+            self._session.loaded.model.train()
+            try:
+                loop.run()
+            except DivergedError:
+                return None
+            if loop.progress.evaluated_update != updates:
+                loop.evaluate()
         return loop.progress.evaluated_loss
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
+        """Begin at the start, and leave the start in the model.
+
+        The next session may use the same model, and full fine-tuning trains its weights: without an adapter that starts
+        again, the trials of the second seed would begin where the last trial of the first one ended.
+        """
+        self._engine.restore(self._start)
+        try:
+            yield
+        finally:
+            self._engine.restore(self._start)
+            self._engine.load_into_model()
 
     def _policies(self, schedule: ScheduleLike) -> list[Policy]:
         session = self._session

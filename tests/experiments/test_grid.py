@@ -77,6 +77,18 @@ def test_a_trial_is_the_run_that_it_stands_for(compared, tmp_path):
     assert done[Cell("linear", 4e-3, 1, 3)].loss == pytest.approx(last, rel=1e-6)
 
 
+def test_a_full_trial_begins_with_the_weights_of_the_model_whatever_was_trained_before(tmp_path):
+    few = {"fine_tune_type": "full", "num_layers": 1, "iters": 1, "warmup": 0, "val_batches": 1}
+
+    def losses(seeds):
+        settings = Settings(variants("linear", **few), (1e-3,), seeds)
+        comparison = plan_grid(tmp_path / str(len(seeds)), settings)
+        save_settings(comparison)
+        return {cell.seed: trial.loss for cell, trial in run_grid(comparison).items()}
+
+    assert losses((1, 2))[2] == losses((2,))[2]
+
+
 def test_the_directory_says_what_was_compared(compared):
     comparison, done, _ = compared
     again = read_settings(comparison.path)
