@@ -141,9 +141,22 @@ def verdict(ranked: Sequence[Best]) -> list[str]:
             lines.append(
                 f"{lead}: {-one.difference.mean:+.4f} with a single seed, which can't tell it from noise"
             )
+        elif one.difference.mean < 0:
+            lines.append(_contradiction(best, one, one.difference))
         elif one.difference.excludes_zero:
             lines.append(f"{lead}: lower by {one.difference.text()}, a significant difference")
         else:
             more = f"; about {counted(one.needed, 'seed')} would settle it" if one.needed else ""
             lines.append(f"{lead}: lower by {one.difference.text()}, which is not significant{more}")
     return lines
+
+
+def _contradiction(best: Best, one: Best, difference: Interval) -> str:
+    """Where the best mean is one over other seeds: on those that both have, the other variant is lower."""
+    common = sorted(best.point.losses.keys() & one.point.losses.keys())
+    sure = "a significant difference" if difference.excludes_zero else "which is not significant"
+    higher = Interval(-difference.mean, difference.half)
+    return (
+        f"{best.variant} against {one.variant}: lower in the mean of its seeds, but higher by {higher.text()} on the "
+        f"{counted(len(common), 'seed')} that both have, {sure}; train both with the same seeds"
+    )

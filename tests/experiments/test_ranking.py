@@ -63,3 +63,13 @@ def test_a_peak_at_which_a_seed_diverged_is_not_the_best():
     points = points_of([*measured("a", 1e-3, 0.4, 0.4), *measured("a", 4e-3, 0.1, None)])
     assert [(one.point.peak, one.edge) for one in rank(points)] == [(1e-3, "low")]
     assert rank(points_of(measured("a", 1e-3, None))) == [] == verdict([])
+
+
+def test_a_best_mean_over_other_seeds_does_not_hide_that_the_common_seeds_say_the_opposite():
+    ahead = [Measured("a", 1e-3, seed, loss) for seed, loss in enumerate((2.8, 2.81, 0.1, 0.1))]
+    behind = [Measured("b", 1e-3, seed, loss) for seed, loss in enumerate((2.0, 2.01))]
+    ranked = rank(points_of([*ahead, *behind]))
+    assert [one.variant for one in ranked] == ["a", "b"] and ranked[1].difference.mean == pytest.approx(-0.8)
+    (line,) = verdict(ranked)
+    assert "lower by" not in line
+    assert "higher by 0.8000" in line and "on the 2 seeds that both have, a significant difference" in line
