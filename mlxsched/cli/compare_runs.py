@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 
 def compare_runs(paths: Sequence[Path], *, as_json: bool, output: Path | None) -> None:
     """Show what the runs came to, which is the best, and whether the difference is significant."""
-    from mlxsched.experiments.finished import differing, measured, read_finished, result, variant_of
+    from mlxsched.experiments.finished import differing, doubts, measured, read_finished, result, variant_of
     from mlxsched.experiments.ranking import points_of, rank, verdict
     from mlxsched.render.image import save
 
     if len(paths) < 2:
         raise UsageError("compare needs two runs or more. `mlxsched runs` lists them.")
     runs = [read_finished(path) for path in paths]
-    for what in ("data", "model"):
-        if len({getattr(run, what) for run in runs}) > 1:
-            warn(f"the runs don't have the same {what}, so their losses are not comparable.")
+    for doubt in doubts(runs):
+        warn(doubt)
     ranked, keys = rank(points_of(measured(runs))), differing(runs)
     if output is not None:
         save(runs_chart(paths), output)
@@ -45,7 +44,7 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool, output: Path | None) -
 
 
 def _show_runs(runs: Sequence[FinishedRun], keys: Sequence[str]) -> None:
-    shown = sorted(runs, key=lambda run: run.summary.loss if run.summary.loss is not None else float("inf"))
+    shown = sorted(runs, key=lambda run: run.best if run.best is not None else float("inf"))
     rows = [
         (
             run.summary.name,
@@ -53,7 +52,7 @@ def _show_runs(runs: Sequence[FinishedRun], keys: Sequence[str]) -> None:
             "-" if run.summary.peak is None else number(run.summary.peak),
             str(run.seed),
             str(run.summary.updates),
-            _loss(run.summary.loss),
+            _loss(run.best),
             _loss(run.last),
             _share(run.results.get("exact_match")),
             "-" if run.summary.seconds is None else clock(run.summary.seconds),

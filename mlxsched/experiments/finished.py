@@ -13,7 +13,7 @@ from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.json_file import finite_number
 from mlxsched.runs.recording import read_recording
 from mlxsched.runs.store import StoredRun
-from mlxsched.runs.summary import RunSummary, summarize
+from mlxsched.runs.summary import INTERRUPTED, RunSummary, summarize
 
 OWN = (
     "learning_rate",
@@ -29,6 +29,9 @@ OWN = (
 )
 """Keys that make no variant: a peak, a seed, or where a run is. The schedule is named first."""
 
+UNFINISHED = ("running", "failed", INTERRUPTED)
+"""Statuses of a run whose training might have come further."""
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -37,6 +40,7 @@ class FinishedRun:
     Args:
         summary: what a list of runs shows of it.
         config: its settings.
+        best: the best validation loss; None where none was measured.
         last: the last validation loss; None where there is none.
         results: what was measured after the training.
         data: the fingerprint of its rows.
@@ -45,6 +49,7 @@ class FinishedRun:
 
     summary: RunSummary
     config: Mapping[str, object]
+    best: float | None
     last: float | None
     results: Mapping[str, object]
     data: object
@@ -76,10 +81,14 @@ def read_finished(path: Path) -> FinishedRun:
     recording.require_updates()
     info = run.info
     losses = recording.evaluations.curve("loss").values
+    noted = finite_number((info.best or {}).get("loss"))
     after: Any = info.results.get("after")
     return FinishedRun(
         summarize(StoredRun(path, info)),
         info.config,
+        min(losses, default=None)
+        if noted is None
+        else noted,  # never the summary's: it may be a training loss
         losses[-1] if losses else None,
         after if isinstance(after, dict) else {},
         info.data.get("fingerprint"),
@@ -99,11 +108,29 @@ def variant_of(run: FinishedRun, keys: Sequence[str]) -> str:
 
 
 def measured(runs: Sequence[FinishedRun]) -> list[Measured]:
-    """The best validation loss of each run, by variant, peak and seed; the later one of two equal runs counts."""
+    """The best validation loss of each run that has one, by variant, peak and seed; the later of two equal runs counts."""
     keys = differing(runs)
     return [
-        Measured(variant_of(run, keys), run.summary.peak or 0.0, run.seed, run.summary.loss) for run in runs
+        Measured(variant_of(run, keys), run.summary.peak or 0.0, run.seed, run.best)
+        for run in runs
+        if run.best is not None
     ]
+
+
+def doubts(runs: Sequence[FinishedRun]) -> list[str]:
+    """Why the runs are not comparable, or which of them say less than the others."""
+    found = [
+        f"the runs don't have the same {what}, so their losses are not comparable."
+        for what in ("data", "model")
+        if len({getattr(run, what) for run in runs}) > 1
+    ]
+    for run in runs:
+        name, status = run.summary.name, run.summary.status
+        if run.best is None:
+            found.append(f"{name} has no validation loss, so it is not ranked.")
+        elif status in UNFINISHED:
+            found.append(f"{name} is {status}: its best validation loss so far is compared.")
+    return found
 
 
 def result(run: FinishedRun, variant: str) -> dict[str, Any]:
@@ -113,7 +140,7 @@ def result(run: FinishedRun, variant: str) -> dict[str, Any]:
         "schedule": run.schedule,
         "peak": run.summary.peak,
         "seed": run.seed,
-        "loss": run.summary.loss,
+        "loss": run.best,
         "last_loss": run.last,
         "updates": run.summary.updates,
         "variant": variant,

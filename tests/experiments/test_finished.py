@@ -13,7 +13,7 @@ from mlxsched.runs.events import Evaluated, UpdateMade
 
 @pytest.fixture
 def make(tmp_path):
-    def made(name, loss, **config):
+    def made(name, loss, status="finished", **config):
         run = RunDirectory.create(
             tmp_path / name,
             config={"schedule": "linear", "seed": 0, **config},
@@ -26,10 +26,13 @@ def make(tmp_path):
         with run.lock():
             run.metrics.record(UpdateMade(0, 2.0, 1e-3, seconds=0.5))
             run.metrics.record(UpdateMade(1, 1.0, 5e-4, seconds=0.5))
+            if loss is None:
+                run.update_info(status=status, update=2)
+                return str(run.path)
             run.metrics.record(Evaluated(1, loss))
             run.metrics.record(Evaluated(2, loss + 0.1))
             results = {"after": {"loss": loss, "exact_match": 0.5}}
-            run.update_info(status="finished", update=2, best={"update": 1, "loss": loss}, results=results)
+            run.update_info(status=status, update=2, best={"update": 1, "loss": loss}, results=results)
         return str(run.path)
 
     return made
@@ -60,6 +63,20 @@ def test_the_table_and_the_picture(make, tmp_path, capsys):
     )  # exact match, and the last loss of the second
     assert "single seed" in captured.out
     assert "Warning" not in captured.err and (tmp_path / "r.svg").is_file()
+
+
+def test_a_run_without_a_validation_loss_is_not_ranked_by_its_training_loss(make, capsys):
+    runs = [
+        make("one", 1.8),
+        make("two", None, schedule="cosine"),
+        make("three", 1.9, "failed", schedule="wsd"),
+    ]
+    assert main(["compare", *runs, "--json"]) == 0
+    captured = capsys.readouterr()
+    shown = json.loads(captured.out)
+    assert [one["loss"] for one in shown["results"]] == [1.8, None, 1.9]  # the training loss of two is 1.5
+    assert shown["best"].keys() == {"linear", "wsd"}
+    assert "two has no validation loss" in captured.err and "three is failed" in captured.err
 
 
 def test_runs_on_other_data_are_not_comparable(make, tmp_path, capsys):
