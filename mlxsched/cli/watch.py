@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,7 @@ class Watched:
     def look(self) -> list[Recorded]:
         """Read the run again; returns the records that no earlier look returned.
 
-        A resume cuts the records back to its checkpoint; what comes after is new again.
+        A resume and a rollback cut the records back to a checkpoint; what comes after it is new again.
         """
         from mlxsched.runs.directory import RunDirectory
 
@@ -96,8 +96,7 @@ class Watched:
             self.path
         ).info  # before the records: a run that has ended has written all of them
         before, self.recording = self.recording, self.recording.follow()
-        if self.recording.events[: self._seen] != before.events[: self._seen]:
-            self._seen = 0
+        self._seen = _common(before.events[: self._seen], self.recording.events)
         new = list(self.recording.events[self._seen :])
         self._seen = len(self.recording.events)
         return new
@@ -145,6 +144,13 @@ class Watched:
             if not running:
                 return
             time.sleep(every)
+
+
+def _common(before: Sequence[Recorded], now: Sequence[Recorded]) -> int:
+    """How many records both begin with; compared as text, since a loss that is NaN does not equal itself."""
+    pairs = enumerate(zip(before, now, strict=False))
+    shorter = min(len(before), len(now))
+    return next((n for n, (old, new) in pairs if old is not new and repr(old) != repr(new)), shorter)
 
 
 def head_line(watched: Watched) -> str:

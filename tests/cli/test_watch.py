@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 
@@ -89,14 +90,15 @@ def test_what_is_recorded_meanwhile_is_shown_until_the_end(run, capsys):
     assert "Warning at update 7: a spike" in out and "validation after 8 updates" in out
 
 
-def test_a_resume_cuts_the_records_back_and_they_are_shown_again(run):
+def test_a_resume_cuts_the_records_back_and_what_comes_after_the_cut_is_shown_again(run):
     with run.lock():
-        record(run, 0, 5)
+        run.metrics.record(UpdateMade(0, math.nan, 1e-4))
+        record(run, 1, 5)
         watched = Watched(run.path)
         assert [event.update for event in watched.look()] == [0, 1, 2, 3, 4]
         run.metrics.truncate_after(2)
         run.metrics.record(UpdateMade(3, 9.0, 1e-4))
-        assert [event.update for event in watched.look()] == [0, 1, 2, 3]
+        assert [event.update for event in watched.look()] == [3]  # what the cut kept was shown already
         assert watched.look() == []
 
 
