@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -86,6 +87,11 @@ class ReportServer(ThreadingHTTPServer):
         self.report = report
         self.token = secrets.token_urlsafe(32)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """No traceback for a browser that dropped its connection, as every closed tab does."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
     @property
     def url(self) -> str:
         """The address of the page, with its token."""
@@ -107,6 +113,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = self.server.report.data() if name == "data" else self.server.report.page()
         except MlxschedError as error:  # the run was removed, or its files are being replaced
             self._answer(503, "text/plain; charset=utf-8", str(error))
+            return
+        except Exception as error:  # noqa: BLE001 a request without an answer shows nothing of what is wrong
+            self._answer(500, "text/plain; charset=utf-8", f"{type(error).__name__}: {error}")
             return
         self._answer(200, self.kinds[name], body)
 

@@ -6,6 +6,8 @@ import http.client
 import json
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import threading
 
@@ -102,6 +104,27 @@ def test_the_data_follows_the_run(server, run):
     assert second["running"] and "5 updates" in second["runs"] and "<img" not in second["runs"]
     run.update_info(status="finished", update=5)
     assert not json.loads(get(server, f"/{server.token}/data")[2])["running"]
+
+
+def test_a_browser_that_drops_the_connection_leaves_no_traceback(server, capfd):
+    closed, over = threading.Event(), threading.Event()
+    server.report.page = lambda: (closed.wait(30), "x" * 10_000_000)[1]
+    shut = server.shutdown_request
+    server.shutdown_request = lambda request: (shut(request), over.set())
+    browser = socket.create_connection(server.server_address)
+    browser.sendall(f"GET /{server.token}/ HTTP/1.1\r\nHost: localhost:{server.server_port}\r\n\r\n".encode())
+    browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
+    browser.close()
+    closed.set()
+    assert over.wait(30)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_unexpected_error_is_an_answer(server, capfd):
+    server.report.page = lambda: 1 / 0
+    status, _, body = get(server, f"/{server.token}/")
+    assert status == 500 and body.startswith("ZeroDivisionError")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
