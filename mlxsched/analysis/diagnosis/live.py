@@ -22,10 +22,10 @@ def certain(history: History) -> list[Diagnosis]:
 
     A pure function of the records, so that a resumed run says what an uninterrupted one says.
     """
-    now = list(_sure(history))
-    if not now:
-        return []
     seen = [place for place, event in enumerate(history.events) if isinstance(event, Evaluated)]
+    if len(seen) < 2:
+        return []
+    now = list(_sure(history))
     before = {one.code for one in _sure(replace(history, events=history.events[: seen[-2] + 1]))}
     return [one for one in now if one.code in before]
 

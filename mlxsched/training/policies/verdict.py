@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+import logging
+from collections.abc import Iterable, Iterator
 
 from mlxsched.analysis.diagnosis.histories import run_history
 from mlxsched.analysis.diagnosis.live import certain
-from mlxsched.errors import UserError
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Notice
 from mlxsched.runs.recording import Recording, read_recording
 from mlxsched.training.pace import Pace
 from mlxsched.training.policies.base import Action, Policy, Report
 from mlxsched.training.progress import Progress
+
+_LOG = logging.getLogger(__name__)
 
 
 class Verdict(Policy):
@@ -26,15 +27,20 @@ class Verdict(Policy):
     def __init__(self, run: RunDirectory, pace: Pace) -> None:
         self._run, self._pace = run, pace
         self._recording: Recording | None = None
+        self._works = True
 
     def after_evaluation(self, progress: Progress, loss: float) -> Iterable[Action]:
         update = progress.update
-        if not 0 < update < self._pace.updates:
-            return
-        with suppress(UserError):  # a damaged record is no reason to end a run
-            yield from self._new_findings(update)
+        if not (self._works and 0 < update < self._pace.updates):
+            return []
+        try:
+            return list(self._new_findings(update))
+        except Exception:  # noqa: BLE001 neither a damaged record nor a mistake in a detector is worth the hours of a run
+            _LOG.debug("live verdict", exc_info=True)
+            self._works = False
+            return []
 
-    def _new_findings(self, update: int) -> Iterable[Action]:
+    def _new_findings(self, update: int) -> Iterator[Action]:
         known = self._recording
         recording = self._recording = known.follow() if known else read_recording(self._run.path)
         said = {notice.code for notice in recording.notices}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,14 @@ def test_overfitting_is_told_at_the_second_evaluation_that_shows_it():
     assert told(history(overfits, updates=first)) == ["overfitting"]
     assert first <= 120  # 1.5 is the lowest, at 50; 10% above it, twice
     assert "overfitting" in told(history(overfits, updates=200))
+
+
+def test_a_single_evaluation_tells_nothing():
+    """A divergence is sure from the losses alone: there is no evaluation before to confirm it."""
+    rises = lambda update: 2.5 + 0.05 * update  # noqa: E731
+    whole = history(rises, rises)
+    losses = [event for event in whole.events if not isinstance(event, Evaluated)]
+    assert told(replace(whole, events=(*losses, whole.events[-1]))) == []
 
 
 def test_a_divergence_is_told():

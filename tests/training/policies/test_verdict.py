@@ -7,6 +7,7 @@ import pytest
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, UpdateMade
 from mlxsched.training.pace import Horizon, Pace
+from mlxsched.training.policies import verdict
 from mlxsched.training.policies.verdict import Verdict
 from mlxsched.training.progress import Progress
 
@@ -45,6 +46,18 @@ def test_a_finding_is_reported_once_and_again_not_after_a_resume(run):
     assert notice.code == "overfitting" and "best adapter" in notice.message
     assert 60 < notice.update < 150
     assert follow(run, Verdict(run, pace), 150, 200) == []
+
+
+def test_a_judgement_that_fails_is_not_tried_again_and_the_run_goes_on(run, monkeypatch):
+    calls = []
+
+    def fails(history):
+        calls.append(history)
+        raise IndexError("a mistake in a detector")
+
+    monkeypatch.setattr(verdict, "certain", fails)
+    assert follow(run, Verdict(run, Pace(Horizon(300, lambda update: 2e-4))), 0, 50) == []
+    assert len(calls) == 1
 
 
 def test_the_end_is_left_to_the_final_verdict_and_damage_to_a_resume(run):
