@@ -30,7 +30,10 @@ def at_found_rate(session: Session, flags: dict[str, Any]) -> Session:
     _refuse_own_peak(session)
     found = _found(session, flags)
     if found.suggestion is None:
-        raise RunError(f"no learning rate was found: {found.reason}.")
+        raise RunError(
+            f"no learning rate was found: {found.reason}. Search with `mlxsched lr-find --again`, the same flags and a "
+            "larger --budget, or give --learning-rate a number."
+        )
     if not found.conclusive:
         warn(f"the search was inconclusive: {found.reason}.")
     note(f"Learning rate: {rate_text(found.suggestion)}, found by lr-find.")

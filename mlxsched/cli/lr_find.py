@@ -9,7 +9,7 @@ import click
 
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import print_json
-from mlxsched.errors import ChecksFailed
+from mlxsched.errors import ChecksFailed, UsageError
 
 
 @click.command(cls=GroupedCommand)
@@ -46,11 +46,13 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     from mlxsched.cli.train import make_session
     from mlxsched.runs import atomic
 
+    pictures = [path for path in (flags["png"], flags["svg"]) if path]
+    _check_targets(pictures, flags["out"])
     session = make_session(load_given(ctx))
     found = found_rate(
         session, flags["budget"], plain=flags["plain"], again=flags["again"] or flags["learning_rate"]
     )
-    save_pictures(found, [path for path in (flags["png"], flags["svg"]) if path])
+    save_pictures(found, pictures)
     if flags["out"]:
         atomic.write_json(flags["out"], found.to_dict())
     if flags["as_json"]:
@@ -59,3 +61,15 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
         show_found(found)
     if not found.conclusive:
         raise ChecksFailed(f"inconclusive: {found.reason}")
+
+
+def _check_targets(pictures: list[Path], out: Path | None) -> None:
+    """Refuse a file that could not be written, before anything is searched."""
+    from mlxsched.render.image import require_target
+
+    for path in pictures:
+        require_target(path)
+    if out and (out.is_dir() or not out.parent.is_dir()):
+        raise UsageError(
+            f"cannot write {out}: it is not a file in an existing directory. Choose another --out."
+        )

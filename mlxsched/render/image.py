@@ -59,12 +59,9 @@ def save(chart: Chart, path: Path, *, size: tuple[float, float] = (8.0, 4.5), dp
     Raises UsageError for another suffix, for a chart without points, when matplotlib is not installed, and when the file
     cannot be written.
     """
-    kind = format_of(path)
+    kind = require_target(path)
     require_points(chart)
-    if not path.parent.is_dir():
-        raise UsageError(f"No such directory: {path.parent}. Create it first.")
-    matplotlib = _matplotlib()
-    with matplotlib.rc_context(SETTINGS):
+    with _matplotlib().rc_context(SETTINGS):
         figure = _figure(chart, size)
         try:
             figure.savefig(path, format=kind, dpi=dpi, metadata=NO_DATE[kind])
@@ -83,6 +80,18 @@ def svg(chart: Chart, *, size: tuple[float, float] = (8.0, 4.5)) -> str:
     with _matplotlib().rc_context(SETTINGS):
         _figure(chart, size).savefig(file, format="svg", metadata=NO_DATE["svg"])
     return file.getvalue()
+
+
+def require_target(path: Path) -> str:
+    """The format of the picture that may be written to ``path``.
+
+    Raises UsageError for another suffix, without the directory, and when matplotlib is not installed.
+    """
+    kind = format_of(path)
+    if not path.parent.is_dir():
+        raise UsageError(f"No such directory: {path.parent}. Create it first.")
+    _matplotlib()
+    return kind
 
 
 def format_of(path: Path) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from mlxsched.cli import auto_rate
 from mlxsched.cli.main import main
+from mlxsched.experiments.rate_finder.result import Found
 
 RUN = ["--iters", "20", "--batch-size", "2", "--num-layers", "1", "--no-test"]
 
@@ -70,6 +73,27 @@ def test_the_cache_lists_the_result_and_a_damaged_one_is_searched_again(found, f
     assert entry["of"] == "tiny"
     (folder / "cache" / "rates" / entry["path"].rsplit("/")[-1] / "header.json").write_text('{"found": {}}')
     assert main(["train", *RUN, "--learning-rate", "auto", "--dry-run"]) == 2
+
+
+def test_a_search_that_failed_tells_auto_to_search_again(found, monkeypatch, capsys):
+    failed = replace(Found.from_dict(found), suggestion=None, reason="no branch learned anything")
+    monkeypatch.setattr(auto_rate, "_found", lambda session, flags: failed)
+    assert main(["train", *RUN, "--learning-rate", "auto"]) == 1
+    assert "lr-find --again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        (["--png", "rates.txt"], "a picture's format"),
+        (["--svg", "none/rates.svg"], "No such directory: none"),
+        (["--out", "none/rates.json"], "cannot write none/rates.json"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_the_search(target, why, capsys):
+    assert main(["lr-find", *RUN, "--rank", "2", *target]) == 2
+    err = capsys.readouterr().err
+    assert why in err and "range test" not in err
 
 
 def test_a_budget_that_is_too_small_says_what_is_enough(capsys):

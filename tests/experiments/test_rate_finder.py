@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import mlx.core as mx
@@ -14,11 +15,12 @@ from mlxsched.errors import UsageError
 from mlxsched.experiments.rate_finder.branches import Rounds, two_rounds
 from mlxsched.experiments.rate_finder.budget import LEAST, Budget, parse_budget, usual_budget
 from mlxsched.experiments.rate_finder.estimate import estimate, lowest
-from mlxsched.experiments.rate_finder.finder import doubt
+from mlxsched.experiments.rate_finder.finder import Search, doubt
 from mlxsched.experiments.rate_finder.layout import layout_of
 from mlxsched.experiments.rate_finder.prior import Facts, Prior, prior_of
-from mlxsched.experiments.rate_finder.range_test import range_test, steepest, valley
-from mlxsched.experiments.rate_finder.result import Candidate
+from mlxsched.experiments.rate_finder.range_test import RangeTest, range_test, steepest, valley
+from mlxsched.experiments.rate_finder.result import Candidate, Found
+from mlxsched.experiments.rate_finder.store import Store
 from mlxsched.experiments.rate_finder.trials import LOST, Trials, adam_excess, stands_for
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.session import prepare
@@ -88,6 +90,35 @@ def test_without_validation_rows_the_end_of_the_first_epoch_judges():
     trials.held_out = 4
     assert math.isfinite(trials.branch(1e-3, 2))
     assert trials.spent == 2 + 2  # two updates of two rows are judged on
+    end = session.plan.updates_per_epoch
+    assert not trials.trains_on_judged(end - 2) and trials.trains_on_judged(end - 1)
+
+
+def test_validation_rows_are_never_trained_on(trials):
+    trials.branch(1e-3, 1)
+    assert not trials.trains_on_judged(10**6)
+
+
+def test_a_search_in_which_nothing_is_learned_has_no_suggestion_and_is_not_stored(tmp_path):
+    session = planned(learning_rate=1e-12, val_batches=0, iters=10)
+    found = Search(session, Budget(LEAST)).run()
+    assert found.suggestion is found.low is found.high is None
+    assert not found.conclusive and "no branch learned anything" in found.reason
+    store = Store(tmp_path, session)
+    store.save(found)
+    assert store.load() is None and not store.path.exists()
+
+
+def test_an_inconclusive_result_does_not_replace_a_conclusive_one(tmp_path, trials):
+    store = Store(tmp_path, trials._session)
+    guess = Found(1e-3, 5e-4, 2e-3, False, "the highest peak was the best", (), RangeTest((), (), None))
+    sure, failed = replace(guess, conclusive=True, suggestion=2e-3), replace(guess, suggestion=None)
+    for found, stored in [(guess, guess), (sure, sure), (guess, sure), (failed, sure)]:
+        store.save(found)
+        assert store.load() == stored
+    another = replace(sure, suggestion=1.5e-3)
+    store.save(another)
+    assert store.load() == another
 
 
 @pytest.mark.parametrize(
@@ -167,6 +198,7 @@ def test_no_branch_goes_beyond_what_the_range_test_allows():
 def test_branches_that_learn_nothing_or_diverge_are_inconclusive():
     _, rounds = searched(1e-3)
     assert "no branch learned anything" in doubt(rounds, untrained=1.001)
+    assert "rows that they trained on" in doubt(rounds, untrained=9.0, held_out=False)
     lost = Rounds(rounds.first, [Candidate(1e-3, 16, LOST)] * 3)
     assert "every branch diverged" in doubt(lost, untrained=9.0)
 

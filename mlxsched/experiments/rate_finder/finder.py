@@ -59,18 +59,20 @@ class Search:
         most = math.inf if test.broke is None else test.broke / SAFETY
         rounds = two_rounds(trials, peak, most, layout)
         share = rounds.second[0].updates / self.session.plan.updates
-        found = estimate(self.prior, rounds.best, rounds.bracketed, share)
+        found = None
+        if learned(rounds, untrained):
+            found = estimate(self.prior, rounds.best, rounds.bracketed, share)
         marks = {"prior": peak, "branches": rounds.best, **test.marks}
-        return self._found(found, doubt(rounds, untrained), rounds, test, marks)
+        why = doubt(rounds, untrained, held_out=not trials.trains_on_judged(layout.second))
+        return self._found(found, why, rounds, test, marks)
 
     def _found(
-        self, found: Estimate, doubt: str, rounds: Rounds, test: RangeTest, marks: dict[str, float]
+        self, found: Estimate | None, doubt: str, rounds: Rounds, test: RangeTest, marks: dict[str, float]
     ) -> Found:
-        learned = min(one.loss for one in rounds.second) < LOST
         return Found(
-            suggestion=found.peak if learned else None,
-            low=found.peak / found.spread if learned else None,
-            high=found.peak * found.spread if learned else None,
+            suggestion=found.peak if found else None,
+            low=found.peak / found.spread if found else None,
+            high=found.peak * found.spread if found else None,
             conclusive=not doubt,
             reason=doubt or "higher and lower peaks were worse",
             candidates=(*rounds.first, *rounds.second),
@@ -82,18 +84,28 @@ class Search:
         )
 
 
-def doubt(rounds: Rounds, untrained: float) -> str:
-    """Why a search is inconclusive, and what would settle it; empty if it is conclusive."""
+def learned(rounds: Rounds, untrained: float) -> bool:
+    """Whether a branch of the second round has a lower loss than the ``untrained`` model."""
     best = min(one.loss for one in rounds.second)
-    if best >= LOST:
+    return best < LOST and best <= untrained * (1 - LEARNED)
+
+
+def doubt(rounds: Rounds, untrained: float, *, held_out: bool = True) -> str:
+    """Why a search is inconclusive, and what would settle it; empty if it is conclusive.
+
+    ``held_out``: whether no branch was judged on rows that it trained on.
+    """
+    if min(one.loss for one in rounds.second) >= LOST:
         return "every branch diverged; check the rows with `mlxsched data check`"
-    if best > untrained * (1 - LEARNED):
+    if not learned(rounds, untrained):
         return f"no branch learned anything from a loss of {untrained:.3f}; a larger --budget has longer branches"
     if not rounds.bracketed:
         tried = sorted(rounds.first, key=lambda one: one.peak)
         end = min(tried, key=lambda one: one.loss).peak
         side = "highest" if end == tried[-1].peak else "lowest"
         return f"the {side} peak was the best; search around it with --learning-rate {rounds.best:.1e}"
+    if not held_out:
+        return "branches were judged on rows that they trained on; add validation rows (valid.jsonl)"
     return ""
 
 

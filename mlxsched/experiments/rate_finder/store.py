@@ -73,14 +73,21 @@ class Store:
         self.path = cache / "rates" / _key(session)
 
     def load(self) -> Found | None:
-        """The stored result; None if there is none, or it is damaged."""
+        """The stored result; None if there is none, if it is damaged, or without a suggestion, as once stored."""
         with suppress(UserError, KeyError, TypeError, ValueError):
-            found = read_object(self.path / HEADER)["found"]
-            return Found.from_dict(found) if isinstance(found, dict) else None
+            stored = read_object(self.path / HEADER)["found"]
+            found = Found.from_dict(stored) if isinstance(stored, dict) else None
+            return found if found and found.suggestion is not None else None
         return None
 
     def save(self, found: Found) -> None:
-        """Store ``found``, in place of an earlier result."""
+        """Store ``found`` in place of an earlier result, unless that is better.
+
+        A result without a suggestion is not stored: another search may have one, and nobody should have to ask for it.
+        """
+        earlier = self.load()
+        if found.suggestion is None or (earlier and earlier.conclusive and not found.conclusive):
+            return
         with atomic.storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         header = {"format": FORMAT, "model": self._session.loaded.name, "found": found.to_dict()}

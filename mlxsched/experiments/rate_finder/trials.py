@@ -46,6 +46,7 @@ class Trials:
         self._load = make_loader(session, paths.training, make_pace(session))
         self._start = self._engine.snapshot()
         self._judge: Judge | None = None
+        self._judged_from: float = math.inf  # the first update of the run whose rows judge
         self.held_out = 1
         self.spent = 0.0
         self.on_spent: Callable[[float], None] = lambda spent: None
@@ -74,6 +75,10 @@ class Trials:
             loss, price = self._judge(self._engine)
             self._spend(price)
         return loss if loss < LOST else LOST
+
+    def trains_on_judged(self, updates: int) -> bool:
+        """Whether a branch of so many ``updates`` was judged on rows that it trained on, because there are no others."""
+        return updates > self._judged_from
 
     def sweep(self, rates: list[float], rows_of: Callable[[int], int]) -> Iterator[float]:
         """The loss of each update of a sweep, before it, at ``rates`` one after the other; the caller may stop it.
@@ -109,7 +114,8 @@ class Trials:
         if valid is not None and session.config.val_batches != 0:
             return _on_rows(session, valid, self._paths, self.held_out)
         end, updates = plan.updates_per_epoch, math.ceil(self.held_out / plan.batch_size)
-        batches = [self._load(update) for update in range(max(end - updates, 0), end)]
+        start = self._judged_from = max(end - updates, 0)
+        batches = [self._load(update) for update in range(start, end)]
         targets = sum(one.n_targets for one in batches)
 
         def judge(engine: Engine) -> tuple[float, float]:
