@@ -61,21 +61,13 @@ def answer_all(
     )
     try:
         identifiers = _insert(generator, model, [list(e.prompt) for e in examples], limits, shared)
-        tokens: dict[int, list[int]] = {identifier: [] for identifier in identifiers}
-        done = 0
-        for identifier, token, finished in _generated(generator):
-            if token is not None:
-                tokens[identifier].append(token)
-            done += finished
-            if on_progress:  # at each token, not only when an answer ends: a signal must not wait that long
-                on_progress(done, len(examples))
+        answers = _token_lists(generator, identifiers, on_progress)
     finally:
         generator.close()
         model.train()
-    texts = [tokenizer.decode(tokens[identifier]) for identifier in identifiers]
     return [
-        Answer(without_thinking(e.answer, tokenizer), without_thinking(text, tokenizer))
-        for e, text in zip(examples, texts, strict=True)
+        Answer(without_thinking(e.answer, tokenizer), without_thinking(tokenizer.decode(tokens), tokenizer))
+        for e, tokens in zip(examples, answers, strict=True)
     ]
 
 
@@ -107,6 +99,19 @@ def _at_once(lengths: list[int], max_tokens: int | None) -> int:
     (10, 1, 32)
     """
     return _MOST_AT_ONCE if max_tokens is None else min(max(max_tokens // max(lengths), 1), _MOST_AT_ONCE)
+
+
+def _token_lists(generator: Any, identifiers: list[int], on_progress: OnProgress | None) -> list[list[int]]:
+    """The tokens of each answer, in the order of ``identifiers``."""
+    tokens: dict[int, list[int]] = {identifier: [] for identifier in identifiers}
+    done = 0
+    for identifier, token, finished in _generated(generator):
+        if token is not None:
+            tokens[identifier].append(token)
+        done += finished
+        if on_progress:  # at each token, not only when an answer ends: a signal must not wait that long
+            on_progress(done, len(identifiers))
+    return [tokens[identifier] for identifier in identifiers]
 
 
 def _generated(generator: Any) -> Iterator[tuple[int, int | None, bool]]:

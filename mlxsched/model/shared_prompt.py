@@ -20,15 +20,15 @@ _TOLERANCE, _TOLERANCE_HALF = 1e-3, 5e-2  # of the largest logit; the order of s
 def shared_caches(model: Module, prompts: list[list[int]]) -> tuple[int, list[Any] | None]:
     """How many tokens all of ``prompts`` begin with, and the model's caches behind them.
 
-    0 and None where it is not worthwhile, or where a prompt that continues from the caches gets other logits than the
-    same prompt as a whole.
+    0 and None where it is not worthwhile, or where prompts that continue from the caches together get another next token,
+    or other logits, than each of them alone and as a whole.
     """
     length = shared_length(prompts)
     if len(prompts) < 2 or length < LEAST:
         return 0, None
     try:
         caches = _read(model, prompts[0][:length])
-        if _agrees(model, caches, min(prompts, key=len), length):
+        if _agrees(model, caches, _two(prompts), length):
             return length, caches
     except Exception:  # noqa: BLE001 a model may have caches that can't be copied; it still answers whole prompts
         _LOG.debug("shared prompt", exc_info=True)
@@ -59,11 +59,36 @@ def _read(model: Any, tokens: list[int]) -> list[Any]:
     return caches
 
 
-def _agrees(model: Any, caches: list[Any], prompt: list[int], length: int) -> bool:
-    """Whether ``prompt`` gets the same next token's logits behind a copy of ``caches``."""
-    copies = [type(cache).merge([cache]) for cache in caches]
-    expected = model(mx.array(prompt)[None])[0, -1]
-    got = model(mx.array(prompt[length:])[None], cache=copies)[0, -1]
+def _agrees(model: Any, caches: list[Any], prompts: list[list[int]], length: int) -> bool:
+    """Whether ``prompts`` get the same next token behind copies of ``caches``, merged into a batch, and similar logits."""
+    expected = mx.stack([model(mx.array(prompt)[None])[0, -1] for prompt in prompts])
+    got = _behind(model, caches, [prompt[length:] for prompt in prompts])
     tolerance = _TOLERANCE if expected.dtype == mx.float32 else _TOLERANCE_HALF
     apart = mx.abs(got.astype(mx.float32) - expected.astype(mx.float32)).max()
-    return bool((apart <= tolerance * mx.abs(expected.astype(mx.float32)).max()).item())
+    close = apart <= tolerance * mx.abs(expected.astype(mx.float32)).max()
+    return bool((close & mx.all(got.argmax(-1) == expected.argmax(-1))).item())
+
+
+def _behind(model: Any, caches: list[Any], rests: list[list[int]]) -> mx.array:
+    """The logits after ``rests``, read as mlx-lm's generator reads them: padded on the right up to the last token."""
+    batch = [type(cache).merge([cache] * len(rests)) for cache in caches]
+    lengths = [len(rest) - 1 for rest in rests]
+    padding = [max(lengths) - length for length in lengths]
+    if max(padding):
+        for cache in batch:
+            cache.prepare(lengths=lengths, right_padding=padding)
+    if max(lengths):
+        model(
+            mx.array([rest[:-1] + [0] * more for rest, more in zip(rests, padding, strict=True)]), cache=batch
+        )
+    if max(padding):
+        for cache in batch:
+            cache.finalize()
+    logits: mx.array = model(mx.array([rest[-1:] for rest in rests]), cache=batch)
+    return logits[:, -1]
+
+
+def _two(prompts: list[list[int]]) -> list[list[int]]:
+    """The shortest of ``prompts``, and the shortest that is longer, if there is one: short, since all logits are computed."""
+    first = min(prompts, key=len)
+    return [first, min((one for one in prompts if len(one) > len(first)), key=len, default=first)]

@@ -114,4 +114,27 @@ def test_a_model_that_is_another_one_behind_a_cache_reads_whole_prompts(loaded):
     prompts = [[*range(5, 30), number] for number in (40, 41)]
     assert shared_caches(loaded.model, prompts)[0] == 25
     assert shared_caches(Counts(loaded.model, []), prompts) == (0, None)
+
+    class OneRowOnly(Speaks):
+        def __call__(self, inputs, cache=None):
+            return self.inner(inputs, cache=cache) * (1 if inputs.shape[0] == 1 else -1)
+
+    class AlmostTied(Speaks):
+        def __call__(self, inputs, cache=None):
+            tie = mx.arange(self.known) == inputs.shape[1] % 2
+            return self.inner(inputs, cache=cache) * 0 + 9 + 1e-3 * tie
+
+    assert shared_caches(OneRowOnly(loaded.model, []), prompts) == (0, None)
+    assert shared_caches(AlmostTied(loaded.model, []), prompts) == (0, None)
     assert shared_caches(loaded.model, prompts[:1]) == (0, None)
+
+
+def test_prompts_that_begin_alike_reach_behind_a_sliding_window(build, loaded):
+    """The common tokens are more than the window of 8, and the prompts go on to different lengths."""
+    model = build("gemma3_text", layers=4, sliding_window=8, sliding_window_pattern=2)
+    prompts = [[*range(5, 26), *rest] for rest in ([30], [31, 32, 33, 34, 35], [36, 37, 38] * 5)]
+    assert shared_caches(model, prompts)[0] == 21
+    examples = [Example(prompt, "=SUM(A1:A9)") for prompt in prompts]
+    expected = answer_all(model, loaded.tokenizer, examples, shared=False)
+    assert len({answer.text for answer in expected}) == 3
+    assert answer_all(model, loaded.tokenizer, examples) == expected
