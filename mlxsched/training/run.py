@@ -151,12 +151,7 @@ def execute(
             _end(run, fan_out, "stopped", f"stopped by signal {stopped.signal_number}")
             raise
         except Exception as error:
-            explained = _explained(run, error)
-            with suppress(StorageError):  # the disk may be what failed
-                run.update_info(status="failed", message=str(explained))
-            with suppress(StorageError):
-                fan_out.show(RunFinished(run.info.update, "failed", str(explained)))
-            raise explained from error
+            raise _failed(run, fan_out, error) from error
 
 
 def sinks_of(run: RunDirectory, *sinks: Sink) -> Sinks:
@@ -251,6 +246,16 @@ def _end(run: RunDirectory, sinks: Sinks, status: str, message: str) -> None:
     """Record how the run ended, and tell the sinks."""
     run.update_info(status=status, message=message)
     sinks.show(RunFinished(run.info.update, status, message))
+
+
+def _failed(run: RunDirectory, sinks: Sinks, error: Exception) -> Exception:
+    """Record that ``error`` ended the run, and tell the sinks; returns it as the user should see it."""
+    explained = _explained(run, error)
+    with suppress(StorageError):  # the disk may be what failed
+        run.update_info(status="failed", message=str(explained))
+    with suppress(StorageError):
+        sinks.show(RunFinished(run.info.update, "failed", str(explained)))
+    return explained
 
 
 class Notes:
