@@ -153,13 +153,17 @@ def _best(recording: Recording) -> str:
 
 def _answers(info: RunInfo) -> list[dict[str, str]]:
     """Sampled test prompts with the answers before and after; empty where the run kept none."""
-    before, after = (_samples(info.results.get(when)) for when in ("before", "after"))
+    results = [info.results.get(when) for when in ("before", "after")]
+    before, after = map(_samples, results)
+    # The beginning of a long answer never equals what was expected, so it says nothing about right and wrong.
+    judged = any(isinstance(one, dict) and one.get("exact_match") is not None for one in results)
     return [
         {
             "prompt": _text(first.get("prompt")),
             "expected": _text(first.get("expected")),
             "before": _text(first.get("answer")),
             "after": _text(second.get("answer")),
+            "judged": "yes" if judged else "",
         }
         for first, second in zip(before, after, strict=False)
         if first.get("prompt") == second.get("prompt")

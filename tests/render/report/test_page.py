@@ -94,6 +94,13 @@ def test_answers_before_and_after_stand_side_by_side(make):
     assert answers == [("", "=SUM(B:B)"), (' class="wrong"', "=B"), (' class="right"', "=SUM(B:B)")]
 
 
+def test_beginnings_of_long_answers_are_neither_right_nor_wrong(make):
+    run = make()
+    results = {when: {"answers": [sample("=B", "plain")]} for when in ("before", "after")}
+    page = report_html([replace(run, info=replace(run.info, results=results))])
+    assert page.count('class="sampled"><code>=B') == 2 and 'class="wrong"' not in page
+
+
 @pytest.mark.parametrize("answers", [None, "x", [1], [{"prompt": 3, "answer": []}]])
 def test_damaged_answers_do_no_harm(make, answers):
     run = make()
