@@ -15,6 +15,9 @@ WHAT = (
     "another setting, --trunk trains one run to several lengths, and RUN RUN ... compares finished runs"
 )
 
+DISPLAY = ("output", "as_json", "plain")
+"""What every comparison uses."""
+
 
 @click.command(cls=GroupedCommand)
 @click.argument("runs", metavar="[RUN]...", type=click.Path(path_type=Path), nargs=-1)
@@ -67,6 +70,7 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
 
     if flags["output"] is not None:
         format_of(flags["output"])  # a mistake is found before anything is trained
+    _refuse_ignored(ctx)
     if flags["runs"]:
         from mlxsched.cli.compare_runs import compare_runs
 
@@ -81,6 +85,28 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
         compare_lengths(ctx)
     else:
         raise UsageError(f"{WHAT[0].upper()}{WHAT[1:]}.")
+
+
+def _refuse_ignored(ctx: click.Context) -> None:
+    """Refuse flags that change nothing: a finished run, or a comparison that goes on, has its settings already."""
+    flags = ctx.params
+    if flags["runs"]:
+        used, why = {"runs"}, "finished runs are compared as they are"
+    elif flags["resume"] is None:
+        over_grid = bool(flags["schedules"] or flags["vary"])
+        unused = {"peaks", "seeds", "halving"} if flags["trunk"] else {"budgets"} if over_grid else set()
+        used, why = flags.keys() - unused, "this comparison does not use it"
+    elif _is_grid(flags):
+        used = {"resume", "peaks", "seeds", "trust_remote_code"}
+        why = "a comparison goes on with the settings it began with, and --peaks and --seeds add to it"
+    else:
+        used = {"resume", "trunk", "trust_remote_code"}
+        why = "a comparison goes on with the settings it began with"
+    given = click.core.ParameterSource.COMMANDLINE
+    for option in ctx.command.params:
+        name = option.name or ""
+        if name not in {*used, *DISPLAY} and ctx.get_parameter_source(name) is given:
+            raise UsageError(f"leave {option.opts[-1]} out: {why}.")
 
 
 def _is_grid(flags: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from dataclasses import replace
@@ -37,7 +38,7 @@ def compare_over_grid(ctx: click.Context) -> None:
             done = run_grid(comparison, display.tell, display, lambda: stop.signal_number)
         except Stopped as stopped:
             stopped.args = (
-                f"Stopped; finished trials are kept. Continue with: mlxsched compare --resume {comparison.path}",
+                f"Stopped; finished trials are kept. Continue with: mlxsched compare --resume {shlex.quote(str(comparison.path))}",
             )
             raise
     _show(comparison, list(done.values()), as_json=flags["as_json"], output=flags["output"])
@@ -62,7 +63,7 @@ def _show(comparison: GridComparison, trials: list[Trial], *, as_json: bool, out
 
 
 def _comparison(ctx: click.Context) -> GridComparison:
-    from mlxsched.experiments.grid_run import extend_settings, plan_grid, save_settings
+    from mlxsched.experiments.grid_run import plan_grid, save_settings
     from mlxsched.platform.paths import cache_home
     from mlxsched.runs.store import run_path
 
@@ -78,8 +79,6 @@ def _comparison(ctx: click.Context) -> GridComparison:
     comparison = plan_grid(path, settings, cache=cache_home())
     if flags["resume"] is None:
         save_settings(comparison)
-    else:
-        extend_settings(comparison)
     return comparison
 
 

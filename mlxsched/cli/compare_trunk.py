@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ def compare_lengths(ctx: click.Context) -> None:
         found = run_comparison(comparison, _Trainer(comparison, plain=flags["plain"]), note)
     except Stopped as stopped:
         stopped.args = (
-            f"Stopped; everything is saved. Continue with: mlxsched compare --resume {comparison.path}",
+            f"Stopped; everything is saved. Continue with: mlxsched compare --resume {shlex.quote(str(comparison.path))}",
         )
         raise
     _show(comparison, found, as_json=flags["as_json"], output=flags["output"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import note, picture, print_json, say, table
+from mlxsched.errors import RunError
 from mlxsched.text import number
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ def show_comparison(
     """Print the ranking of ``points``, or the JSON with ``details``; write the picture if ``output`` is given.
 
     ``tried`` are the peaks of each variant, also those that --halving dropped.
+
+    Raises:
+        RunError: no variant has a peak without a diverged trial.
     """
     from mlxsched.experiments.ranking import rank, verdict
     from mlxsched.render.image import save
@@ -37,9 +42,9 @@ def show_comparison(
     if as_json:
         best = {one.variant: one.to_dict() for one in ranked}
         print_json({**details, "best": best, "verdict": verdict(ranked)})
-        return
     if not ranked:
-        say("Every trial diverged. Lower --peaks.")
+        raise RunError("a trial diverged at every peak, so there is nothing to rank. Lower --peaks.")
+    if as_json:
         return
     _show_tables(points, ranked)
     for line in [*verdict(ranked), *_edges(ranked, details.get("path"))]:
@@ -81,7 +86,11 @@ def _edges(ranked: Sequence[Best], path: object) -> list[str]:
     for one in ranked:
         if one.edge:
             further = one.point.peak * (2 if one.edge == "high" else 0.5)
-            how = f": mlxsched compare --resume {path} --peaks {number(further)}" if path else ""
+            how = (
+                f": mlxsched compare --resume {shlex.quote(str(path))} --peaks {number(further)}"
+                if path
+                else ""
+            )
             end = "highest" if one.edge == "high" else "lowest"
             lines.append(f"{one.variant}: its best peak is the {end} that was tried, so look further{how}")
     return lines

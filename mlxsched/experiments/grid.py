@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import UsageError
-from mlxsched.text import number
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """The default peaks, relative to the learning rate of the configuration."""
@@ -219,7 +218,8 @@ def parse_seeds(text: str, first: int) -> tuple[int, ...]:
     ((5, 6, 7), (0, 7))
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts) or parts == ["0"]:
+    digits = all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts)
+    if not digits or (len(parts) == 1 and int(parts[0]) == 0):
         raise UsageError(
             f"--seeds {text!r} is neither a number of seeds nor a list of them. Write 3 or 0,1,2."
         )
@@ -274,8 +274,3 @@ def variant_name(changes: Mapping[str, str]) -> str:
         value if key == "schedule" else f"{key.rpartition('.')[2]}={value}" for key, value in changes.items()
     ]
     return ", ".join(parts)
-
-
-def shown_peaks(peaks: Iterable[float]) -> str:
-    """Peaks as a list for people and for ``--peaks``."""
-    return ",".join(number(peak) for peak in peaks)

@@ -10,6 +10,7 @@ No trial has a directory of its own. One that was interrupted begins again.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,6 +29,7 @@ from mlxsched.experiments.grid import (
     next_cells,
     updates_of,
 )
+from mlxsched.experiments.refusals import refuse_settings
 from mlxsched.experiments.trials import Trials
 from mlxsched.model.load import LoadedModel, model_fingerprint
 from mlxsched.planning.length import plan_length
@@ -116,14 +118,12 @@ def plan_grid(path: Path, settings: Settings, *, cache: Path | None = None) -> G
     Raises:
         UserError: a setting does not fit.
     """
+    for variant in settings.variants:
+        why = "a comparison has one budget"
+        refuse_settings(variant.config, variant.origins, ("max_time", "patience"), why)
+        why = "a comparison judges the end of each trial"
+        refuse_settings(variant.config, variant.origins, ("until_plateau", "average"), why)
     first = settings.variants[0]
-    for key in ("max_time", "patience"):
-        if getattr(first.config, key) is not None:
-            raise UsageError(f"a comparison has one budget: leave --{key.replace('_', '-')} out.")
-    if first.config.until_plateau or first.config.average:
-        raise UsageError(
-            "a comparison judges the end of each trial: leave --until-plateau and --average out."
-        )
     session = prepare(first.config, first.origins, cache=cache)
     rows = tuple(
         _row(variant, settings, len(training_rows(session.dataset))) for variant in settings.variants
@@ -165,7 +165,7 @@ def save_settings(comparison: GridComparison) -> None:
     """Create the directory of a new comparison."""
     if comparison.path.exists():
         raise UsageError(
-            f"{comparison.path} exists. Continue it with --resume {comparison.path}, or choose another --name."
+            f"{comparison.path} exists. Continue it with --resume {shlex.quote(str(comparison.path))}, or choose another --name."
         )
     with atomic.storage_errors(comparison.path):
         comparison.path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +208,7 @@ def read_settings(path: Path, *, trust_remote_code: bool = False) -> Settings:
         seeds = tuple(int(seed) for seed in saved["seeds"])
         if not (variants and peaks and seeds and min(peaks) > 0 and min(seeds) >= 0):
             raise ValueError("a list is empty")
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path / FILE} is damaged or not from this version of mlxsched: {error}") from error
     return Settings(variants, peaks, seeds, bool(saved.get("halving")))
 
@@ -219,8 +219,8 @@ def _variant(saved: dict[str, Any], trust_remote_code: bool) -> Variant:
     return Variant(str(saved["name"]), RunConfig(**values), origins, dict(saved["changes"]))
 
 
-def extend_settings(comparison: GridComparison) -> None:
-    """Write the settings of a comparison that goes on, perhaps with more peaks and seeds.
+def _extend_settings(comparison: GridComparison) -> None:
+    """Write the settings of a comparison that goes on, perhaps with more peaks and seeds; its lock must be held.
 
     Raises:
         UsageError: the model or the data is no longer the one that the finished trials saw.
@@ -282,8 +282,10 @@ def run_grid(
 
     Raises:
         Stopped: a signal came; finished trials are kept.
+        UsageError: another process makes the trials, or the model or the data changed; nothing is written then.
     """
     with RunLock(comparison.path), limits(comparison.settings.variants[0].config):
+        _extend_settings(comparison)  # not before: a comparison that another process makes must not change
         done = read_results(comparison.path)
         trials, key = None, None
         while cells := comparison.next_cells(done):

@@ -14,6 +14,7 @@ Everything is resumable: what is finished stays, and what is not goes on from it
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import UsageError
+from mlxsched.experiments.refusals import refuse_settings
 from mlxsched.runs import atomic
 from mlxsched.runs.directory import METRICS_FILE, RunDirectory, is_run
 from mlxsched.runs.info import without_permissions
@@ -133,8 +135,8 @@ def plan_comparison(
     Raises:
         UsageError: a budget does not fit, or the schedule is another one.
     """
-    if config.max_time is not None or config.patience is not None:
-        raise UsageError("--trunk has its lengths from --budgets: leave --max-time and --patience out.")
+    why = "--trunk has its lengths from --budgets"
+    refuse_settings(config, origins, ("max_time", "patience"), why)
     if origins.get("schedule", "default") == "default" and config.lr_schedule is None:
         config = config.model_copy(update={"schedule": "wsd"})
     session = prepare(config, origins, cache=cache)
@@ -187,7 +189,7 @@ def save_settings(comparison: Comparison) -> None:
     """Create the directory, with what `saved_settings` needs to go on."""
     if comparison.path.exists():
         raise UsageError(
-            f"{comparison.path} exists. Continue it with --resume {comparison.path}, or choose another --name."
+            f"{comparison.path} exists. Continue it with --resume {shlex.quote(str(comparison.path))}, or choose another --name."
         )
     settings = {
         "format": 1,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from mlxsched.cli.compare_view import show_comparison
 from mlxsched.cli.main import main
 from mlxsched.config import load_config
-from mlxsched.errors import Stopped, UsageError
+from mlxsched.errors import RunError, Stopped, UsageError
 from mlxsched.experiments.grid import (
     Cell,
     Row,
@@ -30,6 +33,8 @@ from mlxsched.experiments.grid_run import (
     run_grid,
     save_settings,
 )
+from mlxsched.experiments.ranking import Measured, points_of
+from mlxsched.runs.lock import RunLock
 from mlxsched.training.run import create_run, execute
 from mlxsched.training.session import prepare
 
@@ -125,10 +130,53 @@ def test_other_data_or_a_damaged_file_is_refused(compared, tmp_path, capsys):
     assert "the data changed" in capsys.readouterr().err
     (path / "compare.json").write_text(json.dumps({**settings, "peaks": []}))
     assert main(["compare", "--resume", str(path)]) == 2
+    (path / "compare.json").write_text(
+        json.dumps({**settings, "variants": [{**settings["variants"][0], "origins": []}]})
+    )
+    with pytest.raises(UsageError, match="damaged"):
+        read_settings(path)
+    assert main(["compare", "--resume", str(path), "--iters", "9"]) == 2
+    assert "leave --iters out" in capsys.readouterr().err
     (path / "compare.json").write_text(json.dumps(settings))
     (path / "results.json").write_text('{"trials": [{"seed": "x"}]}')
     assert main(["compare", "--resume", str(path)]) == 2
     assert "damaged" in capsys.readouterr().err
+
+
+def test_a_refused_resume_changes_nothing(compared, tmp_path, capsys):
+    path = tmp_path / "c"
+    shutil.copytree(compared[0].path, path)
+    before = (path / "compare.json").read_text()
+    with RunLock(path):
+        assert main(["compare", "--resume", str(path), "--seeds", "0,1,2"]) == 2
+    assert "in use" in capsys.readouterr().err
+    assert (path / "compare.json").read_text() == before
+
+
+def test_where_everything_diverged_the_result_is_printed_and_the_exit_code_is_1(capsys):
+    points = points_of([Measured("linear", 1e-3, 0, None)])
+    with pytest.raises(RunError, match="Lower --peaks") as raised:
+        show_comparison(points, {}, {"results": []}, as_json=True, output=None)
+    assert raised.value.exit_code == 1
+    assert json.loads(capsys.readouterr().out) == {"results": [], "best": {}, "verdict": []}
+
+
+def test_the_next_command_is_quoted_for_a_shell(capsys):
+    points = points_of([Measured("linear", peak, 0, peak) for peak in PEAKS])
+    show_comparison(points, {}, {"path": "my runs/c"}, as_json=False, output=None)
+    assert "--resume 'my runs/c' --peaks" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_setting_that_a_comparison_cannot_have_is_refused_where_it_comes_from(tmp_path):
+    first, second = variants("linear")[0], variants("cosine", patience=2)[0]
+    for origin, fix in {
+        "preset mine": "preset mine sets patience, so choose another --preset",
+        "run.yaml:3": "remove patience at run.yaml:3",
+        "--patience": "leave --patience out",
+    }.items():
+        late = replace(second, origins={**second.origins, "patience": origin})
+        with pytest.raises(UsageError, match=re.escape(fix)):
+            plan_grid(tmp_path / "c", Settings((first, late), PEAKS, SEEDS))
 
 
 def made(cells, loss_of):
@@ -172,7 +220,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
     for text in ("", "a,b", "0", "-1e-3", "nan"):
         with pytest.raises(UsageError, match="--peaks"):
             parse_peaks(text)
-    for text in ("", "0", "x", "-1", "1.5"):
+    for text in ("", "0", "00", "x", "-1", "1.5"):
         with pytest.raises(UsageError, match="--seeds"):
             parse_seeds(text, 0)
     commands = {
@@ -184,6 +232,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
         "--schedules linear --max-time 1m": "one budget",
         "--schedules linear --vary warmup=0.5 --peaks x": "--peaks",
         "runs/one": "two runs or more",
+        "runs/one runs/two --seeds 2": "leave --seeds out: finished runs",
+        "--resume nowhere --preset lora": "leave --preset out",
+        "--trunk --peaks 1e-3": "leave --peaks out",
+        "--schedules linear --budgets 10": "leave --budgets out",
     }
     for flags, message in commands.items():
         assert main(["compare", *flags.split()]) == 2, flags

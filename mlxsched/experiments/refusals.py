@@ -1,0 +1,28 @@
+"""Settings that a comparison can't have, refused where the user finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mlxsched.config.origins import DEFAULT, PRESET, from_file
+from mlxsched.config.schema import RunConfig
+from mlxsched.errors import UsageError
+
+
+def refuse_settings(config: RunConfig, origins: Mapping[str, str], keys: Sequence[str], why: str) -> None:
+    """Refuse those of ``keys`` that are set.
+
+    Raises:
+        UsageError: says ``why``, and where the setting comes from.
+    """
+    for key in keys:
+        if getattr(config, key):
+            raise UsageError(f"{why}: {_fix(key, origins.get(key, DEFAULT))}.")
+
+
+def _fix(key: str, origin: str) -> str:
+    if origin.startswith(PRESET):
+        return f"{origin} sets {key}, so choose another --preset"
+    if from_file(origin):
+        return f"remove {key} at {origin}"
+    return f"leave --{key.replace('_', '-')} out"
