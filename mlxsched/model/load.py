@@ -20,9 +20,14 @@ from mlxsched.errors import ModelError
 from mlxsched.model import gguf, local
 from mlxsched.model.trees import flatten
 from mlxsched.model.untrusted import check_model_directory
+from mlxsched.platform.blas import use_threads
+from mlxsched.platform.machine import cores
 
 _SAMPLES = 64  # of a weight file, for its fingerprint: reading gigabytes at each start would cost seconds
 _SAMPLE_BYTES = 65536
+_ONE_THREAD = (
+    128  # wider models are faster with two threads: by 14% at 256, by 31% at 576 (benchmarks/blas_threads.py)
+)
 # The architectures of mlx-lm with a table of positions. Others have rotary or no position embeddings.
 _LEARNED_POSITIONS = ("gpt2", "gpt_bigcode")
 
@@ -71,8 +76,19 @@ def load_model(name: str, *, trust_remote_code: bool = False, dequantize: bool =
     model, tokenizer, config = _load_through_mlx_lm(name, path, trust_remote_code)
     if dequantize:
         model, config = _dequantized(model, config)
+    _choose_threads(config)
     notes = widen_on_cpu(model)
     return LoadedModel(name, path, model, tokenizer, config, notes)
+
+
+def _choose_threads(config: Mapping[str, Any]) -> None:
+    """One thread for the products of a small model: OpenBLAS's others only wait in a loop for their share.
+
+    A gradient of a model of width 128 takes 1.03 of the time that it takes with two threads, and 0.62 of their CPU time.
+    """
+    width = config.get("hidden_size")
+    small = isinstance(width, int) and width <= _ONE_THREAD
+    use_threads(1 if small else cores())
 
 
 def _load_through_mlx_lm(name: str, path: str, trust: bool) -> tuple[Module, Any, dict[str, Any]]:

@@ -46,6 +46,21 @@ def _load(library: str) -> bool:
     return True
 
 
+def use_threads(count: int) -> bool:
+    """Multiply with ``count`` threads from now on; returns whether OpenBLAS was told so.
+
+    Does nothing where the environment says how many, or where another BLAS is in use.
+    """
+    library = _file_in_use() if sys.platform == "linux" else ""
+    if "openblas" not in library or any(map(os.environ.get, ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"))):
+        return False
+    for prefix in ("", "scipy_"):
+        if setter := getattr(ctypes.CDLL(library), f"{prefix}openblas_set_num_threads", None):
+            setter(count)
+            return True
+    return False
+
+
 def blas_in_use() -> str:
     """The BLAS that MLX uses on the CPU: ``"accelerate"``, ``"openblas"`` or ``"reference"``."""
     if sys.platform == "darwin":

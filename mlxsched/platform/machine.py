@@ -44,7 +44,7 @@ def describe() -> Machine:
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         device=mx.default_device().type.name,
         chip=str(info.get("device_name", "unknown")),
-        cores=_cores(),
+        cores=cores(),
         memory_gb=round(total_memory() / 1e9, 1),
         gpu_memory_gb=round(int(working_set) / 1e9, 1) if working_set else None,
         blas=blas_in_use(),
@@ -109,7 +109,7 @@ def keeps_compiled() -> bool:
     return len(traces) == 1
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use; macOS does not say, so there it is all of them."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -63,3 +63,26 @@ def test_a_system_without_the_library_is_no_error():
         "del os.environ['MLXSCHED_NO_OPENBLAS']; print(blas.preload()); import mlx.core"
     )
     assert python(code) == "False"
+
+
+THREADS = """
+import ctypes
+import mlxsched
+from mlxsched.model.load import load_model
+from mlxsched.platform import blas
+load_model("tiny")
+library = ctypes.CDLL(blas._file_in_use())
+counts = [getattr(library, f"{prefix}openblas_get_num_threads", None) for prefix in ("", "scipy_")]
+print(next(count for count in counts if count)())
+"""
+
+
+@needs_openblas
+def test_a_small_model_multiplies_with_one_thread_unless_told_otherwise():
+    assert python(THREADS, OPENBLAS_NUM_THREADS="") == "1"
+    assert python(THREADS, OPENBLAS_NUM_THREADS="2") == "2"
+
+
+def test_another_blas_is_not_told_how_many_threads():
+    code = "from mlxsched.platform import blas; import mlx.core; print(blas.use_threads(1))"
+    assert python(code, MLXSCHED_NO_OPENBLAS="1") == "False"
