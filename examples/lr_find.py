@@ -29,6 +29,8 @@ def main(directory: Path, budget: int = 60, **flags: object) -> tuple[Found, flo
     found = search.run()
     for one in found.candidates:
         print(f"{one.updates:3d} updates at {one.peak:.1e}: held-out loss {one.loss:.3f}")
+    if found.suggestion is None:
+        raise SystemExit(f"No suggestion: {found.reason}.")
     print(f"Suggestion {found.suggestion:.1e}, between {found.low:.1e} and {found.high:.1e}")
     session = plan(**flags, learning_rate=found.suggestion)
     progress = execute(session, create_run(session, directory / "run"), lambda event: None)
