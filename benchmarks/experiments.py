@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
 import sys
 import tempfile
 import time
@@ -17,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlxsched.analysis.intervals import interval
 from mlxsched.config import load_config
 from mlxsched.model.trees import Tensors, unflatten
 from mlxsched.text import clock
@@ -27,9 +26,6 @@ from mlxsched.training.session import prepare
 
 UPDATES, WARMUP = 200, 20
 PEAKS = (5e-4, 1e-3, 2e-3)
-
-# Two-sided 95% points of Student's t, by degrees of freedom.
-T = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365}
 
 
 class Trials:
@@ -76,18 +72,9 @@ class Trials:
         return self._evaluate(unflatten(of or self._engine.tensors())).loss
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean of ``values`` and half the width of its 95% confidence interval by Student's t."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return mean, math.nan
-    return mean, T[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
-
-
 def shown(values: Sequence[float], *, signed: bool = False) -> str:
-    """``mean ± half width``."""
-    mean, half = interval(values)
-    return f"{mean:+.4f} ± {half:.4f}" if signed else f"{mean:.4f} ± {half:.4f}"
+    """The mean of ``values`` and half the width of its 95% confidence interval by Student's t."""
+    return interval(values).text(signed=signed)
 
 
 def options(description: str) -> argparse.Namespace:

@@ -17,7 +17,6 @@ import importlib
 import inspect
 import json
 import random
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,9 @@ def train_all(out: Path, presets: list[str], changes: dict[str, Any]) -> None:
                 file.write_text(
                     json.dumps({"data": data, "preset": base + suffix, "constant": constant, **found})
                 )
-                _print(f"{file.stem}: {found['losses']} in {found['cpu_seconds']:.0f} s of CPU time")
+                print(
+                    f"{file.stem}: {found['losses']} in {found['cpu_seconds']:.0f} s of CPU time", flush=True
+                )
 
 
 def train(loaded: LoadedModel, preset: str, flags: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def train(loaded: LoadedModel, preset: str, flags: dict[str, Any], out: Path) ->
     common = {"iters": UPDATES * accumulation, "prefix_cache": 1}  # 1: a file, which all runs share
     config = load_config(preset=preset, flags={"model": "smollm2", "dequantize": True, **common, **flags})
     session = prepare(config.config, config.origins, loaded=loaded, cache=out / "cache")
-    acceleration = accelerate(session, out, _print)
+    acceleration = accelerate(session, out, print)
     pace, events = make_pace(session), list[Event]()
     engine = make_engine(session, acceleration.training)
     loader = make_loader(session, acceleration.training, pace)
@@ -160,22 +161,17 @@ def print_table(out: Path) -> None:
     """A row for each preset: its start, highest and last validation loss, and that of the constant rate."""
     results = [json.loads(file.read_text()) for file in sorted(out.glob("*.json"))]
     last = {(one["data"], one["preset"]): one["losses"][str(UPDATES)] for one in results if one["constant"]}
-    _print("| data | preset | start | highest after it | last | constant 1e-5 | overshoot |")
-    _print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    print("| data | preset | start | highest after it | last | constant 1e-5 | overshoot |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for one in (one for one in results if not one["constant"]):
         losses, preset = [one["losses"][key] for key in sorted(one["losses"], key=int)], one["preset"]
         base = last.get((one["data"], "lora" if preset in SAME else preset))
         top = max(losses[1:])
         shown = "-" if base is None else f"{base:.3f}"
         over = max(top / losses[0] - 1, 0.0)
-        _print(
+        print(
             f"| {one['data']} | {preset} | {losses[0]:.3f} | {top:.3f} | {losses[-1]:.3f} | {shown} | {over:.1%} |"
         )
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

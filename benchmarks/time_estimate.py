@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -68,14 +67,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON lines in place of a table")
     options = parser.parse_args()
     if not options.json:
-        _print("| run | estimated before, after | took | mean estimate / took | timing took | of the run |")
-        _print("| --- | ---: | ---: | ---: | ---: | ---: |")
+        print("| run | estimated before, after | took | mean estimate / took | timing took | of the run |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, (preset, settings) in CASES.items():
         if options.only in name:
             data = {"data": options.wikisql} if "wikisql" in name else {}
             before, took, after = measure(preset, {**settings, **data})
             found = {"run": name, "took": took, "before": before.to_dict(), "after": after.to_dict()}
-            _print(json.dumps(found) if options.json else as_line(name, before, took, after))
+            print(json.dumps(found) if options.json else as_line(name, before, took, after), flush=True)
 
 
 def measure(preset: str | None, settings: dict[str, Any]) -> tuple[Estimate, float, Estimate]:
@@ -109,11 +108,6 @@ def as_line(name: str, before: Estimate, took: float, after: Estimate) -> str:
         f"| {name} | {before.seconds:.1f} s, {after.seconds:.1f} s | {took:.1f} s | {expected / took:.2f} | "
         f"{before.timing:.2f} s | {before.timing / took:.1%} |"
     )
-
-
-def _print(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def matmul_gflops(size: int | None = None, seconds: float = 0.2) -> float:
 
 
 RETRACING = (
-    "MLX compiles every step anew with this Python, which makes short updates slow. "
+    "MLX recompiles each step on every call with this Python, which makes short updates slow. "
     "Use another version of Python or of MLX"
 )
 

@@ -183,7 +183,8 @@ def oscillating(history: History) -> Iterator[Diagnosis]:
     updates, losses = history.seen
     if len(losses) < 6 or history.end > 1.15 * history.train_start or not len(history.rates):
         return
-    later = losses[len(losses) // 10 + 1 :]
+    first = len(losses) // 10 + 1
+    later = losses[first:]
     steps = np.diff(later)
     turns = int((np.sign(steps[1:]) != np.sign(steps[:-1])).sum())
     climbed = ratio(steps[steps > 0].sum(), float(np.median(later)))
@@ -198,6 +199,6 @@ def oscillating(history: History) -> Iterator[Diagnosis]:
         f"the validation loss turned {turns} times and rose by {climbed:.0%} of its level in all",
         why=f"at a rate of {number(history.peak)} the updates overshoot, or they hold too few rows",
         fix=f"Train again with --learning-rate {history.lower_rate(3)}, or with a larger --batch-size",
-        update=int(updates[len(losses) // 10 + 1]),
+        update=int(updates[first]),
         confidence=confidence(climbed, bound, 3 * bound),
     )
