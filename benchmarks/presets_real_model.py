@@ -6,8 +6,8 @@
 
 There are two data sets of real text with short rows, since an update takes seconds on a CPU: questions and queries of WikiSQL,
 and the first sentences of the docstrings of Python's standard library. Each preset is trained for 30 updates and compared
-with a constant rate of 1e-5 under the same settings. The validation loss is measured before, after every third update and at
-the end. ``--set KEY=VALUE`` changes a setting of the presets, to try one out; such runs get a name of their own.
+with a constant rate of 1e-5 under the same settings. The validation loss is measured before, after every third update (of a
+constant rate only at the end) and at the end. ``--set KEY=VALUE`` changes a setting of the presets, to try one out; such runs get a name of their own.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder for rows and results")
     parser.add_argument("--wikisql", type=Path, help="the folder with the WikiSQL rows of mlx-examples")
     parser.add_argument("--presets", nargs="*", default=PRESETS)
+    parser.add_argument("--data", nargs="*", default=DATA, choices=DATA)
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="other settings of the presets"
     )
@@ -65,7 +66,7 @@ def main() -> None:
     if not options.table:
         write_rows(options.out, options.wikisql)
         changes = {key: yaml.safe_load(value) for key, value in (one.split("=") for one in options.set)}
-        train_all(options.out, options.presets, changes)
+        train_all(options.out, options.presets, options.data, changes)
     print_table(options.out)
 
 
@@ -104,13 +105,13 @@ def questions(folder: Path | None) -> list[str]:
     return [json.loads(line)["text"].split("\n", 2)[2] for line in lines]
 
 
-def train_all(out: Path, presets: list[str], changes: dict[str, Any]) -> None:
+def train_all(out: Path, presets: list[str], data_sets: list[str], changes: dict[str, Any]) -> None:
     """Train whatever has no result yet: the presets before their baselines, one data set after the other."""
     loaded = load_model("smollm2", dequantize=True)  # quantized products are slow on the CPU
     suffix = "".join(f" {key}={value}" for key, value in changes.items())
     for constant in (False, True):
         for preset in presets:
-            for data in DATA:
+            for data in data_sets:
                 base = "lora" if constant and preset in SAME and not changes else preset
                 file = out / f"{data} {base}{suffix}{' constant' if constant else ''}.json"
                 if file.exists():
@@ -123,7 +124,7 @@ def train_all(out: Path, presets: list[str], changes: dict[str, Any]) -> None:
                         "warmup": 0,
                         "lora_plus_ratio": 1.0,
                     }
-                found = train(loaded, base, flags, out)
+                found = train(loaded, base, flags, out, UPDATES if constant else EVERY)
                 file.write_text(
                     json.dumps({"data": data, "preset": base + suffix, "constant": constant, **found})
                 )
@@ -132,8 +133,8 @@ def train_all(out: Path, presets: list[str], changes: dict[str, Any]) -> None:
                 )
 
 
-def train(loaded: LoadedModel, preset: str, flags: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Validation losses by update, training losses and CPU time of one run."""
+def train(loaded: LoadedModel, preset: str, flags: dict[str, Any], out: Path, every: int) -> dict[str, Any]:
+    """Validation losses every so many updates, training losses and CPU time of one run."""
     accumulation = 4 if preset == "laptop" else 1
     common = {"iters": UPDATES * accumulation, "prefix_cache": 1}  # 1: a file, which all runs share
     config = load_config(preset=preset, flags={"model": "smollm2", "dequantize": True, **common, **flags})
@@ -144,7 +145,7 @@ def train(loaded: LoadedModel, preset: str, flags: dict[str, Any], out: Path) ->
     loader = make_loader(session, acceleration.training, pace)
     evaluator = make_evaluator(session, acceleration.validation)
     loop = Loop(
-        engine, loader, pace, events.append, policies=[Evaluation(lambda: EVERY)], evaluator=evaluator
+        engine, loader, pace, events.append, policies=[Evaluation(lambda: every)], evaluator=evaluator
     )
     started = time.process_time()
     loop.run()
