@@ -48,8 +48,8 @@ _EXPLAINS = {
         "early_plateau",
         "interrupted",
     ),
-    "diverged": ("interrupted", "spike", "oscillating", "early_plateau", "overfitting", "early_explosion"),
-    "early_explosion": ("spike", "still_improving", "overfitting"),
+    "diverged": ("interrupted", "spike", "oscillating", "early_plateau", "overfitting"),
+    "early_explosion": ("diverged", "spike", "still_improving", "overfitting"),
     "oscillating": ("overfitting",),
     "underfitting": ("too_slow", "early_plateau"),
     "too_slow": ("still_improving", "early_plateau"),
@@ -62,9 +62,24 @@ def diagnose(history: History) -> list[Diagnosis]:
     """All findings about a run, the most serious and most certain first; none for a healthy run."""
     found = [finding for rule in RULES for finding in rule(history)]
     explained = {code for finding in found for code in _EXPLAINS.get(finding.code, ())}
+    explained |= _rivals(found, history)
     left = [finding for finding in found if finding.code not in explained]
     order = {"error": 0, "warning": 1, "note": 2}
     return sorted(left, key=lambda finding: (order[finding.severity], -finding.confidence))
+
+
+def _rivals(found: list[Diagnosis], history: History) -> set[str]:
+    """A plateau, or a spike after the lowest validation loss, is why that loss rose, unless the rows are known by heart.
+
+    Then the training loss is tiny, stands still, and any noise stands out from it.
+    """
+    at = {finding.code: finding.update for finding in found}
+    if "overfitting" not in at:
+        return set()
+    rivals = at.keys() & {"early_plateau"}
+    if at.get("spike", -1) >= at["overfitting"]:
+        rivals.add("spike")
+    return rivals if history.memorized or not rivals else {"overfitting"}
 
 
 def is_healthy(findings: Iterable[Diagnosis]) -> bool:

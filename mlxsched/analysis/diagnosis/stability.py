@@ -17,7 +17,8 @@ _FEWEST = 10  # updates from which on a level, a trend or noise can be told
 _SPIKE = 8.0  # deviations above it; the noise of small batches has a heavy tail
 _SPIKE_SHARE = 0.3  # and this share of the level,
 _SPIKE_LEAST = 0.05  # and this share of the start's loss, so that noise around a tiny loss is none
-_ABOVE_START = 1.03  # of the validation loss: worse than the model as it came
+_ABOVE_START = 1.02  # of the validation loss: worse than the model as it came
+_ABOVE = 1.15  # of the start's training loss: its noise stays below, and most of a run ends far below
 _EARLY_RISE = 1.2  # of the validation loss; LoRA+ on a small model rises by up to 16% at first, and does well
 _JUMPED, _NO_JUMP = (
     "the rate had just risen",
@@ -52,10 +53,10 @@ def diverged(history: History) -> Iterator[Diagnosis]:
         return
     half = history.losses[len(history.losses) // 2 :]
     rise = ratio(min(history.end, float(np.median(half))), history.train_start)
-    if not rise > 1.15:
+    if not rise > _ABOVE:
         return
     level = running_median(history.losses, 5)
-    above = np.flatnonzero(level <= 1.15 * history.train_start)
+    above = np.flatnonzero(level <= _ABOVE * history.train_start)
     update = int(history.updates[above[-1]]) if len(above) else 0
     yield Diagnosis(
         "diverged",
@@ -64,13 +65,14 @@ def diverged(history: History) -> Iterator[Diagnosis]:
         why=f"the rate of up to {number(history.peak)} is too high",
         fix=f"Train again with --learning-rate {history.lower_rate(10)}",
         update=update,
-        confidence=confidence(rise, 1.15, 1.6),
+        confidence=confidence(rise, _ABOVE, 1.6),
     )
 
 
 def early_explosion(history: History) -> Iterator[Diagnosis]:
-    """The loss rose far in the first third of the run and came back later."""
-    if len(history.losses) < 2 * _FEWEST or history.end > 1.15 * history.train_start:
+    """The loss rose far in the first third of the run and came back later, or came down with the rate."""
+    ended_above = history.end > _ABOVE * history.train_start
+    if len(history.losses) < 2 * _FEWEST or (ended_above and not _recovers(history)):
         return
     found = max(_early_training_rise(history), _early_validation_rise(history), key=lambda rise: rise.over)
     if not found.over > 1:
@@ -85,6 +87,18 @@ def early_explosion(history: History) -> Iterator[Diagnosis]:
         update=found.update,
         confidence=confidence(found.over, 1.0, 1.3),
     )
+
+
+def _recovers(history: History) -> bool:
+    """Whether more than half of a rise in the first third is gone since the rate fell below a third of its peak.
+
+    Such a run is above its start at the end because it had too few updates left, not because it still diverges.
+    """
+    level, half = running_median(history.losses, 5), len(history.losses) // 2
+    top, fell = int(level.argmax()), float(np.median(history.rates[half:])) < history.peak / 3
+    if top > len(level) // 3 or not fell or history.status == "failed":
+        return False
+    return history.end - history.train_start < (level[top] - history.train_start) / 2
 
 
 class Rise(NamedTuple):
@@ -181,7 +195,7 @@ def _jumps(rates: Floats) -> bool:
 def oscillating(history: History) -> Iterator[Diagnosis]:
     """The validation loss goes up and down while the rate is high; its rows are the same each time, so it is no noise."""
     updates, losses = history.seen
-    if len(losses) < 6 or history.end > 1.15 * history.train_start or not len(history.rates):
+    if len(losses) < 6 or history.end > _ABOVE * history.train_start or not len(history.rates):
         return
     first = len(losses) // 10 + 1
     later = losses[first:]

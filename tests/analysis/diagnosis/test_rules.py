@@ -241,3 +241,35 @@ def test_rows_known_by_heart_are_overfitting_at_any_rate():
         rate=lambda u: 2e-3,
     )
     assert codes(learned) == ["overfitting"]
+
+
+def burst(update):
+    """Far above the start at update 15, and on its way back to just above it."""
+    return 2.5 + 0.6 * min(update / 8, 1) + 4.0 * math.exp(-(((update - 15) / 6) ** 2))
+
+
+def test_an_explosion_that_the_decay_could_not_undo_has_not_diverged():
+    made = {"loss": burst, "valid": burst, "rate": lambda u: 8e-3 * (1 - u / N) ** 2}
+    assert codes(history(**made)) == ["early_explosion"]
+    assert codes(history(**made, status="failed")) == ["diverged"]
+    assert codes(history(**{**made, "rate": lambda u: 8e-3})) == ["diverged"]
+
+
+def stalling(update):
+    """Lowest at update 80, and 4% higher from 120 on, at a rate that stays high."""
+    return learning(min(update, 80), 15.0) * (1 + 0.04 * min(max(update - 80, 0) / 40, 1))
+
+
+@pytest.mark.parametrize(("floor", "code"), [(0.45, "early_plateau"), (0.05, "overfitting")])
+def test_a_plateau_and_a_rising_loss_have_one_cause(floor, code):
+    made = history(lambda u: floor + 2.0 * math.exp(-u / 25), valid=stalling, rate=lambda u: 2e-3)
+    assert codes(made) == [code]
+
+
+@pytest.mark.parametrize(("floor", "code"), [(0.3, "spike"), (0.05, "overfitting")])
+def test_a_spike_and_a_rise_after_it_have_one_cause(floor, code):
+    made = history(
+        lambda u: 4.0 if u == 121 else floor + 2.0 * math.exp(-u / 25),
+        valid=lambda u: learning(u) * (1.2 if u > 121 else 1.0) + max(u - 121, 0) * 0.002,
+    )
+    assert codes(made) == [code]
