@@ -107,7 +107,6 @@ def questions(folder: Path | None) -> list[str]:
 
 def train_all(out: Path, presets: list[str], data_sets: list[str], changes: dict[str, Any]) -> None:
     """Train whatever has no result yet: the presets before their baselines, one data set after the other."""
-    loaded = load_model("smollm2", dequantize=True)  # quantized products are slow on the CPU
     suffix = "".join(f" {key}={value}" for key, value in changes.items())
     for constant in (False, True):
         for preset in presets:
@@ -124,6 +123,8 @@ def train_all(out: Path, presets: list[str], data_sets: list[str], changes: dict
                         "warmup": 0,
                         "lora_plus_ratio": 1.0,
                     }
+                # Loaded anew, since full fine-tuning changes the weights; quantized products are slow on the CPU.
+                loaded = load_model("smollm2", dequantize=True)
                 found = train(loaded, base, flags, out, UPDATES if constant else EVERY)
                 file.write_text(
                     json.dumps({"data": data, "preset": base + suffix, "constant": constant, **found})
