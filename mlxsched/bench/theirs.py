@@ -67,7 +67,7 @@ class _Batches:
             yield batch, self._mask(np.array(places)[:, 0], batch.shape[1] - 1)
 
     def _mask(self, indices: NDArray[Any], length: int) -> mx.array:
-        mask = np.zeros((len(indices), length), bool)
+        mask = np.zeros((len(indices), length), np.float32)
         for line, index in zip(mask, indices, strict=True):
             targets = self._rows[int(index)].targets[1:]
             line[: len(targets)] = targets

@@ -51,6 +51,11 @@ def _reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--mask-prompt/--no-mask-prompt", default=None, help="Score only answers, or all tokens."
         ),
+        click.option(
+            "--join-turns/--no-join-turns",
+            default=None,
+            help="Join training rows with those that they are the beginning of.",
+        ),
         click.option("--seed", metavar="N", help="Decides how a single file is split. [0]"),
         click.option("--text-feature", metavar="KEY", help="Key of a row's text."),
         click.option("--chat-feature", metavar="KEY", help="Key of a row's chat."),

@@ -20,7 +20,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 # Heading in the help -> keys of RunConfig. A flag is the last part of the key, with dashes.
 GROUPS = {
-    "Model and data": "model dequantize data mask_prompt max_seq_length skip_bad_rows trust_remote_code "
+    "Model and data": "model dequantize data mask_prompt max_seq_length join_turns skip_bad_rows trust_remote_code "
     "prompt_feature completion_feature chat_feature text_feature",
     "Parameters": "fine_tune_type num_layers lora_parameters.rank lora_parameters.scale "
     "lora_parameters.dropout lora_plus_ratio resume_adapter_file",

@@ -169,6 +169,11 @@ class RunConfig(_Strict):
     max_seq_length: Count = Field(
         default=2048, gt=1, description="Maximum number of tokens in a row; the rest is cut off."
     )
+    join_turns: bool = Field(
+        default=False,
+        description="Join training rows that are the beginning of another row with it: the same sum of losses for fewer "
+        "tokens, but other rows share an update.",
+    )
     skip_bad_rows: bool = Field(
         default=False, description="Skip rows that cannot be read instead of failing."
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mlxsched.analysis.findings import Finding, Severity
 from mlxsched.data.dataset import PLACES, Counts, Dataset
+from mlxsched.data.joining import repeated_share
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.rows import Rows
 from mlxsched.text import counted
@@ -75,6 +76,7 @@ def check(dataset: Dataset, options: DataOptions, *, one_file: bool = False) -> 
         findings += _of_counts(split, report.counts, options)
         if split in dataset.splits:
             findings += _duplicates(split, dataset.splits[split], hashes[split])
+    findings += [] if options.join_turns else _beginnings(dataset)
     findings += _shared(dataset.splits, hashes)
     return DataReport(reports, findings, dataset.problems.shown)
 
@@ -87,7 +89,7 @@ def _report(counts: Counts, rows: Rows | None, hashes: NDArray[np.uint64] | None
         counts=counts,
         rows=len(rows),
         tokens=int(lengths.sum(dtype=np.int64)),
-        targets=int(rows.target_counts.sum(dtype=np.int64)),
+        targets=rows.scored,
         shortest=int(lengths.min()),
         median=int(np.median(lengths)),
         longest=int(lengths.max()),
@@ -167,6 +169,20 @@ def _duplicates(split: str, rows: Rows, hashes: NDArray[np.uint64]) -> Iterator[
         pairs = [f"{rows.place(int(i))} is {rows.place(int(original[i]))}" for i in copies[:PLACES]]
         evidence = f"{len(copies)} of {len(rows)} rows repeat an earlier row{_named(pairs, len(copies))}"
         yield Finding("duplicates", "note", evidence, where=split, fix="Remove them, unless intended")
+
+
+def _beginnings(dataset: Dataset) -> Iterator[Finding]:
+    """A note on training rows that are the beginning of other ones."""
+    counts = dataset.counts.get("train")
+    if counts is None or not counts.beginnings:
+        return
+    places = counts.places.get("beginnings", [])
+    evidence = (
+        f"{counts.beginnings} of {counts.used} rows are the beginning of another row, with {repeated_share(dataset):.0%} "
+        f"of all tokens{_named(places, counts.beginnings)}"
+    )
+    fix = "Join them with --join-turns: the same sum of losses, but other rows share an update"
+    yield Finding("beginnings", "note", evidence, where="train", fix=fix)
 
 
 def _shared(splits: Mapping[str, Rows], hashes: Mapping[str, NDArray[np.uint64]]) -> Iterator[Finding]:

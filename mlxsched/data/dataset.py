@@ -26,6 +26,8 @@ class Counts:
         lost_turns: assistant turns of used rows that are not targets, because the template rewrites them.
         open_ended: rows whose last target does not end a turn.
         ignored_tools: rows whose ``tools`` the chat template leaves out.
+        beginnings: training rows that are the beginning of a longer one (`joining`).
+        repeated: tokens of those rows.
         places: ``file:line`` of the first rows of each kind, by the name of the count.
     """
 
@@ -36,6 +38,8 @@ class Counts:
     lost_turns: int = 0
     open_ended: int = 0
     ignored_tools: int = 0
+    beginnings: int = 0
+    repeated: int = 0
     places: dict[str, list[str]] = field(default_factory=dict)
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 from mlxsched.data import cache
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoder
+from mlxsched.data.joining import with_joined_turns, with_offer
 from mlxsched.data.options import DataOptions
 from mlxsched.data.problems import Problems, harmless
 from mlxsched.data.reading import Reader
@@ -47,7 +48,7 @@ def load_dataset(
     opened = open_source(source, options)
     dataset = _load(opened, Encoder(tokenizer, options.mask_prompt), options, progress)
     _require(dataset, opened, options)
-    return dataset
+    return with_joined_turns(dataset) if options.join_turns else with_offer(dataset)
 
 
 def _load(

@@ -1,4 +1,4 @@
-"""How rows are read and tokenized; everything here is part of the cache key of a data set."""
+"""How rows are read and tokenized; what decides the tokens is part of the cache key of a data set."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class DataOptions:
         mask_prompt: score only answers (every assistant turn of a chat, every completion) instead of all tokens.
         max_seq_length: tokens of a row beyond it are cut off.
         max_positions: positions that the model has, if it has a table of them (`model.load.max_positions`).
+        join_turns: join training rows with those that they are the beginning of (`joining`); after the cache.
         skip_bad_rows: leave out rows that can't be used instead of refusing the data set.
         seed: decides how a single file is split.
         features: the keys of a record.
@@ -45,6 +46,7 @@ class DataOptions:
     mask_prompt: bool = True
     max_seq_length: int = DEFAULT_MAX_SEQ_LENGTH
     max_positions: int | None = None
+    join_turns: bool = False
     skip_bad_rows: bool = False
     seed: int = 0
     features: Features = field(default_factory=Features)
@@ -64,6 +66,7 @@ class DataOptions:
             mask_prompt=config.mask_prompt,
             max_seq_length=config.max_seq_length,
             max_positions=max_positions,
+            join_turns=config.join_turns,
             skip_bad_rows=config.skip_bad_rows,
             seed=config.seed,
             features=Features(

@@ -15,6 +15,7 @@ from mlxsched.data.chat import SECONDS, ChatTemplate, EndlessTemplateError
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoded, Encoder
 from mlxsched.data.formats import format_of
+from mlxsched.data.joining import count_beginnings
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.problems import Problems, RowProblem, harmless
 from mlxsched.data.record import Record, Source
@@ -103,6 +104,8 @@ class Reader:
         if done.problems.count and not self._options.skip_bad_rows:
             raise done.problems.error(self._source.name)
         kept = {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
+        if "train" in kept:
+            count_beginnings(kept["train"], done.counts["train"])
         notes = [*self._source.notes, *_notes(done, self._template, self._options)]
         return Dataset(kept, fingerprint_of(kept), notes, done.counts, done.problems)
 

@@ -37,10 +37,13 @@ NO_PROMPT = -1
 
 
 class Row(NamedTuple):
-    """One row: ``targets[i]`` says whether ``tokens[i]`` is scored when predicted from ``tokens[:i]``."""
+    """One row: ``targets[i]`` says whether ``tokens[i]`` is scored when predicted from ``tokens[:i]``.
+
+    In a row that several were joined into, it is how often (`mlxsched.data.joining`).
+    """
 
     tokens: NDArray[np.int32]
-    targets: NDArray[np.bool_]
+    targets: NDArray[np.bool_ | np.uint16]
 
 
 class Example(NamedTuple):
@@ -84,10 +87,15 @@ class Rows:
 
     @cached_property
     def target_counts(self) -> NDArray[np.int32]:
-        """Targets of each row, ``[rows]``."""
+        """Targets of each row, ``[rows]``; in joined rows, each as often as it counts."""
         if not len(self):
             return np.zeros(0, np.int32)
         return np.add.reduceat(self.columns["targets"], self.offsets[:-1], dtype=np.int32)
+
+    @property
+    def scored(self) -> int:
+        """Tokens that are targets, those of joined rows once."""
+        return int(np.count_nonzero(self.columns["targets"]))
 
     def origin(self, index: int) -> tuple[str, int] | None:
         """File and line (from 1) of a row; None for rows that were made in memory."""
@@ -212,8 +220,8 @@ def from_buffers(buffers: Mapping[str, Any], file_names: Sequence[str] = ()) -> 
     return Rows(columns, file_names)
 
 
-def rows_in_memory(rows: Iterable[tuple[NDArray[np.int32], NDArray[np.bool_]]]) -> Rows:
-    """Rows of these tokens and targets, without prompts and answers.
+def rows_in_memory(rows: Iterable[tuple[NDArray[np.int32], NDArray[Any]]]) -> Rows:
+    """Rows of these tokens and targets, without prompts and answers; a target counts once.
 
     >>> rows_in_memory([(np.array([5, 6, 7], np.int32), np.array([False, True, True]))])[0].tokens
     array([5, 6, 7], dtype=int32)

@@ -52,7 +52,12 @@ def show(rows: Rows, tokenizer: Any, numbers: Iterable[int]) -> Iterator[ShownRo
         tokens, targets = rows[number - 1]
         file, line = rows.origin(number - 1) or (None, None)
         yield ShownRow(
-            number, file, line, segments(tokenizer, tokens, targets), len(tokens), int(targets.sum())
+            number,
+            file,
+            line,
+            segments(tokenizer, tokens, targets),
+            len(tokens),
+            int(np.count_nonzero(targets)),
         )
 
 
@@ -62,7 +67,7 @@ def segments(tokenizer: Any, tokens: np.ndarray[Any, Any], targets: np.ndarray[A
     Each cut is made in the text of all tokens up to there: some tokenizers drop the space in front of a text that is
     decoded by itself.
     """
-    changes = np.flatnonzero(np.diff(targets.astype(np.int8))) + 1
+    changes = np.flatnonzero(np.diff(targets > 0)) + 1
     edges = [0, *changes.tolist(), len(tokens)]
     found, before = [], ""
     for start, stop in pairwise(edges):

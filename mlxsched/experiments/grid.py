@@ -35,6 +35,7 @@ FIXED = {
             "completion_feature",
             "mask_prompt",
             "max_seq_length",
+            "join_turns",
             "skip_bad_rows",
         ],
         "a comparison keeps model and data the same",

@@ -48,7 +48,7 @@ class PlannedRun(NamedTuple):
     @property
     def target_share(self) -> float:
         """Targets among all tokens."""
-        return float(self.rows.target_counts.sum()) / max(int(self.rows.lengths.sum()), 1)
+        return self.rows.scored / max(int(self.rows.lengths.sum()), 1)
 
 
 class Estimate(Protocol):

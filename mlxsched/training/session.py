@@ -232,7 +232,7 @@ def _data_size(dataset: Dataset) -> DataSize:
         valid_rows=len(valid) if valid else 0,
         test_rows=len(test) if test else 0,
         tokens=int(train.lengths.sum()) if train else 0,
-        targets=int(train.target_counts.sum()) if train else 0,
+        targets=train.scored if train else 0,
     )
 
 

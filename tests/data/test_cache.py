@@ -13,6 +13,7 @@ import pytest
 from data_helpers import chat
 
 from mlxsched.data import DataOptions, load_dataset
+from mlxsched.data.cache import FORMAT
 from mlxsched.errors import DataError
 
 Write = Callable[..., Path]
@@ -91,7 +92,7 @@ def test_a_damaged_entry_is_rebuilt(damage: str, cached: tuple[str, DataOptions]
     elif damage == "counts":
         header.write_text(header.read_text().replace('"dropped"', '"lost"'))
     elif damage == "format":
-        header.write_text(header.read_text().replace('"format": 3', '"format": 0'))
+        header.write_text(header.read_text().replace(f'"format": {FORMAT}', '"format": 0'))
     else:
         tokens.unlink()
     again = load_dataset(source, tokenizer, options)

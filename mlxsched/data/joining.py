@@ -1,0 +1,196 @@
+"""Conversations that were cut into rows: rows that begin other rows, and one row in place of several.
+
+Chat data often holds a conversation once for each answer, and each of these rows repeats the ones before it. The longest
+has all of their tokens. With their targets added to its own it has the sum of their losses, for one pass over its tokens.
+Rows are compared as tokens, so that this is exact: a template that rewrites earlier turns leaves nothing to join.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
+from mlxsched.data.rows import Indices, Rows
+
+NO_ROW = -1
+WORTH_SAYING = 0.07  # of the tokens; `data check` names any
+_BLOCK = 1 << 20  # tokens hashed at once: 32 MB
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
+
+
+class _Beginnings(NamedTuple):
+    """Beginnings of rows: the row of each, its tokens, and a hash of them; ``[n]`` each."""
+
+    rows: Indices
+    lengths: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+
+    def at(self, places: NDArray[Any]) -> _Beginnings:
+        """Those at ``places``, indices or booleans."""
+        return _Beginnings(*(column[places] for column in self))
+
+
+def find_continuations(rows: Rows) -> Indices:
+    """For each row, a longer row that begins with all of its tokens; `NO_ROW` for none.
+
+    A row continues at most one other, and is continued by at most one. So of two rows that continue the same one, one is left
+    whole, and so are duplicates without a continuation of their own. Costs a pass over the tokens and a sort of the rows' hashes.
+
+    >>> from mlxsched.data.rows import rows_in_memory
+    >>> tokens = [np.array(row, np.int32) for row in ([5, 6], [5, 6, 7, 8], [5, 6, 9], [5, 6, 9, 9])]
+    >>> find_continuations(rows_in_memory((row, row > 5) for row in tokens)).tolist()
+    [2, -1, 3, -1]
+    """
+    into = np.full(len(rows), NO_ROW, np.int64)
+    found = _beginnings(rows)
+    is_whole = found.lengths == rows.lengths[found.rows]
+    whole, begun = found.at(is_whole), found.at(~is_whole)
+    begun = begun.at(np.isin(begun.hashes, whole.hashes))
+    whole = whole.at(np.isin(whole.hashes, begun.hashes))
+    shorter: dict[int, list[int]] = {}  # rows that nothing continues yet, by their hash, the first one last
+    for index, value in zip(whole.rows[::-1].tolist(), whole.hashes[::-1].tolist(), strict=True):
+        shorter.setdefault(value, []).append(index)
+    # The shortest continuation comes first, and takes the longest row that it continues: the turn just before.
+    order = np.lexsort((-begun.lengths, begun.rows, rows.lengths[begun.rows]))
+    taken = NO_ROW
+    for row, length, value in zip(*(column.tolist() for column in begun.at(order)), strict=True):
+        free = shorter[value]
+        if row != taken and free and np.array_equal(rows[free[-1]].tokens, rows[row].tokens[:length]):
+            into[free.pop()] = row
+            taken = row
+    return into
+
+
+def _beginnings(rows: Rows) -> _Beginnings:
+    """All beginnings as long as a row that is not among the longest, with the same last two tokens: in chats, ends of turns.
+
+    A beginning with the tokens t has the hash ``sum((t[i] + 1) * base**i)`` modulo 2**64: differences of a running sum.
+    """
+    powers, inverse = (
+        np.cumprod(np.full(_largest(rows), base, np.uint64)) for base in (_BASE, pow(_BASE, -1, 1 << 64))
+    )
+    ends_as_a_row = _Endings(rows)
+    parts = []
+    for first, stop in pairwise(_edges(rows)):
+        tokens = rows.columns["tokens"][rows.offsets[first] : rows.offsets[stop]]
+        terms = (tokens.astype(np.uint64) + np.uint64(1)) * powers[: len(tokens)]
+        sums = np.cumsum(terms)
+        places = ends_as_a_row(tokens)
+        offsets = rows.offsets[first : stop + 1] - rows.offsets[first]
+        row = np.searchsorted(offsets, places, side="right") - 1
+        begin = offsets[row]
+        hashes = (sums[places] - sums[begin] + terms[begin]) * inverse[begin]
+        parts.append(_Beginnings(row + first, places - begin + 1, hashes))
+    found = _Beginnings(*map(np.concatenate, zip(*parts, strict=True)))
+    return found.at(np.isin(found.lengths, np.unique(rows.lengths)))
+
+
+class _Endings:
+    """Finds the places where two tokens stand that a row ends with, the longest rows left out: nothing continues them."""
+
+    def __init__(self, rows: Rows) -> None:
+        shorter = np.flatnonzero(rows.lengths < rows.lengths.max())
+        tokens, ends = rows.columns["tokens"], rows.columns["ends"][shorter]
+        self._pairs = np.unique(self._pair(tokens, ends - 1))
+        lasts = np.unique(tokens[ends - 1])
+        self._is_last = np.zeros(int(lasts.max(initial=0)) + 2, np.bool_)  # the last entry: all larger tokens
+        self._is_last[lasts] = True
+
+    def __call__(self, tokens: NDArray[Any]) -> Indices:
+        """The places in ``tokens``, ascending."""
+        places = np.flatnonzero(self._is_last[np.minimum(tokens, len(self._is_last) - 1)])
+        return places[np.isin(self._pair(tokens, places), self._pairs)]
+
+    @staticmethod
+    def _pair(tokens: NDArray[Any], places: Indices) -> NDArray[np.int64]:
+        pairs: NDArray[np.int64] = (tokens[places - 1].astype(np.int64) << 32) + tokens[places]
+        return pairs
+
+
+def _largest(rows: Rows) -> int:
+    """Tokens of the largest block."""
+    return int(np.diff(rows.offsets[_edges(rows)]).max())
+
+
+def _edges(rows: Rows) -> list[int]:
+    """First rows of the blocks, and the number of rows."""
+    edges = [0]
+    while edges[-1] < len(rows):
+        full = int(np.searchsorted(rows.columns["ends"], rows.offsets[edges[-1]] + _BLOCK, side="right"))
+        edges.append(max(full, edges[-1] + 1))
+    return edges
+
+
+def joined(rows: Rows, into: Indices) -> Rows:
+    """``rows`` with each row joined into its continuation ``into``; a target that several of them have counts once for each.
+
+    The new rows are in memory.
+    """
+    targets = rows.columns["targets"].astype(np.uint16)
+    leaving = np.flatnonzero(into != NO_ROW)
+    for row in leaving[
+        np.argsort(rows.lengths[leaving], kind="stable")
+    ]:  # what a row got before is handed on
+        start, length = rows.offsets[into[row]], rows.lengths[row]
+        targets[start : start + length] += targets[rows.offsets[row] : rows.offsets[row + 1]]
+    if targets.max() < 2:
+        targets = targets.astype(np.bool_)
+    stays = into == NO_ROW
+    answers = np.diff(rows.columns["answer_ends"], prepend=0)
+    by_token, by_byte = np.repeat(stays, rows.lengths), np.repeat(stays, answers)
+    columns = {
+        **{name: rows.columns[name][stays] for name in ("prompt_lengths", "files", "lines")},
+        "tokens": rows.columns["tokens"][by_token],
+        "targets": targets[by_token],
+        "ends": np.cumsum(rows.lengths[stays], dtype=np.int64),
+        "answers": rows.columns["answers"][by_byte],
+        "answer_ends": np.cumsum(answers[stays]),
+    }
+    for column in columns.values():
+        column.setflags(write=False)
+    return Rows(columns, rows.file_names)
+
+
+def count_beginnings(rows: Rows, counts: Counts) -> None:
+    """Put into ``counts`` how many of ``rows`` can be joined into others, and how many tokens they have."""
+    beginnings = np.flatnonzero(find_continuations(rows) != NO_ROW)
+    counts.repeated = int(rows.lengths[beginnings].sum(dtype=np.int64))
+    for index in beginnings:
+        counts.add("beginnings", rows.place(int(index)))
+
+
+def with_joined_turns(dataset: Dataset) -> Dataset:
+    """``dataset`` with the conversations in its training rows joined; other splits stay, so that losses stay comparable."""
+    rows = dataset.train
+    if rows is None or not dataset.counts["train"].beginnings:
+        return dataset
+    splits = {**dataset.splits, "train": joined(rows, find_continuations(rows))}
+    note = (
+        f"{len(rows):,} training rows are joined into {len(splits['train']):,}, with {repeated_share(dataset):.0%} "
+        "fewer tokens (join_turns)"
+    )
+    return replace(dataset, splits=splits, fingerprint=fingerprint_of(splits), notes=[*dataset.notes, note])
+
+
+def with_offer(dataset: Dataset) -> Dataset:
+    """``dataset`` with a note if joining would save a good part of its tokens."""
+    share = repeated_share(dataset)
+    if share < WORTH_SAYING:
+        return dataset
+    note = (
+        f"{dataset.counts['train'].beginnings:,} training rows are the beginning of another one; --join-turns joins them: "
+        f"{share:.0%} fewer tokens and the same sum of losses, but other rows share an update"
+    )
+    return replace(dataset, notes=[*dataset.notes, note])
+
+
+def repeated_share(dataset: Dataset) -> float:
+    """What joining saves of the tokens of the training rows, 0 to 1; ``dataset`` as it was read."""
+    if dataset.train is None:
+        return 0.0
+    return dataset.counts["train"].repeated / int(dataset.train.lengths.sum(dtype=np.int64))
