@@ -1,6 +1,7 @@
 """Which architectures of the installed mlx-lm train, and which optimizations work with each, on tiny random models.
 
 Run it with `python benchmarks/architectures.py > docs/architectures.md`; names on the command line select architectures.
+With `--shared` only the last column is filled in again, the rest is read from that file: ten minutes in place of an hour.
 Each is trained for one update as LoRA, DoRA and full, with the default flags; mlx-lm's own loader must then compute what
 our model does. What the self-check accepts is compared with the plain forward path again, on other rows and shapes.
 """
@@ -15,7 +16,9 @@ import multiprocessing
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from mlxsched.platform import blas
@@ -32,10 +35,11 @@ from mlxsched.data.batching.packing import Packing  # noqa: E402
 from mlxsched.data.rows import COLUMNS, Rows, RowsWriter, from_buffers  # noqa: E402
 from mlxsched.errors import UserError  # noqa: E402
 from mlxsched.model import adapters  # noqa: E402
-from mlxsched.model.fast.forward_path import PLAIN  # noqa: E402
+from mlxsched.model.fast.forward_path import PLAIN, ForwardPath  # noqa: E402
 from mlxsched.model.fast.samples import sample_batch  # noqa: E402
-from mlxsched.model.fast.selection import choose_path, with_packing  # noqa: E402
+from mlxsched.model.fast.selection import SHARED, choose_path, with_packing, with_shared_prefix  # noqa: E402
 from mlxsched.model.fast.self_check import SelfCheck  # noqa: E402
+from mlxsched.model.fast.shared_check import SharedCheck  # noqa: E402
 from mlxsched.model.trees import Tensors, flatten  # noqa: E402
 from mlxsched.training.batch_loader import UpdateBatches  # noqa: E402
 from mlxsched.training.engine import Engine  # noqa: E402
@@ -44,6 +48,7 @@ from mlxsched.training.optimizers import group_tensors  # noqa: E402
 TOO_LONG = 600  # seconds; the slowest takes 20 on an idle core
 AT_ONCE = 2
 NOT_TRIED = "not tested"
+PAGE = Path(__file__).parents[1] / "docs" / "architectures.md"
 LINES = Packing(48, 4)
 KINDS = ("lora", "dora", "full")
 LORA = RunConfig().lora_parameters.model_dump()
@@ -72,9 +77,17 @@ class Line:
     prefix: str = NOT_TRIED
     checkpoint: str = NOT_TRIED
     packing: str = NOT_TRIED
+    shared: str = NOT_TRIED
+
+    @classmethod
+    def read(cls, text: str) -> Line:
+        """A line of the page, as `__str__` wrote it, before or with the last column."""
+        kind, *cells, remark = (cell.strip() for cell in text.strip().strip("|").split("|"))
+        trains = dict(zip(KINDS, cells, strict=False))
+        return cls(kind, trains, remark.split("; ") if remark else [], *cells[len(KINDS) :])
 
     def __str__(self) -> str:
-        cells = [*self.trains.values(), self.head, self.prefix, self.checkpoint, self.packing]
+        cells = [*self.trains.values(), self.head, self.prefix, self.checkpoint, self.packing, self.shared]
         remark = "; ".join(dict.fromkeys(self.remarks)).replace("|", "/")
         return f"| {self.kind} | {' | '.join(cells)} | {remark} |"
 
@@ -168,6 +181,32 @@ def optimized(line: Line) -> None:
     line.head = "no" if path.head is None else "in chunks" if path.chunk else "gathered"
     taken = path.boundary, path.checkpoint, path.packing
     line.prefix, line.checkpoint, line.packing = ("yes" if used else "no" for used in taken)
+    share(line, model, path)
+
+
+def share(line: Line, model: Module, path: ForwardPath) -> None:
+    """Let rows share a prompt along ``path``, and check that on other rows."""
+    line.remarks = [remark for remark in line.remarks if not remark.startswith(SHARED)]
+    path = with_shared_prefix(SharedCheck(model, random_rows(0)), path, line.remarks.append)
+    line.shared = "no" if path.form is None else "yes"
+    wrong = SharedCheck(model, random_rows(1)).disagreement(path) if path.form is not None else None
+    line.remarks.extend([f"WRONG: {SHARED}: {wrong}"] if wrong else [])
+
+
+def shared_again(line: Line) -> Line:
+    """``line`` of the page with its last column filled in, by steps that are not compiled: building kernels takes longest."""
+    if line.head == NOT_TRIED:
+        return line
+    with contextlib.redirect_stdout(sys.stderr):
+        mx.disable_compile()
+        model = build(line.kind)
+        checkpoint = int(line.checkpoint == "yes")
+        share(
+            line,
+            model,
+            choose_path(SelfCheck(model, random_rows(0)), lambda note: None, checkpoint=checkpoint),
+        )
+    return line
 
 
 def _short(error: BaseException) -> str:
@@ -178,13 +217,13 @@ def _finite(loss: float, gradients: Tensors) -> bool:
     return math.isfinite(loss) and all(mx.isfinite(g).all().item() for g in gradients.values())
 
 
-def in_a_process(kind: str) -> Line:
-    """Call `tried` in a separate process: a model may crash it, or never end."""
+def in_a_process(kind: str, make: Callable[[], Line]) -> Line:
+    """Call ``make`` for architecture ``kind`` in a separate process: a model may crash it, or never end."""
     context = multiprocessing.get_context(
         "fork"
     )  # safe: nothing has used the device yet; and imports are slow
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(tried(kind)))
+    process = context.Process(target=lambda: sender.send(make()))
     process.start()
     sender.close()
     try:
@@ -208,6 +247,10 @@ def architectures() -> list[str]:
     return [name for name, text in sources.items() if "class Model(" in text and "class ModelArgs" in text]
 
 
+def _is_line(text: str) -> bool:
+    return text.startswith("| ") and not text.startswith(("| architecture", "| ---"))
+
+
 def page(lines: list[Line]) -> str:
     """The table, with an explanation and totals above it."""
     import mlx_lm
@@ -215,8 +258,9 @@ def page(lines: list[Line]) -> str:
     tested = [line for line in lines if line.head != NOT_TRIED]
     trains = {kind: sum(line.trains[kind] in ("yes", "in part") for line in lines) for kind in KINDS}
     heads = Counter(line.head for line in tested)
-    prefixes, checkpoints, packings = (
-        sum(getattr(line, name) == "yes" for line in tested) for name in ("prefix", "checkpoint", "packing")
+    prefixes, checkpoints, packings, shared = (
+        sum(getattr(line, name) == "yes" for line in tested)
+        for name in ("prefix", "checkpoint", "packing", "shared")
     )
     wrong = sum(remark.startswith("WRONG") for line in lines for remark in line.remarks)
     return "\n".join(
@@ -234,15 +278,17 @@ self-check chooses optimizations for LoRA on the upper half of the layers, as at
 - **Prefix**: the outputs of the frozen layers (frozen-prefix activations) are stored.
 - **Checkpointing**: the backward pass recomputes every layer.
 - **Packing**: several short rows share one line (sequence packing).
+- **Shared prompts**: what several rows begin with is computed once. Tested with checkpointing where that is used, and
+  with `--shared` by steps that are not compiled.
 
 An optimization that is wrong for a model fails the self-check, and the run does without it.
 
 Of {len(lines)} architectures, {trains["lora"]} train with LoRA, {trains["dora"]} with DoRA and {trains["full"]} in full, those in part included. Optimizations
 were tested with {len(tested)}. Head: in chunks for {heads["in chunks"]}, gathered for {heads["gathered"]}, not used for {heads["no"]}. Prefix: {prefixes}. Checkpointing: {checkpoints}.
-Packing: {packings}. Wrong results: {wrong}.
+Packing: {packings}. Shared prompts: {shared}. Wrong results: {wrong}.
 
-| architecture | LoRA | DoRA | full | head | prefix | checkpointing | packing | remark |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |""",
+| architecture | LoRA | DoRA | full | head | prefix | checkpointing | packing | shared prompts | remark |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |""",
             *map(str, lines),
         ]
     )
@@ -252,9 +298,17 @@ def main() -> None:
     """Print the page."""
     from transformers import AutoTokenizer  # noqa: F401 the slowest import, once for all processes
 
+    names, tasks = [name for name in sys.argv[1:] if not name.startswith("-")], []
+    if "--shared" in sys.argv:
+        known = [Line.read(text) for text in PAGE.read_text(encoding="utf-8").splitlines() if _is_line(text)]
+        tasks = [
+            (line.kind, partial(shared_again, line)) for line in known if not names or line.kind in names
+        ]
+    else:
+        tasks = [(kind, partial(tried, kind)) for kind in names or architectures()]
     lines = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for line in pool.map(in_a_process, sys.argv[1:] or architectures()):
+        for line in pool.map(lambda task: in_a_process(*task), tasks):
             lines.append(line)
             print(line, file=sys.stderr, flush=True)
     print(page(lines))
