@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from mlxsched.data.rows import Example
 from mlxsched.model.evaluate import OnProgress
 from mlxsched.model.load import room_for_answer
-from mlxsched.model.shared_prompt import shared_caches
+from mlxsched.model.shared_prompt import Reading, reading_of
 
 LONGEST_ANSWER = 64  # median tokens; the bundled formulas have 20, chats have 200 and more
 _JUDGED = 100  # examples that decide
@@ -45,14 +44,17 @@ def answer_all(
 ) -> list[Answer]:
     """The greedy answer to each prompt, in order; stops at the end of a turn.
 
-    At most 32 at once, and so few that prompts and answers have no more than ``max_tokens`` tokens together. ``shared``:
-    what all prompts begin with may be read once.
+    At most 32 at once, and so few that prompts and answers have no more than ``max_tokens`` tokens together; one by one where
+    mlx-lm reads several of them wrongly. ``shared``: what all prompts begin with may be read once.
     """
     from mlx_lm.generate import BatchGenerator
 
     model.eval()
     limits = _limits(model, tokenizer, examples)
-    at_once = _at_once([len(e.prompt) + limit for e, limit in zip(examples, limits, strict=True)], max_tokens)
+    prompts = [list(example.prompt) for example in examples]
+    reading = reading_of(model, prompts, shared=shared)
+    lengths = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
+    at_once = _at_once(lengths, max_tokens) if reading.together else 1
     generator: Any = BatchGenerator(
         model,
         stop_tokens=[[token] for token in tokenizer.eos_token_ids],
@@ -60,7 +62,7 @@ def answer_all(
         prefill_batch_size=min(at_once, 8),
     )
     try:
-        identifiers = _insert(generator, model, [list(e.prompt) for e in examples], limits, shared)
+        identifiers = _insert(generator, prompts, limits, reading)
         answers = _token_lists(generator, identifiers, on_progress)
     finally:
         generator.close()
@@ -78,12 +80,9 @@ def _limits(model: Module, tokenizer: Any, examples: list[Example]) -> list[int]
     return [int(min(length + MARGIN, room)) for length, room in zip(expected, rooms, strict=True)]
 
 
-def _insert(
-    generator: Any, model: Module, prompts: list[list[int]], limits: list[int], shared: bool
-) -> list[int]:
+def _insert(generator: Any, prompts: list[list[int]], limits: list[int], reading: Reading) -> list[int]:
     """Give ``prompts`` to ``generator``; returns their identifiers."""
-    with mx.stream(generator.stream):
-        length, caches = shared_caches(model, prompts) if shared else (0, None)
+    length, caches = reading.length, reading.caches
     more: dict[str, Any] = {}
     if caches is not None:
         # One list for all: the generator copies what it merges into a batch, and writes into the copy.

@@ -1,38 +1,65 @@
-"""What all prompts begin with (a system prompt, tool definitions), read once for all answers.
+"""How prompts are read: what all begin with (a system prompt, tool definitions) once, and several prompts at once.
 
-Each answer starts from a copy of the caches behind it. The loss of the model is not involved, so mlx-lm's own caches serve.
+Each answer starts from a copy of the caches behind what is shared. The loss of the model is not involved, so mlx-lm's own
+caches serve. Both are tried first: in mlx-lm 0.32.2, prompts of different lengths that are read at once get other logits than each of them alone in
+afm7, baichuan_m1, jamba, mamba, nemotron_h and rwkv7, whose recurrent layers or positions take in the padding (by 0.4 to 100% of the
+largest logit). Alone, and alone behind a shared beginning, these are right as well.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 _LOG = logging.getLogger(__name__)
 LEAST = 8  # tokens; below, reading them once saves less than the extra pass takes
+_OWN = 4  # tokens of the compared prompts, if there are such: nemotron_h is right behind padding alone, with nothing of its own
 _AT_ONCE = 2048  # tokens of a pass: as mlx-lm's generator reads prompts
 _TOLERANCE, _TOLERANCE_HALF = 1e-3, 5e-2  # of the largest logit; the order of sums differs
 
 
-def shared_caches(model: Module, prompts: list[list[int]]) -> tuple[int, list[Any] | None]:
-    """How many tokens all of ``prompts`` begin with, and the model's caches behind them.
+class Reading(NamedTuple):
+    """The model's ``caches`` behind the first ``length`` tokens of all prompts, or 0 and None.
 
-    0 and None where it is not worthwhile, or where prompts that continue from the caches together get another next token,
-    or other logits, than each of them alone and as a whole.
+    ``together``: several prompts at once give what each of them gives alone.
     """
-    length = shared_length(prompts)
-    if len(prompts) < 2 or length < LEAST:
-        return 0, None
+
+    length: int = 0
+    caches: list[Any] | None = None
+    together: bool = True
+
+
+def reading_of(model: Module, prompts: list[list[int]], *, shared: bool = True) -> Reading:
+    """The fastest way to read ``prompts`` that gives the next token, and the logits, of each of them read alone and as a whole.
+
+    ``shared``: what they begin with may be read once; it is where that is worthwhile.
+    """
+    if len(prompts) < 2:
+        return Reading()
+    length = shared_length(prompts) if shared else 0
+    compared = _two(prompts, length)
     try:
-        caches = _read(model, prompts[0][:length])
-        if _agrees(model, caches, _two(prompts), length):
-            return length, caches
-    except Exception:  # noqa: BLE001 a model may have caches that can't be copied; it still answers whole prompts
-        _LOG.debug("shared prompt", exc_info=True)
-    return 0, None
+        expected = mx.concatenate([_behind(model, _read(model, []), [prompt]) for prompt in compared])
+        for reading in _ways(model, prompts[0], length if length >= LEAST else 0):
+            if _agrees(model, reading, compared, expected):
+                return reading
+    except Exception:  # noqa: BLE001 a model may have caches that can't be merged; it still answers one by one
+        _LOG.debug("reading prompts", exc_info=True)
+    return Reading(together=False)
+
+
+def _ways(model: Module, prompt: list[int], length: int) -> Iterator[Reading]:
+    """The ways to read prompts that begin with the ``length`` first tokens of ``prompt``, the fastest first."""
+    caches = _read(model, prompt[:length]) if length else None
+    if caches is not None:
+        yield Reading(length, caches)
+    yield Reading()
+    if caches is not None:
+        yield Reading(length, caches, together=False)
 
 
 def shared_length(prompts: list[list[int]]) -> int:
@@ -59,14 +86,20 @@ def _read(model: Any, tokens: list[int]) -> list[Any]:
     return caches
 
 
-def _agrees(model: Any, caches: list[Any], prompts: list[list[int]], length: int) -> bool:
-    """Whether ``prompts`` get the same next token behind copies of ``caches``, merged into a batch, and similar logits."""
-    expected = mx.stack([model(mx.array(prompt)[None])[0, -1] for prompt in prompts])
-    got = _behind(model, caches, [prompt[length:] for prompt in prompts])
-    tolerance = _TOLERANCE if expected.dtype == mx.float32 else _TOLERANCE_HALF
-    apart = mx.abs(got.astype(mx.float32) - expected.astype(mx.float32)).max()
-    close = apart <= tolerance * mx.abs(expected.astype(mx.float32)).max()
-    return bool((close & mx.all(got.argmax(-1) == expected.argmax(-1))).item())
+def _agrees(model: Any, reading: Reading, prompts: list[list[int]], expected: mx.array) -> bool:
+    """Whether ``prompts`` read that way have the next tokens of the logits ``expected``, and similar logits."""
+    try:
+        caches = _read(model, []) if reading.caches is None else reading.caches
+        rests = [prompt[reading.length :] for prompt in prompts]
+        parts = [rests] if reading.together else [[rest] for rest in rests]
+        got = mx.concatenate([_behind(model, caches, part) for part in parts])
+        tolerance = _TOLERANCE if expected.dtype == mx.float32 else _TOLERANCE_HALF
+        apart = mx.abs(got.astype(mx.float32) - expected.astype(mx.float32)).max()
+        close = apart <= tolerance * mx.abs(expected.astype(mx.float32)).max()
+        return bool((close & mx.all(got.argmax(-1) == expected.argmax(-1))).item())
+    except Exception:  # noqa: BLE001 bailing_moe_linear takes no caches that are not empty
+        _LOG.debug("reading prompts %s", reading, exc_info=True)
+        return False
 
 
 def _behind(model: Any, caches: list[Any], rests: list[list[int]]) -> mx.array:
@@ -88,7 +121,8 @@ def _behind(model: Any, caches: list[Any], rests: list[list[int]]) -> mx.array:
     return logits[:, -1]
 
 
-def _two(prompts: list[list[int]]) -> list[list[int]]:
-    """The shortest of ``prompts``, and the shortest that is longer, if there is one: short, since all logits are computed."""
-    first = min(prompts, key=len)
-    return [first, min((one for one in prompts if len(one) > len(first)), key=len, default=first)]
+def _two(prompts: list[list[int]], length: int) -> list[list[int]]:
+    """A short one of ``prompts`` and a longer one, if there is one; with a few tokens behind the first ``length``, if possible."""
+    ordered = sorted(prompts, key=len)
+    first = next((one for one in ordered if len(one) >= length + _OWN), ordered[0])
+    return [first, next((one for one in ordered if len(one) > len(first)), ordered[0])]

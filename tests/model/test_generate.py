@@ -12,7 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlxsched.data.rows import Example
 from mlxsched.model.generate import answer_all, can_match, exact_match, without_thinking
 from mlxsched.model.load import load_model
-from mlxsched.model.shared_prompt import shared_caches
+from mlxsched.model.shared_prompt import reading_of
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def test_prompts_that_begin_alike_get_the_same_answers_from_less(loaded, monkeyp
     begin = encode("the sum of all cells of a column, and of the next one: ")
     prompts = [begin + encode(f"{cell}", add_special_tokens=False) for cell in ("A1", "B2 and C3", "D4", "F")]
     examples = [Example(prompt, "=SUM(A1:A9)") for prompt in prompts]
-    length, caches = shared_caches(loaded.model, prompts)
-    assert length == len(begin) and caches is not None
+    reading = reading_of(loaded.model, prompts)
+    assert reading.length == len(begin) and reading.caches is not None and reading.together
     expected = answer_all(loaded.model, loaded.tokenizer, examples, shared=False)
     assert any(answer.text for answer in expected)
     assert answer_all(loaded.model, loaded.tokenizer, examples) == expected
@@ -109,11 +109,13 @@ def test_prompts_that_begin_alike_get_the_same_answers_from_less(loaded, monkeyp
 def test_a_model_that_is_another_one_behind_a_cache_reads_whole_prompts(loaded):
     class Counts(Speaks):
         def __call__(self, inputs, cache=None):
-            return self.inner(inputs, cache=cache) * (1 + inputs.shape[1])
+            return self.inner(inputs + inputs.shape[1] // 20, cache=cache)
 
-    prompts = [[*range(5, 30), number] for number in (40, 41)]
-    assert shared_caches(loaded.model, prompts)[0] == 25
-    assert shared_caches(Counts(loaded.model, []), prompts) == (0, None)
+    prompts = [[*range(5, 24), number, number + 1] for number in (40, 50)]
+    assert reading_of(loaded.model, prompts).length == 19
+    assert reading_of(loaded.model, prompts, shared=False) == (0, None, True)
+    assert reading_of(Counts(loaded.model, []), prompts) == (0, None, True)
+    assert reading_of(loaded.model, prompts[:1]) == (0, None, True)
 
     class OneRowOnly(Speaks):
         def __call__(self, inputs, cache=None):
@@ -121,19 +123,32 @@ def test_a_model_that_is_another_one_behind_a_cache_reads_whole_prompts(loaded):
 
     class AlmostTied(Speaks):
         def __call__(self, inputs, cache=None):
-            tie = mx.arange(self.known) == inputs.shape[1] % 2
+            tie = mx.arange(self.known) == inputs.shape[0] % 2
             return self.inner(inputs, cache=cache) * 0 + 9 + 1e-3 * tie
 
-    assert shared_caches(OneRowOnly(loaded.model, []), prompts) == (0, None)
-    assert shared_caches(AlmostTied(loaded.model, []), prompts) == (0, None)
-    assert shared_caches(loaded.model, prompts[:1]) == (0, None)
+    for model in (OneRowOnly(loaded.model, []), AlmostTied(loaded.model, [])):
+        reading = reading_of(model, prompts)
+        assert reading.length == 19 and not reading.together
+        assert reading_of(model, prompts, shared=False) == (0, None, False)
+
+
+def test_a_model_that_takes_in_padding_answers_one_by_one(build, loaded):
+    """mlx-lm's Mamba goes on through the padding of a shorter prompt."""
+    sizes = {"state_size": 8, "conv_kernel": 4, "time_step_rank": 4}
+    model = build("mamba", layers=2, use_bias=False, use_conv_bias=True, **sizes)
+    prompts = [[*range(5, 26), *rest] for rest in ([30, 31, 32, 33], [31, 35, 40] * 7)]
+    examples = [Example(prompt, "=SUM(A1:A9)") for prompt in prompts]
+    alone = [answer_all(model, loaded.tokenizer, [example])[0] for example in examples]
+    for shared in (True, False):
+        assert not reading_of(model, prompts, shared=shared).together
+        assert answer_all(model, loaded.tokenizer, examples, shared=shared) == alone
 
 
 def test_prompts_that_begin_alike_reach_behind_a_sliding_window(build, loaded):
     """The common tokens are more than the window of 8, and the prompts go on to different lengths."""
     model = build("gemma3_text", layers=4, sliding_window=8, sliding_window_pattern=2)
     prompts = [[*range(5, 26), *rest] for rest in ([30], [31, 32, 33, 34, 35], [36, 37, 38] * 5)]
-    assert shared_caches(model, prompts)[0] == 21
+    assert reading_of(model, prompts).length == 21
     examples = [Example(prompt, "=SUM(A1:A9)") for prompt in prompts]
     expected = answer_all(model, loaded.tokenizer, examples, shared=False)
     assert len({answer.text for answer in expected}) == 3
