@@ -1,8 +1,11 @@
 """Causal attention in blocks of queries, each with the keys that it may see and no others.
 
-Without a fused kernel (always on the CPU; on GPUs in the backward pass, before MLX 0.32.4) MLX computes all
-``length ** 2`` scores of a head and masks half of them away. A block of queries needs only the keys up to its own
-end: with 8 blocks, 7/16 of the scores are never computed nor stored.
+Without a fused kernel MLX computes all ``length ** 2`` scores of a head and masks half of them away. A block of queries
+needs only the keys up to its own end: with 8 blocks, 7/16 of the scores are never computed nor stored.
+
+Measured on the CPU, which has no fused kernel. The release notes of MLX 0.32.4 announce a fused backward pass on Metal,
+where whole attention may then be faster and leaner. Nobody has measured that with this package, so a run times both on
+its own device (`mlxsched.training.tuning`).
 """
 
 from __future__ import annotations
@@ -22,12 +25,14 @@ from mlxsched.model.fast.patching import dropout_off
 
 Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
 Edges = list[tuple[int, int]]
-_FEWEST = 8
+# Users report that the fused backward pass of MLX 0.32.4 on Metal raises for 8 queries or fewer. Twice as many are
+# allowed here, since a block that short gains nothing anywhere.
+FEWEST = 16
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """At least ``least`` queries in a block, and at most ``most`` blocks, because each takes time to trace.
+    """At least ``least`` queries in a block (never fewer than 16), and at most ``most`` blocks: each takes time to trace.
 
     ``kept``: the backward pass finds the softmax of the scores in memory. Otherwise it recomputes them block by
     block, in a quarter of the memory and half again the time (Rabe & Staats, 2021, arXiv 2112.05682).
@@ -45,10 +50,9 @@ class Blocks:
         >>> Blocks(128).edges(260)
         [(0, 128), (128, 260)]
         """
-        size = max(self.least, -(-length // self.most))
+        size = max(self.least, FEWEST, -(-length // self.most))
         starts = list(range(0, length, size))
-        # MLX's fused backward pass raises for 8 queries or fewer: a block that short joins the one before it.
-        if len(starts) > 1 and size > _FEWEST and length - starts[-1] <= _FEWEST:
+        if len(starts) > 1 and length - starts[-1] < FEWEST:  # joins the block before it
             starts.pop()
         return list(itertools.pairwise([*starts, length]))
 

@@ -10,6 +10,7 @@ from mlxsched.data.batching.batches import Batch, collate
 from mlxsched.data.batching.grid import length_grid
 from mlxsched.data.batching.packing import Packing
 from mlxsched.data.rows import Rows, rows_in_memory
+from mlxsched.model.fast.attention import FEWEST
 
 _ROWS, _PACKED_ROWS = 3, 6
 _MOST_POSITIONS, _LEAST_POSITIONS = 64, 16
@@ -23,11 +24,16 @@ def sample_batch(rows: Rows, vocabulary: int) -> Batch:
 
     The larger the ``vocabulary``, the fewer positions, so that the self-check never sets the peak memory of a run.
     """
-    positions = _positions(vocabulary)
+    positions, count = max(_positions(vocabulary), 2 * FEWEST), _ROWS
+    if _positions(vocabulary) < positions:
+        count -= 1
     scored = np.flatnonzero(rows.target_counts)
     order = scored[np.argsort(rows.lengths[scored], kind="stable")]
-    # From the shortest row to the median: different lengths, so that padding is tested.
-    picked = np.unique(order[np.linspace(0, len(order) // 2, min(_ROWS, len(order))).astype(int)])
+    # From the shortest row to the median, so that padding is tested; if that is too short for two blocks of attention, to
+    # the first row that is not.
+    long = int(np.searchsorted(rows.lengths[order], 2 * FEWEST + 1))
+    last = min(max(len(order) // 2, long), len(order) - 1)
+    picked = np.unique(order[np.linspace(0, last, min(count, len(order))).astype(int)])
     pieces = [_piece(*rows[int(index)], positions) for index in picked]
     shape = (len(pieces), max(len(tokens) for tokens, _ in pieces) - 1)
     inputs, labels = np.zeros(shape, np.int32), np.zeros(shape, np.int32)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlxsched.data.batching.batches import Batch, Places, places_of
 from mlxsched.data.batching.packing import Packing
 from mlxsched.data.rows import Rows
+from mlxsched.model.fast.attention import FEWEST
 from mlxsched.model.fast.forward_path import Arrays, ForwardPath
 from mlxsched.model.fast.frozen_prefix import PrefixBoundary, boundary_input
 from mlxsched.model.fast.patching import NotApplicable, dropout_off
@@ -101,7 +102,7 @@ class SelfCheck:
             path = replace(path, chunk=max(fewest // 2, 1))
         if path.blocks:
             least = min(sample.batch.shape[1] for sample in self._samples) // 3
-            path = replace(path, blocks=replace(path.blocks, least=max(least, 1)))
+            path = replace(path, blocks=replace(path.blocks, least=max(least, FEWEST)))
         return path
 
     def _run(self, path: ForwardPath, batches: list[Arrays]) -> tuple[float, Tensors]:

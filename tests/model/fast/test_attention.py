@@ -9,14 +9,16 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from mlxsched.data.rows import rows_in_memory
 from mlxsched.model.fast.attention import KEPT, LEAN, Blocks, cuts_all, in_blocks
 from mlxsched.model.fast.checkpointing import checkpointed
+from mlxsched.model.fast.samples import sample_batch
 
-SMALL = [Blocks(7), Blocks(7, kept=False), Blocks(16, most=3, kept=False), Blocks(1, most=100)]
+SMALL = [Blocks(7), Blocks(7, kept=False), Blocks(17, most=3, kept=False), Blocks(1, most=100)]
 SCALE = 0.4
 
 
-def heads(length=37, queries=4, keys=2, width=8):
+def heads(length=69, queries=4, keys=2, width=8):
     generator = np.random.default_rng(length)
     return [generator.normal(size=(2, n, length, width)).astype(np.float32) for n in (queries, keys, keys)]
 
@@ -62,7 +64,7 @@ def test_the_gradients_are_those_of_whole_attention(blocks, compiled):
     "options",
     [
         {"mask": None},
-        {"mask": mx.tril(mx.ones((37, 37))) > 0},
+        {"mask": mx.tril(mx.ones((69, 69))) > 0},
         {"sinks": mx.array([0.1, -0.2, 0.3, 0.5])},
     ],
 )
@@ -76,11 +78,11 @@ def test_other_attention_is_left_to_mlx(options):
 @pytest.mark.parametrize("blocks", SMALL)
 def test_queries_behind_a_prefix_see_all_of_it(blocks):
     arrays = [mx.array(a) for a in heads()]
-    above = mx.random.normal((2, 4, 30, 8), key=mx.random.key(1))
+    above = mx.random.normal((2, 4, 60, 8), key=mx.random.key(1))
 
     def gradients(q, k, v):
         return mx.value_and_grad(lambda *a: (attend(*a) * above).sum(), argnums=(0, 1, 2))(
-            q[:, :, -30:], k, v
+            q[:, :, -60:], k, v
         )
 
     (value, expected) = gradients(*arrays)
@@ -99,13 +101,14 @@ def test_the_function_is_back_afterwards_whatever_happens():
     assert mx.fast.scaled_dot_product_attention is original
 
 
-@pytest.mark.parametrize("length", [1, 63, 64, 65, 128, 1000, 5000])
-@pytest.mark.parametrize("blocks", [KEPT, LEAN])
+@pytest.mark.parametrize("length", [1, 31, 32, 63, 64, 65, 128, 136, 1000, 5000])
+@pytest.mark.parametrize("blocks", [KEPT, LEAN, Blocks(1, most=100)])
 def test_blocks_cover_every_query_once_and_are_few(blocks, length):
     edges = blocks.edges(length)
     assert [query for first, stop in edges for query in range(first, stop)] == list(range(length))
     assert len(edges) <= blocks.most
     assert len(edges) == 1 or edges[0][1] >= blocks.least
+    assert len(edges) == 1 or min(stop - first for first, stop in edges) >= 16
 
 
 class Attention(nn.Module):
@@ -210,3 +213,12 @@ def test_half_precision_gradients_are_summed_in_float32():
 )
 def test_layers_with_a_window_are_not_cut(build, kind, changes, expected):
     assert cuts_all(build(kind, **changes), 200, KEPT) is expected
+
+
+def test_a_sample_of_the_self_check_is_long_enough_for_two_blocks():
+    """Whatever the vocabulary, and where the shorter half of the rows are too short."""
+    targets = [(np.arange(n, dtype=np.int32) % 7, np.arange(n) > 2) for n in [*[9] * 6, 40, 50]]
+    batch = sample_batch(rows_in_memory(targets), 10**9)
+    assert batch.shape == (2, 32)
+    assert len(KEPT.edges(batch.shape[1])) == 1
+    assert Blocks(16).edges(batch.shape[1]) == [(0, 16), (16, 32)]
