@@ -20,6 +20,7 @@ KINDS = {
     "prefix": "frozen-prefix activations",
     "blas": "OpenBLAS for MLX",
     "rates": "learning rates found",
+    "tuning": "optimizations timed",
 }
 
 

@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from mlxsched.cli.output import print_json, table, warn
 
 
 @click.command()
+@click.option(
+    "--tune",
+    is_flag=True,
+    help="Time the optimizations of a training on this device, and keep the fastest for its runs.",
+)
+@click.option("--preset", metavar="NAME", help="With --tune: a preset. [laptop]")
+@click.option("-c", "--config", metavar="FILE", help="With --tune: a YAML file.")
+@click.option("--model", metavar="MODEL", help="With --tune: another model.")
+@click.option("--data", metavar="DATA", help="With --tune: other data.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> None:
+def command(tune: bool, as_json: bool, **training: str | None) -> None:
     """Show versions, device and memory, and measure how fast this machine multiplies matrices.
 
+    With --tune, also time the ways to compute the same training step, and keep the answer in the cache.
+
     \b
-    Example:
+    Examples:
       mlxsched env
+      mlxsched env --tune
+      mlxsched env --tune --preset lora --model Qwen/Qwen3-0.6B --data my/folder
     """
+    if not tune and any(training.values()):
+        raise click.UsageError("--preset, --config, --model and --data need --tune.")
+    found: dict[str, Any] | None = None
+    if tune:
+        from mlxsched.cli.tune_view import show_tuning, tuning_of
+
+        found = tuning_of(**training)
+    _report(as_json, found)
+    if found is not None and not as_json:
+        show_tuning(found)
+
+
+def _report(as_json: bool, tuning: dict[str, Any] | None) -> None:
     from dataclasses import asdict
 
     from mlxsched.platform.blas import ADVICE
@@ -29,7 +57,8 @@ def command(as_json: bool) -> None:
     reason = fault() if machine.blas != "accelerate" and PACKAGE not in machine.blas_library else None
     if as_json:
         measured = {"matmul_gflops": speed, "keeps_compiled": compiles}
-        print_json(asdict(machine) | measured | {"blas_fault": reason, "advice": advice})
+        timed = {} if tuning is None else {"tuning": tuning}
+        print_json(asdict(machine) | measured | {"blas_fault": reason, "advice": advice} | timed)
         return
     table(
         [

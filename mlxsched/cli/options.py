@@ -30,7 +30,7 @@ GROUPS = {
     "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience average average_every test test_batches "
     "report_to project_name",
     "Run directory": "run_dir name adapter_path save_every save_minutes keep_last",
-    "Machine": "fast packing share_prompts grad_checkpoint checkpoint_every stochastic_rounding prefix_cache memory cache_limit wired_limit "
+    "Machine": "fast without tune packing share_prompts grad_checkpoint checkpoint_every stochastic_rounding prefix_cache memory cache_limit wired_limit "
     "clear_cache_threshold keep_awake pause_below",
 }
 
@@ -38,7 +38,14 @@ GROUPS = {
 # Values that are written with a unit.
 METAVARS = dict.fromkeys(
     ("memory", "prefix_cache", "cache_limit", "wired_limit", "clear_cache_threshold"), "SIZE"
-) | {"max_time": "TIME", "pause_below": "PERCENT", "model": "MODEL", "data": "DATA", "schedule": "SPEC"}
+) | {
+    "max_time": "TIME",
+    "pause_below": "PERCENT",
+    "model": "MODEL",
+    "data": "DATA",
+    "schedule": "SPEC",
+    "without": "NAMES",
+}
 
 
 class GroupedOption(click.Option):

@@ -40,13 +40,20 @@ def resume_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.argument("run", type=Path)
+@click.option(
+    "--micro-batch-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Maximum number of padded tokens per forward pass from now on; results change by rounding only.",
+)
 @resume_options
 def command(run: Path, **options: Any) -> int:
     """Resume the unfinished run in the directory RUN; the result is bit-identical to an uninterrupted run.
 
     \b
-    Example:
+    Examples:
       mlxsched resume runs/laptop-001
+      mlxsched resume runs/laptop-001 --micro-batch-tokens 512
     """
     return run_as_worker(options, lambda world: _resume(run, options, world))
 
@@ -76,7 +83,7 @@ def session_of(directory: RunDirectory, options: Mapping[str, Any], world: World
     with directory.lock():
         pass  # refuse a run that is in use before anything slow is done
     given = {key: options[key] for key in ("adapter_path", "trust_remote_code", "data", "model")}
-    config = config_of(directory, **given)
+    config = config_of(directory, micro_batch_tokens=options.get("micro_batch_tokens"), **given)
     origins = {key: str(value) for key, value in directory.info.origins.items()}
     session = make_session(share_config(world, LoadedConfig(config, origins)))
     for change in refuse_changes(directory, session, force=options["force"]):

@@ -21,6 +21,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from mlxsched.config.average import parse_average
 from mlxsched.config.units import parse_duration, parse_percentage, parse_size
+from mlxsched.text import did_you_mean
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_SCHEDULE = "linear"
@@ -93,6 +94,21 @@ Count = Annotated[int, Field(gt=0, le=MOST)]
 OptimizerName = Annotated[
     Literal["adam", "adamw", "muon", "sgd", "adafactor", "lion"], BeforeValidator(_lower_case)
 ]
+OPTIMIZATIONS = ("loss-at-targets", "chunks", "blocks", "compile")
+"""Those without a setting of their own, which ``without`` switches off."""
+
+
+def _optimizations(text: str) -> str:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in OPTIMIZATIONS:
+            raise ValueError(
+                f"{name!r} is none of {', '.join(OPTIMIZATIONS)}.{did_you_mean(name, OPTIMIZATIONS)}"
+            )
+    return ",".join(names)
+
+
+Optimizations = Annotated[str, AfterValidator(_optimizations)]
 AverageForm = Annotated[str, AfterValidator(lambda text: str(parse_average(text)))]
 ReadPath = Annotated[str, AfterValidator(_usable_path)]
 WrittenPath = Annotated[str, AfterValidator(_usable_path)]
@@ -316,6 +332,16 @@ class RunConfig(_Strict):
         default=True,
         description="Use the optimizations, which do not change results; --no-fast turns them off.",
     )
+    without: Optimizations = Field(
+        default="",
+        description="Optimizations to leave out, separated by commas: loss-at-targets, chunks (of the cross-entropy), blocks "
+        "(of attention), compile.",
+    )
+    tune: bool = Field(
+        default=True,
+        description="Time the optimizations on this device at the start of a run that is long enough to gain from it; "
+        "--no-tune takes the defaults.",
+    )
     packing: bool | None = Field(
         default=None, description="Pack short rows into sequences; planned if unset."
     )
@@ -384,6 +410,11 @@ class RunConfig(_Strict):
     def shares_prompts(self) -> bool:
         """Whether what rows begin with in common may be computed once."""
         return self.fast and self.share_prompts is not False
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The names in ``without``."""
+        return frozenset(self.without.split(",")) - {""}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in JSON; ``RunConfig(**values)`` reads them back."""

@@ -6,7 +6,7 @@ micro-batches is the mean loss of the update, and so are the gradients, however 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
@@ -15,10 +15,19 @@ from mlx.nn.layers.base import Module
 @dataclass(frozen=True)
 class LossOptions:
     """``label_smoothing`` in [0, 1) mixes in the uniform distribution (Szegedy et al., 2016);
-    ``z_loss`` adds ``z_loss * logsumexp(logits)**2`` to each target (PaLM, 2022)."""
+    ``z_loss`` adds ``z_loss * logsumexp(logits)**2`` to each target (PaLM, 2022).
+
+    ``fused`` decides only how: gathered logits go to ``mx.fast.cross_entropy``, which knows neither of the two.
+    """
 
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    fused: bool = False
+
+    @property
+    def bare(self) -> LossOptions:
+        """The cross-entropy alone, computed in the same way."""
+        return replace(self, label_smoothing=0.0, z_loss=0.0)
 
 
 PLAIN_LOSS = LossOptions()

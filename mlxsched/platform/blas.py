@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mlxsched.platform import openblas
 
@@ -51,14 +53,32 @@ def use_threads(count: int) -> bool:
 
     Does nothing where the environment says how many, or where another BLAS is in use.
     """
+    setter = thread_setter()
+    if setter is not None:
+        setter(count)
+    return setter is not None
+
+
+def thread_setter() -> Callable[[int], object] | None:
+    """What sets the number of threads, where `use_threads` does."""
+    if any(map(os.environ.get, ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"))):
+        return None
+    return _function("set_num_threads")
+
+
+def threads() -> int | None:
+    """How many threads OpenBLAS multiplies with; None for another BLAS."""
+    getter = _function("get_num_threads")
+    return int(getter()) if getter else None
+
+
+def _function(name: str) -> Callable[..., Any] | None:
+    """A function of the OpenBLAS in use, whose own names have a prefix in the copy from PyPI."""
     library = _file_in_use() if sys.platform == "linux" else ""
-    if "openblas" not in library or any(map(os.environ.get, ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"))):
-        return False
-    for prefix in ("", "scipy_"):
-        if setter := getattr(ctypes.CDLL(library), f"{prefix}openblas_set_num_threads", None):
-            setter(count)
-            return True
-    return False
+    if "openblas" not in library:
+        return None
+    loaded = ctypes.CDLL(library)
+    return getattr(loaded, f"openblas_{name}", None) or getattr(loaded, f"scipy_openblas_{name}", None)
 
 
 def blas_in_use() -> str:

@@ -33,6 +33,7 @@ class RunInfo:
         best: update and loss of the best evaluation.
         results: what was measured before and after the training.
         short_cuts: the optimizations that the last start used, for training and for validation rows.
+        tuning: which optimizations were timed at the first start and which were chosen; a resume takes the same.
         update: how many updates had been made when the file was written.
         message: why the run stopped or failed.
         requests: what was asked of the run since it began, in order; the last one holds.
@@ -52,6 +53,7 @@ class RunInfo:
     best: Mapping[str, object] | None = None
     results: Mapping[str, object] = field(default_factory=dict)
     short_cuts: Mapping[str, object] = field(default_factory=dict)
+    tuning: Mapping[str, object] = field(default_factory=dict)
     update: int = 0
     message: str = ""
     requests: tuple[Request, ...] = ()
@@ -148,6 +150,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "best": (dict, type(None)),
     "results": dict,
     "short_cuts": dict,
+    "tuning": dict,
     "update": int,
     "message": str,
     "requests": list,

@@ -26,12 +26,13 @@ from mlxsched.model.fast.selection import (
 )
 from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.fast.shared_check import SharedCheck
-from mlxsched.model.loss import PLAIN_LOSS, LossOptions
+from mlxsched.model.loss import LossOptions
 from mlxsched.model.trees import flatten
 from mlxsched.platform.machine import RETRACING, keeps_compiled
 
 if TYPE_CHECKING:
     from mlxsched.training.session import Session
+    from mlxsched.training.tuning.tuner import Tuner
 
 
 _SHARED_LEAST = (
@@ -49,7 +50,9 @@ class Acceleration:
     @property
     def measuring(self) -> ForwardPath:
         """The forward path of any other rows, such as the test split: nothing is stored or packed for them."""
-        path = replace(self.training, boundary=None, activations=None, packing=None, options=PLAIN_LOSS)
+        path = replace(
+            self.training, boundary=None, activations=None, packing=None, options=self.training.options.bare
+        )
         return path.without_gradients()
 
     def describe(self) -> dict[str, dict[str, Any]]:
@@ -58,19 +61,23 @@ class Acceleration:
 
 
 def accelerate(
-    session: Session, directory: Path | None, note: Note, store: ActivationStore | None = None
+    session: Session,
+    directory: Path | None,
+    note: Note,
+    store: ActivationStore | None = None,
+    tuner: Tuner | None = None,
 ) -> Acceleration:
     """The fastest forward paths that the self-check passes.
 
     Activations go into ``store``; by default into memory, and if they don't fit there, into the session's folder for them or
-    else into ``directory``.
+    else into ``directory``. ``tuner`` takes other paths where they are faster on this device.
     ``note`` receives why an optimization is not used. The validation loss has neither label smoothing nor z-loss:
     those are means, not ends.
     """
     config, plan = session.config, session.plan
     if not keeps_compiled():
         note(RETRACING)
-    path = replace(_training_path(session, note), scaled=_has_float16(session.loaded.model))
+    path = replace(training_path(session, note, tuner), scaled=_has_float16(session.loaded.model))
     store = store or ActivationStore(config.prefix_cache, directory, _shared(session, note))
 
     def stored(path: ForwardPath, rows: Rows, limit: int | None = None) -> ForwardPath:
@@ -84,7 +91,7 @@ def accelerate(
     if not valid:
         return Acceleration(training, training)
     # Validation rows are sorted by length all at once, which leaves packing nothing to gain.
-    path = replace(_sharing(session, path, valid, note), packing=None, options=PLAIN_LOSS)
+    path = replace(_sharing(session, path, valid, note), packing=None, options=path.options.bare)
     limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
     if plan.updates < plan.steps_per_eval or limit == 0:  # evaluated once at most
         path = replace(path, boundary=None)
@@ -112,20 +119,24 @@ def _has_float16(model: Module) -> bool:
     return any(value.dtype == mx.float16 for value in flatten(model.parameters()).values())
 
 
-def _training_path(session: Session, note: Note) -> ForwardPath:
+def training_path(session: Session, note: Note, tuner: Tuner | None = None) -> ForwardPath:
+    """The fastest path of the training rows that the self-check passes, without any stored activations."""
     config, model, rows = session.config, session.loaded.model, session.train_rows
     options = LossOptions(config.label_smoothing, config.z_loss)
     checkpoint = config.checkpoint_every if config.grad_checkpoint else 0
     if not config.fast:
         return ForwardPath(checkpoint=checkpoint, options=options)
     check = SelfCheck(model, rows, options)
-    path = choose_path(check, note, prefix=config.prefix_cache > 0, checkpoint=checkpoint)
+    prefix = config.prefix_cache > 0
+    path = choose_path(check, note, prefix=prefix, checkpoint=checkpoint, without=config.left_out)
+    path = tuner.path(check, path, note) if tuner else path
     if session.batching.sharing is not None:
         path = with_shared_prefix(SharedCheck(model, rows, options), path, note)
     packing = session.batching.packing
     if packing is not None:
         check = SelfCheck(model, rows, options, packing=packing)
-        return with_packing(check, path, packing, note)
+        packed = with_packing(check, path, packing, note)
+        return tuner.batching(path, packed) if tuner else packed
     if config.packing:
         note(f"{PACKING}: not used, every row is longer than {MAX_PACK_WIDTH} tokens")
     return path

@@ -15,10 +15,12 @@ from mlx.nn.layers.base import Module
 from mlxsched.model.evaluate import Evaluator, LossResult, OnProgress
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.fast.shared_prefix import SharedPasses
-from mlxsched.model.trees import Tensors, flatten, unflatten
+from mlxsched.model.trees import Tensors, flatten, n_bytes, unflatten
 from mlxsched.training.batch_loader import UpdateBatches
 from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
 from mlxsched.training.step import UpdateStep
+
+_REMEMBERED = 10**8  # bytes of parameters and moments before an update; more would be missed by the run
 
 
 class Snapshot(NamedTuple):
@@ -94,13 +96,23 @@ class Engine:
         )
         self._parameters = optimizer.pack(flatten(model.trainable_parameters()))
         self._state = optimizer.init(self._parameters)
+        self._before: tuple[int, Snapshot | None] = (-1, None)
+        self._remembers = n_bytes([self._parameters, self._state]) <= _REMEMBERED
 
     def update(self, batches: UpdateBatches, rate: float) -> Outcome:
         """Make one update at ``rate`` from the micro-batches of ``batches``.
 
         Returns before the device is done, so that the caller can prepare the next update in the meantime.
         """
+        self._before = batches.update, self.snapshot() if self._remembers else None
         return self._apply(self._sums(batches), rate)
+
+    def undo(self, update: int) -> bool:
+        """Be as before update number ``update``, which the device could not compute; returns whether that is so."""
+        made, before = self._before
+        if made == update and before is not None:
+            self._parameters, self._state = before
+        return made != update or before is not None
 
     def loss(self, batches: UpdateBatches) -> float:
         """The training loss of the present parameters on ``batches``, without an update.

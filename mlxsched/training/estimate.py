@@ -57,6 +57,7 @@ class Estimate:
     Args:
         seconds: all of it, from the first evaluation to the last answer.
         update: an update, on average.
+        micro_batch: the longest micro-batch.
         evaluation: of the validation rows, once.
         saving: a checkpoint.
         measuring: loss and answers of the test rows, once.
@@ -66,6 +67,7 @@ class Estimate:
 
     seconds: float
     update: float
+    micro_batch: float
     evaluation: float
     saving: float
     measuring: float
@@ -165,7 +167,8 @@ class _Timing:
         costs = Costs(evaluation, saving, measuring, deque([(update, 1)]))
         work = replace(work_of(self._session, evaluates=self._validation_rows is not None), tokens=1.0)
         seconds = work.seconds(costs, made, updates) + once + (0.0 if made else evaluation + measuring)
-        return Estimate(seconds, update, evaluation, saving, measuring, once, self._watch.spent)
+        longest = max(map(self._updates.seconds, self._stats.shapes))
+        return Estimate(seconds, update, longest, evaluation, saving, measuring, once, self._watch.spent)
 
     def _times(self, run: Callable[[Shape], object]) -> ShapeTimes:
         return ShapeTimes(run, self._watch)

@@ -83,7 +83,11 @@ class ClosedForm:
         config, loaded = self.run.config, self.run.loaded
         shape, workload = ModelShape.of(loaded.config), workload_of(config, loaded, setting.checkpoint)
         batching, blocks = self.run.batching(setting.tokens), blocks_for(setting.checkpoint)
-        if not config.fast or not cuts_all(loaded.model, max(width for _, width in batching.shapes), blocks):
+        if (
+            "blocks" in config.left_out
+            or not config.fast
+            or not cuts_all(loaded.model, max(width for _, width in batching.shapes))
+        ):
             blocks = WHOLE
         packed = {batching.packing.width} if batching.packing else set()
         peaks = []
@@ -159,7 +163,8 @@ class Probed:
 
             def choose() -> None:
                 check = SelfCheck(self.run.loaded.model, self.run.rows)
-                found.append(choose_path(check, _ignore, checkpoint=checkpoint))
+                without = self.run.config.left_out
+                found.append(choose_path(check, _ignore, checkpoint=checkpoint, without=without))
 
             peak = peak_of(choose)
             self._paths[checkpoint] = found[0], peak
@@ -236,11 +241,12 @@ def workload_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Work
     full = config.fine_tune_type == "full"  # adapters are float32 and promote what goes through them
     widths = {value.dtype.size for value in flatten(model.trainable_parameters()).values()}
     vocabulary = ModelShape.of(loaded.config).vocabulary
+    gathered = config.fast and "loss-at-targets" not in config.left_out
     return Workload(
         trained=len(layers) - first,
         trained_bytes=n_bytes(model.trainable_parameters()),
-        gathered=config.fast,
-        chunk=chunk_rows(vocabulary, checkpoint) if config.fast else None,
+        gathered=gathered,
+        chunk=chunk_rows(vocabulary, checkpoint) if gathered and "chunks" not in config.left_out else None,
         checkpoint=checkpoint,
         width=max(widths) if full and widths else 4,
     )

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlx.core as mx
+
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import DivergedError, MlxschedError, RunError, Stopped, UsageError
 from mlxsched.model.load import model_fingerprint
@@ -34,12 +36,14 @@ from mlxsched.training.assembly import (
 from mlxsched.training.averaging import bytes_kept
 from mlxsched.training.checkpointer import copy_adapter
 from mlxsched.training.estimate import estimate
+from mlxsched.training.gpu_timeout import gpu_timeout, is_gpu_timeout, risk
 from mlxsched.training.loop import Loop
 from mlxsched.training.policies.base import Policy
 from mlxsched.training.policies.host import limits
 from mlxsched.training.progress import Progress
 from mlxsched.training.results import Measurement
 from mlxsched.training.session import Session
+from mlxsched.training.tuning.tuner import Tuner
 from mlxsched.training.workers.world import WorkersLost
 
 
@@ -177,8 +181,17 @@ def start(
 ) -> Started:
     """Get ``session`` ready to train into ``run``, whose lock the caller holds: from the beginning or a checkpoint."""
     notes, session = Notes(run, sinks), as_asked(session, run)
-    acceleration = accelerate(session, run.path, notes)
-    run.update_info(status="running", message="", short_cuts=acceleration.describe())
+    tuner = _tuner(session, run, resume=resume)
+    acceleration = accelerate(session, run.path, notes, tuner=tuner)
+    # A resume may have been given smaller micro-batches, with which the next one goes on as well.
+    config = {**run.info.config, "micro_batch_tokens": session.config.micro_batch_tokens}
+    run.update_info(
+        status="running",
+        message="",
+        config=config,
+        short_cuts=acceleration.describe(),
+        tuning=tuner.record(),
+    )
     pace = make_pace(session)
     loop = Loop(
         make_engine(session, acceleration.training),
@@ -197,9 +210,18 @@ def start(
             notes.put(about_start)
     notes.record(loop.progress.update)
     expected = estimate(session, loop.engine, acceleration, loop.progress.update, pace.updates)
+    warning = risk(expected.micro_batch, session.micro_batch_tokens) if expected else None
+    if warning and mx.metal.is_available():
+        sinks.show(Notice(loop.progress.update, "note", warning))
     loop.emit(RunStarted(loop.progress.update, pace.updates, resume, expected.seconds if expected else None))
     session.loaded.model.train()
     return Started(loop, Measurement(session, loop, acceleration.measuring))
+
+
+def _tuner(session: Session, run: RunDirectory, *, resume: bool) -> Tuner:
+    """What chooses among optimizations: once for a run, so that a resume is exact."""
+    begun = resume and bool(run.info.tuning or run.info.update)
+    return Tuner(session, run.info.tuning if begun or not session.config.tune else None)
 
 
 def as_asked(session: Session, run: RunDirectory) -> Session:
@@ -211,7 +233,7 @@ def as_asked(session: Session, run: RunDirectory) -> Session:
 
 
 def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measurement) -> Progress:
-    """As `_train_to_the_end`; where another worker is lost, what there is is saved first."""
+    """As `_train_to_the_end`; where another worker or the device is lost, what there is is saved first."""
     try:
         return _train_to_the_end(session, run, loop, measurement)
     except WorkersLost as lost:
@@ -220,6 +242,15 @@ def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measure
             f"{lost}. The state after {counted(loop.progress.update, 'update')} is saved. Resume, with any number of "
             f"workers: {resume_command(session, run.path)}"
         ) from lost
+    except RuntimeError as error:
+        if not is_gpu_timeout(error):
+            raise
+        with suppress(RuntimeError, StorageError):  # the device may not compute any more
+            if loop.engine.undo(loop.progress.update):
+                loop.write_checkpoint()
+        latest = run.checkpoints.latest_good()
+        updates, resume = latest.update if latest else 0, resume_command(session, run.path)
+        raise gpu_timeout(error, updates, session.micro_batch_tokens, resume) from error
 
 
 def _train_to_the_end(session: Session, run: RunDirectory, loop: Loop, measurement: Measurement) -> Progress:

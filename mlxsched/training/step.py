@@ -76,6 +76,7 @@ class UpdateStep:
     ) -> tuple[mx.array, Packed]:
         """Add the loss and gradients of rows behind a shared ``prefix``, in micro-batches ``parts``, to ``sums``."""
         state: State = self._begin(packed, *prefix)
+        mx.async_eval(state)  # on Metal, long command buffers are at risk (`gpu_timeout`)
         to_state: State = [mx.zeros(array.shape) for array in state]  # float32, for the reason above
         for arrays in parts:
             sums, to_state = self._continue(packed, sums, to_state, state, prefix[0], *arrays)

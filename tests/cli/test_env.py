@@ -43,3 +43,22 @@ def test_for_people_it_is_a_table(capsys):
 def test_where_mlx_compiles_at_every_call_it_says_so():
     report = env_json(MLX_DISABLE_COMPILE="1")
     assert report["keeps_compiled"] is False
+
+
+def test_tune_shows_and_keeps_the_candidates(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXSCHED_CACHE", str(tmp_path))
+    monkeypatch.setattr("mlxsched.cli.tune_view.SECONDS", 0.5)
+    assert main(["env", "--tune"]) == 0
+    out = capsys.readouterr().out
+    assert "cross-entropy" in out and "mx.fast" in out and "chosen" in out
+    assert main(["env", "--tune", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["tuning"]
+    assert found["chosen"]["cross-entropy"] in {case["name"] for case in found["cases"]}
+    assert main(["cache", "--json"]) == 0
+    kinds = [entry["kind"] for entry in json.loads(capsys.readouterr().out)["entries"]]
+    assert kinds.count("tuning") == 1
+
+
+def test_settings_of_a_training_need_tune(capsys):
+    assert main(["env", "--preset", "lora"]) == 2
+    assert "--tune" in capsys.readouterr().err

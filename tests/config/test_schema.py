@@ -163,3 +163,9 @@ def test_every_other_optimizer_of_mlx_takes_a_weight_decay(name):
 
 def test_an_unknown_optimizer_in_optimizer_config_is_refused():
     assert "optimizer_config" in problem(optimizer_config={"adamx": {}})
+
+
+def test_optimizations_are_left_out_by_names_that_exist():
+    assert RunConfig(without=" blocks, compile").left_out == {"blocks", "compile"}
+    assert RunConfig().left_out == frozenset()
+    assert "Did you mean 'blocks'?" in problem(without="block")

@@ -48,6 +48,8 @@ _WITHOUT = [
     "save_minutes",
     "keep_last",
     "fast",
+    "without",
+    "tune",
     "packing",
     "share_prompts",
     "prefix_cache",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mlxsched.model.fast.checkpointing import distinct
 from mlxsched.model.fast.frozen_prefix import PrefixBoundary
 from mlxsched.model.trees import flatten
+from mlxsched.platform.blas import threads
 from mlxsched.platform.machine import describe
 
 
@@ -65,10 +66,10 @@ def _hash_of_code(model: Module) -> str:
 
 
 def _machine() -> list[object]:
-    """What else decides the last bits: versions of MLX, device and BLAS library."""
+    """What else decides the last bits: versions of MLX, device, BLAS library and its threads."""
     machine = describe()
     versions = {name: version for name, version in machine.versions.items() if name.startswith("mlx")}
-    return [versions, machine.device, machine.chip, machine.blas, machine.blas_library]
+    return [versions, machine.device, machine.chip, machine.blas, machine.blas_library, threads()]
 
 
 def _sha256(array: NDArray[Any]) -> str:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, wraps
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
@@ -95,25 +95,44 @@ def in_blocks(blocks: Blocks | None) -> Iterator[None]:
         _BLOCKS.reset(token)
 
 
-def cuts_all(model: Any, length: int, blocks: Blocks) -> bool:
-    """Whether the attention of every layer of ``model`` is cut for rows of ``length`` tokens.
+class Call(NamedTuple):
+    """An attention that can be cut: shapes of queries, keys and values, their dtype, and the scale of the scores."""
 
-    It is not where a layer has a window, sinks or its own attention. The model is only traced, nothing is computed.
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: mx.Dtype
+    scale: float
+
+
+def calls_of(model: Any, shape: tuple[int, int]) -> list[Call]:
+    """Every attention that `in_blocks` would cut in a micro-batch of ``shape``; the model is only traced."""
+    return [call for call in _traced(model, shape) if call is not None]
+
+
+def cuts_all(model: Any, length: int) -> bool:
+    """Whether the attention of every layer of ``model`` can be cut for rows of ``length`` tokens.
+
+    It can't where a layer has a window, sinks or its own attention.
     """
-    cut: list[bool] = []
-    seen = _SEEN.set(cut)
+    calls = _traced(model, (1, length))
+    return len(calls) >= len(model.layers) and None not in calls
+
+
+def _traced(model: Any, shape: tuple[int, int]) -> list[Call | None]:
+    """Each attention of a forward pass, None for one that is left to MLX; nothing is computed."""
+    calls: list[Call | None] = []
+    seen = _SEEN.set(calls)
     try:
-        with in_blocks(blocks), dropout_off(model):
-            model(mx.zeros((1, length), mx.int32))
+        with in_blocks(None), dropout_off(model):
+            model(mx.zeros(shape, mx.int32))
     except Exception:  # noqa: BLE001 a model may be too unusual to be traced like this
-        return False
+        return []
     finally:
         _SEEN.reset(seen)
-    return len(cut) >= len(model.layers) and all(cut)
+    return calls
 
 
 _BLOCKS: ContextVar[Blocks | None] = ContextVar("blocks", default=None)
-_SEEN: ContextVar[list[bool] | None] = ContextVar("seen", default=None)
+_SEEN: ContextVar[list[Call | None] | None] = ContextVar("seen", default=None)
 _WHOLE: Any = mx.fast.scaled_dot_product_attention
 _LOCK = threading.Lock()
 _inside = 0
@@ -132,7 +151,8 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, **options: A
     blocks, length, seen = _BLOCKS.get(), queries.shape[2], _SEEN.get()
     can = options.get("mask") == "causal" and options.get("sinks") is None and length <= keys.shape[2]
     if seen is not None:
-        seen.append(can)
+        shapes = tuple(tuple(array.shape) for array in (queries, keys, values))
+        seen.append(Call(shapes, queries.dtype, float(options["scale"])) if can else None)
     if blocks is None or not can or len(blocks.edges(length)) == 1:
         return cast(mx.array, _WHOLE(queries, keys, values, **options))
     attend = _kept if blocks.kept else _lean

@@ -49,7 +49,7 @@ class ForwardPath:
         compiled: callers compile one graph for each shape.
         packing: lines hold several rows each.
         activations: where the activations at ``boundary`` come from.
-        options: label smoothing and z-loss.
+        options: label smoothing and z-loss, and whose kernel computes the cross-entropy.
         differentiable: whether gradients are wanted.
         scaled: multiply weights by `loss_scale`, for models in float16.
         form: what the model leaves in its caches behind a prefix that rows share; None: it is not shared.
@@ -148,6 +148,7 @@ class ForwardPath:
         """The optimizations as plain data; ``run.json`` has them under ``short_cuts``.
 
         ``loss_at_targets``: logits only at targets. ``chunk``: targets whose logits exist at once, None for all.
+        ``fused_cross_entropy``: with MLX's own kernel.
         ``frozen_states``: the frozen layers' outputs are stored. ``checkpoint``: every n-th layer is recomputed in
         the backward pass, 0 for none. ``attention_blocks``: least queries of a block of attention, None for all
         queries at once. ``compiled``: one graph for each shape. ``packed``: tokens of a packed line, None for one
@@ -159,6 +160,7 @@ class ForwardPath:
         return {
             "loss_at_targets": self.head is not None,
             "chunk": self.chunk,
+            "fused_cross_entropy": self.options.fused,
             "frozen_states": self.boundary is not None,
             "checkpoint": self.checkpoint,
             "attention_blocks": None if self.blocks is None else self.blocks.least,

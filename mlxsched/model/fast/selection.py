@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -25,23 +25,33 @@ HEAD, PREFIX, PACKING = "loss only at targets", "frozen-prefix activations", "se
 SHARED = "shared prompts"
 
 
-def choose_path(check: SelfCheck, note: Note, *, prefix: bool = False, checkpoint: int = 0) -> ForwardPath:
+def choose_path(
+    check: SelfCheck,
+    note: Note,
+    *,
+    prefix: bool = False,
+    checkpoint: int = 0,
+    without: Collection[str] = (),
+) -> ForwardPath:
     """The fastest forward path that agrees with the plain one.
 
-    ``prefix``: the outputs of frozen layers may be stored. ``checkpoint``: recompute every n-th layer, 0 for none.
+    ``prefix``: the outputs of frozen layers may be stored. ``checkpoint``: recompute every n-th layer, 0 for none. ``without``:
+    names of optimizations to leave out (`mlxsched.config.schema.OPTIMIZATIONS`).
     ``note`` receives why an optimization is not used.
     """
     model = check.model
-    head = _find(lambda: find_head(model, check.inputs), HEAD, note)
+    at_targets = "loss-at-targets" not in without
+    head = _find(lambda: find_head(model, check.inputs), HEAD, note) if at_targets else None
+    chunked = head is not None and head.frozen and "chunks" not in without
     boundary = _find(lambda: find_boundary(model, check.inputs), PREFIX, note) if prefix else None
     full = ForwardPath(
         head=head,
         # A chunk's gradient to the head's weights is never computed, so only a frozen head can be chunked.
-        chunk=chunk_rows(head.vocabulary, checkpoint) if head and head.frozen else None,
+        chunk=chunk_rows(head.vocabulary, checkpoint) if head and chunked else None,
         boundary=boundary,
         checkpoint=checkpoint,
-        blocks=blocks_for(checkpoint),
-        compiled=True,
+        blocks=None if "blocks" in without else blocks_for(checkpoint),
+        compiled="compile" not in without,
         options=check.options,
     )
     # Nearly every model passes with all of them, so that is tried first: one check instead of six.

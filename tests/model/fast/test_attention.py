@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlxsched.data.rows import rows_in_memory
-from mlxsched.model.fast.attention import KEPT, LEAN, Blocks, cuts_all, in_blocks
+from mlxsched.model.fast.attention import KEPT, LEAN, Blocks, calls_of, cuts_all, in_blocks
 from mlxsched.model.fast.checkpointing import checkpointed
 from mlxsched.model.fast.samples import sample_batch
 
@@ -212,7 +212,7 @@ def test_half_precision_gradients_are_summed_in_float32():
     [("llama", {}, True), ("gemma3_text", {"sliding_window": 16, "sliding_window_pattern": 2}, False)],
 )
 def test_layers_with_a_window_are_not_cut(build, kind, changes, expected):
-    assert cuts_all(build(kind, **changes), 200, KEPT) is expected
+    assert cuts_all(build(kind, **changes), 200) is expected
 
 
 def test_a_sample_of_the_self_check_is_long_enough_for_two_blocks():
@@ -222,3 +222,10 @@ def test_a_sample_of_the_self_check_is_long_enough_for_two_blocks():
     assert batch.shape == (2, 32)
     assert len(KEPT.edges(batch.shape[1])) == 1
     assert Blocks(16).edges(batch.shape[1]) == [(0, 16), (16, 32)]
+
+
+def test_the_calls_of_a_model_are_those_that_can_be_cut(build):
+    heads_of = {call.shapes for call in calls_of(build("llama"), (2, 50))}
+    assert len(heads_of) == 1 and heads_of.pop()[0][::2] == (2, 50)
+    windowed = build("gemma3_text", sliding_window=16, sliding_window_pattern=2)
+    assert len(calls_of(windowed, (1, 50))) < len(windowed.layers)

@@ -9,7 +9,13 @@ import pytest
 from mlxsched.model.fast.cross_entropy import chunked_loss, summed_loss
 from mlxsched.model.loss import LossOptions, target_losses
 
-OPTIONS = [LossOptions(), LossOptions(0.1), LossOptions(0.0, 1e-2), LossOptions(0.2, 1e-2)]
+OPTIONS = [
+    LossOptions(),
+    LossOptions(0.1),
+    LossOptions(0.0, 1e-2),
+    LossOptions(0.2, 1e-2),
+    LossOptions(fused=True),
+]
 
 
 def problem(count=50, vocabulary=97, width=16):

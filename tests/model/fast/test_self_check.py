@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlxsched.config.schema import OPTIMIZATIONS
 from mlxsched.model import adapters
 from mlxsched.model.fast.forward_path import PLAIN
 from mlxsched.model.fast.selection import choose_path
@@ -213,3 +216,16 @@ def test_lora_in_the_head_is_part_of_the_head(build, make_rows, stir, kind, key,
     assert path.head is not None and path.head.module is dict(model.named_modules())[key]
     assert path.chunk is None  # the head is trained: its gradient comes from autodiff
     assert not [note for note in notes if note.startswith("loss only")]
+
+
+def test_each_optimization_is_left_out_by_its_name(build, make_rows):
+    check = SelfCheck(build(), make_rows())
+    whole = choose_path(check, lambda note: None)
+    without = {name: choose_path(check, lambda note: None, without={name}) for name in OPTIMIZATIONS}
+    assert without == {
+        "loss-at-targets": replace(whole, head=None, chunk=None),
+        "chunks": replace(whole, chunk=None),
+        "blocks": replace(whole, blocks=None),
+        "compile": replace(whole, compiled=False),
+    }
+    assert whole.head and whole.chunk and whole.blocks and whole.compiled

@@ -1,0 +1,148 @@
+"""Paths that compute the same by other means, and the parts of a step by which they can be told apart quickly.
+
+Which of them is the fastest depends on the device and on the release of MLX, so that nothing here says which to take:
+`mlxsched.training.tuning` times them. The first of each kind is the path as it was measured on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+from mlx.nn.layers.base import Module
+
+from mlxsched.data.batching.batches import Batch
+from mlxsched.data.batching.grid import Shape
+from mlxsched.model.fast.attention import calls_of, in_blocks
+from mlxsched.model.fast.cross_entropy import can_fuse, chunked_loss, summed_loss
+from mlxsched.model.fast.forward_path import Arrays, ForwardPath, padded_targets
+from mlxsched.model.fast.head import gathered_hidden, logits_of_hidden
+from mlxsched.model.fast.patching import dropout_off
+
+Paths = dict[str, ForwardPath]
+Piece = Callable[[], None]
+
+
+def attentions(path: ForwardPath) -> Paths:
+    """Attention in blocks of queries, or whole; nothing where blocks are not used."""
+    return {"in blocks": path, "whole": replace(path, blocks=None)} if path.blocks else {}
+
+
+def cross_entropies(path: ForwardPath) -> Paths:
+    """Our cross-entropy or MLX's own kernel, each in chunks or whole; nothing where the head is trained or unknown."""
+    if not path.chunk:
+        return {}
+    found = {"in chunks": path, "whole": replace(path, chunk=None)}
+    if can_fuse(path.options):
+        fused = replace(path, options=replace(path.options, fused=True))
+        found |= {"mx.fast in chunks": fused, "mx.fast": replace(fused, chunk=None)}
+    return found
+
+
+def steps(path: ForwardPath) -> Paths:
+    """A step that is compiled for each shape, or not."""
+    return {"compiled": path, "eager": replace(path, compiled=False)} if path.compiled else {}
+
+
+@dataclass(frozen=True)
+class AttentionPart:
+    """The causal attention of all layers of ``model`` in a micro-batch, forward and backward, on random numbers."""
+
+    model: Module
+
+    def of(self, path: ForwardPath, shape: Shape) -> Piece:
+        """What computes the attention of a micro-batch of ``shape`` along ``path``: each kind of layer once."""
+        calls = list(dict.fromkeys(calls_of(self.model, shape)))
+        inputs = [[mx.random.normal(each, call.dtype) for each in call.shapes] for call in calls]
+        mx.eval(inputs)
+
+        def total(arrays: list[list[mx.array]]) -> mx.array:
+            with in_blocks(path.blocks):
+                parts = [
+                    mx.fast.scaled_dot_product_attention(*three, scale=call.scale, mask="causal")
+                    .square()
+                    .sum()
+                    for three, call in zip(arrays, calls, strict=True)
+                ]
+            return mx.stack(parts).sum()
+
+        return _piece(path, total, inputs)
+
+    def cut(self, path: ForwardPath, shapes: list[Shape]) -> list[Shape]:
+        """Those of ``shapes`` whose attention ``path`` cuts."""
+        blocks = path.blocks
+        if blocks is None:
+            return []
+        long = [shape for shape in shapes if len(blocks.edges(shape[1])) > 1]
+        return long if long and calls_of(self.model, long[0]) else []
+
+
+@dataclass(frozen=True)
+class StepPart:
+    """The gradients of whole micro-batches; ``batch_of`` makes one of a shape."""
+
+    model: Module
+    batch_of: Callable[[Shape], Batch]
+
+    def of(self, path: ForwardPath, shape: Shape) -> Piece:
+        """What computes the gradient of a micro-batch of ``shape`` along ``path``."""
+        batch = self.batch_of(shape)
+        whole = replace(path, boundary=None, activations=None)
+        return self.along(whole, [whole.arrays(batch, batch.n_targets)])
+
+    def along(self, path: ForwardPath, micro_batches: list[Arrays]) -> Piece:
+        """What computes the gradients of ``micro_batches``, as ``path`` lays them out, one after the other."""
+        parameters = self.model.trainable_parameters()
+
+        def loss_of(tree: Any, *arrays: mx.array) -> mx.array:
+            self.model.update(tree)
+            return path.loss(self.model, *arrays)
+
+        both: Any = mx.value_and_grad(loss_of)
+        compute = mx.compile(both) if path.compiled else both
+
+        def run() -> None:
+            with dropout_off(self.model):
+                try:
+                    for arrays in micro_batches:
+                        mx.eval(compute(parameters, *arrays))
+                finally:
+                    self.model.update(parameters)  # tracing left placeholders
+
+        return run
+
+
+@dataclass(frozen=True)
+class LossPart:
+    """The projection onto the vocabulary of ``share`` of the positions, and the loss, forward and backward."""
+
+    model: Module
+    share: float
+
+    def of(self, path: ForwardPath, shape: Shape) -> Piece:
+        """What computes the loss of a micro-batch of ``shape`` along ``path`` from random hidden states."""
+        head, options = path.head, path.options
+        assert head is not None  # noqa: S101  there are candidates only for gathered logits
+        count = padded_targets(round(self.share * shape[0] * shape[1]), shape[0] * shape[1])
+        inputs = mx.zeros((1, 2), mx.int32)
+        like = gathered_hidden(self.model, head, inputs, mx.zeros(1, mx.int32))  # never computed
+        hidden = mx.random.normal((count, like.shape[-1]), like.dtype)
+        labels, weights = mx.arange(count) % head.vocabulary, mx.full(count, 1 / count)
+        mx.eval(hidden, labels, weights)
+        logits_of = logits_of_hidden(self.model, head, inputs)
+
+        def loss(hidden: mx.array) -> mx.array:
+            if path.chunk is None:
+                return summed_loss(logits_of(hidden), labels, weights, options)
+            return chunked_loss(logits_of, hidden, labels, weights, options, rows=path.chunk)
+
+        return _piece(path, loss, hidden)
+
+
+def _piece(path: ForwardPath, function: Callable[[Any], mx.array], argument: Any) -> Piece:
+    """What computes value and gradient of ``function``, compiled where ``path`` is."""
+    both: Any = mx.value_and_grad(function)
+    compute = mx.compile(both) if path.compiled else both
+    return lambda: mx.eval(compute(argument))

@@ -1,0 +1,71 @@
+"""Updates that macOS ends because they keep the GPU busy for too long: recognized, explained, and continued.
+
+macOS kills a command buffer that occupies the GPU for longer than its watchdog allows while the display is on. The texts below
+are those of reports by MLX users (mlx#3267 and others); nobody has tried this module on a Mac. In the reports of older
+versions of MLX the error ends the whole process: then the last checkpoint is what there is.
+"""
+
+from __future__ import annotations
+
+import re
+
+from mlxsched.errors import RunError
+from mlxsched.text import counted, number
+
+LEAST = 64  # tokens: the smallest micro-batch that is suggested
+SECONDS = 2.0  # a micro-batch that takes longer is at risk: the watchdog is said to wait for some seconds
+
+# "[METAL] Command buffer execution failed: Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)",
+# "... Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)", "... Ignored (for causing
+# prior/excessive GPU errors) (00000004:kIOGPUCommandBufferCallbackErrorSubmissionsIgnored)" once it has happened.
+_TIMEOUT = re.compile(
+    r"GPU Timeout|GPU Hang|Impacting Interactivity|prior/excessive GPU errors"
+    r"|kIOGPUCommandBufferCallbackError(Timeout|Hang|ImpactingInteractivity|SubmissionsIgnored)",
+    re.I,
+)
+
+
+def is_gpu_timeout(error: BaseException) -> bool:
+    """Whether ``error`` is what MLX raises after macOS has ended a command buffer."""
+    return isinstance(error, RuntimeError) and bool(_TIMEOUT.search(str(error)))
+
+
+def gpu_timeout(error: Exception, updates: int, tokens: int, resume: str) -> RunError:
+    """``error`` as the user should see it.
+
+    Args:
+        error: what MLX raised.
+        updates: how many are saved.
+        tokens: of a micro-batch until now.
+        resume: the command that goes on.
+    """
+    return RunError(
+        f"macOS ended the work of an update, because it kept the GPU busy for too long: {str(error)[:200]}\n"
+        f"The state after {counted(updates, 'update')} is saved. Continue with smaller micro-batches; schedule and rows stay, "
+        f"and results change by rounding only (dropout draws other masks):\n"
+        f"  {resume} --micro-batch-tokens {smaller(tokens)}\n"
+        "If it happens again, put AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 in front of that command, or let the display sleep: "
+        "https://github.com/ml-explore/mlx/issues/3267"
+    )
+
+
+def smaller(tokens: int) -> int:
+    """Half of ``tokens``, a power of two.
+
+    >>> smaller(2048), smaller(700), smaller(80)
+    (1024, 256, 64)
+    """
+    return max(1 << ((tokens // 2).bit_length() - 1), LEAST)
+
+
+def risk(seconds: float, tokens: int) -> str | None:
+    """What to say of a micro-batch of ``tokens`` that is expected to take ``seconds`` on Metal; None if it is short.
+
+    MLX cuts a long graph into several command buffers, so that one of them takes less than the micro-batch.
+    """
+    if seconds <= SECONDS:
+        return None
+    return (
+        f"a micro-batch is expected to take {number(round(seconds, 1))} s. If macOS ends it with a GPU timeout, resume with "
+        f"--micro-batch-tokens {smaller(tokens)}"
+    )

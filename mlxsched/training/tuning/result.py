@@ -1,0 +1,78 @@
+"""What was timed and chosen, as a run records it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+
+from mlxsched.model.fast import candidates
+from mlxsched.model.fast.candidates import Paths
+from mlxsched.model.fast.forward_path import ForwardPath
+
+PATHS: dict[str, Callable[[ForwardPath], Paths]] = {
+    "attention": candidates.attentions,
+    "cross-entropy": candidates.cross_entropies,
+    "step": candidates.steps,
+}
+THREADS, BATCHING = "threads", "batching"
+PADDED, PACKED = "padded", "packed"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One candidate of a ``kind``: seconds of its part of a step, and how many times as fast as the first of its kind.
+
+    Both are None where no time was left. ``refused`` says why a faster one was not taken.
+    """
+
+    kind: str
+    name: str
+    seconds: float | None
+    gain: float | None
+    chosen: bool
+    refused: str = ""
+
+    @property
+    def is_change(self) -> bool:
+        """Whether it was taken in place of the default."""
+        return self.chosen and self.gain is not None and self.gain > 1
+
+
+@dataclass
+class Tuning:
+    """The name that was ``chosen`` of each kind, the ``cases`` that it rests on, and the ``seconds`` that they took.
+
+    ``note`` says why nothing was timed.
+    """
+
+    chosen: dict[str, str] = field(default_factory=dict)
+    cases: list[Case] = field(default_factory=list)
+    seconds: float = 0.0
+    note: str = ""
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, object]) -> Tuning:
+        """Read the choice in what `to_dict` returned; what cannot be read is left out.
+
+        >>> Tuning.from_dict({"chosen": {"attention": "whole", "step": 3}, "cases": None}).chosen
+        {'attention': 'whole'}
+        """
+        chosen = raw.get("chosen")
+        pairs = chosen.items() if isinstance(chosen, Mapping) else ()
+        return cls({str(kind): name for kind, name in pairs if isinstance(name, str)})
+
+    @property
+    def threads(self) -> int | None:
+        """The threads of OpenBLAS; None if they are left as they are."""
+        text = self.chosen.get(THREADS, "")
+        return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) < 1000 else None
+
+    def applied_to(self, path: ForwardPath) -> ForwardPath:
+        """``path`` with what was chosen; names that this version does not have are skipped."""
+        for kind, paths in PATHS.items():
+            path = paths(path).get(self.chosen.get(kind, ""), path)
+        return path
