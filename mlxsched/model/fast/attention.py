@@ -11,7 +11,6 @@ its own device (`mlxsched.training.tuning`).
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
-from mlxsched.model.fast.patching import dropout_off
+from mlxsched.model.fast.patching import Swap, dropout_off
 
 Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
 Edges = list[tuple[int, int]]
@@ -87,11 +86,10 @@ def in_blocks(blocks: Blocks | None) -> Iterator[None]:
     a context variable keeps it unchanged in the other threads.
     """
     token = _BLOCKS.set(blocks)
-    _install(1)
     try:
-        yield
+        with _SWAP:
+            yield
     finally:
-        _install(-1)
         _BLOCKS.reset(token)
 
 
@@ -134,16 +132,6 @@ def _traced(model: Any, shape: tuple[int, int]) -> list[Call | None]:
 _BLOCKS: ContextVar[Blocks | None] = ContextVar("blocks", default=None)
 _SEEN: ContextVar[list[Call | None] | None] = ContextVar("seen", default=None)
 _WHOLE: Any = mx.fast.scaled_dot_product_attention
-_LOCK = threading.Lock()
-_inside = 0
-
-
-def _install(entered: int) -> None:
-    global _inside
-    fast: Any = mx.fast
-    with _LOCK:
-        _inside += entered
-        fast.scaled_dot_product_attention = _attention if _inside else _WHOLE
 
 
 @wraps(_WHOLE)
@@ -157,6 +145,9 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, **options: A
         return cast(mx.array, _WHOLE(queries, keys, values, **options))
     attend = _kept if blocks.kept else _lean
     return attend(partial(_WHOLE, **options), blocks.edges(length), queries, keys, values)
+
+
+_SWAP = Swap(mx.fast, "scaled_dot_product_attention", _attention)
 
 
 def _kept(attend: Attention, edges: Edges, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:

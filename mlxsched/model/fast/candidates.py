@@ -18,6 +18,7 @@ from mlxsched.data.batching.grid import Shape
 from mlxsched.model.fast.attention import calls_of, in_blocks
 from mlxsched.model.fast.cross_entropy import can_fuse, chunked_loss, summed_loss
 from mlxsched.model.fast.forward_path import Arrays, ForwardPath, padded_targets
+from mlxsched.model.fast.gated_delta import can_fuse_delta, deltas_of, fused_gated_delta, recurrence
 from mlxsched.model.fast.head import gathered_hidden, logits_of_hidden
 from mlxsched.model.fast.patching import dropout_off
 
@@ -28,6 +29,14 @@ Piece = Callable[[], None]
 def attentions(path: ForwardPath) -> Paths:
     """Attention in blocks of queries, or whole; nothing where blocks are not used."""
     return {"in blocks": path, "whole": replace(path, blocks=None)} if path.blocks else {}
+
+
+def deltas(path: ForwardPath) -> Paths:
+    """The recurrence of gated delta nets by mlx-lm's loop or by MLX's function."""
+    # A layer that is recomputed is traced a second time, outside of what `ForwardPath.loss` replaces.
+    if path.checkpoint or not can_fuse_delta():
+        return {}
+    return {"token by token": path, "mx.fast": replace(path, fused_delta=True)}
 
 
 def cross_entropies(path: ForwardPath) -> Paths:
@@ -77,6 +86,25 @@ class AttentionPart:
             return []
         long = [shape for shape in shapes if len(blocks.edges(shape[1])) > 1]
         return long if long and calls_of(self.model, long[0]) else []
+
+
+@dataclass(frozen=True)
+class DeltaPart:
+    """The recurrence of the gated delta nets of ``model`` in a micro-batch, forward and backward, on random numbers."""
+
+    model: Module
+
+    def of(self, path: ForwardPath, shape: Shape) -> Piece:
+        """What computes it for a micro-batch of ``shape`` along ``path``: each kind of layer once."""
+        calls = list(dict.fromkeys(deltas_of(self.model, shape)))
+        inputs = [[mx.random.uniform(0, 0.1, *one) for one in zip(*call, strict=True)] for call in calls]
+        mx.eval(inputs)
+
+        def total(arrays: list[list[mx.array]]) -> mx.array:
+            with fused_gated_delta(path.fused_delta):
+                return mx.stack([recurrence(each).square().sum() for each in arrays]).sum()
+
+        return _piece(path, total, inputs)
 
 
 @dataclass(frozen=True)

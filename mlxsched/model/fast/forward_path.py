@@ -18,6 +18,7 @@ from mlxsched.model.fast.attention import Blocks, in_blocks
 from mlxsched.model.fast.checkpointing import checkpointed
 from mlxsched.model.fast.cross_entropy import chunked_loss, summed_loss
 from mlxsched.model.fast.frozen_prefix import PrefixBoundary, prefix_replaced
+from mlxsched.model.fast.gated_delta import fused_gated_delta
 from mlxsched.model.fast.growing_cache import Form, with_caches
 from mlxsched.model.fast.head import Head, gathered_hidden, gathered_logits, logits_of_hidden
 from mlxsched.model.fast.packed_mask import packed_attention
@@ -46,6 +47,7 @@ class ForwardPath:
         boundary: start from stored activations here, in place of running the frozen layers below.
         checkpoint: recompute every n-th layer in the backward pass; 0 for none.
         blocks: attention in blocks of queries; None for all queries at once.
+        fused_delta: the recurrence of gated delta nets by MLX's own function.
         compiled: callers compile one graph for each shape.
         packing: lines hold several rows each.
         activations: where the activations at ``boundary`` come from.
@@ -60,6 +62,7 @@ class ForwardPath:
     boundary: PrefixBoundary | None = None
     checkpoint: int = 0
     blocks: Blocks | None = None
+    fused_delta: bool = False
     compiled: bool = False
     packing: Packing | None = None
     activations: Activations | None = None
@@ -113,6 +116,7 @@ class ForwardPath:
             if caches is not None:
                 stack.enter_context(with_caches(model, caches))
             stack.enter_context(in_blocks(self.blocks))
+            stack.enter_context(fused_gated_delta(self.fused_delta))
             stack.enter_context(checkpointed(model, self.checkpoint, self.blocks))
             if self.head is None:
                 return weighted_loss(model, arrays[0], arrays[1], arrays[2], self.options)
@@ -151,7 +155,7 @@ class ForwardPath:
         ``fused_cross_entropy``: with MLX's own kernel.
         ``frozen_states``: the frozen layers' outputs are stored. ``checkpoint``: every n-th layer is recomputed in
         the backward pass, 0 for none. ``attention_blocks``: least queries of a block of attention, None for all
-        queries at once. ``compiled``: one graph for each shape. ``packed``: tokens of a packed line, None for one
+        queries at once. ``fused_delta``: the recurrence of gated delta nets by MLX's own function. ``compiled``: one graph for each shape. ``packed``: tokens of a packed line, None for one
         row a line. ``shared_prefix``: what rows begin with in common may be read once.
 
         >>> any(PLAIN.describe().values())
@@ -164,6 +168,7 @@ class ForwardPath:
             "frozen_states": self.boundary is not None,
             "checkpoint": self.checkpoint,
             "attention_blocks": None if self.blocks is None else self.blocks.least,
+            "fused_delta": self.fused_delta,
             "compiled": self.compiled,
             "packed": None if self.packing is None else self.packing.width,
             "shared_prefix": self.form is not None,

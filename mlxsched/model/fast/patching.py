@@ -8,6 +8,7 @@ the one instance gets a subclass of its own, and its old class back at the end.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,29 @@ from mlx.nn.layers.base import Module
 
 _DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 Replacement = Callable[..., Any]
+
+
+class Swap:
+    """A function of a module that is replaced while any thread is inside.
+
+    The substitute tells by a context variable whether its own thread is, and calls ``original`` if not.
+    """
+
+    def __init__(self, owner: Any, name: str, substitute: Callable[..., Any]) -> None:
+        self._owner, self._name, self._substitute = owner, name, substitute
+        self.original: Callable[..., Any] = getattr(owner, name)
+        self._lock, self._inside = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        self._enter(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._enter(-1)
+
+    def _enter(self, entered: int) -> None:
+        with self._lock:
+            self._inside += entered
+            setattr(self._owner, self._name, self._substitute if self._inside else self.original)
 
 
 class NotApplicable(Exception):

@@ -18,8 +18,9 @@ import mlx.core as mx
 from mlxsched.data.batching.batches import Batch
 from mlxsched.data.batching.grid import Shape
 from mlxsched.data.batching.plan import batching_stats, padded_plan
-from mlxsched.model.fast.candidates import AttentionPart, LossPart, Piece, StepPart
+from mlxsched.model.fast.candidates import AttentionPart, DeltaPart, LossPart, Piece, StepPart
 from mlxsched.model.fast.forward_path import ForwardPath
+from mlxsched.model.fast.gated_delta import deltas_of
 from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.load import planned_threads
 from mlxsched.planning.plan import Plan
@@ -70,6 +71,8 @@ class Measurement:
             self.result.note = "not timed: the run is too short"
             return path
         path = self._choose("attention", path, attention, attention.cut(path, shapes), _scores)
+        recurrent = shapes if deltas_of(model, (1, 2)) else []
+        path = self._choose("gated delta", path, DeltaPart(model), recurrent, math.prod)
         path = self._choose("cross-entropy", path, LossPart(model, self._targets), shapes, math.prod)
         if not self._heavy:
             path = self._choose("step", path, step, shapes, math.prod)
@@ -144,7 +147,7 @@ class Measurement:
         memory, layers = self._session.memory, self._session.trained_layers
         more = peak_of(part.of(tried, shape)) - peak_of(part.of(default, shape))
         # Recomputed layers hold the scores of one at a time.
-        more *= layers if kind == "attention" and not default.checkpoint else 1
+        more *= layers if kind in ("attention", "gated delta") and not default.checkpoint else 1
         if memory.peak + memory.cache + more > memory.limit:
             return f"it takes {megabytes(more)} more, which do not fit into memory"
         return self._check.disagreement(tried)

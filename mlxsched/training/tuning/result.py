@@ -11,6 +11,7 @@ from mlxsched.model.fast.forward_path import ForwardPath
 
 PATHS: dict[str, Callable[[ForwardPath], Paths]] = {
     "attention": candidates.attentions,
+    "gated delta": candidates.deltas,
     "cross-entropy": candidates.cross_entropies,
     "step": candidates.steps,
 }
