@@ -22,8 +22,8 @@ preload()
 
 import mlx.core as mx  # noqa: E402  after the BLAS
 import mlx.nn as nn  # noqa: E402
-from shapes import config_of, random_model  # noqa: E402
 
+from mlxsched.bench.shapes import config_of, random_model  # noqa: E402
 from mlxsched.platform.machine import cores  # noqa: E402
 
 ROUNDS, STEPS = 7, 6

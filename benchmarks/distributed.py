@@ -32,8 +32,7 @@ from mlxsched.platform.blas import preload
 
 preload()
 
-from shapes import config_of, random_model  # noqa: E402
-
+from mlxsched.bench.shapes import config_of, random_model  # noqa: E402
 from mlxsched.bundled import data_path, model_path  # noqa: E402
 
 LENGTH = 128  # tokens of each row

@@ -20,8 +20,7 @@ from mlxsched.platform import blas
 
 blas.preload()
 
-from shapes import config_of, random_model  # noqa: E402
-
+from mlxsched.bench.shapes import config_of, random_model  # noqa: E402
 from mlxsched.config import load_config  # noqa: E402
 from mlxsched.model.load import LoadedModel, load_model  # noqa: E402
 from mlxsched.training.loop import Loop  # noqa: E402

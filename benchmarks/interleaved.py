@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shapes import config_of, random_model
-
 from mlxsched.bench import ours
 from mlxsched.bench.compare import shortened
 from mlxsched.bench.measured import LoopCost
+from mlxsched.bench.shapes import config_of, random_model
 from mlxsched.config import load_config
 from mlxsched.data import Dataset
 from mlxsched.data.batching.plan import BatchingStats, batching_stats

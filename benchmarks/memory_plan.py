@@ -27,8 +27,8 @@ preload()
 
 import mlx.core as mx  # noqa: E402  after the BLAS
 import numpy as np  # noqa: E402
-from shapes import config_of, random_model  # noqa: E402
 
+from mlxsched.bench.shapes import config_of, random_model  # noqa: E402
 from mlxsched.data.batching.batches import Batch  # noqa: E402
 from mlxsched.model import adapters  # noqa: E402
 from mlxsched.model.fast.attention import KEPT, LEAN  # noqa: E402

@@ -23,10 +23,10 @@ from mlxsched.platform.blas import preload
 
 preload()
 
-from shapes import config_of, random_model  # noqa: E402
 from wikisql import VOCABULARY, missing, wikisql_rows  # noqa: E402
 
 from mlxsched.bench.compare import compare, shortened  # noqa: E402
+from mlxsched.bench.shapes import config_of, random_model  # noqa: E402
 from mlxsched.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
 from mlxsched.config import load_config  # noqa: E402
 from mlxsched.data import Dataset  # noqa: E402

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlxsched.bench.cases import CASES
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json, say, table
 from mlxsched.text import clock
@@ -26,6 +28,19 @@ if TYPE_CHECKING:
     "--epochs-later/--no-epochs-later", default=True, help="Also measure a second epoch. [epochs-later]"
 )
 @click.option("--evaluation/--no-evaluation", default=True, help="Also measure an evaluation. [evaluation]")
+@click.option(
+    "--case",
+    "cases",
+    type=click.Choice(list(CASES)),
+    multiple=True,
+    help="Measure a case with a model of random weights instead; may be repeated.",
+)
+@click.option(
+    "--share",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a file that you can send: machine, versions and ratios of all cases that fit, or of --case.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> None:
@@ -35,11 +50,21 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     times are CPU time, so that other programs do not count. Ratios compare the two loops of one round; their median
     over the rounds is shown.
 
+    --case and --share measure prepared cases, which bring model, rows and settings along and need no download. The file of
+    --share has no paths and no names of hosts or users.
+
     \b
     Examples:
       mlxsched bench --num-layers 2 --batch-size 4 --data synthetic:lognormal
       mlxsched bench --model Qwen/Qwen3-0.6B --data my/folder --rows 32 --rounds 3 --json
+      mlxsched bench --case bundled
+      mlxsched bench --share my-mac.json
     """
+    if flags["cases"] or flags["share"]:
+        from mlxsched.cli.bench_cases import run_cases
+
+        run_cases(flags["cases"], flags["share"], as_json=flags["as_json"], eta=Eta)
+        return
     from mlxsched.bench.compare import compare
 
     session = _session(load_given(ctx), flags)
@@ -48,7 +73,7 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
         rounds=flags["rounds"],
         later=flags["epochs_later"],
         evaluation=flags["evaluation"],
-        tell=_Eta(),
+        tell=Eta(),
     )
     values = {"model": session.config.model, "data": session.config.data, **result.to_dict()}
     if flags["as_json"]:
@@ -75,7 +100,7 @@ def _session(loaded: Any, flags: dict[str, Any]) -> Session:
     return shortened(session, picked, later=flags["epochs_later"])
 
 
-class _Eta:
+class Eta:
     """Reports on stderr which loop runs, and the time left."""
 
     def __init__(self) -> None:
