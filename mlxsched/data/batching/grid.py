@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 Shape = tuple[int, int]  # rows, positions
 
 GROWTH = 1.25
+MOST_PADDING = 0.05  # of the positions, that few shapes may add
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,99 @@ def thinned(
     return tuple(int(values[slot]) for slot in slots)
 
 
-def fewest_shapes(wanted: Counter[Shape], cap: int) -> tuple[Shape, ...]:
-    """At most ``cap`` shapes that can hold every shape of ``wanted``, with little extra padding.
+def fine_lengths(lengths: NDArray[Any]) -> tuple[int, ...]:
+    """Padded lengths so fine that they hardly pad: the inputs of rows of ``lengths`` tokens, rounded up to 7 binary digits.
 
-    Greedy, as `thinned`, but in two dimensions: a shape can move into any shape that is at least as large in both.
-    The one goes whose micro-batches take the least extra padding in their new shape. More than ``cap`` shapes are
-    returned if the largest ones do not fit into each other, such as (8, 16) and (1, 64).
+    Every length up to 128 stays as it is, and 64 remain in each octave above: a few hundred in all, because the time
+    of `best_lengths` grows with the square of their number.
+
+    >>> fine_lengths(np.array([4, 4, 130, 131, 300]))
+    (3, 130, 299)
     """
-    shapes = sorted(wanted)
+    inputs = np.unique(n_inputs(lengths))
+    step = 1 << np.maximum(np.frexp(inputs - 1.0)[1] - 7, 0)
+    rounded = np.unique(-(-inputs // step) * step)
+    # Each is lowered to the longest row that it has to hold.
+    return tuple(inputs[np.searchsorted(inputs, rounded, side="right") - 1].tolist())
+
+
+def best_lengths(
+    values: NDArray[np.int64], counts: NDArray[np.int64], most: int
+) -> list[tuple[int, tuple[int, ...]]]:
+    """The least padding of all values with 1, 2, ..., ``most`` padded lengths, and the lengths that reach it.
+
+    Dynamic programming: of the best k lengths the last one is the last value, and holds the values from some i on; the
+    others are the best k - 1 lengths for the i values before.
+
+    Args:
+        values: distinct lengths, ascending, ``[n]``.
+        counts: how often each occurs, ``[n]``.
+        most: entries of the result, at most n.
+
+    >>> best_lengths(np.array([3, 4, 9]), np.array([7, 1, 1]), 2)
+    [(47, (9,)), (5, (3, 9))]
+    """
+    n = len(values)
+    number, total = (np.concatenate([[0], np.cumsum(column)]) for column in (counts, counts * values))
+    # padding[i, j]: of values i to j, all as long as value j, [n, n]
+    padding = (number[1:] - number[:n, None]) * values - (total[1:] - total[:n, None])
+    padding[np.tri(n, k=-1, dtype=bool)] = np.iinfo(np.int64).max // 2
+    least, firsts, found = padding[0], [np.zeros(n, np.int64)], []
+    for k in range(min(most, n)):
+        if k:
+            ending = least[:-1, None] + padding[1:]  # [i - 1, j]: the last length holds values i to j
+            firsts.append(1 + ending.argmin(axis=0))
+            least = ending.min(axis=0)
+        ends = [n - 1]
+        for first in firsts[:0:-1]:
+            ends.append(int(first[ends[-1]]) - 1)
+        found.append((int(least[-1]), tuple(int(values[end]) for end in reversed(ends))))
+    return found
+
+
+def fewest_shapes(wanted: Counter[Shape], cap: int) -> tuple[Shape, ...]:
+    """The fewest shapes that hold every shape of ``wanted`` with at most 5% more positions, or else at most ``cap``.
+
+    Each number of rows has lengths of its own (`best_lengths`). It begins with one, and one by one a length goes where it saves most
+    padding: that is optimal, because each further length for the same number of rows saves less than the one before.
+    """
+    most = 2 * cap  # before `_merged` puts lengths of different numbers of rows together
+    choices = {rows: _choices(wanted, rows, most) for rows in sorted({rows for rows, _ in wanted})}
+    taken = dict.fromkeys(choices, 0)
+    too_much = sum(rows * found[0][0] for rows, found in choices.items())
+    too_much -= int(MOST_PADDING * sum(rows * length * uses for (rows, length), uses in wanted.items()))
+    while too_much > 0 and sum(taken.values()) + len(taken) < most:
+        saved = {
+            rows: rows * (found[taken[rows]][0] - found[taken[rows] + 1][0])
+            for rows, found in choices.items()
+            if taken[rows] + 1 < len(found)
+        }
+        if not saved:
+            break
+        rows = max(saved, key=saved.__getitem__)
+        taken[rows] += 1
+        too_much -= saved[rows]
+    chosen = [(rows, length) for rows, found in choices.items() for length in found[taken[rows]][1]]
+    return _merged(chosen, wanted, cap)
+
+
+def _choices(wanted: Counter[Shape], rows: int, most: int) -> list[tuple[int, tuple[int, ...]]]:
+    lengths = sorted(length for count, length in wanted if count == rows)
+    uses = [wanted[rows, length] for length in lengths]
+    return best_lengths(np.array(lengths, np.int64), np.array(uses, np.int64), most)
+
+
+def _merged(shapes: list[Shape], wanted: Counter[Shape], cap: int) -> tuple[Shape, ...]:
+    """At most ``cap`` of ``shapes``, with little extra padding.
+
+    Greedy: a shape can move into any shape that is at least as large in both dimensions, and the one goes whose
+    micro-batches take the least extra padding in their new shape. More than ``cap`` shapes are returned if the largest ones do
+    not fit into each other, such as (8, 16) and (1, 64).
+    """
     size = np.asarray(shapes, np.int64)  # [n, 2]
-    uses = np.asarray([wanted[shape] for shape in shapes], float)
+    uses = np.zeros(len(shapes))
+    for (rows, length), count in wanted.items():
+        uses[next(i for i, shape in enumerate(shapes) if shape[0] == rows and shape[1] >= length)] += count
     area = size.prod(axis=1).astype(float)
     # extra[i, j]: padding added to one micro-batch of shape i when it is laid out as shape j, [n, n]
     holds = (size[:, None, 0] <= size[None, :, 0]) & (size[:, None, 1] <= size[None, :, 1])

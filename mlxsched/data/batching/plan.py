@@ -28,7 +28,7 @@ _PACK_WIDTHS = (32, 48, 64, 96, 128, 192, MAX_PACK_WIDTH)
 _DOUBLING_WIDTH = 256
 _TRIED_UPDATES = 24  # to compare widths; 0.3 s where SAMPLED_UPDATES take 0.7 s
 WORTHWHILE = 0.93  # of the padded cost; the estimate is within a few per cent of measured times
-_MAX_PACK_COUNTS, _MAX_PADDED_SHAPES = 8, 12  # each is compiled
+_MAX_PACK_COUNTS, _MAX_PADDED_SHAPES = 8, 24  # each is compiled
 _EMPTY_GRID = Grid(())
 
 

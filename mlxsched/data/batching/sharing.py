@@ -21,7 +21,7 @@ from mlxsched.data.batching.partition import LAUNCH_TOKENS, micro_batches, plann
 from mlxsched.data.rows import Indices, Rows
 
 _MOST_LENGTHS = 4
-_SHAPES = 24  # of all lengths together
+_SHAPES = 48  # of all lengths together
 _LEAST = 8  # inputs: a shorter prefix never pays for its launches
 _CANDIDATES = 24
 PASSES = 1.5  # of the prefix in an update: the state is read, then a forward and a backward pass
