@@ -90,19 +90,33 @@ class ClosedForm:
         ):
             blocks = WHOLE
         packed = {batching.packing.width} if batching.packing else set()
-        peaks = []
-        for count, width in batching.shapes:
-            # A packed line's mask is an array, and its attention is not cut into blocks.
-            scores = (1.0, 1.0) if width in packed else blocks.shares(width)
-            targets = padded_targets(round(self.run.target_share * count * width), count * width)
-            peaks.append(peak_above_weights(shape, replace(workload, scores=scores), count, width, targets))
+        # A packed line's mask is an array, and its attention is not cut into blocks; nor is that behind a prefix.
+        parts = [
+            (workload if width in packed else replace(workload, scores=blocks.shares(width)), (count, width))
+            for count, width in self._whole_shapes(batching, workload.trained)
+        ]
         if batching.sharing:
-            for before, (count, width) in batching.sharing.shapes:
-                targets = padded_targets(round(self.run.target_share * count * width), count * width)
-                peaks.append(
-                    peak_above_weights(shape, replace(workload, before=before), count, width, targets)
-                )
+            parts += [
+                (replace(workload, scores=blocks.shares(length)), (1, length))
+                for length in batching.sharing.lengths
+            ]
+            parts += [
+                (replace(workload, before=before), behind) for before, behind in batching.sharing.shapes
+            ]
+        peaks = [self._peak(shape, *part) for part in parts]
         return max(peaks + self._self_checks(shape, workload, batching))
+
+    def _whole_shapes(self, batching: BatchingPlan, trained: int) -> tuple[Shape, ...]:
+        """Shapes of rows that come whole: all planned ones where the run may store frozen layers' outputs in place of sharing."""
+        config, layers = self.run.config, len(list(self.run.loaded.model.layers))
+        rival = saved_by_storing(layers - trained if config.prefix_cache else 0, layers)
+        shares = batching.sharing is not None and (config.share_prompts or batching.sharing.saved > rival)
+        return batching.used_shapes if shares else batching.shapes
+
+    def _peak(self, shape: ModelShape, workload: Workload, micro_batch: Shape) -> int:
+        count, width = micro_batch
+        targets = padded_targets(round(self.run.target_share * count * width), count * width)
+        return peak_above_weights(shape, workload, count, width, targets)
 
     def _self_checks(self, shape: ModelShape, workload: Workload, batching: BatchingPlan) -> list[int]:
         """Peaks of the plain path on the few rows that the self-check compares forward paths on."""
@@ -230,6 +244,14 @@ def batching_plan(
         return plan
     least = 0.0 if config.share_prompts else max(rival, 1 - WORTHWHILE)
     return shared_plan(plan, rows, sampler, least=least) or plan
+
+
+def saved_by_storing(frozen: int, layers: int) -> float:
+    """The share of an update's cost that stored outputs of ``frozen`` of the ``layers`` save: their forward pass.
+
+    A trained layer has a backward pass as well, which costs about as much.
+    """
+    return frozen / (frozen + 2 * (layers - frozen))
 
 
 def workload_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Workload:

@@ -22,9 +22,9 @@ from mlxsched.model.trees import flatten, n_bytes
 from mlxsched.planning.memory_model import ModelShape
 from mlxsched.platform.machine import total_memory
 from mlxsched.training.averaging import bytes_kept
-from mlxsched.training.memory_estimate import PlannedRun, Setting, batching_plan, estimate, workload_of
+from mlxsched.training.memory_estimate import PlannedRun, Setting, estimate, workload_of
 
-__all__ = ["MemoryPlan", "batching_plan", "default_micro_batch_tokens", "plan_memory", "usable_memory"]
+__all__ = ["MemoryPlan", "default_micro_batch_tokens", "plan_memory", "usable_memory"]
 
 _HEADROOM = 0.8  # of the machine's memory: other programs need some, and the plan is an estimate
 _SMALLEST = 128

@@ -33,7 +33,8 @@ from mlxsched.planning.settings import settings_findings
 from mlxsched.runs.ownership import refuse_foreign_adapter
 from mlxsched.text import counted
 from mlxsched.training.averaging import average_findings
-from mlxsched.training.memory_plan import MemoryPlan, batching_plan, plan_memory
+from mlxsched.training.memory_estimate import batching_plan, saved_by_storing
+from mlxsched.training.memory_plan import MemoryPlan, plan_memory
 from mlxsched.training.policies.snapshots import snapshot_findings
 from mlxsched.training.workers.world import ALONE, World
 
@@ -101,14 +102,11 @@ class Session:
 
     @property
     def _saved_by_stored_activations(self) -> float:
-        """The share of the cost that stored outputs of the frozen layers save: their forward pass, from the second epoch on.
-
-        A trained layer has a backward pass as well, which costs about as much.
-        """
+        """The share of the cost that stored outputs of the frozen layers save, from the second epoch on."""
         layers, plan = len(list(self.loaded.model.layers)), self.plan
         frozen = max(layers - self.trained_layers, 0) if self.config.prefix_cache else 0
         later = max(1 - plan.updates_per_epoch / plan.updates, 0.0)
-        return later * frozen / (frozen + 2 * (layers - frozen))
+        return later * saved_by_storing(frozen, layers)
 
     def rate(self, update: int) -> float:
         """The planned rate of update number ``update``, 0 for the first."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 
 from mlxsched.bench import ours
@@ -12,7 +14,10 @@ from mlxsched.bench.compare import shortened
 from mlxsched.bench.synthetic import LogNormal, lognormal_rows, picked_rows
 from mlxsched.config import load_config
 from mlxsched.data import Dataset
+from mlxsched.data.batching.sharing import Sharing
+from mlxsched.data.rows import rows_in_memory
 from mlxsched.errors import UsageError
+from mlxsched.training.memory_estimate import ClosedForm, PlannedRun
 from mlxsched.training.memory_plan import plan_memory
 from mlxsched.training.session import prepare
 
@@ -84,6 +89,29 @@ def test_the_prediction_counts_lines_of_several_rows(flags):
     measured = ours.train(made, 1, notes.append)
     assert not notes
     assert made.memory.above_weights == pytest.approx(measured.peak, rel=0.15)
+
+
+def test_the_prediction_leaves_out_whole_rows_where_all_share_a_prompt():
+    """Counting shapes of whole rows, which never come, it was 72% too high."""
+    draw = np.random.default_rng(0)
+    begin, rows = draw.integers(1, 256, 256), []
+    for own in (200, 120, 90, 300, 60, 440, 150, 110):
+        tokens = np.concatenate([begin, draw.integers(1, 256, own)]).astype(np.int32)
+        rows.append((tokens, np.arange(len(tokens)) > 256 + own // 2))
+    dataset = Dataset({"train": rows_in_memory(rows)}, "synthetic")
+    made = prepare(load_config(flags={"batch_size": 8, "iters": 2, "test": False}).config, dataset=dataset)
+    assert made.batching.sharing is not None and made.batching.used_shapes == ()
+    measured = ours.train(shortened(made, made.train_rows, later=False), 1)
+    assert 0.97 * measured.peak < made.memory.above_weights < 1.15 * measured.peak
+
+
+def test_all_shapes_count_where_stored_activations_may_take_the_place_of_sharing(session):
+    made = session(batch_size=8, num_layers=1)
+    sharing = Sharing((30,), (made.batching.grid,), 1024, saved=0.2, alone=0)
+    estimate = ClosedForm(PlannedRun(made.config, made.loaded, made.train_rows, made.sampler))
+    shared = replace(made.batching, sharing=sharing)
+    assert estimate._whole_shapes(shared, trained=4) == ()
+    assert estimate._whole_shapes(shared, trained=1) == made.batching.shapes
 
 
 def test_the_outputs_of_frozen_layers_take_what_is_left_and_go_on_disk_beyond(session):

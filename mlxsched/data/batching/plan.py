@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlxsched.data.batching.batches import Batch, collate
+from mlxsched.data.batching.common_prefix import common_prefix
 from mlxsched.data.batching.grid import Grid, Shape, n_inputs, thinned
 from mlxsched.data.batching.packing import Packing
 from mlxsched.data.batching.partition import LAUNCH_TOKENS, SAMPLED_UPDATES, micro_batches, shape_grid
@@ -47,6 +48,15 @@ class BatchingPlan:
     grid: Grid
     packing: Packing | None = None
     sharing: Sharing | None = None
+
+    @property
+    def used_shapes(self) -> tuple[Shape, ...]:
+        """Those of `shapes` that an update may need, where most rows share a prefix and so never come whole."""
+        if self.sharing is None:
+            return self.shapes
+        counts, widths = range(1, self.sharing.alone + 1), {width for _, width in self.shapes}
+        needed = {self.grid.shape(count, width) for count in counts for width in widths}
+        return tuple(shape for shape in self.shapes if shape in needed)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -145,7 +155,20 @@ def shared_plan(
     shared = replace(padded, sharing=sharing)
     whole = sum(_padded_cost(plan, sampler.lengths, indices) for indices in samples)
     saved = 1 - sum(_shared_cost(shared, rows, indices) for indices in samples) / max(whole, 1.0)
-    return replace(shared, sharing=replace(sharing, saved=saved)) if saved >= max(least, 0.01) else None
+    if saved < max(least, 0.01):
+        return None
+    last = sampler.rows(sampler.updates_per_epoch - 1)
+    alone = _most_alone(shared, rows, [*samples, last])
+    return replace(shared, sharing=replace(sharing, saved=saved, alone=alone))
+
+
+def _most_alone(plan: BatchingPlan, rows: Rows, samples: list[Indices]) -> int:
+    """How many rows of an update may share with no other one, from ``samples``: doubled, since others may hold more."""
+    found = max(len(plan.groups(rows, indices)[1]) for indices in samples)
+    if found or plan.sharing is None:
+        return 2 * found + 1
+    alike = common_prefix(rows, np.arange(len(rows))) >= plan.sharing.lengths[-1]
+    return 0 if alike else 1
 
 
 def _padded_cost(plan: BatchingPlan, lengths: NDArray[Any], indices: Indices) -> float:

@@ -91,13 +91,15 @@ def _best(found: Neighbors, first: int, stop: int, lengths: tuple[int, ...]) -> 
 class Sharing:
     """How rows share prefixes of ``lengths``, each with its ``grid`` of shapes for what follows.
 
-    ``saved``: the predicted share of the cost of an update, 0 to 1.
+    ``saved``: the predicted share of the cost of an update, 0 to 1. ``alone``: rows of an update at most that share with no
+    other one.
     """
 
     lengths: tuple[int, ...]
     grids: tuple[Grid, ...]
     max_tokens: int
     saved: float = 0.0
+    alone: int = 0
 
     def groups(self, rows: Rows, indices: Indices) -> tuple[list[Group], Indices]:
         """The groups among the rows ``indices`` of an update, and the rows that are in none."""

@@ -142,3 +142,20 @@ def test_copies_of_a_long_prefix_stay_few():
     sampler = Sampler(rows.lengths, 16)
     plan = shared_plan(padded_plan(sampler, 1024), rows, sampler)
     assert max(count for _, (count, _) in plan.sharing.shapes) <= 4
+
+
+def test_shapes_of_whole_rows_count_only_where_rows_come_alone():
+    everyone = alike(64, 60)
+    others = [(row.tokens[::-1].copy(), row.targets) for row in alike(6, 40, seed=1)]
+    for rows, most in ((everyone, 0), (rows_in_memory([*everyone, *others]), 7)):
+        sampler = Sampler(rows.lengths, 8)
+        plan = shared_plan(padded_plan(sampler, 256), rows, sampler)
+        alone = max(len(plan.groups(rows, sampler.rows(n))[1]) for n in range(40))
+        assert alone <= plan.sharing.alone <= most
+        needed = {
+            shape
+            for n in range(40)
+            for shape in plan.shapes_of(plan.groups(rows, sampler.rows(n))[1], rows.lengths)
+        }
+        assert needed <= set(plan.used_shapes) <= set(plan.shapes)
+        assert bool(plan.used_shapes) == bool(most)
