@@ -53,3 +53,7 @@ def show_tuning(found: dict[str, Any]) -> None:
         "Speeds are relative to the first candidate of each kind, which stays unless another one is 1.05 times as fast. Runs "
         "with this model and these shapes take what is chosen; --no-tune takes the first ones."
     )
+    if any(case["gain"] is None for case in found["cases"]):
+        note(
+            "There was too little time for some of them, so nothing was kept. Try again when the machine is less busy."
+        )

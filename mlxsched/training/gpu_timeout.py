@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import re
 
+import mlx.core as mx
+
 from mlxsched.errors import RunError
+from mlxsched.platform.machine import matmul_gflops
 from mlxsched.text import counted, number
 
+WATCHDOG = "macOS ends work that keeps the GPU busy for too long"
 LEAST = 64  # tokens: the smallest micro-batch that is suggested
+ENOUGH = 256  # tokens that keep a GPU busy
 SECONDS = 2.0  # a micro-batch that takes longer is at risk: the watchdog is said to wait for some seconds
 
 # "[METAL] Command buffer execution failed: Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)",
@@ -56,6 +61,26 @@ def smaller(tokens: int) -> int:
     (1024, 256, 64)
     """
     return max(1 << ((tokens // 2).bit_length() - 1), LEAST)
+
+
+def watched_rate() -> float | None:
+    """FLOP/s of the GPU where macOS watches over it; None anywhere else."""
+    if not mx.metal.is_available() or mx.default_device().type == mx.DeviceType.cpu:
+        return None
+    return 1e9 * matmul_gflops(seconds=0.05)
+
+
+def short_enough(tokens: int, parameters: int, rate: float) -> int:
+    """``tokens`` halved until a micro-batch of a model of so many ``parameters`` takes `SECONDS` at ``rate`` FLOP/s.
+
+    About 6 operations for each parameter and token; never below 256 tokens, where a GPU is no longer busy.
+
+    >>> short_enough(2048, 600_000_000, 4e12), short_enough(2048, 4_000_000_000, 4e12)
+    (2048, 256)
+    """
+    while tokens > ENOUGH and 6.0 * parameters * tokens > SECONDS * rate:
+        tokens //= 2
+    return tokens
 
 
 def risk(seconds: float, tokens: int) -> str | None:

@@ -8,7 +8,7 @@ cross-entropy's chunks is not among them: it is already the least that keeps the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
@@ -17,11 +17,12 @@ from mlxsched.config.schema import RunConfig
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.rows import Rows
 from mlxsched.errors import UsageError
-from mlxsched.model.load import LoadedModel
+from mlxsched.model.load import LoadedModel, count_parameters
 from mlxsched.model.trees import flatten, n_bytes
 from mlxsched.planning.memory_model import ModelShape
 from mlxsched.platform.machine import total_memory
 from mlxsched.training.averaging import bytes_kept
+from mlxsched.training.gpu_timeout import WATCHDOG, short_enough, watched_rate
 from mlxsched.training.memory_estimate import PlannedRun, Setting, estimate, workload_of
 
 __all__ = ["MemoryPlan", "default_micro_batch_tokens", "plan_memory", "usable_memory"]
@@ -35,7 +36,8 @@ class MemoryPlan:
     """The memory that a run is expected to take, in bytes, and the settings that make it fit.
 
     ``above_weights`` is MLX's peak without the weights; ``cache`` what stored outputs of frozen layers take in
-    addition. ``measured``: the peak was measured on this model, not computed from its shape.
+    addition. ``measured``: the peak was measured on this model, not computed from its shape. ``most_tokens``: of a
+    micro-batch, whatever memory there is; None for the default. It is measured, so that the config always has what it led to.
     """
 
     weights: int
@@ -46,6 +48,7 @@ class MemoryPlan:
     checkpoint: int
     stochastic_rounding: bool = False
     measured: bool = False
+    most_tokens: int | None = field(default=None, compare=False)
 
     @property
     def peak(self) -> int:
@@ -60,7 +63,8 @@ class MemoryPlan:
     def applied_to(self, config: RunConfig) -> RunConfig:
         """``config`` with the chosen settings, so that a resume has the same ones, however much memory there is then."""
         changes: dict[str, object] = {}
-        if self.micro_batch_tokens != (config.micro_batch_tokens or default_micro_batch_tokens()):
+        usual = config.micro_batch_tokens or default_micro_batch_tokens()
+        if self.most_tokens is not None or self.micro_batch_tokens != usual:
             changes["micro_batch_tokens"] = self.micro_batch_tokens
         if self.checkpoint and not config.grad_checkpoint:
             changes["grad_checkpoint"] = True
@@ -74,16 +78,19 @@ class MemoryPlan:
         """What a user should know of the choices."""
         after = self.applied_to(config)
         chosen = []
-        if after.micro_batch_tokens != config.micro_batch_tokens:
+        notes = []
+        most = self.most_tokens or default_micro_batch_tokens()
+        if config.micro_batch_tokens is None and most < default_micro_batch_tokens():
+            notes.append(f"micro-batches of at most {most} tokens: {WATCHDOG}")
+        if config.micro_batch_tokens is None and self.micro_batch_tokens < most:
             chosen.append(f"micro-batches of {self.micro_batch_tokens} tokens")
         if after.grad_checkpoint != config.grad_checkpoint:
             chosen.append("gradient checkpointing")
         if after.stochastic_rounding != config.stochastic_rounding:
             chosen.append("stochastic rounding in place of float32 copies of the weights")
-        if not chosen:
-            return []
-        notes = [f"{' and '.join(chosen)}, to stay within {_gb(self.limit)} of memory"]
-        if config.lora_parameters.dropout and config.fine_tune_type != "full":
+        if chosen:
+            notes.append(f"{' and '.join(chosen)}, to stay within {_gb(self.limit)} of memory")
+        if notes and config.lora_parameters.dropout and config.fine_tune_type != "full":
             notes.append(
                 "dropout masks depend on how an update is cut into micro-batches: with another --memory or "
                 "--micro-batch-tokens the run draws other ones"
@@ -115,17 +122,28 @@ def plan_memory(
     predicted = estimate(PlannedRun(config, loaded, rows, order), limit - weights)
     averaged = bytes_kept(config, flatten(loaded.model.trainable_parameters()))
     plans: list[MemoryPlan] = []
-    for setting in _settings(config, loaded.model):
+    most = None if config.micro_batch_tokens else _most_tokens(loaded.model)
+    first = config.micro_batch_tokens or most or default_micro_batch_tokens()
+    for setting in _settings(config, loaded.model, first):
         peak = predicted.peak(setting) + averaged
-        plans.append(MemoryPlan(weights, peak, 0, limit, *setting, measured=predicted.measured))
+        plan = MemoryPlan(weights, peak, 0, limit, *setting, measured=predicted.measured, most_tokens=most)
+        plans.append(plan)
         if plans[-1].fits:
             return _with_cache(plans[-1], config, loaded, rows) if again else plans[-1]
     raise _too_much(min(plans, key=lambda plan: plan.peak), config, rows)
 
 
-def _settings(config: RunConfig, model: Module) -> Iterator[Setting]:
+def _most_tokens(model: Module) -> int | None:
+    """On a Mac's GPU, the default, or fewer where a micro-batch of a large model would keep it busy for too long."""
+    rate = watched_rate()
+    if rate is None:
+        return None
+    return short_enough(default_micro_batch_tokens(), count_parameters(model)[0], rate)
+
+
+def _settings(config: RunConfig, model: Module, tokens: int) -> Iterator[Setting]:
     """All settings in the order of preference: the fastest first, those with less exact rounding last."""
-    sizes = [config.micro_batch_tokens or default_micro_batch_tokens()]
+    sizes = [tokens]
     while config.micro_batch_tokens is None and sizes[-1] > _SMALLEST:
         sizes.append(sizes[-1] // 2)
     every = config.checkpoint_every

@@ -47,6 +47,7 @@ def test_where_mlx_compiles_at_every_call_it_says_so():
 
 def test_tune_shows_and_keeps_the_candidates(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("MLXSCHED_CACHE", str(tmp_path))
+    monkeypatch.setattr("mlxsched.training.tuning.result.Tuning.is_complete", True)
     monkeypatch.setattr("mlxsched.cli.tune_view.SECONDS", 0.5)
     assert main(["env", "--tune"]) == 0
     out = capsys.readouterr().out

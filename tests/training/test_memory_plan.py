@@ -54,6 +54,15 @@ def test_what_was_chosen_is_in_the_config_so_that_a_resume_finds_it(session):
     assert again.memory == made.memory
 
 
+def test_where_macos_watches_the_gpu_micro_batches_are_short(session, monkeypatch):
+    """On a slow GPU, where 1,024 tokens of the bundled model take about six seconds."""
+    monkeypatch.setattr("mlxsched.training.memory_plan.watched_rate", lambda: 1e9)
+    made = session(batch_size=32)
+    assert made.micro_batch_tokens == made.config.micro_batch_tokens == 256
+    assert any("at most 256 tokens: macOS ends work" in text for text in made.plan.notes)
+    assert session(batch_size=32, micro_batch_tokens=512).micro_batch_tokens == 512
+
+
 def test_what_the_user_set_stays(session):
     with pytest.raises(UsageError, match="at least"):
         session(memory=10_000_000, micro_batch_tokens=4096, batch_size=64)

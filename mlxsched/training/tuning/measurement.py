@@ -107,7 +107,7 @@ class Measurement:
             self._watch.time(lambda: speeds.append(1e9 * matmul_gflops(seconds=0.05)))
             run = operations_of(plan) / speeds[0]
         elif run is None:
-            shape = _commonest(self._stats.shapes, math.prod)
+            shape = min(self._stats.shapes, key=math.prod)
             piece = step.of(path, shape)
             self._watch.time(piece)
             steps = self._stats.positions / math.prod(shape) / self._stats.updates
@@ -174,7 +174,7 @@ class Measurement:
         """Add the candidates of ``kind`` to the result."""
         self.result.chosen[kind] = chosen
         for name, seconds in found.seconds.items():
-            best, gain = (found.best(name), found.gain(name)) if seconds else (None, None)
+            best, gain = (found.best(name), found.gain(name) or None) if seconds else (None, None)
             case = Case(kind, name, best, gain, name == chosen, refused.get(name, ""))
             self.result.cases.append(case)
 

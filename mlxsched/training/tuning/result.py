@@ -23,7 +23,7 @@ PADDED, PACKED = "padded", "packed"
 class Case:
     """One candidate of a ``kind``: seconds of its part of a step, and how many times as fast as the first of its kind.
 
-    Both are None where no time was left. ``refused`` says why a faster one was not taken.
+    Both are None where no time was left, and the second one also where that was too little. ``refused`` says why a faster one was not taken.
     """
 
     kind: str
@@ -50,6 +50,11 @@ class Tuning:
     cases: list[Case] = field(default_factory=list)
     seconds: float = 0.0
     note: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there was time for every candidate, so that the answer is worth keeping."""
+        return bool(self.cases) and all(case.gain is not None for case in self.cases)
 
     def to_dict(self) -> dict[str, object]:
         """Plain data, for JSON."""

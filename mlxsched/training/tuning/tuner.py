@@ -73,13 +73,13 @@ class Tuner:
         return padded if self.result.chosen.get(BATCHING) == PADDED else packed
 
     def record(self) -> dict[str, object]:
-        """What the run records, which is stored for later runs too."""
+        """What the run records, which is stored for later runs too if it is complete."""
         if self._recorded is not None:
             return dict(self._recorded)
         if self._measurement is not None:
             self.result.seconds = round(self._watch.spent, 3)
         record = self.result.to_dict()
-        if self._store is not None and self._measurement is not None and not self.result.note:
+        if self._store is not None and self._measurement is not None and self.result.is_complete:
             self._store.save(self._session.loaded.name, record)
         return record
 

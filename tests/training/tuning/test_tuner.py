@@ -36,7 +36,7 @@ def test_every_candidate_agrees_with_the_plain_path(checked):
     _, check, path = checked
     for kind, paths in PATHS.items():
         found = paths(path)
-        assert next(iter(found.values())) == path, kind
+        assert next(iter(found.values()), path) == path, kind
         for name, candidate in list(found.items())[1:]:
             assert candidate != path
             assert check.disagreement(candidate) is None, (kind, name)
@@ -126,6 +126,16 @@ def test_an_answer_in_the_cache_is_used(checked, tmp_path, monkeypatch):
     assert store.load() is None
     store.save("tiny", record)
     assert store.load() == record
+
+
+def test_what_there_was_no_time_for_is_not_kept(checked, tmp_path):
+    made, check, path = checked
+    tuner = Tuner(replace(made, cache=tmp_path), most=1e-9, share=0.0)
+    tuner.path(check, path, lambda note: None)
+    assert tuner.record()["note"] or not tuner.result.is_complete
+    assert not (tmp_path / "tuning").exists()
+    assert Tuning(cases=[Case("step", "compiled", 1.0, 1.0, True)]).is_complete
+    assert not Tuning(cases=[Case("step", "compiled", 1.0, None, True)]).is_complete
 
 
 def test_a_resume_takes_what_the_run_has_recorded_and_is_exact(session, tmp_path):
