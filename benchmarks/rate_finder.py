@@ -18,7 +18,7 @@ import numpy as np
 from rate_cases import Case, Kept, all_cases, prepare_folder
 
 from mlxsched.experiments.rate_finder import Budget, Search
-from mlxsched.experiments.rate_finder.estimate import INTERVAL, lowest
+from mlxsched.experiments.rate_finder.estimate import lowest
 from mlxsched.experiments.rate_finder.range_test import RISE, exponential, steepest, valley
 from mlxsched.experiments.rate_finder.result import Candidate
 from mlxsched.experiments.rate_finder.trials import Trials
@@ -163,7 +163,7 @@ def print_tables(kept: Kept, folder: Path) -> None:
         cases = [case for case in all_cases()[first::2] if case.name in found]
         if cases:
             print_rules(f"{len(cases)} {title}", cases, kept, found)
-            inside = sum(covered(case, kept, found[case.name]["rates"]["lr-find"]) for case in cases)
+            inside = sum(covered(case, kept, found[case.name]["result"]) for case in cases)
             print(f"\nThe interval holds the best peak in {inside} of {len(cases)} cases.")
     header = ("case", "best of the grid", "lr-find", "regret", "prior", "valley", "cost in updates")
     print(f"\n| {' | '.join(header)} |\n{'| --- ' * len(header)}|")
@@ -172,10 +172,10 @@ def print_tables(kept: Kept, folder: Path) -> None:
             print_case(case, kept, found[case.name])
 
 
-def covered(case: Case, kept: Kept, suggestion: float) -> bool:
-    """Whether the vertex of the parabola through the grid's best peaks is in the interval of the suggestion."""
+def covered(case: Case, kept: Kept, result: dict[str, Any]) -> bool:
+    """Whether the vertex of the parabola through the grid's best peaks is in the interval that was found."""
     vertex, _ = lowest([Candidate(peak, 0, loss) for peak, loss in both_seeds(case, kept).items()])
-    return suggestion / INTERVAL <= vertex <= suggestion * INTERVAL
+    return bool(result["low"] <= vertex <= result["high"])
 
 
 def print_rules(title: str, cases: list[Case], kept: Kept, found: dict[str, Any]) -> None:

@@ -75,8 +75,9 @@ def _comparison(ctx: click.Context) -> GridComparison:
         settings = _settings(ctx)
         config = settings.variants[0].config
         path = run_path(config.run_dir, config.name, "compare")
-    note(f"Loading {settings.variants[0].config.model} ...")
-    comparison = plan_grid(path, settings, cache=cache_home())
+    comparison = plan_grid(
+        path, settings, cache=cache_home(), on_load=lambda model: note(f"Loading {model} ...")
+    )
     if flags["resume"] is None:
         save_settings(comparison)
     return comparison

@@ -51,8 +51,14 @@ def _comparison(ctx: click.Context, resume: Path | None, budgets: str) -> Compar
         return plan_comparison(resume, config, origins, saved, cache=cache_home())
     loaded = load_given(ctx)
     path = run_path(loaded.config.run_dir, loaded.config.name, "compare")
-    note(f"Loading {loaded.config.model} ...")
-    comparison = plan_comparison(path, loaded.config, loaded.origins, budgets, cache=cache_home())
+    comparison = plan_comparison(
+        path,
+        loaded.config,
+        loaded.origins,
+        budgets,
+        cache=cache_home(),
+        on_load=lambda model: note(f"Loading {model} ..."),
+    )
     save_settings(comparison)
     return comparison
 

@@ -112,8 +112,16 @@ class GridComparison:
         return {"data": self.dataset.fingerprint, "model": model_fingerprint(self.loaded.path)}
 
 
-def plan_grid(path: Path, settings: Settings, *, cache: Path | None = None) -> GridComparison:
+def plan_grid(
+    path: Path,
+    settings: Settings,
+    *,
+    cache: Path | None = None,
+    on_load: Callable[[str], None] = lambda model: None,
+) -> GridComparison:
     """Load model and data, and find the length and the peaks of each variant's trials.
+
+    ``on_load`` is told the name of the model before it is loaded, once no setting is refused.
 
     Raises:
         UserError: a setting does not fit.
@@ -124,6 +132,7 @@ def plan_grid(path: Path, settings: Settings, *, cache: Path | None = None) -> G
         why = "a comparison judges the end of each trial"
         refuse_settings(variant.config, variant.origins, ("until_plateau", "average"), why)
     first = settings.variants[0]
+    on_load(first.config.model)
     session = prepare(first.config, first.origins, cache=cache)
     rows = tuple(
         _row(variant, settings, len(training_rows(session.dataset))) for variant in settings.variants
@@ -222,17 +231,22 @@ def _variant(saved: dict[str, Any], trust_remote_code: bool) -> Variant:
 def _extend_settings(comparison: GridComparison) -> None:
     """Write the settings of a comparison that goes on, perhaps with more peaks and seeds; its lock must be held.
 
+    What another process added since this one read the settings stays in them.
+
     Raises:
         UsageError: the model or the data is no longer the one that the finished trials saw.
     """
-    before = read_object(comparison.path / FILE)
+    before: dict[str, Any] = read_object(comparison.path / FILE)
     changed = [key for key, value in comparison.identity.items() if before.get(key) != value]
     if changed:
         raise UsageError(
             f"the {' and the '.join(changed)} changed since {comparison.path} began, so its results would not be "
             "comparable. Undo the change, or start another comparison."
         )
-    atomic.write_json(comparison.path / FILE, _record(comparison))
+    record = _record(comparison)
+    record["peaks"] = sorted({*before["peaks"], *record["peaks"]})
+    record["seeds"] = list(dict.fromkeys([*before["seeds"], *record["seeds"]]))
+    atomic.write_json(comparison.path / FILE, record)
 
 
 def read_results(path: Path) -> dict[Cell, Trial]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mlxsched.errors import DivergedError, Stopped, UsageError
+from mlxsched.experiments.restoring import restoring
 from mlxsched.planning.schedule import ScheduleLike
 from mlxsched.runs.events import Sink
 from mlxsched.schedules.controllers import Controller
@@ -49,7 +49,6 @@ class Trials:
             )
         self._evaluator = evaluator
         self._engine = make_engine(session, paths.training)
-        self._start = self._engine.snapshot()
 
     def loss(self, schedule: ScheduleLike, updates: int) -> float | None:
         """The validation loss at the end of ``updates`` updates along ``schedule``; None if the training diverged.
@@ -68,7 +67,7 @@ class Trials:
             policies=self._policies(schedule),
             evaluator=self._evaluator,
         )
-        with self._restored():
+        with restoring(self._engine):
             self._session.loaded.model.train()
             try:
                 loop.run()
@@ -77,20 +76,6 @@ class Trials:
             if loop.progress.evaluated_update != updates:
                 loop.evaluate()
         return loop.progress.evaluated_loss
-
-    @contextmanager
-    def _restored(self) -> Iterator[None]:
-        """Begin at the start, and leave the start in the model.
-
-        The next session may use the same model, and full fine-tuning trains its weights: without an adapter that starts
-        again, the trials of the second seed would begin where the last trial of the first one ended.
-        """
-        self._engine.restore(self._start)
-        try:
-            yield
-        finally:
-            self._engine.restore(self._start)
-            self._engine.load_into_model()
 
     def _policies(self, schedule: ScheduleLike) -> list[Policy]:
         session = self._session

@@ -121,7 +121,13 @@ class Result:
 
 
 def plan_comparison(
-    path: Path, config: RunConfig, origins: Mapping[str, str], budgets: str, *, cache: Path | None = None
+    path: Path,
+    config: RunConfig,
+    origins: Mapping[str, str],
+    budgets: str,
+    *,
+    cache: Path | None = None,
+    on_load: Callable[[str], None] = lambda model: None,
 ) -> Comparison:
     """Load model and data, and plan the trunk and its branches.
 
@@ -131,6 +137,7 @@ def plan_comparison(
         origins: where each setting comes from.
         budgets: lengths of the branches, as `parse_budgets` reads them.
         cache: keeps tokenized rows for later runs.
+        on_load: is told the name of the model before it is loaded, once no setting is refused.
 
     Raises:
         UsageError: a budget does not fit, or the schedule is another one.
@@ -139,6 +146,7 @@ def plan_comparison(
     refuse_settings(config, origins, ("max_time", "patience"), why)
     if origins.get("schedule", "default") == "default" and config.lr_schedule is None:
         config = config.model_copy(update={"schedule": "wsd"})
+    on_load(config.model)
     session = prepare(config, origins, cache=cache)
     lengths = parse_budgets(budgets, session.plan.updates)
     if lengths[-1] != session.plan.updates:  # the longest branch decides the warmup and the evaluations

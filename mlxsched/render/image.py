@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.errors import UsageError
-from mlxsched.render.chart import Axis, Chart, Style, require_points
+from mlxsched.render.chart import Axis, Chart, Mark, Style, require_points
 from mlxsched.render.scale import ends_at_mark, horizontal, vertical, with_room
 from mlxsched.text import number
 
@@ -46,6 +46,8 @@ FAINT: dict[Style, dict[str, Any]] = {
 }
 LEGEND_CHARACTERS = 96
 """Small characters that fit across a picture."""
+NAME_ROWS, NAME_POINTS = 3, 10.0
+"""Rows of names above a picture, and the height of one."""
 NO_DATE: dict[str, dict[str, Any]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -120,7 +122,8 @@ def _figure(chart: Chart, size: tuple[float, float]) -> Figure:
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(chart.title, loc="left", wrap=True, pad=18.0 if chart.marks else None)
+    room = 18.0 + NAME_POINTS * (len(_rows_of_names(chart)) - 1)
+    axes.set_title(chart.title, loc="left", wrap=True, pad=room if chart.marks else None)
     axes.set_xlabel(chart.x_label)
     axes.set_ylabel(chart.y_label)
     lines = _draw(axes, chart, "left", 0)
@@ -170,11 +173,32 @@ def _draw(axes: Axes, chart: Chart, axis: Axis, first_color: int) -> list[Any]:
     return lines
 
 
+def _rows_of_names(chart: Chart) -> list[list[Mark]]:
+    """The marks by the row in which their names fit; the lowest one first. What needs a fourth row stays unnamed."""
+    rows: list[list[Mark]] = []
+    left, scale = list(chart.marks), horizontal(chart, 1)
+    while left and len(rows) < NAME_ROWS:
+        rows.append(with_room(left, scale, LEGEND_CHARACTERS))
+        left = [mark for mark in left if mark not in rows[-1]]
+    return rows
+
+
 def _mark(axes: Axes, chart: Chart) -> None:
-    """Draw a dotted line at the boundary of each phase, and the names that fit."""
+    """Draw a dotted line at the boundary of each phase, and the names above each other where they are close."""
     for mark in chart.marks:
         axes.axvline(mark.x, color="0.6", linewidth=0.8, linestyle=":")
     place, scale = axes.get_xaxis_transform(), horizontal(chart, 1)
-    for mark in with_room(chart.marks, scale, LEGEND_CHARACTERS):
-        side = "right" if ends_at_mark(mark, scale, LEGEND_CHARACTERS) else "left"
-        axes.text(mark.x, 1.01, mark.label, transform=place, color="0.4", fontsize=8, va="bottom", ha=side)
+    for row, marks in enumerate(_rows_of_names(chart)):
+        for mark in marks:
+            side = "right" if ends_at_mark(mark, scale, LEGEND_CHARACTERS) else "left"
+            axes.annotate(
+                mark.label,
+                (mark.x, 1.01),
+                xycoords=place,
+                xytext=(0, row * NAME_POINTS),
+                textcoords="offset points",
+                color="0.4",
+                fontsize=8,
+                va="bottom",
+                ha=side,
+            )

@@ -153,6 +153,16 @@ def test_a_refused_resume_changes_nothing(compared, tmp_path, capsys):
     assert (path / "compare.json").read_text() == before
 
 
+def test_peaks_that_two_processes_add_are_both_kept(compared, tmp_path):
+    comparison = replace(compared[0], path=tmp_path / "c")
+    shutil.copytree(compared[0].path, comparison.path)
+    for peak in (2e-3, 8e-3):  # both were planned before the other one had written
+        more = replace(comparison.settings, peaks=(*PEAKS, peak), seeds=(*SEEDS, int(1e3 * peak)))
+        run_grid(replace(comparison, settings=more, rows=()))
+    kept = read_settings(comparison.path)
+    assert kept.peaks == (1e-3, 2e-3, 4e-3, 8e-3) and kept.seeds == (0, 1, 2, 8)
+
+
 def test_where_everything_diverged_the_result_is_printed_and_the_exit_code_is_1(capsys):
     points = points_of([Measured("linear", 1e-3, 0, None)])
     with pytest.raises(RunError, match="Lower --peaks") as raised:
@@ -196,6 +206,19 @@ def test_halving_gives_whole_trials_to_the_better_peaks():
     assert updates_of(rows, seeds, False) == 6 * 2 * 80
 
 
+def test_halving_trains_what_it_plans(tmp_path):
+    settings = Settings(variants("linear", iters=16, num_layers=1), (1e-3, 3e-3, 5.0), (0,), True)
+    comparison = plan_grid(tmp_path / "c", settings)
+    save_settings(comparison)
+    done = run_grid(comparison)
+    assert sum(cell.updates for cell in done) <= comparison.updates
+    assert {(cell.peak, cell.updates) for cell in done} == {
+        *((peak, 8) for peak in settings.peaks),
+        *((peak, 16) for peak in settings.peaks[:2]),
+    }
+    assert min(done.values(), key=lambda one: one.loss or 99.0).cell.updates == 16
+
+
 def test_a_diverged_trial_loses_and_a_short_run_is_not_halved():
     rows = [Row("a", "", (1e-4, 1e-3, 1e-2), 80)]
     done = made(next_cells(rows, (0,), True, {}), lambda cell: None if cell.peak == 1e-2 else cell.peak)
@@ -234,9 +257,11 @@ def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
         "runs/one": "two runs or more",
         "runs/one runs/two --seeds 2": "leave --seeds out: finished runs",
         "--resume nowhere --preset lora": "leave --preset out",
+        "--trunk --max-time 1m": "lengths from --budgets",
         "--trunk --peaks 1e-3": "leave --peaks out",
         "--schedules linear --budgets 10": "leave --budgets out",
     }
     for flags, message in commands.items():
         assert main(["compare", *flags.split()]) == 2, flags
-        assert message in capsys.readouterr().err, flags
+        said = capsys.readouterr().err
+        assert message in said and "Loading" not in said, flags

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -123,3 +124,13 @@ def test_a_name_at_the_right_edge_ends_at_its_mark() -> None:
     )
     texts = _figure(chart, (8, 4.5)).axes[0].texts
     assert [(text.get_text(), text.get_ha()) for text in texts] == [("warmup", "left"), ("best", "right")]
+
+
+def test_names_that_are_close_stand_above_each_other() -> None:
+    marks = (Mark(50, "the best peak"), Mark(51, "the prior"), Mark(52, "the valley"), Mark(53, "steepest"))
+    figure = _figure(Chart("t", "peak", "loss", (Series("a", (0, 100), (1.0, 2.0)),), marks=marks), (8, 4.5))
+    figure.draw_without_rendering()
+    texts = figure.axes[0].texts
+    boxes = [text.get_window_extent() for text in texts]
+    assert [text.get_text() for text in texts] == ["the best peak", "the prior", "the valley"]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))

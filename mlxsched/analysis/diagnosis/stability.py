@@ -98,7 +98,7 @@ def _recovers(history: History) -> bool:
     top, fell = int(level.argmax()), float(np.median(history.rates[half:])) < history.peak / 3
     if top > len(level) // 3 or not fell or history.status == "failed":
         return False
-    return history.end - history.train_start < (level[top] - history.train_start) / 2
+    return bool(history.end - history.train_start < (level[top] - history.train_start) / 2)
 
 
 class Rise(NamedTuple):

@@ -25,6 +25,11 @@ class Rounds(NamedTuple):
         return lowest(self.second)[0]
 
     @property
+    def sure(self) -> bool:
+        """Whether higher and lower peaks were worse in the second round, so that its best one is a vertex."""
+        return lowest(self.second)[1]
+
+    @property
     def bracketed(self) -> bool:
         """Whether higher and lower peaks were worse, in either round."""
         return lowest(self.first)[1] or lowest(self.second)[1]

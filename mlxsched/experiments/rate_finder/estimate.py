@@ -10,10 +10,10 @@ from mlxsched.experiments.rate_finder.prior import Prior
 from mlxsched.experiments.rate_finder.result import Candidate
 
 # Chosen on the even cases of benchmarks/rate_finder.py; its table is of the odd ones.
-HORIZON = 0.2
+HORIZON = 0.1
 """The best peak falls with the number of updates: a run of N updates wants `at_length` of what is best for branches of n,
 ``(n / N) ** HORIZON``."""
-SPREAD = 1.35
+SPREAD = 1.7
 """Standard deviation of a corrected branch around the best peak, as a factor: its weight against the prior."""
 INTERVAL = 1.7
 """From the suggestion to an end of its interval. docs/experiments.md says how often the best peak lies in it; by the
@@ -53,7 +53,7 @@ def at_length(peak: float, share: float) -> float:
     """The best peak of a run, from that of branches of ``share`` of its updates.
 
     >>> round(at_length(1e-3, 1 / 32), 6)
-    0.0005
+    0.000707
     """
     return float(peak * share**HORIZON)
 
@@ -62,12 +62,15 @@ def estimate(prior: Prior, branch: float, bracketed: bool, share: float) -> Esti
     """The peak of a run whose branches, of ``share`` of its length, were best at ``branch``.
 
     The mean of the corrected branch and the prior on the logarithmic scale, weighted by their variances. Where no
-    worse branch brackets the best one, the true minimum may be further out: the spread is twice as large.
+    worse branch brackets the best one, the true minimum may be further out: the spread is twice as large. A prior from
+    which bracketed branches are more than two of its deviations away is less sure than it says: they are two.
     """
     corrected = at_length(branch, share)
     certainty = 1 if bracketed else 2
     own = certainty * math.log(SPREAD)
     guess = math.log(prior.spread)
+    if bracketed:
+        guess = max(guess, abs(math.log(corrected / prior.peak)) / 2)
     weight = guess**2 / (guess**2 + own**2)
     peak = math.exp(weight * math.log(corrected) + (1 - weight) * math.log(prior.peak))
     return Estimate(peak, INTERVAL**certainty)

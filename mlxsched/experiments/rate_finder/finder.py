@@ -61,7 +61,7 @@ class Search:
         share = rounds.second[0].updates / self.session.plan.updates
         found = None
         if learned(rounds, untrained):
-            found = estimate(self.prior, rounds.best, rounds.bracketed, share)
+            found = estimate(self.prior, rounds.best, rounds.sure, share)
         marks = {"prior": peak, "branches": rounds.best, **test.marks}
         why = doubt(rounds, untrained, held_out=not trials.trains_on_judged(layout.second))
         return self._found(found, why, rounds, test, marks)

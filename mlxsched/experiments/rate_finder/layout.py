@@ -12,7 +12,7 @@ SWEEP_SHARE = 0.12
 """Of the budget: the range test only bounds the branches from above."""
 SHORTEST_SWEEP = 6
 """Updates."""
-FIRST, FIRST_STEP = 3, 3.0
+FIRST, FIRST_STEP = 3, 2.5
 """Branches of the first round, and the factor between their peaks."""
 SECOND, SECOND_STEP = 3, 1.8
 """The same of the second round, around the best of the first one. Its branches are twice as long."""

@@ -2,17 +2,17 @@
 
 For a LoRA with Adam::
 
-    peak = 1.4e-3 * (scale / 20) ** -0.9 * (rank / 16) ** -0.4 * (modules / 7) ** -0.5 * ratio ** -0.45
-           * (hidden / 96) ** -0.4 * (updates / 100) ** -0.15 * (0.28 without bias correction)
+    peak = 1.05e-3 * (scale / 20) ** -0.75 * (rank / 16) ** -0.55 * (modules / 7) ** -0.6 * ratio ** -0.6
+           * (hidden / 96) ** -0.4 * (updates / 100) ** -0.15 * (0.23 without bias correction) * (200 with SGD)
 
 ``scale`` multiplies what an update of B does to the output; rank and the number of adapted modules of a layer add such
 terms, which partly point the same way; LoRA+ trains B at ``ratio`` times the rate, and A not. Without bias correction Adam runs
-3 to 7 times hotter in its first hundred updates.
+3 to 7 times hotter in its first hundred updates. The gradients of A and B are small, and SGD divides by nothing.
 
-The exponents of scale, rank, modules and ratio and the factors were fitted on the even cases of benchmarks/rate_finder.py. Those of
-width and length are between what is published: 0.08 (Qwen) and 0.78 (Llama) for the width, two thirds of the rate for a
-long run compared with a short one. The data matters as much as all of these and is not in the formula, so a prior is
-a place to begin.
+The exponents of scale, rank, modules and ratio and the factors were fitted on the even cases of benchmarks/rate_finder.py, drawn to
+what is known of them by a ridge. Those of width and length are between what is published: 0.08 (Qwen) and 0.78 (Llama) for
+the width, two thirds of the rate for a long run compared with a short one. The data matters as much as all of these and
+is not in the formula, so a prior is a place to begin.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 from mlxsched.analysis.rates import peak_rates
 from mlxsched.config.schema import RunConfig
 
-BASE = 1.4e-3
-NO_CORRECTION = 0.28
+BASE = 1.05e-3
+NO_CORRECTION = 0.23
+SGD = 200.0
 SPREAD = 2.0
-"""The root of the mean squared error is a factor of 1.7 on the even cases and 1.9 on the odd ones, mostly upward; models of another
-size may be further off."""
+"""The root of the mean squared error is a factor of 1.6 on the even cases; models of another size may be further off."""
 
 
 class Prior(NamedTuple):
@@ -52,8 +52,10 @@ def prior_of(config: RunConfig, facts: Facts) -> Prior:
     if config.fine_tune_type == "full":
         return Prior(usual * size, 4 * SPREAD)
     lora = config.lora_parameters
-    peak = BASE * size * (lora.scale / 20) ** -0.9 * (lora.rank / 16) ** -0.4 * (facts.modules / 7) ** -0.5
-    peak *= config.lora_plus_ratio**-0.45
+    peak = BASE * size * (lora.scale / 20) ** -0.75 * (lora.rank / 16) ** -0.55
+    peak *= (facts.modules / 7) ** -0.6 * config.lora_plus_ratio**-0.6
+    if config.optimizer == "sgd":
+        return Prior(peak * SGD, 2 * SPREAD)
     if config.optimizer in ("adam", "adamw"):
         return Prior(peak if config.bias_correction else peak * NO_CORRECTION, SPREAD)
     return Prior(peak * usual / of_adam, 4 * SPREAD)

@@ -15,7 +15,7 @@ from mlxsched.runs import atomic
 from mlxsched.runs.json_file import read_object
 from mlxsched.training.session import Session
 
-FORMAT = 1  # raise it when a search would come to another result
+FORMAT = 2  # raise it when a search would come to another result
 # Settings on which the best peak does not depend. The length of the run and the rows count as what they come to.
 _WITHOUT = [
     "description",

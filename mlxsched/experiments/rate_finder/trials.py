@@ -6,9 +6,10 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from typing import NamedTuple
 
 from mlxsched.data.rows import Rows
+from mlxsched.experiments.restoring import restoring
 from mlxsched.model.evaluate import Evaluator
 from mlxsched.training.acceleration import Acceleration
 from mlxsched.training.assembly import make_engine, make_loader, make_pace
@@ -44,7 +45,6 @@ class Trials:
         self._session, self._paths = session, paths
         self._engine = make_engine(session, paths.training)
         self._load = make_loader(session, paths.training, make_pace(session))
-        self._start = self._engine.snapshot()
         self._judge: Judge | None = None
         self._judged_from: float = math.inf  # the first update of the run whose rows judge
         self.held_out = 1
@@ -54,7 +54,7 @@ class Trials:
     def seconds_per_update(self) -> float:
         """Measured in `TIMED` updates, the first of which is traced and does not count."""
         seconds: list[float] = []
-        with self._restored():
+        with restoring(self._engine):
             for update in range(TIMED):
                 started = time.perf_counter()
                 self._engine.update(self._load(update), 0.0).wait()
@@ -67,7 +67,7 @@ class Trials:
 
         0 updates measure the untrained model.
         """
-        with self._restored():
+        with restoring(self._engine):
             for update in range(updates):
                 self._engine.update(self._load(update), self._rate(peak, update, updates)).wait()
                 self._spend(1.0)
@@ -85,7 +85,7 @@ class Trials:
 
         Update number ``rows_of(i)`` of the run has the rows of number ``i`` of the sweep.
         """
-        with self._restored():
+        with restoring(self._engine):
             for position, rate in enumerate(rates):
                 loss = self._engine.update(self._load(rows_of(position)), rate).loss
                 self._spend(1.0)
@@ -98,9 +98,21 @@ class Trials:
         there, not that of its own first updates.
         """
         plan = self._session.plan
-        of_run = stands_for(update, updates, plan.warmup, plan.updates)
+        of_run = stands_for(update, updates, self._head(updates), plan.updates)
         excess = self._excess(of_run) / self._excess(update)
         return self._session.rate(of_run) * peak / plan.peak * excess
+
+    def _head(self, updates: int) -> Head:
+        """The part of the run that a branch does not compress.
+
+        A warmup keeps its length, up to a quarter of the branch: compressed to less than an update it no longer
+        protects the branch, which then breaks at a peak that suits the run. Without bias correction half of the branch is the
+        run's own first updates: such a run breaks in them or never, and two hot updates instead of twenty break nothing.
+        """
+        warmup = self._session.plan.warmup
+        if self._excess(updates) == 1:
+            return Head(min(warmup, updates // 4), warmup)
+        return Head(updates // 2, max(updates // 2, warmup))
 
     def _excess(self, update: int) -> float:
         config = self._session.config
@@ -128,15 +140,6 @@ class Trials:
         self.spent += price
         self.on_spent(self.spent)
 
-    @contextmanager
-    def _restored(self) -> Iterator[None]:
-        self._engine.restore(self._start)
-        try:
-            yield
-        finally:
-            self._engine.restore(self._start)
-            self._engine.load_into_model()  # tracing left placeholders there, and the model is used again
-
 
 def _on_rows(session: Session, rows: Rows, paths: Acceleration, count: int) -> Judge:
     """Judge by the first ``count`` of ``rows``."""
@@ -148,20 +151,25 @@ def _on_rows(session: Session, rows: Rows, paths: Acceleration, count: int) -> J
     return lambda engine: (engine.evaluate(evaluator).loss, price)
 
 
-def stands_for(update: int, updates: int, warmup: int, run: int) -> int:
-    """The update of a run that an ``update`` of a branch stands for: the decay is compressed, the warmup is not.
+class Head(NamedTuple):
+    """The first updates of a branch, and the updates of its run that they stand for."""
 
-    A warmup keeps its length, up to a quarter of the branch: compressed to less than an update it no longer protects the
-    branch, which then breaks at a peak that suits the run. The middle of the update counts, so that a short
-    branch does not waste its first one on the 0 of a warmup.
+    updates: int
+    of_run: int
 
-    >>> [stands_for(update, 10, warmup=2, run=100) for update in (0, 1, 2, 9)]
+
+def stands_for(update: int, updates: int, head: Head, run: int) -> int:
+    """The update of a ``run`` that an ``update`` of a branch of ``updates`` stands for: what follows the head is compressed.
+
+    The middle of the update counts, so that a short branch does not waste its first one on the 0 of a warmup.
+
+    >>> [stands_for(update, 10, Head(2, 2), run=100) for update in (0, 1, 2, 9)]
     [0, 1, 8, 93]
     """
-    own = min(warmup, updates // 4)
-    if update < own:
-        return int((update + 0.5) * warmup / own)
-    return min(warmup + int((update - own + 0.5) * (run - warmup) / (updates - own)), run - 1)
+    if update < head.updates:
+        return int((update + 0.5) * head.of_run / head.updates)
+    share = (update - head.updates + 0.5) / (updates - head.updates)
+    return min(head.of_run + int(share * (run - head.of_run)), run - 1)
 
 
 def adam_excess(
