@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,7 +103,8 @@ def random_model(config: dict[str, Any], kind: str = "float32") -> Module:
     if kind != "float32":
         model.set_dtype(mx.bfloat16)
     if kind == "4-bit":
-        model, _ = quantize_model(model, dict(config), group_size=64, bits=4)
+        with contextlib.redirect_stdout(sys.stderr):  # where it says how many bits a weight takes
+            model, _ = quantize_model(model, dict(config), group_size=64, bits=4)
     mx.eval(model.parameters())
     made: Module = model
     return made

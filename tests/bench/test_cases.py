@@ -94,8 +94,10 @@ def test_a_file_of_a_later_version_is_refused(tmp_path):
         read_shared(tmp_path / "later.json")
 
 
-def test_parameters_are_counted_as_they_are_made():
+def test_parameters_are_counted_as_they_are_made(capsys):
     config = config_of("qwen3-0.6b", num_hidden_layers=2, vocab_size=1000)
+    random_model(config_of("qwen3-0.6b", num_hidden_layers=1, vocab_size=256), "4-bit")
+    assert capsys.readouterr().out == ""  # which is for JSON
     made = sum(value.size for value in flatten(random_model(config).parameters()).values())
     assert count(config) == pytest.approx(made, rel=1e-3)
     assert cases.BYTES.keys() == {"float32", "bfloat16", "4-bit"}
