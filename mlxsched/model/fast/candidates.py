@@ -24,6 +24,7 @@ from mlxsched.model.fast.patching import dropout_off
 
 Paths = dict[str, ForwardPath]
 Piece = Callable[[], None]
+_ARRAYS = 4  # of float32 logits or scores that autodiff keeps at once
 
 
 def attentions(path: ForwardPath) -> Paths:
@@ -79,6 +80,11 @@ class AttentionPart:
 
         return _piece(path, total, inputs)
 
+    def needs(self, path: ForwardPath, shape: Shape) -> int:
+        """Bytes that `of` may take at once, where that is a lot: all scores of a layer."""
+        heads = max((call.shapes[0][1] for call in calls_of(self.model, shape)), default=0)
+        return 0 if path.blocks else 4 * _ARRAYS * heads * shape[0] * shape[1] ** 2
+
     def cut(self, path: ForwardPath, shapes: list[Shape]) -> list[Shape]:
         """Those of ``shapes`` whose attention ``path`` cuts."""
         blocks = path.blocks
@@ -106,6 +112,10 @@ class DeltaPart:
 
         return _piece(path, total, inputs)
 
+    def needs(self, path: ForwardPath, shape: Shape) -> int:
+        """Little, in comparison with a step."""
+        return 0
+
 
 @dataclass(frozen=True)
 class StepPart:
@@ -119,6 +129,10 @@ class StepPart:
         batch = self.batch_of(shape)
         whole = replace(path, boundary=None, activations=None)
         return self.along(whole, [whole.arrays(batch, batch.n_targets)])
+
+    def needs(self, path: ForwardPath, shape: Shape) -> int:
+        """What the plan has counted already."""
+        return 0
 
     def along(self, path: ForwardPath, micro_batches: list[Arrays]) -> Piece:
         """What computes the gradients of ``micro_batches``, as ``path`` lays them out, one after the other."""
@@ -153,7 +167,7 @@ class LossPart:
         """What computes the loss of a micro-batch of ``shape`` along ``path`` from random hidden states."""
         head, options = path.head, path.options
         assert head is not None  # noqa: S101  there are candidates only for gathered logits
-        count = padded_targets(round(self.share * shape[0] * shape[1]), shape[0] * shape[1])
+        count = self._count(shape)
         inputs = mx.zeros((1, 2), mx.int32)
         like = gathered_hidden(self.model, head, inputs, mx.zeros(1, mx.int32))  # never computed
         hidden = mx.random.normal((count, like.shape[-1]), like.dtype)
@@ -167,6 +181,14 @@ class LossPart:
             return chunked_loss(logits_of, hidden, labels, weights, options, rows=path.chunk)
 
         return _piece(path, loss, hidden)
+
+    def needs(self, path: ForwardPath, shape: Shape) -> int:
+        """Bytes that `of` may take at once, where that is a lot: all logits."""
+        vocabulary = path.head.vocabulary if path.head else 0
+        return 0 if path.chunk else 4 * _ARRAYS * self._count(shape) * vocabulary
+
+    def _count(self, shape: Shape) -> int:
+        return padded_targets(round(self.share * shape[0] * shape[1]), shape[0] * shape[1])
 
 
 def _piece(path: ForwardPath, function: Callable[[Any], mx.array], argument: Any) -> Piece:

@@ -46,6 +46,8 @@ def operations_of(plan: Plan) -> float:
 class _Part(Protocol):
     def of(self, path: ForwardPath, shape: Shape) -> Piece: ...
 
+    def needs(self, path: ForwardPath, shape: Shape) -> int: ...
+
 
 class Measurement:
     """Chooses for the run of ``session`` within the time of ``watch``, at most ``share`` of the run's own (0: any)."""
@@ -126,9 +128,12 @@ class Measurement:
         if not paths or not shapes or self._watch.left <= 0:
             return path
         shape, largest = _commonest(shapes, work), max(shapes, key=work)
-        found = contest(
-            {name: part.of(each, shape) for name, each in paths.items()}, self._watch, self._clock
-        )
+        room = self._session.memory.limit - self._session.memory.weights
+        timed = {
+            name: each for name, each in paths.items() if part.needs(each, largest) <= room or each == path
+        }
+        pieces = {name: part.of(each, shape) for name, each in timed.items()}
+        found = contest(pieces, self._watch, self._clock)
         refused: dict[str, str] = {}
         for name in found.ranking[:-1]:
             reason = self._objection(kind, part, largest, path, paths[name])

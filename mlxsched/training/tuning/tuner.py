@@ -6,8 +6,10 @@ uninterrupted one, the choice is part of the run's record, and a resume takes it
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from mlxsched.data.batching.plan import batching_stats
 from mlxsched.model.fast.forward_path import ForwardPath
@@ -19,6 +21,8 @@ from mlxsched.training.shape_times import Stopwatch
 from mlxsched.training.tuning.measurement import Measurement, operations_of
 from mlxsched.training.tuning.result import BATCHING, PADDED, Tuning
 from mlxsched.training.tuning.store import TuningStore
+
+_LOG = logging.getLogger(__name__)
 
 MOST, SHARE = 2.0, 0.01  # seconds, and share of the run, that timing may take
 SHORT = 3e11  # operations: a run of fewer takes less than half a minute
@@ -69,7 +73,8 @@ class Tuner:
     def batching(self, padded: ForwardPath, packed: ForwardPath) -> ForwardPath:
         """``packed``, which was planned to be faster, unless ``padded`` was found to be."""
         if self._measurement is not None and packed.packing and self._session.config.packing is None:
-            self._measurement.batching(padded, packed)
+            with suppress(Exception):  # as in `_measure`
+                self._measurement.batching(padded, packed)
         return padded if self.result.chosen.get(BATCHING) == PADDED else packed
 
     def record(self) -> dict[str, object]:
@@ -101,6 +106,13 @@ class Tuner:
                 self.result = Tuning.from_dict(known)
                 self.result.note = "known from an earlier run on this device"
                 return
-            self._measurement = Measurement(session, check, self._watch, self._share)
+            self._measure(check, path)
+
+    def _measure(self, check: SelfCheck, path: ForwardPath) -> None:
+        try:
+            self._measurement = Measurement(self._session, check, self._watch, self._share)
             self._measurement.path(path)
             self.result = self._measurement.result
+        except Exception:  # noqa: BLE001  a model may be too unusual to be timed in parts; it can still be trained
+            _LOG.debug("tuning", exc_info=True)
+            self._measurement, self.result = None, Tuning(note="not timed: this model does not support it")

@@ -92,6 +92,32 @@ def test_a_winner_that_disagrees_or_does_not_fit_is_refused(checked, monkeypatch
     assert "do not fit into memory" in cases["whole"].refused
 
 
+def test_what_would_not_fit_is_not_even_timed(checked, monkeypatch):
+    made, check, path = checked
+    asked = []
+    monkeypatch.setattr(
+        measurement, "contest", lambda functions, *_: asked.extend(functions) or Contest({"in chunks": []})
+    )
+    small = replace(made, memory=replace(made.memory, limit=made.memory.weights))
+    found = Measurement(small, check, Stopwatch(lambda: 0.0, 2.0), 0.0)
+    found._choose(
+        "cross-entropy", path, measurement.LossPart(made.loaded.model, 0.4), [(4, 64)], lambda shape: 1.0
+    )
+    assert asked == ["in chunks", "mx.fast in chunks"]
+
+
+def test_a_model_that_cannot_be_timed_is_trained_all_the_same(checked, monkeypatch):
+    made, check, path = checked
+
+    def fails(*arguments):
+        raise RuntimeError("no such layer")
+
+    monkeypatch.setattr(Measurement, "path", fails)
+    tuner = Tuner(made, share=0.0)
+    assert tuner.path(check, path, lambda note: None) == path
+    assert tuner.record()["note"] == "not timed: this model does not support it"
+
+
 def test_the_record_decides_and_damage_is_tolerated(checked):
     made, check, path = checked
     whole = Tuner(made, {"chosen": {"cross-entropy": "whole", "attention": "sideways", "step": 3}})
