@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlxsched.cli.output import console, note, print_json, say, table
+from mlxsched.cli.rows_read import RowsRead
 from mlxsched.text import counted, without_controls
 
 if TYPE_CHECKING:
@@ -87,7 +88,9 @@ def check(source: str, as_json: bool, **flags: Any) -> None:
 
     tokenizer, options = _open(source, (), **flags)
     one_file = Path(source).expanduser().is_file()
-    report = checking.check(load_dataset(source, tokenizer, options), options, one_file=one_file)
+    report = checking.check(
+        load_dataset(source, tokenizer, options, progress=RowsRead()), options, one_file=one_file
+    )
     if as_json:
         print_json(report.to_dict())
     else:
@@ -126,7 +129,7 @@ def show(source: str, as_json: bool, rows: str | None, split: str, **flags: Any)
     from mlxsched.data import show as showing
 
     tokenizer, options = _open(source, (split,), **flags)
-    dataset = load_dataset(source, tokenizer, options)
+    dataset = load_dataset(source, tokenizer, options, progress=RowsRead())
     found = dataset.splits[split]
     shown = range(1, (len(found) if as_json else min(len(found), SHOWN_ROWS)) + 1)
     numbers = shown if rows is None else showing.parse_numbers(rows, len(found))

@@ -11,6 +11,7 @@ import click
 from mlxsched.cli.auto_rate import at_found_rate, takes_auto
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json
+from mlxsched.cli.rows_read import RowsRead
 from mlxsched.cli.workers import meet, run_as_worker, share_config, worker_options
 from mlxsched.errors import UsageError
 from mlxsched.tracking.names import check_names
@@ -87,14 +88,9 @@ def make_session(loaded: LoadedConfig) -> Session:
 
     note(f"Loading {loaded.config.model} ...")
     try:
-        return prepare(loaded.config, loaded.origins, cache=cache_home(), on_progress=_tell_rows)
+        return prepare(loaded.config, loaded.origins, cache=cache_home(), on_progress=RowsRead())
     except KeyboardInterrupt:
         raise Stopped("Stopped before the training began.", signal.SIGINT) from None
-
-
-def _tell_rows(done: int) -> None:
-    if done and done % 10_000 == 0:
-        note(f"tokenized {done:,} rows")
 
 
 def _show_dry_run(session: Session, as_json: bool) -> None:

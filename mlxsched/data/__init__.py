@@ -13,6 +13,7 @@ from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.dataset import Counts, Dataset
 from mlxsched.data.load import load_dataset
 from mlxsched.data.options import DataOptions, Features
+from mlxsched.data.reading import OnRows
 from mlxsched.data.rows import Example, Row, Rows
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Example",
     "Features",
     "Grid",
+    "OnRows",
     "Row",
     "Rows",
     "Sampler",

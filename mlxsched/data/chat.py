@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from mlxsched.data.compiled_template import CompiledTemplate, Rendering
 from mlxsched.data.messages import Messages
 from mlxsched.data.problems import RowProblem, harmless
 from mlxsched.data.time_limit import TimeLimitExceeded, time_limit
@@ -21,6 +22,8 @@ _GENERATION_TAG = re.compile(r"{%-?\s*generation\s*-?%}")
 # A chat takes milliseconds. The sandbox of Jinja limits a single loop, but not loops within loops.
 SECONDS = 3.0
 MAX_CHARACTERS = 32 * 2**20
+# The first so many renderings of our own are compared with those of transformers.
+_COMPARED = 16
 
 
 class EndlessTemplateError(Exception):
@@ -47,6 +50,8 @@ class ChatTemplate:
         self._extra = {"date_string": _FIXED_DATE} if takes_date else {}
         self._tagged = _GENERATION_TAG.search(text) is not None
         self.writes_today = "strftime_now" in text and not takes_date
+        self._compiled = _compile(tokenizer, self._extra)
+        self._agreed = 0
 
     def render(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> str:
         """The text of ``messages``; with ``prompt``, followed by the beginning of an assistant's turn.
@@ -55,6 +60,13 @@ class ChatTemplate:
             RowProblem: the template refuses the messages, or writes too much.
             EndlessTemplateError: it takes too long.
         """
+        return self.render_with_cuts(messages, tools, prompt=prompt).text
+
+    def render_with_cuts(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> Rendering:
+        """Like `render`, with what is known of the renderings of the first few messages."""
+        found = self._render_compiled(messages, tools, prompt=prompt)
+        if found is not None and self._agreed >= _COMPARED:
+            return found
         apply = self._tokenizer.apply_chat_template
         call = partial(
             apply, messages, tools=tools, add_generation_prompt=prompt, tokenize=False, **self._extra
@@ -62,7 +74,22 @@ class ChatTemplate:
         text = str(_guarded(call))
         if len(text) > MAX_CHARACTERS:
             raise RowProblem(f"the chat template makes more than {MAX_CHARACTERS:,} characters of it")
-        return text
+        if found is None:
+            return Rendering(text)
+        self._agreed += 1
+        if found.text != text:
+            self._compiled = None
+            return Rendering(text)
+        return found
+
+    def _render_compiled(self, messages: Messages, tools: Tools, *, prompt: bool) -> Rendering | None:
+        if self._compiled is None:
+            return None
+        try:
+            found: Rendering | None = _guarded(partial(self._compiled.render, messages, tools, prompt=prompt))
+        except RowProblem:
+            return None  # transformers may not refuse it, and if it does, says why
+        return None if found is None or len(found.text) > MAX_CHARACTERS else found
 
     def attempt(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> str | None:
         """`render`, or None: a template may refuse part of a chat that it takes as a whole."""
@@ -94,6 +121,21 @@ class ChatTemplate:
                 rendered, spans = _guarded(partial(render_jinja_template, **arguments))
                 if rendered[0] == text:
                     return [(int(begin), int(end)) for begin, end in spans[0]]
+        return None
+
+
+def _compile(tokenizer: Any, extra: dict[str, Any]) -> CompiledTemplate | None:
+    """The template, if it is one that we can run ourselves: not one of several, and none of mlx-lm's Python functions."""
+    inner = getattr(tokenizer, "_tokenizer", tokenizer)
+    inner = inner if hasattr(inner, "special_tokens_map") else tokenizer
+    source = getattr(inner, "chat_template", None)
+    if not isinstance(source, str) or getattr(tokenizer, "_chat_template", None) is not None:
+        return None
+    thinking = getattr(tokenizer, "_thinking_kwarg", None)  # mlx-lm's wrapper passes it
+    more = {} if thinking is None else {thinking: tokenizer.has_thinking}
+    try:
+        return CompiledTemplate(source, {**inner.special_tokens_map, **more, **extra})
+    except Exception:  # noqa: BLE001 - another version of transformers, or no valid template: it will say so
         return None
 
 

@@ -1,8 +1,8 @@
 """From rendered texts to tokens and targets, a batch of rows at a time.
 
-A fast tokenizer reports which characters each token came from, and encodes a whole batch on all cores. For others
-(and where a tokenizer encodes a batch differently from a single text) the text before a span is encoded by itself,
-and the tokens that both have in common are those before the span.
+A fast tokenizer encodes a whole batch on all cores. Which characters a token came from follows from the tokens' bytes,
+or else the tokenizer reports it. For others (and where a tokenizer encodes a batch differently from a single text) the
+text before a span is encoded by itself, and the tokens that both have in common are those before the span.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from mlxsched.data.chat import ChatTemplate, Span
 from mlxsched.data.rendering import Rendered
+from mlxsched.data.token_bytes import Ends, TokenBytes
 
-Offsets = list[Span]  # of each token: the characters that it came from
+Offsets = list[Span] | Ends  # of each token: the characters that it came from
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,16 +41,19 @@ class Encoder:
         # Tokenizers of transformers have a _tokenizer too: their part in Rust.
         self._inner = inner if hasattr(inner, "special_tokens_map") else tokenizer
         self._mask_prompt = mask_prompt
+        self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         self.end_ids = _end_ids(tokenizer)
         self._blank: dict[tuple[int, ...], bool] = {}
         self._batched: dict[bool, bool] = {}
+        backend = getattr(self._inner, "backend_tokenizer", None)
+        self._bytes = TokenBytes.of(backend) if hasattr(backend, "encode_batch_fast") else None
 
     def template(self) -> ChatTemplate | None:
         """The tokenizer's chat template, if it has one."""
         has = getattr(self._tokenizer, "has_chat_template", None)
         if has is None:
             has = getattr(self._tokenizer, "chat_template", None) is not None
-        ends = [str(self._inner.convert_ids_to_tokens(end)) for end in sorted(self.end_ids)]
+        ends = [self._mark(end) for end in sorted(self.end_ids)]
         return ChatTemplate(self._tokenizer, ends) if has else None
 
     def identity(self) -> str:
@@ -73,21 +77,32 @@ class Encoder:
         texts, raw = [row.text for row in batch], batch[0].raw
         if not self._can_batch(texts[0], raw):
             return [self._finish(row, self._single(row.text, raw), None) for row in batch]
+        if self._bytes is not None and not (raw and any(row.spans for row in batch)):
+            # Without the copies that transformers makes, and without offsets.
+            found = self._inner.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=raw)
+            return [self._from_bytes(row, one.ids) for row, one in zip(batch, found, strict=True)]
         out = self._inner(texts, add_special_tokens=raw, return_offsets_mapping=True, verbose=False)
         rows = zip(batch, out["input_ids"], out["offset_mapping"], strict=True)
         return [self._finish(row, ids, offsets) for row, ids, offsets in rows]
 
-    def ends_turn(self, row: Encoded) -> bool:
-        """Whether a token that ends a turn is among the last targets.
+    def _from_bytes(self, row: Rendered, ids: list[int]) -> Encoded:
+        if not row.spans and not row.unscored:
+            return self._finish(row, ids, [])
+        ends = None if self._bytes is None else self._bytes.ends(row.text, ids)
+        if ends is not None:
+            return self._finish(row, ids, ends)
+        out = self._inner([row.text], add_special_tokens=row.raw, return_offsets_mapping=True, verbose=False)
+        return self._finish(row, out["input_ids"][0], out["offset_mapping"][0])
 
-        The last four, because a template may write a line break or two after it.
-        """
+    def ends_turn(self, row: Encoded) -> bool:
+        """Whether a token that ends a turn is among the last four targets: a template may write line breaks after it."""
         return not self.end_ids or not self.end_ids.isdisjoint(row.tokens[row.targets][-4:].tolist())
 
     def _can_batch(self, text: str, raw: bool) -> bool:
         """Whether the batched interface gives the same tokens as the single one; asked once, for the first text."""
         if raw not in self._batched:
             fast = bool(getattr(self._inner, "is_fast", False))
+            # This call also removes a limit of length, or padding, that another caller has set.
             self._batched[raw] = fast and (
                 self._inner([text], add_special_tokens=raw, verbose=False)["input_ids"][0]
                 == self._single(text, raw)
@@ -99,9 +114,8 @@ class Encoder:
 
     def _finish(self, row: Rendered, ids: list[int], offsets: Offsets | None) -> Encoded:
         ids, offsets = self._without_doubled_marks(row, ids, offsets)
-        eos = self._tokenizer.eos_token_id
-        closed = row.raw and isinstance(eos, int) and ids[-1:] != [eos]
-        tokens = np.asarray([*ids, eos] if closed else ids, np.int32)
+        closed = row.raw and isinstance(self._eos, int) and ids[-1:] != [self._eos]
+        tokens = np.asarray([*ids, self._eos] if closed else ids, np.int32)
         targets = np.zeros(len(tokens), np.bool_)
         prompt = 0
         for span in row.spans or ():
@@ -125,38 +139,29 @@ class Encoder:
         Texts made with a chat template begin with the begin token and end with the end token. Both twice would be
         learned: a second begin token is even a target.
         """
-        bos, eos = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
-        if (
-            row.raw
-            and isinstance(bos, int)
-            and ids[:2] == [bos, bos]
-            and self._is_at(row.text, bos, begin=True)
-        ):
-            ids, offsets = ids[1:], offsets and offsets[1:]
-        if (
-            row.raw
-            and isinstance(eos, int)
-            and ids[-2:] == [eos, eos]
-            and self._is_at(row.text, eos, begin=False)
-        ):
-            ids, offsets = ids[:-1], offsets and offsets[:-1]
+        if not row.raw or isinstance(offsets, Ends):
+            return ids, offsets
+        bos, eos = self._bos, self._eos
+        if isinstance(bos, int) and ids[:2] == [bos, bos]:
+            mark = self._mark(bos)
+            if row.text.startswith(mark) and not row.text.startswith(mark * 2):  # written twice, it is meant
+                ids, offsets = ids[1:], offsets and offsets[1:]
+        if isinstance(eos, int) and ids[-2:] == [eos, eos]:
+            mark = self._mark(eos)
+            if row.text.endswith(mark) and not row.text.endswith(mark * 2):
+                ids, offsets = ids[:-1], offsets and offsets[:-1]
         return ids, offsets
 
-    def _is_at(self, text: str, token: int, *, begin: bool) -> bool:
-        """Whether ``text`` begins or ends with a special token once: written twice, it is meant."""
-        mark = str(self._inner.convert_ids_to_tokens(token))
-        once, twice = (
-            (text.startswith(mark), text.startswith(mark * 2))
-            if begin
-            else (text.endswith(mark), text.endswith(mark * 2))
-        )
-        return once and not twice
+    def _mark(self, token: int) -> str:
+        return str(self._inner.convert_ids_to_tokens(token))
 
     def _token_span(self, row: Rendered, span: Span, ids: list[int], offsets: Offsets | None) -> Span:
         """First token of a span of characters, and the one after the last."""
         begin, end = span
         if offsets is None:
             return self._tokens_before(row, begin, ids), self._tokens_before(row, end, ids)
+        if isinstance(offsets, Ends):
+            return offsets.tokens(span)
         inside = [i for i, (a, b) in enumerate(offsets) if b > begin and a < end and b > a]
         return (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
 

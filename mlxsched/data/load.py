@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from mlxsched.data.encode import Encoder
 from mlxsched.data.joining import with_joined_turns, with_offer
 from mlxsched.data.options import DataOptions
 from mlxsched.data.problems import Problems, harmless
-from mlxsched.data.reading import Reader
+from mlxsched.data.reading import OnRows, Reader
 from mlxsched.data.record import Source
 from mlxsched.data.rows import Rows
 from mlxsched.data.sources.open import open_source
@@ -27,7 +27,7 @@ def load_dataset(
     tokenizer: Any,
     options: DataOptions | None = None,
     *,
-    progress: Callable[[int], None] | None = None,
+    progress: OnRows | None = None,
 ) -> Dataset:
     """Read and tokenize ``source``.
 
@@ -36,7 +36,7 @@ def load_dataset(
             set on Hugging Face, or mlx-lm's ``hf_dataset`` block(s).
         tokenizer: mlx-lm's ``TokenizerWrapper``, or one of transformers.
         options: how to read and tokenize.
-        progress: receives the number of rows read so far.
+        progress: receives the number of rows read so far, and their share of the source (0 to 1, None if unknown).
 
     Raises:
         DataError: a split can't be used; names ``file:line`` of up to 20 bad rows.
@@ -51,9 +51,7 @@ def load_dataset(
     return with_joined_turns(dataset) if options.join_turns else with_offer(dataset)
 
 
-def _load(
-    source: Source, encoder: Encoder, options: DataOptions, progress: Callable[[int], None] | None
-) -> Dataset:
+def _load(source: Source, encoder: Encoder, options: DataOptions, progress: OnRows | None) -> Dataset:
     reader = Reader(source, encoder, options, progress)
     identity = source.identity() if options.cache_dir is not None else None
     if options.cache_dir is None or identity is None:

@@ -21,6 +21,7 @@ from mlxsched.data.problems import Problems, RowProblem, harmless
 from mlxsched.data.record import Record, Source
 from mlxsched.data.rendering import Rendered, Renderer
 from mlxsched.data.rows import COLUMNS, NO_PROMPT, Rows, RowsWriter, from_buffers
+from mlxsched.data.time_limit import many_time_limits
 from mlxsched.errors import DataError
 from mlxsched.text import counted
 
@@ -28,6 +29,8 @@ from mlxsched.text import counted
 # memory bounded: 512 rows of 4 MiB would be 2 GiB of text.
 BATCH_ROWS = 512
 BATCH_CHARACTERS = 2**20
+# Receives the number of rows read so far, and what share of the source that is, if known.
+OnRows = Callable[[int, float | None], None]
 OpenSplit = Callable[[str], Mapping[str, BinaryIO]]
 
 
@@ -39,7 +42,7 @@ class Reader:
         source: Source,
         encoder: Encoder,
         options: DataOptions,
-        progress: Callable[[int], None] | None,
+        progress: OnRows | None,
     ) -> None:
         self._source = source
         self._encoder = encoder
@@ -93,10 +96,11 @@ class Reader:
 
     def _read(self, open_split: OpenSplit) -> _Pass:
         done = _Pass(self._encoder, self._template, self._options, open_split)
-        for number, record in enumerate(self._source.records(), 1):
-            done.add(record)
-            if self._progress is not None and number % BATCH_ROWS == 0:
-                self._progress(number)
+        with many_time_limits():
+            for number, record in enumerate(self._source.records(), 1):
+                done.add(record)
+                if self._progress is not None and number % BATCH_ROWS == 0:
+                    self._progress(number, self._source.share_read())
         done.finish()
         return done
 

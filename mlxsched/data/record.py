@@ -39,3 +39,6 @@ class Source(Protocol):
 
     def records(self) -> Iterator[Record]:
         """All records, in order."""
+
+    def share_read(self) -> float | None:
+        """How much of the source `records` has read, from 0 to 1; None if unknown."""

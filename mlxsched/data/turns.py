@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 
 from mlxsched.data.chat import ChatTemplate, Span, Tools
+from mlxsched.data.compiled_template import Rendering
 from mlxsched.data.messages import Messages
 
 # Two contents that share neither first letter, last letter nor length: whatever the real content is, at least one of
@@ -47,7 +48,8 @@ class Turns:
 
 def find_turns(template: ChatTemplate, messages: Messages, tools: Tools = None) -> Turns:
     """Render a chat and find its assistant turns; raises `RowProblem` if the template refuses the chat."""
-    text = template.render(messages, tools)
+    whole = template.render_with_cuts(messages, tools)
+    text = whole.text
     turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     tagged = template.tagged_spans(messages, tools, text)
     if tagged is not None:
@@ -55,7 +57,7 @@ def find_turns(template: ChatTemplate, messages: Messages, tools: Tools = None) 
         return Turns(
             text, dict(zip(turns if matched else range(len(tagged)), tagged, strict=True)), True, matched
         )
-    finder = _Finder(template, messages, tools, text)
+    finder = _Finder(template, messages, tools, whole)
     begins = [finder.begin(index) for index in turns]
     spans = {}
     for index, begin, following in zip(turns, begins, [*begins, len(text)][1:], strict=True):
@@ -66,27 +68,35 @@ def find_turns(template: ChatTemplate, messages: Messages, tools: Tools = None) 
 
 
 class _Finder:
-    """Finds where assistant messages begin and end in ``text``, the rendering of all ``messages``."""
+    """Finds where assistant messages begin and end in ``whole``, the rendering of all ``messages``."""
 
-    def __init__(self, template: ChatTemplate, messages: Messages, tools: Tools, text: str) -> None:
+    def __init__(self, template: ChatTemplate, messages: Messages, tools: Tools, whole: Rendering) -> None:
         self._template = template
         self._messages = messages
         self._tools = tools
-        self._text = text
+        self._whole = whole
+        self._text = whole.text
         self._changes: dict[int, Span | None] = {}
 
     def begin(self, index: int) -> int | None:
         """Where the model would start to write message ``index``."""
-        text, earlier = self._text, self._messages[:index]
-        prompt = self._template.attempt(earlier, self._tools, prompt=True)
+        text = self._text
+        prompt = self._first(index, prompt=True)
         if prompt is not None and text.startswith(prompt):
             return len(prompt)
-        without = "" if index == 0 else self._template.attempt(earlier, self._tools)
+        without = "" if index == 0 else self._first(index)
         if prompt is None or without is None:
             return None
         if text.startswith(without):
             return self._begin_after_divergence(index, prompt, without)
         return self._begin_after_header(index, prompt, without)
+
+    def _first(self, count: int, *, prompt: bool = False) -> str | None:
+        """The rendering of the first ``count`` messages; None if the template refuses them."""
+        known = self._whole.beginning(count, prompt=prompt)
+        if known is not None:
+            return known
+        return self._template.attempt(self._messages[:count], self._tools, prompt=prompt)
 
     def _begin_after_divergence(self, index: int, prompt: str, without: str) -> int:
         """The prompt opens more than the text keeps, such as a thinking block: begin where the two part.
@@ -121,7 +131,7 @@ class _Finder:
         text = self._text
         if index == len(self._messages) - 1:
             return self._end_of_last(begin)
-        through = self._template.attempt(self._messages[: index + 1], self._tools)
+        through = self._first(index + 1)
         ends = self._template.ends
         if through is not None and len(through) > begin and text.startswith(through):
             return self._with_end_token(len(through))

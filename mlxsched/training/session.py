@@ -6,7 +6,7 @@ The three phases in this order, because each needs the one before: `load`, `atta
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import Any
 
 from mlxsched.analysis.findings import Finding
 from mlxsched.config.schema import RunConfig
-from mlxsched.data import DataOptions, Dataset, load_dataset
+from mlxsched.data import DataOptions, Dataset, OnRows, load_dataset
 from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.batching.shares import SharedSampler, share_of
@@ -140,7 +140,7 @@ def prepare(
     loaded: LoadedModel | None = None,
     dataset: Dataset | None = None,
     cache: Path | None = None,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: OnRows | None = None,
 ) -> Session:
     """Load model and data, attach the adapter, and plan the run.
 
@@ -151,7 +151,7 @@ def prepare(
         loaded: a model, in place of the config's. It may have been prepared before: its adapter starts again.
         dataset: rows, in place of the config's.
         cache: keeps tokenized rows and frozen-prefix activations for later runs.
-        on_progress: called with the number of rows tokenized so far.
+        on_progress: receives the number of rows tokenized so far, and their share of all (None if unknown).
 
     Raises:
         UserError: something that the user has to fix.
@@ -211,7 +211,7 @@ def _load_data(
     config: RunConfig,
     loaded: LoadedModel,
     cache: Path | None,
-    on_progress: Callable[[int], None] | None,
+    on_progress: OnRows | None,
 ) -> Dataset:
     options = DataOptions.of_run(
         config, max_positions=max_positions(loaded.config), cache_dir=cache / "rows" if cache else None

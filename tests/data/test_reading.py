@@ -183,8 +183,9 @@ def test_memory_does_not_grow_with_the_rows(write: Write, tmp_path: Path, tokeni
     assert many - few < 400_000
 
 
-def test_progress_receives_the_number_of_rows(write: Write, tokenizer: Any) -> None:
+def test_progress_receives_the_number_of_rows_and_their_share(write: Write, tokenizer: Any) -> None:
     path = write("train.jsonl", [{"text": f"row {i}"} for i in range(1100)])
-    seen: list[int] = []
-    load_dataset(str(path.parent), tokenizer, progress=seen.append)
-    assert seen == [512, 1024]
+    seen: list[tuple[int, float | None]] = []
+    load_dataset(str(path.parent), tokenizer, progress=lambda *now: seen.append(now))
+    assert [rows for rows, _ in seen] == [512, 1024]
+    assert all(share is not None and 0 < share <= 1 for _, share in seen)  # in steps of the file's buffer

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -18,14 +20,38 @@ from mlxsched.errors import DataError
 SUFFIXES = (".jsonl", ".csv")
 
 
-def read_file(path: Path, shown: str, split: str, features: Features) -> Iterator[Record]:
+class Meter:
+    """How much of some files has been read."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = tuple(paths)
+        self._before = 0
+        self._file: BinaryIO | None = None
+
+    @contextlib.contextmanager
+    def reading(self, path: Path) -> Iterator[BinaryIO]:
+        """Open one of the files."""
+        with path.open("rb") as self._file:
+            yield self._file
+        self._file = None
+        self._before += path.stat().st_size
+
+    def share(self) -> float | None:
+        """From 0 to 1; None if a file is read otherwise."""
+        total = sum(path.stat().st_size for path in self._paths)
+        if not total or any(path.suffix.lower() == ".csv" for path in self._paths):
+            return None
+        return (self._before + (0 if self._file is None else self._file.tell())) / total
+
+
+def read_file(path: Path, shown: str, split: str, features: Features, meter: Meter) -> Iterator[Record]:
     """The records of one .jsonl or .csv file; ``shown`` is its name in messages."""
     try:
         if path.suffix.lower() == ".csv":
             for number, data, excerpt in csv_file.records(path, features):
                 yield Record(split, shown, number, data, excerpt, features)
             return
-        with path.open("rb") as file:
+        with meter.reading(path) as file:
             for number, line in jsonl.lines(file):
                 yield _json_record(line, split, shown, number, features)
     except OSError as error:
@@ -58,6 +84,7 @@ class FilesSource:
         self.name = name
         self.notes: list[str] = []
         self._files = files
+        self._meter = Meter(files.values())
         self._features = options.features
 
     def identity(self) -> str | None:
@@ -67,8 +94,14 @@ class FilesSource:
 
     def records(self) -> Iterator[Record]:
         """The records of train, valid and test, in this order."""
+        self._meter = Meter(self._files.values())
         for split, path in self._files.items():
-            yield from read_file(path, f"{self.name.rstrip('/')}/{path.name}", split, self._features)
+            shown = f"{self.name.rstrip('/')}/{path.name}"
+            yield from read_file(path, shown, split, self._features, self._meter)
+
+    def share_read(self) -> float | None:
+        """By bytes."""
+        return self._meter.share()
 
 
 class SplitFileSource:
@@ -83,6 +116,7 @@ class SplitFileSource:
         self.name = str(path)
         self.notes: list[str] = []
         self._path = path
+        self._meter = Meter([path])
         self._options = options
 
     def identity(self) -> str | None:
@@ -103,8 +137,13 @@ class SplitFileSource:
         sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
         self.notes = [f"{self._path.name} was split by content (seed {self._options.seed}): {sizes}"]
 
+    def share_read(self) -> float | None:
+        """By bytes; the first of two passes, which decides the split, is not counted."""
+        return self._meter.share()
+
     def _read(self) -> Iterator[Record]:
-        return read_file(self._path, self.name, "train", self._options.features)
+        self._meter = Meter([self._path])
+        return read_file(self._path, self.name, "train", self._options.features, self._meter)
 
     def _bounds(self) -> tuple[int, int]:
         """Hashes below the first number are test rows, below the second validation rows."""

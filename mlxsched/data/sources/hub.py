@@ -80,6 +80,10 @@ class HubSource:
                     file, excerpt = f"{block.path} [{split}]", str(row)[:200]
                     yield Record(split, file, number, _without_nulls(row), excerpt, block.features)
 
+    def share_read(self) -> float | None:
+        """Unknown."""
+        return None
+
     def _load(self) -> list[tuple[_Block, dict[str, Any]]]:
         if self._loaded is None:
             self._loaded = [(block, self._load_block(block)) for block in self._blocks]

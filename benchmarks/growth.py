@@ -1,0 +1,165 @@
+"""What `mlxsched plan` costs on large data sets: CPU time, wall time and memory of the process and its children.
+
+    python benchmarks/growth.py chats --rows 300000                    # chats of one to three exchanges
+    python benchmarks/growth.py chats --rows 300000 --model MODEL      # with another tokenizer and template
+    python benchmarks/growth.py texts --rows 1000000                   # rows {"text": ..}
+
+The rows are made in a temporary folder, and so is the cache: each run tokenizes everything. `--again` plans a second
+time, from the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "to",
+    "and",
+    "in",
+    "for",
+    "with",
+    "on",
+    "that",
+    "is",
+    "are",
+    "was",
+    "it",
+    "this",
+    "how",
+    "many",
+    "rows",
+    "value",
+    "column",
+    "total",
+    "between",
+    "first",
+    "last",
+    "average",
+    "price",
+    "order",
+    "customer",
+    "date",
+    "month",
+    "report",
+    "please",
+    "show",
+    "find",
+    "list",
+    "count",
+    "return",
+    "query",
+    "table",
+    "filter",
+    "group",
+    "where",
+    "because",
+    "result",
+    "example",
+    "explain",
+    "simple",
+    "model",
+    "answer",
+    "question",
+    "number",
+    "second",
+    "under",
+    "over",
+    "each",
+    "every",
+]
+SYSTEM = "You are a helpful assistant. Answer briefly."
+
+
+def text(draw: random.Random, least: int, most: int) -> str:
+    """A sentence of random words."""
+    return " ".join(draw.choices(WORDS, k=draw.randint(least, most))).capitalize() + "."
+
+
+def chat(draw: random.Random) -> dict[str, object]:
+    """One to three exchanges, a third of them behind a system prompt: a median of about 70 words."""
+    messages = [{"role": "system", "content": SYSTEM}] if draw.random() < 1 / 3 else []
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        messages.append({"role": "user", "content": text(draw, 4, 20)})
+        messages.append({"role": "assistant", "content": text(draw, 4, 50)})
+    return {"messages": messages}
+
+
+def rows(kind: str, count: int) -> Iterator[dict[str, object]]:
+    """``count`` rows; the same ones each time."""
+    draw = random.Random(0)
+    for _ in range(count):
+        yield chat(draw) if kind == "chats" else {"text": text(draw, 10, 100)}
+
+
+def write(folder: Path, kind: str, count: int) -> int:
+    """Write the training rows and 100 for validation; the bytes written."""
+    for name, n in (("valid", 100), ("train", count)):
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows(kind, n))
+    return (folder / "train.jsonl").stat().st_size
+
+
+def measured(command: list[str], environment: dict[str, str]) -> dict[str, float]:
+    """Run a command; seconds of the clock and of the CPU, and the largest memory of one process in MB."""
+    started = time.monotonic()
+    with open(os.devnull, "wb") as nothing:
+        process = os.posix_spawnp(
+            command[0], command, environment, file_actions=[(os.POSIX_SPAWN_DUP2, nothing.fileno(), 1)]
+        )
+        _, status, usage = os.wait4(process, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    cpu = usage.ru_utime + usage.ru_stime
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return {"wall": time.monotonic() - started, "cpu": cpu, "peak_mb": usage.ru_maxrss / unit}
+
+
+def main() -> None:
+    """Make the rows, plan, print a row of the table for each run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=("chats", "texts"))
+    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--again", action="store_true", help="plan once more, from the cache")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder, "data")
+        data.mkdir()
+        size = write(data, given.kind, given.rows)
+        print(f"{given.rows:,} {given.kind}, {size / 1e6:.0f} MB, {given.model}")
+        environment = {**os.environ, "MLXSCHED_CACHE": str(Path(folder, "cache"))}
+        plan = [
+            sys.executable,
+            "-m",
+            "mlxsched",
+            "plan",
+            "--data",
+            str(data),
+            "--model",
+            given.model,
+            "--json",
+            "--no-estimate",
+        ]
+        for name in ("tokenizing", "from the cache")[: 1 + given.again]:
+            found = measured(plan, environment)
+            print(
+                f"| {name} | {found['cpu']:.1f} CPU s | {found['wall']:.1f} s | {found['peak_mb']:.0f} MB |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The bytes of each token of a byte-level tokenizer, and from them which tokens a span of characters came from.
+
+A tokenizer that keeps account of each token's characters takes half as long again, and makes a Python object for each.
+If the bytes of the tokens joined are the text, every token's place in it follows from the lengths alone.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from typing import Any
+
+from mlxsched.data.chat import Span
+
+_NO_TEXT = b"\xff"  # never in UTF-8: a text with such a token does not match
+# What neither changes the text, nor removes anything, nor moves where a token is said to begin.
+_KEEPING = {"ByteLevel", "Digits", "Sequence", "Split", "TemplateProcessing"}
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The number of bytes of ``text`` up to the end of each token."""
+
+    text: str
+    ends: list[int]
+
+    def tokens(self, span: Span) -> Span:
+        """The first token that has characters of ``span``, and the one after the last; twice the end if none has."""
+        begin, end = span
+        if not self.text.isascii():
+            begin, end = (len(self.text[:position].encode()) for position in span)
+        first = bisect_right(self.ends, begin)
+        stop = min(bisect_left(self.ends, end) + 1, len(self.ends)) if end else 0
+        return (first, stop) if first < stop else (len(self.ends), len(self.ends))
+
+
+class TokenBytes:
+    """Finds tokens by the bytes of ``backend``, a tokenizer of the tokenizers library."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._added = {number: token.content for number, token in backend.get_added_tokens_decoder().items()}
+        self._known: dict[int, bytes] = {}
+
+    @classmethod
+    def of(cls, backend: Any) -> TokenBytes | None:
+        """For a tokenizer whose tokens are bytes; None for others."""
+        is_byte_level = (
+            type(backend.model).__name__ == "BPE" and type(backend.decoder).__name__ == "ByteLevel"
+        )
+        # Each kind of step reads another of the two settings that move where a token begins.
+        steps = ((backend.pre_tokenizer, "add_prefix_space"), (backend.post_processor, "trim_offsets"))
+        keeps = all(step is None or _keeps(json.loads(step.__getstate__()), moves) for step, moves in steps)
+        return cls(backend) if is_byte_level and keeps and backend.normalizer is None else None
+
+    def ends(self, text: str, ids: list[int]) -> Ends | None:
+        """Where each token ends; None if the tokens are not this text."""
+        pieces = [self._known.get(number) or self._look_up(number) for number in ids]
+        return Ends(text, list(accumulate(map(len, pieces)))) if b"".join(pieces) == text.encode() else None
+
+    def _look_up(self, number: int) -> bytes:
+        found: bytes
+        if number in self._added:
+            found = self._added[number].encode()
+        else:
+            characters = self._backend.id_to_token(number) or ""
+            found = bytes(_bytes_of_characters().get(c, 255) for c in characters) or _NO_TEXT
+        self._known[number] = found
+        return found
+
+
+def _keeps(step: dict[str, Any], moves: str) -> bool:
+    removes = step["type"] == "Split" and step["behavior"] == "Removed"
+    parts = step.get("pretokenizers", step.get("processors", []))
+    known = step["type"] in _KEEPING and not removes and not step.get(moves)
+    return known and all(_keeps(part, moves) for part in parts)
+
+
+@cache
+def _bytes_of_characters() -> dict[str, int]:
+    """GPT-2's alphabet: printable bytes stand for themselves, and the others follow from U+0100 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
