@@ -186,3 +186,27 @@ def test_a_checkpointed_layer_that_hands_on_what_its_cache_holds_keeps_both_grad
     x = mx.arange(6.0).reshape(1, 1, 3, 2)
     expected, got = (mx.grad(lambda x, c=c: loss(x, c))(x) for c in (False, True))
     assert mx.allclose(got, expected)
+
+
+def test_in_bf16_it_is_as_close_to_float32_as_whole_rows(build, alike):
+    model = build("llama", layers=4)
+    model.set_dtype(mx.bfloat16)
+    model.update(tree_map(lambda a: a.astype(mx.float32), model.trainable_parameters()))  # as adapters are
+    path, notes = shared_path(model, alike)
+    assert path.form and not notes
+    parts = [np.array([2, 4]), np.array([0, 3, 1])]
+    found = summed(model, path, alike, parts, 37)
+    whole = replace(path, form=None)
+    batch = collate(alike, np.arange(5), GRID)
+    by_rows = nn.value_and_grad(model, lambda model: whole.loss(model, *whole.arrays(batch, 37)))(model)
+    model.set_dtype(mx.float32)  # the same rounded weights
+    expected_loss, expected = row_by_row(model, alike, 37)
+
+    def off(loss, gradients):
+        apart = [mx.square(gradients[name].astype(mx.float32) - g).sum() for name, g in expected.items()]
+        norm = sum(float(mx.square(g).sum()) for g in expected.values())
+        return abs(float(loss) / expected_loss - 1), (float(sum(apart)) / norm) ** 0.5
+
+    shared, rows = off(*found), off(by_rows[0], dict(tree_flatten(by_rows[1])))
+    assert shared[0] < max(2 * rows[0], 1e-3)
+    assert shared[1] < 1.2 * rows[1]
