@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,9 @@ import numpy as np
 from mlx.nn.layers.base import Module
 
 from mlxsched.data.batching.common_prefix import common_prefix
-from mlxsched.data.batching.plan import MAX_PACK_WIDTH
+from mlxsched.data.batching.grid import length_grid
+from mlxsched.data.batching.plan import MAX_PACK_WIDTH, BatchingPlan, padded_plan
+from mlxsched.data.batching.row_groups import RowGroups
 from mlxsched.data.rows import Rows
 from mlxsched.model.fast.activation_files import SharedFolder
 from mlxsched.model.fast.forward_path import ForwardPath
@@ -80,13 +84,11 @@ def accelerate(
     path = replace(training_path(session, note, tuner), scaled=_has_float16(session.loaded.model))
     store = store or ActivationStore(config.prefix_cache, directory, _shared(session, note))
 
-    def stored(path: ForwardPath, rows: Rows, limit: int | None = None) -> ForwardPath:
-        return _with_activations(session, path, rows, store, note, limit)
-
     training = path
     if plan.updates <= plan.updates_per_epoch:  # no row comes twice
         training = replace(path, boundary=None)
-    training = stored(training, session.train_rows)
+    stored = partial(_with_activations, session, store=store, note=note)
+    training = stored(training, session.train_rows, lambda: _first_epoch(session, path))
     valid = session.dataset.valid
     if not valid:
         return Acceleration(training, training)
@@ -95,7 +97,23 @@ def accelerate(
     limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
     if plan.updates < plan.steps_per_eval or limit == 0:  # evaluated once at most
         path = replace(path, boundary=None)
-    return Acceleration(training, stored(path, valid, limit).without_gradients())
+    groups = lambda: RowGroups.by_length(valid.lengths[:limit], session.micro_batch_tokens)  # noqa: E731
+    return Acceleration(training, stored(path, valid, groups).without_gradients())
+
+
+def batching_of(session: Session, path: ForwardPath) -> BatchingPlan:
+    """How the rows of an update become micro-batches along ``path``."""
+    plan = session.batching
+    if plan.packing is not None and path.packing is None:  # the self-check switched packing off
+        plan = padded_plan(session.own_sampler, plan.max_tokens)
+    return plan if path.form is not None else replace(plan, sharing=None)
+
+
+def _first_epoch(session: Session, path: ForwardPath) -> RowGroups:
+    """The groups in which the activations of the training rows are computed; packed lines are computed row by row."""
+    plan, sampler = batching_of(session, path), session.sampler
+    grid = plan.grid if plan.packing is None else length_grid(sampler.lengths)
+    return RowGroups.of_first_epoch(sampler, grid, plan.max_tokens, session.world.size)
 
 
 def _sharing(session: Session, path: ForwardPath, rows: Rows, note: Note) -> ForwardPath:
@@ -149,20 +167,20 @@ def _shared(session: Session, note: Note) -> SharedFolder | None:
 
 
 def _with_activations(
-    session: Session, path: ForwardPath, rows: Rows, store: ActivationStore, note: Note, limit: int | None
+    session: Session,
+    path: ForwardPath,
+    rows: Rows,
+    groups: Callable[[], RowGroups],
+    *,
+    store: ActivationStore,
+    note: Note,
 ) -> ForwardPath:
-    """``path`` with stored activations of the first ``limit`` of ``rows``; without a boundary where they don't fit."""
+    """``path`` with stored activations of the first of ``rows``, in ``groups``; without a boundary where they don't fit."""
     boundary = path.frozen_boundary
     if boundary is None:
         return path
     activations = make_activations(
-        session.loaded.model,
-        boundary,
-        rows,
-        store,
-        max_tokens=session.micro_batch_tokens,
-        limit=limit,
-        compiled=path.compiled,
+        session.loaded.model, boundary, rows, store, groups=groups(), compiled=path.compiled
     )
     if activations is None:
         note(f"{PREFIX}: not stored for {len(rows)} rows, there is no room for them")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from mlxsched.config.average import parse_average
-from mlxsched.data.batching.plan import padded_plan
 from mlxsched.model.evaluate import Evaluator
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.trees import Tensors, flatten, unflatten
 from mlxsched.planning.cycles import cycle_ends
 from mlxsched.runs.directory import RunDirectory
+from mlxsched.training.acceleration import batching_of
 from mlxsched.training.averaging import Averager, points_every
 from mlxsched.training.batch_loader import BatchLoader
 from mlxsched.training.checkpointer import Checkpointer
@@ -72,11 +71,7 @@ def make_engine(session: Session, path: ForwardPath) -> Engine:
 
 def make_loader(session: Session, path: ForwardPath, pace: Pace) -> BatchLoader:
     """The micro-batches of the session's training rows, laid out for ``path``."""
-    plan = session.batching
-    if plan.packing is not None and path.packing is None:  # the self-check switched packing off
-        plan = padded_plan(session.own_sampler, plan.max_tokens)
-    if path.form is None:
-        plan = replace(plan, sharing=None)
+    plan = batching_of(session, path)
     rows_of = lambda update: pace.horizon.rows_of(update)  # noqa: E731  a policy may replace the horizon
     return BatchLoader(
         session.train_rows, session.sampler, plan, path.arrays, rows_of=rows_of, share_of=session.own_rows

@@ -17,6 +17,8 @@ import pytest
 from mlxsched.model.fast import prefix_activations as states_module
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Notice
+from mlxsched.training.acceleration import accelerate
+from mlxsched.training.assembly import make_loader, make_pace
 from mlxsched.training.run import create_run, execute, sinks_of, start
 
 FLAGS = {"num_layers": 2, "prefix_cache": 1000}  # bytes: memory holds nothing
@@ -89,13 +91,38 @@ def test_a_run_on_the_states_of_another_is_the_same_to_the_last_bit(shared, data
     assert adapter(alone) == adapter(first) == adapter(second)
 
 
-def test_other_rates_and_seeds_use_them_too(shared, data, tmp_path, traced):
+def test_other_rates_and_ranks_use_them_too(shared, data, tmp_path, traced):
     rows = data()
     run_to_the_end(shared(data=rows, iters=16), tmp_path / "first")
     traced.clear()
-    other = {"learning_rate": 1e-3, "seed": 7, "batch_size": 8, "val_batches": 1, "lora_parameters.rank": 4}
+    other = {"learning_rate": 1e-3, "lora_parameters.rank": 4}
     run_to_the_end(shared(data=rows, iters=10, **other), tmp_path / "second")
     assert not traced
+
+
+def test_an_update_of_the_first_epoch_computes_its_own_rows_only(session, monkeypatch):
+    made = session(num_layers=2, iters=2000)
+    acceleration = accelerate(made, None, lambda note: None)
+    activations, loader = (
+        acceleration.training.activations,
+        make_loader(made, acceleration.training, make_pace(made)),
+    )
+    computed, shapes, collate = [], [], states_module.collate
+    compute = activations._compute
+    monkeypatch.setattr(
+        states_module,
+        "collate",
+        lambda rows, group, grid: computed.append(group) or collate(rows, group, grid),
+    )
+    activations._compute = lambda inputs: shapes.append(inputs.shape) or compute(inputs)
+    for update in range(3):
+        batches = loader(update)
+        assert sorted(np.concatenate(computed).tolist()) == sorted(batches.rows.tolist())
+        # in the shapes of the micro-batches: the same work as without a store
+        assert shapes == [arrays[0].shape for arrays in batches.arrays]
+        computed.clear(), shapes.clear()
+    loader(1)
+    assert computed == []
 
 
 def test_a_resume_goes_on_with_what_was_there(shared, data, tmp_path, traced):
@@ -145,13 +172,13 @@ def _train(tmp_path, flags):
 
 def _wait_for_marks(folder, child):
     """The marks of the first states in ``folder``, as soon as there are some."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while time.monotonic() < until and child.poll() is None:
         for header in folder.glob("*/header.json"):
-            groups, states = json.loads(header.read_text())["groups"], header.with_name("states")
-            if states.stat().st_size < 8 * groups:
+            rows, states = json.loads(header.read_text())["rows"], header.with_name("states")
+            if states.stat().st_size < 8 * rows:
                 continue  # the header comes first
-            marks = np.memmap(states, np.uint64, "r", shape=(groups,))
+            marks = np.memmap(states, np.uint64, "r", shape=(rows,))
             if np.count_nonzero(marks) > 20:
                 return marks
         time.sleep(0.02)

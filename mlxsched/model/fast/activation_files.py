@@ -1,10 +1,10 @@
 """Where frozen-prefix activations are stored: in memory, in a file of this process, or in one that later runs share.
 
 A shared file has a directory of its own, named by a hash of all that its bytes depend on (`activation_key`). After a
-group of rows is written, its checksum is: a group torn by a crash has no valid checksum, and is recomputed. Nothing
+group of rows is written, its checksum is, for each of the rows: a group torn by a crash has no valid checksum, and is recomputed. Nothing
 that goes wrong with such a file stops a run.
 
-Layout of a shared file: ``groups`` marks of 8 bytes, padded to whole pages, then ``[positions, width]`` numbers.
+Layout of a shared file: a mark of 8 bytes for each of ``rows`` rows, padded to whole pages, then ``[positions, width]`` numbers.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlxsched.data.rows import Indices
 from mlxsched.errors import MlxschedError
 from mlxsched.platform import caches
 from mlxsched.runs.atomic import write_json
 from mlxsched.runs.json_file import read_object
 
-FORMAT = 1
+FORMAT = 2  # 1 had a mark for each group
 _FILE = "states"
 _PAGE = 4096
 _FILLED = 1 << 32  # set next to the 32 bits of a checksum, so that a mark of 0 always means "not written"
@@ -37,12 +38,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """``positions`` activations of ``width`` numbers each, written in ``groups`` groups of rows."""
+    """``positions`` activations of ``width`` numbers each, of ``rows`` rows."""
 
     positions: int
     width: int
     dtype: np.dtype[Any]
-    groups: int
+    rows: int
 
     @property
     def size(self) -> int:
@@ -52,22 +53,22 @@ class StoreLayout:
     @property
     def marks_size(self) -> int:
         """Bytes of the marks, in whole pages."""
-        return -(-8 * self.groups // _PAGE) * _PAGE
+        return -(-8 * self.rows // _PAGE) * _PAGE
 
 
 @dataclass(eq=False)
 class StoredActivations:
-    """Activations ``[positions, width]``, and in a shared file the marks of the groups that are written."""
+    """Activations ``[positions, width]``, and in a shared file the marks ``[rows]`` of those that are written."""
 
     values: Array
     marks: NDArray[np.uint64] | None = None
 
-    def has(self, group: int, parts: Iterable[Array]) -> bool:
-        """Whether ``parts``, the group's activations, are there and intact."""
-        return self.marks is not None and bool(self.marks[group]) and self.marks[group] == _mark(parts)
+    def has(self, group: Indices, parts: Iterable[Array]) -> bool:
+        """Whether ``parts``, the activations of the rows ``group``, are there and intact."""
+        return self.marks is not None and bool(self.marks[group[0]]) and self.marks[group[0]] == _mark(parts)
 
-    def mark(self, group: int, parts: Iterable[Array]) -> None:
-        """Mark the group as written with ``parts``."""
+    def mark(self, group: Indices, parts: Iterable[Array]) -> None:
+        """Mark the rows ``group`` as written with ``parts``."""
         if self.marks is not None:
             self.marks[group] = _mark(parts)
 
@@ -141,7 +142,7 @@ class SharedFolder:
             write_json(entry / caches.HEADER, self._header(entry, layout))  # dated: the time of the last use
             if not _reserved(file, size, entry):
                 return None
-            marks = np.memmap(file, np.uint64, "r+", shape=(layout.groups,))
+            marks = np.memmap(file, np.uint64, "r+", shape=(layout.rows,))
             self._report_found(marks, layout)
             return StoredActivations(_mapped(file, layout, layout.marks_size), marks)
 

@@ -1,8 +1,7 @@
 """Frozen-prefix activations: the outputs of the frozen layers for all rows of a split, computed once.
 
 They take 2 to 4 bytes times the hidden size for each token (2.3 KB for a 135M model in float32), in memory or on disk.
-Rows are computed in fixed groups of like length, whatever update asks for one of them first: the padded shape of a
-matrix product decides its last bits, and a resumed run must find the same ones as an uninterrupted run.
+Rows are computed in fixed groups (`RowGroups`), whatever update asks for one of them first.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlxsched.data.batching.batches import Places, collate, places_of
-from mlxsched.data.batching.grid import Grid, length_grid
+from mlxsched.data.batching.row_groups import RowGroups
 from mlxsched.data.rows import Indices, Rows
 from mlxsched.model.fast.activation_files import (
     FORMAT,
@@ -57,34 +56,6 @@ class ActivationStore:
         return stored
 
 
-@dataclass(frozen=True)
-class RowGroups:
-    """The groups of rows that go through the frozen layers together, and the grid that they are padded to."""
-
-    members: list[Indices]
-    grid: Grid
-
-    @classmethod
-    def of(cls, lengths: NDArray[Any], max_tokens: int) -> RowGroups:
-        """All rows in groups of like length, longest first, each as large as ``max_tokens`` padded tokens allow."""
-        grid = length_grid(lengths)
-        order = np.argsort(-lengths.astype(np.int64), kind="stable")
-        groups, start = [], 0
-        while start < len(order):
-            width = grid.shape(1, max(int(lengths[order[start]]) - 1, 1))[1]
-            size = max(max_tokens // width, 1)
-            while grid.shape(size, width)[0] > size:
-                size -= 1  # down to a number of rows that the grid doesn't pad
-            groups.append(order[start : start + size])
-            start += size
-        return cls(groups, grid)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The grouping as arrays, for `activation_key`."""
-        sizes = np.array([len(group) for group in self.members])
-        return {"order": np.concatenate(self.members), "sizes": sizes, "grid": np.array(self.grid.lengths)}
-
-
 class PrefixActivations:
     """The activations of ``rows`` at ``boundary``, computed when they are first asked for."""
 
@@ -100,10 +71,7 @@ class PrefixActivations:
     ) -> None:
         self._rows, self._groups, self._stored, self._dtype = rows, groups, stored, boundary.dtype
         self._starts = rows.offsets - np.arange(len(rows.offsets))  # a row of n tokens has n - 1 inputs
-        self._group_of = np.empty(sum(map(len, groups.members)), np.int64)
-        for number, group in enumerate(groups.members):
-            self._group_of[group] = number
-        self._ready = np.zeros(len(groups.members), bool)
+        self._ready = np.zeros(len(groups.sets), bool)
 
         def compute(inputs: mx.array) -> mx.array:
             return boundary_input(model, boundary, inputs)
@@ -112,20 +80,19 @@ class PrefixActivations:
 
     def batch(self, indices: Indices, shape: tuple[int, int], places: Places | None = None) -> mx.array:
         """Activations ``[*shape, width]`` of the rows ``indices``, each at its place in the batch."""
-        for number in np.unique(self._group_of[indices]):
-            if not self._ready[number]:
-                self._make_ready(int(number))
+        for index in indices:
+            if not self._ready[index]:
+                self._make_ready(self._groups.of_row(int(index)))
         activations = [self._of(index) for index in indices]
         return _from_raw(lay_out_activations(activations, shape, places_of(indices, places)), self._dtype)
 
     def _of(self, index: int) -> NDArray[Any]:
         return self._stored.values[self._starts[index] : self._starts[index + 1]]
 
-    def _make_ready(self, number: int) -> None:
+    def _make_ready(self, group: Indices) -> None:
         """Compute a group, unless an earlier run left it intact."""
-        group = self._groups.members[number]
         parts = [self._of(index) for index in group]
-        if not self._stored.has(number, parts):
+        if not self._stored.has(group, parts):
             activations = _to_raw(
                 self._compute(mx.array(collate(self._rows, group, self._groups.grid).inputs))
             )
@@ -133,8 +100,8 @@ class PrefixActivations:
                 parts, activations, strict=False
             ):  # behind the rows come lines of padding
                 part[:] = computed[: len(part)]
-            self._stored.mark(number, parts)
-        self._ready[number] = True
+            self._stored.mark(group, parts)
+        self._ready[group] = True
 
 
 def lay_out_activations(
@@ -158,21 +125,19 @@ def make_activations(
     rows: Rows,
     store: ActivationStore,
     *,
-    max_tokens: int,
-    limit: int | None = None,
+    groups: RowGroups,
     compiled: bool = True,
 ) -> PrefixActivations | None:
-    """The activations of the first ``limit`` of ``rows``; None where there is no room for them."""
+    """The activations of those of ``rows`` that are in ``groups``, the first ones; None where there is no room for them."""
     if boundary.dtype not in _RAW:
         return None
-    count = len(rows) if limit is None else min(limit, len(rows))
+    count = len(groups.sets)
     positions = int(rows.lengths[:count].sum()) - count
-    groups = RowGroups.of(rows.lengths[:count], max_tokens)
-    layout = StoreLayout(positions, boundary.width, _RAW[boundary.dtype], len(groups.members))
+    layout = StoreLayout(positions, boundary.width, _RAW[boundary.dtype], count)
 
     def key(shared: SharedFolder) -> str:
         ends = rows.offsets[: count + 1]
-        arrays = {"tokens": rows.columns["tokens"][: ends[-1]], "ends": ends, **groups.arrays()}
+        arrays = {"tokens": rows.columns["tokens"][: ends[-1]], "ends": ends, **groups.facts}
         return activation_key(model, shared.config, boundary, arrays, compiled=compiled, format=FORMAT)
 
     stored = store.make(layout, key)

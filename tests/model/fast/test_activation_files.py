@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxsched.data.batching.row_groups import RowGroups
 from mlxsched.model.fast import prefix_activations as states_module
 from mlxsched.model.fast.activation_files import SharedFolder
 from mlxsched.model.fast.activation_key import activation_key
@@ -33,12 +34,17 @@ class Cache:
         self.folder, self.private, self.notes = folder, private, []
         self.computed = 0
 
-    def states(self, model, rows, *, max_tokens=100, config=None, **options):
+    def states(self, model, rows, *, max_tokens=100, limit=None, config=None, **options):
         gc.collect()  # an earlier "run" of this process lets go
         shared = SharedFolder(self.folder, "a model", config or {"rope_theta": 1}, self.notes.append)
         store = ActivationStore(0, self.private, shared)
         made = make_activations(
-            model, find_boundary(model, PROBE), rows, store, max_tokens=max_tokens, **options
+            model,
+            find_boundary(model, PROBE),
+            rows,
+            store,
+            groups=RowGroups.by_length(rows.lengths[:limit], max_tokens),
+            **options,
         )
         if made is not None:
             self._count(made)
@@ -69,9 +75,8 @@ def everything(states, rows):
 
 
 def from_memory(model, rows):
-    return everything(
-        make_activations(model, find_boundary(model, PROBE), rows, MEMORY, max_tokens=100), rows
-    )
+    groups = RowGroups.by_length(rows.lengths, 100)
+    return everything(make_activations(model, find_boundary(model, PROBE), rows, MEMORY, groups=groups), rows)
 
 
 def fill(cache, model, rows):
@@ -94,14 +99,13 @@ def test_a_later_run_computes_nothing_and_gets_the_same_bits(cache, build, make_
 
 def test_what_one_run_began_another_completes(cache, build, make_rows):
     model, rows = build(), make_rows()
-    groups = len(
-        make_activations(model, find_boundary(model, PROBE), rows, MEMORY, max_tokens=100)._groups.members
-    )
+    grouped = RowGroups.by_length(rows.lengths, 100)
+    groups = int(grouped.sets.max()) + 1
     cache.states(model, rows).batch(np.array([3]), (1, 40))
     assert cache.computed == 1
     np.testing.assert_array_equal(everything(cache.states(model, rows), rows), from_memory(model, rows))
     assert cache.computed == groups
-    assert f"{1 / groups:.0%} of" in cache.notes[0]
+    assert f"{len(grouped.of_row(3)) / len(rows):.0%} of" in cache.notes[0]
 
 
 @pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
@@ -307,5 +311,7 @@ def test_what_fits_into_memory_touches_no_disk(cache, build, make_rows):
     shared = SharedFolder(cache.folder, "a model", {}, cache.notes.append)
     model = build()
     store = ActivationStore(10**9, cache.private, shared)
-    states_module.make_activations(model, find_boundary(model, PROBE), make_rows(), store, max_tokens=100)
+    rows = make_rows()
+    groups = RowGroups.by_length(rows.lengths, 100)
+    states_module.make_activations(model, find_boundary(model, PROBE), rows, store, groups=groups)
     assert not cache.folder.exists()

@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 
 from mlxsched.data.batching.batches import collate
 from mlxsched.data.batching.grid import Grid
+from mlxsched.data.batching.row_groups import RowGroups
 from mlxsched.model.fast.forward_path import ForwardPath, padded_targets
 from mlxsched.model.fast.frozen_prefix import find_boundary
 from mlxsched.model.fast.head import find_head
@@ -47,7 +48,9 @@ def on_path(compiled_gradients):
     def compute(model, path, rows, indices, n_targets):
         if path.boundary:
             store = ActivationStore(10**9, None)
-            activations = make_activations(model, path.boundary, rows, store, max_tokens=200)
+            activations = make_activations(
+                model, path.boundary, rows, store, groups=RowGroups.by_length(rows.lengths, 200)
+            )
             path = replace(path, activations=activations)
         arrays = path.arrays(collate(rows, np.asarray(indices), GRID), n_targets)
         return compiled_gradients(model, path, arrays)

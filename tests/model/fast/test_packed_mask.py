@@ -12,6 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlxsched.data.batching.packing import Packing
+from mlxsched.data.batching.row_groups import RowGroups
 from mlxsched.model.fast.prefix_activations import ActivationStore, make_activations
 from mlxsched.model.fast.samples import packed_sample
 from mlxsched.model.fast.selection import choose_path, with_packing
@@ -60,7 +61,8 @@ def test_packed_rows_equal_rows_alone(build, make_rows, compiled_gradients, kind
     batch = PACKING.collate(rows, lines)
     if path.boundary:
         store = ActivationStore(10**9, None)
-        path = replace(path, activations=make_activations(model, path.boundary, rows, store, max_tokens=100))
+        groups = RowGroups.by_length(rows.lengths, 100)
+        path = replace(path, activations=make_activations(model, path.boundary, rows, store, groups=groups))
     arrays = path.arrays(batch, batch.n_targets)
     loss, got = compiled_gradients(model, path, arrays)
     expected_loss, expected = row_by_row(model, rows, range(4, 12), batch.n_targets)
