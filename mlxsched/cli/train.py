@@ -114,6 +114,17 @@ def _show_start(session: Session) -> None:
         note(f"Note: {ADVICE}")
 
 
+def _tell_check() -> None:
+    """Say what comes before the first update, which may take a minute on a machine without kernels."""
+    import mlx.core as mx
+
+    from mlxsched.platform.kernels import built_kernels
+
+    cold = mx.default_device().type == mx.DeviceType.cpu and not built_kernels()
+    once = " MLX builds its CPU kernels first, once on this machine: up to a minute." if cold else ""
+    note(f"Checking the optimizations on your rows ...{once}")
+
+
 def train_and_tell(
     session: Session, run: RunDirectory, *, plain: bool, as_json: bool, resume: bool = False
 ) -> None:
@@ -125,6 +136,8 @@ def train_and_tell(
     from mlxsched.training.run import execute
 
     note(f"Run: {run.path}")
+    if session.config.fast:
+        _tell_check()
     config = session.config
     done = run.info.update if resume else 0
     with Display(session.plan.updates, config.steps_per_report, plain=plain, done=done) as display:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from mlxsched.training.shape_times import LARGE, ShapeTimes, Stopwatch
@@ -38,6 +41,22 @@ def test_a_linear_cost_is_predicted_for_every_shape():
     assert len(set(machine.made)) == 3 < len(SHAPES)
     assert times.compiling_of(SHAPES) == pytest.approx(0.5)
     assert times.watch.spent == pytest.approx(machine.now)
+
+
+def test_building_kernels_is_not_part_of_the_time():
+    machine, built = Machine(), []
+
+    def build_and_run(shape):
+        if not built:  # a child process, as MLX's compiler is
+            built.append(subprocess.run([sys.executable, "-S", "-c", "pass"], check=True))
+            machine.now += 60.0
+        machine.run(shape)
+
+    times = ShapeTimes(build_and_run, Stopwatch(lambda: machine.now, 3.0))
+    times.measure(SHAPES, 10**6, 1.0)
+    for shape in SHAPES:
+        assert times.seconds(shape) == pytest.approx(machine.seconds(shape), rel=1e-6)
+    assert times.watch.spent < 1.0
 
 
 def test_a_slow_machine_times_fewer_rows_and_stays_within_what_is_allowed():

@@ -1,0 +1,28 @@
+"""The kernels of MLX's CPU backend, and what building them costs.
+
+MLX starts a compiler for each fused kernel that no earlier process left in the folder of temporary files: about 40 before the
+first update of a run, 0.4 to 1.3 CPU seconds each (`python benchmarks/startup.py --cold`). All of them but four are those of the
+run itself, although most are built during the self-check, which comes first.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+from pathlib import Path
+
+
+def kernel_folder() -> Path:
+    """Where MLX keeps the kernels of all versions; it may not exist."""
+    return Path(tempfile.gettempdir()) / "mlx"
+
+
+def built_kernels() -> int:
+    """How many kernels earlier processes have left, of all versions of MLX."""
+    return sum(1 for _ in kernel_folder().glob("*/cpu/*.so"))
+
+
+def children_seconds() -> float:
+    """CPU seconds (user and system) of all child processes of this one that have ended, such as compilers."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
