@@ -133,9 +133,8 @@ def joined(rows: Rows, into: Indices) -> Rows:
     """
     targets = rows.columns["targets"].astype(np.uint16)
     leaving = np.flatnonzero(into != NO_ROW)
-    for row in leaving[
-        np.argsort(rows.lengths[leaving], kind="stable")
-    ]:  # what a row got before is handed on
+    # In order of length: what a row has got before is handed on.
+    for row in leaving[np.argsort(rows.lengths[leaving], kind="stable")]:
         start, length = rows.offsets[into[row]], rows.lengths[row]
         targets[start : start + length] += targets[rows.offsets[row] : rows.offsets[row + 1]]
     if targets.max() < 2:

@@ -26,6 +26,7 @@ _WITHOUT = [
     "chat_feature",
     "prompt_feature",
     "completion_feature",
+    "join_turns",
     "train",
     "learning_rate",
     "epochs",
