@@ -1,8 +1,8 @@
 """The kernels of MLX's CPU backend, and what building them costs.
 
 MLX starts a compiler for each fused kernel that no earlier process left in the folder of temporary files: about 40 before the
-first update of a run, 0.4 to 1.3 CPU seconds each (`python benchmarks/startup.py --cold`). All of them but four are those of the
-run itself, although most are built during the self-check, which comes first.
+first update of a run, 1.2 CPU seconds each on a busy machine (`python benchmarks/startup.py --cold`). All but four are those of
+the run itself, although most are built during the self-check, which comes first.
 """
 
 from __future__ import annotations
