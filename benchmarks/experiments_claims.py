@@ -3,9 +3,9 @@
     python benchmarks/experiments_claims.py --work DIRECTORY [--seeds 0 1 2] [--models tiny second]
     python benchmarks/experiments_claims.py --work DIRECTORY --tables
 
-Two models: the bundled one on its own data, and one of another shape (pretrained on the spot) on rows about orders. Three
-experiments for each: sixteen schedules of 120 updates, each at three peaks; 12 rows many times over; and three batch
-sizes over the same rows, at six rates. All numbers are kept in DIRECTORY, so an interrupted experiment goes on.
+Two models: the bundled one on its own data, and one of another shape (pretrained on the spot) on rows about orders. Four
+experiments for each: sixteen schedules of 120 updates, each at three peaks; 12 rows many times over; three batch sizes
+over the same rows, at six rates; and LoRA and full fine-tuning with three lengths of warmup, up to rates that are too high. All numbers are kept in DIRECTORY, so an interrupted experiment goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,13 @@ EARLY = 20  # the first updates, in which a missing warmup shows
 CYCLE = UPDATES // 3
 FEW_UPDATES = 120
 ROWS_SEEN = 640
-RATES = tuple(2.5e-4 * 2**power for power in range(6))
+RATES = {
+    "adamw": tuple(2.5e-4 * 2**power for power in range(6)),
+    "sgd": tuple(0.05 * 2**power for power in range(6)),
+}
 BATCHES = (4, 8, 16)
+WARMUPS = (0.0, 0.05, 0.2)
+WARMUP_PEAKS = {"lora": (1e-3, 2e-3, 4e-3, 8e-3), "full": (1e-4, 3e-4, 1e-3, 3e-3)}
 
 Rate = Callable[[int], float]
 SCHEDULES: dict[str, tuple[int, Callable[[float], Rate]]] = {
@@ -81,7 +86,7 @@ FEW: dict[str, Callable[[float], Rate]] = {
 
 
 def schedules(setting: dict[str, Any], seed: int) -> Iterator[tuple[str, list[float]]]:
-    """Final validation loss, highest of the early losses over the first one, and best validation loss of a cycle's end."""
+    """The final validation loss, and the best one of a cycle's end."""
     trials = Trials(seed, **setting, batch_size=ROWS)
     for name, (updates, make) in SCHEDULES.items():
         for peak in PEAKS:
@@ -94,9 +99,8 @@ def schedules(setting: dict[str, Any], seed: int) -> Iterator[tuple[str, list[fl
             trials.train(
                 make(peak), 0, updates, trials.start, see if "restarts" in name else lambda update: None
             )
-            early = max(trials.losses[:EARLY]) / trials.losses[0]
             last = trials.loss()
-            yield f"{name}@{peak:g}", [last, early, min(cycles, default=last)]
+            yield f"{name}@{peak:g}", [last, min(cycles, default=last)]
 
 
 def few_rows(setting: dict[str, Any], seed: int) -> Iterator[tuple[str, list[float]]]:
@@ -114,17 +118,50 @@ def few_rows(setting: dict[str, Any], seed: int) -> Iterator[tuple[str, list[flo
         yield name, [seen[-1], min(seen), (seen.index(min(seen)) + 1) * 10]
 
 
-def batches(setting: dict[str, Any], seed: int) -> Iterator[tuple[str, list[float]]]:
+def batches(
+    setting: dict[str, Any], seed: int, optimizer: str = "adamw"
+) -> Iterator[tuple[str, list[float]]]:
     """The final validation loss by batch size and peak, over the same number of rows."""
     for size in BATCHES:
-        trials = Trials(seed, **setting, batch_size=size)
+        trials = Trials(seed, **setting, batch_size=size, optimizer=optimizer)
         updates = ROWS_SEEN // size
-        for peak in RATES:
+        for peak in RATES[optimizer]:
             trials.train(warmup_linear(peak, updates, updates // 20), 0, updates, trials.start)
             yield f"{size}@{peak:g}", [trials.loss()]
 
 
-EXPERIMENTS = {"schedules": schedules, "few": few_rows, "batches": batches}
+def batches_sgd(setting: dict[str, Any], seed: int) -> Iterator[tuple[str, list[float]]]:
+    """`batches` with SGD."""
+    return batches(setting, seed, "sgd")
+
+
+def warmups(setting: dict[str, Any], seed: int) -> Iterator[tuple[str, list[float]]]:
+    """Highest early validation loss over that of the start, and the final one, with and without a warmup."""
+    for kind, peaks in WARMUP_PEAKS.items():
+        trials = Trials(seed, **setting, batch_size=ROWS, fine_tune_type=kind)
+        begin = trials.loss(trials.start)
+        for share in WARMUPS:
+            for peak in peaks:
+                early: list[float] = []
+
+                def see(update: int, early: list[float] = early, trials: Trials = trials) -> None:
+                    if update in (2, 5, 10, EARLY):
+                        early.append(trials.loss())
+
+                rate = (
+                    warmup_linear(peak, UPDATES, round(share * UPDATES)) if share else linear(peak, UPDATES)
+                )
+                trials.train(rate, 0, UPDATES, trials.start, see)
+                yield f"{kind}, {share:.0%}@{peak:g}", [max(early) / begin, trials.loss()]
+
+
+EXPERIMENTS = {
+    "schedules": schedules,
+    "few": few_rows,
+    "batches": batches,
+    "batches_sgd": batches_sgd,
+    "warmups": warmups,
+}
 
 
 def settings(work: Path) -> dict[str, dict[str, Any]]:
@@ -168,15 +205,13 @@ def tuned(results: list[dict[str, list[float]]], name: str) -> tuple[float, list
 
 
 def schedule_rows(results: list[dict[str, list[float]]]) -> Iterator[list[str]]:
-    """Each schedule at its best peak, less the linear decay at its own, paired by seed; then what happened early."""
+    """Each schedule at its best peak, less the linear decay at its own, paired by seed."""
     reference = tuned(results, "linear, warmup 5%")[1]
     for name in sorted(SCHEDULES, key=lambda name: statistics.fmean(tuned(results, name)[1])):
         peak, losses = tuned(results, name)
         difference = shown([a - b for a, b in zip(losses, reference, strict=True)], signed=True)
         means = [statistics.fmean(one[f"{name}@{at:g}"][0] for one in results) for at in PEAKS]
-        early = [statistics.fmean(one[f"{name}@{at:g}"][1] for one in results) for at in PEAKS]
-        columns = [f"{mean:.3f}" for mean in means] + [f"{value:.2f}" for value in early]
-        yield [name, f"{peak:g}", shown(losses), difference, *columns]
+        yield [name, f"{peak:g}", shown(losses), difference, *(f"{mean:.3f}" for mean in means)]
 
 
 def best_rate(losses: dict[float, float]) -> float:
@@ -189,38 +224,69 @@ def best_rate(losses: dict[float, float]) -> float:
     return math.exp(math.log(rates[at]) + step * min(max(shift, -1), 1))
 
 
-def batch_rows(results: list[dict[str, list[float]]]) -> Iterator[list[str]]:
+def batch_rows(results: list[dict[str, list[float]]], rates: Sequence[float]) -> Iterator[list[str]]:
     """The best peak of each batch size, and the exponent of the batch size that connects them."""
     best = {}
     for size in BATCHES:
-        means = {peak: statistics.fmean(one[f"{size}@{peak:g}"][0] for one in results) for peak in RATES}
+        means = {peak: statistics.fmean(one[f"{size}@{peak:g}"][0] for one in results) for peak in rates}
         best[size] = best_rate(means)
         yield [f"{size}", f"{best[size]:.2g}", *(f"{loss:.3f}" for loss in means.values())]
     slope = math.log(best[BATCHES[-1]] / best[BATCHES[0]]) / math.log(BATCHES[-1] / BATCHES[0])
-    yield ["exponent", f"{slope:.2f}", *([""] * len(RATES))]
+    yield ["exponent", f"{slope:.2f}", *([""] * len(rates))]
+
+
+def warmup_rows(results: list[dict[str, list[float]]], kind: str) -> Iterator[list[str]]:
+    """Each length of the warmup: the highest early loss over the first one, then the final loss, by peak."""
+    for share in WARMUPS:
+        found = [[one[f"{kind}, {share:.0%}@{peak:g}"] for one in results] for peak in WARMUP_PEAKS[kind]]
+        early = [f"{statistics.fmean(value for value, _ in seeds):.2f}" for seeds in found]
+        yield [f"{share:.0%}", *early, *(shown([loss for _, loss in seeds]) for seeds in found)]
+
+
+def report_schedules(results: list[dict[str, list[float]]]) -> None:
+    """The schedules, and what the best cycle of the restarts would have given."""
+    header = ["schedule", "best peak", "validation loss", "less linear", *(f"at {peak:g}" for peak in PEAKS)]
+    table(header, list(schedule_rows(results)))
+    restarts = [min(one[f"restarts, 3 cycles@{peak:g}"][-1] for peak in PEAKS) for one in results]
+    print(f"\nBest end of a cycle of the restarts: {shown(restarts)}")
+
+
+def report_few(results: list[dict[str, list[float]]]) -> None:
+    """Few rows, many times."""
+    rows = []
+    for name in FEW:
+        last, best, after = zip(*(one[name] for one in results), strict=True)
+        rows.append([name, shown(last), shown(best), f"{statistics.fmean(after):.0f}"])
+    table(["schedule", "last", "best", "best after"], rows)
+
+
+def report_batches(results: list[dict[str, list[float]]], rates: Sequence[float]) -> None:
+    """The losses by batch size and rate."""
+    table(["batch", "best peak", *(f"{rate:g}" for rate in rates)], list(batch_rows(results, rates)))
+
+
+def report_warmups(results: list[dict[str, list[float]]]) -> None:
+    """A table for LoRA and one for full fine-tuning."""
+    for kind, peaks in WARMUP_PEAKS.items():
+        header = [f"{kind}, warmup", *(f"highest early loss at {peak:g}" for peak in peaks)]
+        table([*header, *(f"last at {peak:g}" for peak in peaks)], list(warmup_rows(results, kind)))
+        print()
 
 
 def report(work: Path, models: list[str]) -> None:
-    """Print all tables."""
+    """Print all tables of which there is something."""
+    reports: dict[str, Callable[[list[dict[str, list[float]]]], None]] = {
+        "schedules": report_schedules,
+        "few": report_few,
+        "batches": lambda results: report_batches(results, RATES["adamw"]),
+        "batches_sgd": lambda results: report_batches(results, RATES["sgd"]),
+        "warmups": report_warmups,
+    }
     for model in models:
-        results = kept(work, "schedules", model)
-        print(f"\n### {model}: schedules ({len(results)} seeds)\n")
-        header = ["schedule", "best peak", "validation loss", "less linear"]
-        table(
-            [*header, *(f"at {p:g}" for p in PEAKS), *(f"early at {p:g}" for p in PEAKS)],
-            list(schedule_rows(results)),
-        )
-        restarts = [min(one[f"restarts, 3 cycles@{p:g}"][2] for p in PEAKS) for one in results]
-        print(f"\nBest end of a cycle of the restarts: {shown(restarts)}\n\n### {model}: 12 rows, 40 times\n")
-        few = kept(work, "few", model)
-        table(["schedule", "last", "best", "best after"],
-              [[name, shown([one[name][0] for one in few]), shown([one[name][1] for one in few]),
-                f"{statistics.fmean(one[name][2] for one in few):.0f}"] for name in FEW])  # fmt: skip
-        print(f"\n### {model}: batch sizes, {ROWS_SEEN} rows\n")
-        table(
-            ["batch", "best peak", *(f"{rate:g}" for rate in RATES)],
-            list(batch_rows(kept(work, "batches", model))),
-        )
+        for experiment, show in reports.items():
+            if results := kept(work, experiment, model):
+                print(f"\n### {model}: {experiment} ({len(results)} seeds)\n")
+                show(results)
 
 
 def main() -> None:
