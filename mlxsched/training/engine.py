@@ -18,7 +18,7 @@ from mlxsched.model.fast.shared_prefix import SharedPasses
 from mlxsched.model.trees import Tensors, flatten, n_bytes, unflatten
 from mlxsched.training.batch_loader import UpdateBatches
 from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
-from mlxsched.training.step import UpdateStep
+from mlxsched.training.step import UpdateStep, portions
 
 _REMEMBERED = 10**8  # bytes of parameters and moments before an update; more would be missed by the run
 
@@ -148,6 +148,11 @@ class Engine:
 
     def _apply(self, sums: tuple[mx.array, Packed], rate: float) -> Outcome:
         self._parameters, self._state, outcome = self._step.apply(self._parameters, self._state, sums, rate)
+        del sums  # each gradient is free once its tensor is updated
+        if self.optimizer.in_place and not self._remembers:
+            mx.eval(outcome)
+            for part in portions(self._parameters, self._state):
+                mx.eval(part)  # waits, because MLX allocates what it computes later at once
         mx.async_eval(self._parameters, self._state, outcome)
         return Outcome(*outcome)
 

@@ -32,6 +32,7 @@ _CLASSES: dict[str, Any] = {
     "adafactor": optim.Adafactor,
     "lion": optim.Lion,
 }
+_CHEAP = (optim.Adam, optim.SGD, optim.Lion)  # AdamW is an Adam
 _HALF = {mx.float16, mx.bfloat16}
 _MASTERS, _ROUNDING = (
     "master_weights",
@@ -88,6 +89,8 @@ class GroupedOptimizer:
         self._shapes = dict(shapes)
         self._flat = flat
         self._stochastic_rounding = stochastic_rounding
+        # Whole layers, each number by itself: an update may be computed twice, once to check it (`UpdateStep.apply`).
+        self.in_place = not flat and all(isinstance(group.optimizer, _CHEAP) for group in groups)
 
     def pack(self, tensors: Mapping[str, mx.array]) -> Packed:
         """Tensors by path, sorted into the groups (one vector each where that is exact)."""

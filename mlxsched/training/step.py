@@ -5,7 +5,7 @@ Both halves are pure functions, compiled once for each shape. Nothing here waits
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -15,7 +15,7 @@ from mlx.utils import tree_map
 from mlxsched.model.fast.forward_path import Arrays
 from mlxsched.model.fast.growing_cache import State
 from mlxsched.model.fast.shared_prefix import SharedPasses
-from mlxsched.model.trees import flatten, global_norm, unflatten
+from mlxsched.model.trees import flatten, global_norm, n_bytes, unflatten
 from mlxsched.training.optimizers import GroupedOptimizer, Packed
 from mlxsched.training.optimizers import State as OptimizerState
 
@@ -57,7 +57,9 @@ class UpdateStep:
         shared = (self._read, self._add_behind, self._add_prefix)
         functions: list[Any] = [mx.compile(f) if compiled else f for f in shared]
         self._begin, self._continue, self._end = functions
-        self._apply: Any = mx.compile(self._guarded_update) if compiled else self._guarded_update
+        updates = (self._guarded_update, self._check, self._checked_update)
+        functions = [mx.compile(f) if compiled else f for f in updates]
+        self._apply, self._before, self._after = functions
 
     def zeros(self, packed: Packed) -> tuple[mx.array, Packed]:
         """The sums before the first micro-batch of an update: loss and gradients.
@@ -94,7 +96,14 @@ class UpdateStep:
     ) -> tuple[Packed, OptimizerState, StepResult]:
         """Make the update at ``rate``; parameters and state stay as they are if a number is not finite."""
         loss, gradients = sums
-        packed, state, norm, applied = self._apply(packed, state, gradients, loss, mx.array(rate, mx.float32))
+        array = mx.array(rate, mx.float32)
+        if not self._optimizer.in_place:
+            packed, state, norm, applied = self._apply(packed, state, gradients, loss, array)
+        else:
+            # A check before the update, so that each tensor can take the place of the old one when it is computed.
+            # In one function, all new ones would have to be there before the first old one may go.
+            norm, applied = self._before(packed, state, gradients, loss, array)
+            packed, state = self._after(packed, state, gradients, (norm, applied), array)
         return packed, state, StepResult(loss, norm, applied)
 
     def load(self, packed: Packed) -> None:
@@ -146,16 +155,46 @@ class UpdateStep:
         self, packed: Packed, state: OptimizerState, gradients: Packed, loss: mx.array, rate: mx.array
     ) -> tuple[Packed, OptimizerState, mx.array, mx.array]:
         norm = global_norm(gradients)
-        clipped = clip(gradients, norm, self._max_grad_norm)
-        new_packed, new_state = self._optimizer.apply(packed, state, clipped, rate)
-        # A finite sum of squares means that every term is finite: one test for all gradients, and one for what
-        # would be stored, which a rate that is too high can ruin by itself.
-        applied = mx.isfinite(norm) & mx.isfinite(loss) & mx.isfinite(global_norm(new_packed))
+        new = self._new(packed, state, gradients, norm, rate)
+        applied = _all_finite(norm, loss, new[0])
+        return *_kept(applied, new, (packed, state)), norm, applied
 
-        def keep(new: mx.array, old: mx.array) -> mx.array:
-            return mx.where(applied, new, old)
+    def _check(
+        self, packed: Packed, state: OptimizerState, gradients: Packed, loss: mx.array, rate: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        norm = global_norm(gradients)
+        new_packed, _ = self._new(packed, state, gradients, norm, rate)
+        return norm, _all_finite(norm, loss, new_packed)
 
-        return tree_map(keep, new_packed, packed), tree_map(keep, new_state, state), norm, applied
+    def _checked_update(
+        self,
+        packed: Packed,
+        state: OptimizerState,
+        gradients: Packed,
+        checked: tuple[mx.array, mx.array],
+        rate: mx.array,
+    ) -> tuple[Packed, OptimizerState]:
+        norm, applied = checked
+        return _kept(applied, self._new(packed, state, gradients, norm, rate), (packed, state))
+
+    def _new(
+        self, packed: Packed, state: OptimizerState, gradients: Packed, norm: mx.array, rate: mx.array
+    ) -> tuple[Packed, OptimizerState]:
+        return self._optimizer.apply(packed, state, clip(gradients, norm, self._max_grad_norm), rate)
+
+
+def _all_finite(norm: mx.array, loss: mx.array, new_packed: Packed) -> mx.array:
+    # A finite sum of squares means that every term is finite: one test for all gradients, and one for what would be
+    # stored, which a rate that is too high can ruin by itself.
+    return mx.isfinite(norm) & mx.isfinite(loss) & mx.isfinite(global_norm(new_packed))
+
+
+def _kept(
+    applied: mx.array, new: tuple[Packed, OptimizerState], old: tuple[Packed, OptimizerState]
+) -> tuple[Packed, OptimizerState]:
+    """``new`` if the update is applied, else ``old``."""
+    kept: tuple[Packed, OptimizerState] = tree_map(lambda new, old: mx.where(applied, new, old), new, old)
+    return kept
 
 
 def clip(gradients: Any, norm: mx.array, max_norm: float | None) -> Any:
@@ -164,3 +203,18 @@ def clip(gradients: Any, norm: mx.array, max_norm: float | None) -> Any:
         return gradients
     factor = mx.minimum(1.0, max_norm / (norm + 1e-6))
     return tree_map(lambda g: g * factor.astype(g.dtype), gradients)
+
+
+def portions(parameters: Packed, state: OptimizerState) -> Iterator[list[mx.array]]:
+    """All arrays, a sixteenth of their bytes at a time, each tensor together with its moments."""
+    tensors: dict[str, list[mx.array]] = {}
+    for group, values in parameters.items():
+        for path, value in values.items():
+            tensors[f"{group} {path}"] = [value, *flatten(state[group].get(path, {})).values()]
+    most, portion = n_bytes(list(tensors.values())) / 16, list[mx.array]()
+    for arrays in tensors.values():
+        portion += arrays
+        if n_bytes(portion) >= most:
+            yield portion
+            portion = []
+    yield portion

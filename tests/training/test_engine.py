@@ -98,3 +98,17 @@ def test_full_fine_tuning_of_a_bf16_model_learns_as_much_as_in_float32(session, 
         losses.append(engine.evaluate(make_evaluator(made, paths.validation)).loss)
     assert losses[0] < 2.0  # 2.2 at the start
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_full_fine_tuning_in_portions_gives_the_same(parts, optimizer):
+    engine, loader, _ = parts(fine_tune_type="full", optimizer=optimizer)
+    assert engine.optimizer.in_place
+    before, ends = engine.snapshot(), []
+    for remembers in (True, False):
+        engine.restore(before)
+        engine._remembers = remembers
+        for update in range(2):
+            engine.update(loader(update), 1e-3)
+        ends.append(flat(engine))
+    assert same(*ends)

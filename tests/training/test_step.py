@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlxsched.model import adapters
 from mlxsched.model.loss import weighted_loss
 from mlxsched.training.optimizers import group_tensors
-from mlxsched.training.step import UpdateStep
+from mlxsched.training.step import UpdateStep, portions
 
 VOCABULARY = 61
 
@@ -236,3 +236,40 @@ def test_one_trace_for_each_shape():
     for _ in range(3):
         mx.eval(step.add(packed, step.zeros(packed), *collate(data, 10)))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion"])
+@pytest.mark.parametrize("scale", [1.0, float("inf")])
+def test_the_checked_update_is_that_of_one_function(name, scale):
+    optimizer = group_tensors(values := tensors(4), name, {})
+    step = UpdateStep(nn.Module(), optimizer, weighted_loss, max_grad_norm=1.0, compiled=False)
+    packed = optimizer.pack(values)
+    state = optimizer.init(packed)
+    gradients = tree_map(lambda value: value * scale, packed)
+    *new, result = step.apply(packed, state, (mx.array(1.0), gradients), 1e-2)
+    *expected, norm, applied = step._apply(packed, state, gradients, mx.array(1.0), mx.array(1e-2))
+    assert result.applied.item() == applied.item() == (scale == 1.0)
+    assert mx.array_equal(result.grad_norm, norm)
+    for one, other in zip(tree_flatten(new), tree_flatten(expected), strict=True):
+        assert mx.array_equal(one[1], other[1])
+
+
+def tensors(count):
+    mx.random.seed(0)
+    return {f"layers.{i}.weight": mx.random.normal((256, 256)) for i in range(count)}
+
+
+def test_an_update_in_portions_needs_no_second_copy():
+    optimizer = group_tensors(tensors(64), "adamw", {})
+    step = UpdateStep(nn.Module(), optimizer, weighted_loss, max_grad_norm=1.0, compiled=False)
+    packed = optimizer.pack(tensors(64))
+    state, gradients = optimizer.init(packed), optimizer.pack(tensors(64))
+    mx.eval(packed, state, gradients)
+    size, start = 64 * 256 * 256 * 4, mx.get_active_memory()
+    mx.reset_peak_memory()
+    packed, state, result = step.apply(packed, state, (mx.array(1.0), gradients), 1e-2)
+    del gradients
+    mx.eval(result)
+    for part in portions(packed, state):
+        mx.eval(part)
+    assert mx.get_peak_memory() - start < 2 * size  # parameters and two moments would be 3
