@@ -3,7 +3,7 @@
     python benchmarks/prefix_cache.py [--rounds 3] [--updates 60]
 
 In each round four runs train for two epochs of so many updates of 8 rows, with LoRA on the upper half of the layers: without stored
-activations, with them in memory, in a new file, and in the file that the run before left. Prints medians of CPU seconds; "begun" is the
+activations, with them in memory, in a new file, and in the file that the run before left. Prints medians of CPU seconds; "start" is the
 first sixth of the first epoch. Fails if the losses of the runs with activations are not identical to the last bit, or
 differ from those without by more than rounding.
 """
@@ -84,7 +84,7 @@ def main() -> None:
             if not found["in memory"] == found["to a file"] == found["from the file"]:
                 raise SystemExit("the losses differ")
             np.testing.assert_allclose(found["in memory"], found["none"], rtol=1e-4)
-    print("| activations | begun | first epoch | second epoch |\n| --- | --- | --- | --- |")
+    print("| activations | start | first epoch | second epoch |\n| --- | --- | --- | --- |")
     for mode, rounds in seconds.items():
         begun, first, second = (statistics.median(column) for column in zip(*rounds, strict=True))
         print(f"| {mode} | {begun:.2f} | {first:.2f} | {second:.2f} |")
