@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from mlxsched.platform.kernels import children_seconds
 
 REPEATS = 3  # of each shape, after the one that compiles
 LARGE = 10**10  # parameters times positions: a second or more on a CPU, so that half as many are tried first
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -40,6 +43,12 @@ class Stopwatch:
             took = self._once(function)
         self.spent += took
         return took
+
+    def value_of(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns; its time counts."""
+        found: list[T] = []
+        self.time(lambda: found.append(function()))
+        return found[-1]
 
     def _once(self, function: Callable[[], object]) -> float:
         started = self.clock()

@@ -7,7 +7,7 @@ Which of them is the fastest depends on the device and on the release of MLX, so
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx
@@ -15,7 +15,7 @@ from mlx.nn.layers.base import Module
 
 from mlxsched.data.batching.batches import Batch
 from mlxsched.data.batching.grid import Shape
-from mlxsched.model.fast.attention import calls_of, in_blocks
+from mlxsched.model.fast.attention import Call, calls_of, in_blocks
 from mlxsched.model.fast.cross_entropy import can_fuse, chunked_loss, summed_loss
 from mlxsched.model.fast.forward_path import Arrays, ForwardPath, padded_targets
 from mlxsched.model.fast.gated_delta import can_fuse_delta, deltas_of, fused_gated_delta, recurrence
@@ -61,10 +61,11 @@ class AttentionPart:
     """The causal attention of all layers of ``model`` in a micro-batch, forward and backward, on random numbers."""
 
     model: Module
+    _known: dict[Shape, list[Call]] = field(default_factory=dict)
 
     def of(self, path: ForwardPath, shape: Shape) -> Piece:
         """What computes the attention of a micro-batch of ``shape`` along ``path``: each kind of layer once."""
-        calls = list(dict.fromkeys(calls_of(self.model, shape)))
+        calls = list(dict.fromkeys(self._calls(shape)))
         inputs = [[mx.random.normal(each, call.dtype) for each in call.shapes] for call in calls]
         mx.eval(inputs)
 
@@ -82,7 +83,7 @@ class AttentionPart:
 
     def needs(self, path: ForwardPath, shape: Shape) -> int:
         """Bytes that `of` may take at once, where that is a lot: all scores of a layer."""
-        heads = max((call.shapes[0][1] for call in calls_of(self.model, shape)), default=0)
+        heads = max((call.shapes[0][1] for call in self._calls(shape)), default=0)
         return 0 if path.blocks else 4 * _ARRAYS * heads * shape[0] * shape[1] ** 2
 
     def cut(self, path: ForwardPath, shapes: list[Shape]) -> list[Shape]:
@@ -91,7 +92,13 @@ class AttentionPart:
         if blocks is None:
             return []
         long = [shape for shape in shapes if len(blocks.edges(shape[1])) > 1]
-        return long if long and calls_of(self.model, long[0]) else []
+        return long if long and self._calls(long[0]) else []
+
+    def _calls(self, shape: Shape) -> list[Call]:
+        """The attention of each layer; tracing a large model takes a while."""
+        if shape not in self._known:
+            self._known[shape] = calls_of(self.model, shape)
+        return self._known[shape]
 
 
 @dataclass(frozen=True)

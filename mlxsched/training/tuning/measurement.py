@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import mlx.core as mx
 
 from mlxsched.data.batching.batches import Batch
 from mlxsched.data.batching.grid import Shape
-from mlxsched.data.batching.plan import batching_stats, padded_plan
+from mlxsched.data.batching.plan import BatchingStats, batching_stats, padded_plan
 from mlxsched.model.fast.candidates import AttentionPart, DeltaPart, LossPart, Piece, StepPart
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.fast.gated_delta import deltas_of
@@ -35,6 +36,7 @@ from mlxsched.training.tuning.contest import Contest, contest
 from mlxsched.training.tuning.result import BATCHING, PACKED, PADDED, PATHS, THREADS, Case, Tuning
 
 LEAST = 0.25  # seconds: in less nothing can be told apart
+UPDATES = 4  # that padded and packed are compared in, at most: a single one may be unusual
 HEAVY_CPU, HEAVY_GPU = 1e10, 3e11  # parameters times positions of a micro-batch that takes about a second
 
 
@@ -60,7 +62,8 @@ class Measurement:
         # CPU time, so that other programs do not count; a GPU works while the CPU waits.
         self._clock: Callable[[], float] = time.process_time if cpu else time.perf_counter
         largest = max(map(math.prod, self._stats.shapes))
-        self._heavy = session.plan.parameters * largest > (HEAVY_CPU if cpu else HEAVY_GPU)
+        self._second = (HEAVY_CPU if cpu else HEAVY_GPU) / session.plan.parameters  # positions
+        self._heavy = largest > self._second
         self.result = Tuning()
 
     def path(self, path: ForwardPath) -> ForwardPath:
@@ -72,8 +75,9 @@ class Measurement:
         if self._watch.left < LEAST:
             self.result.note = "not timed: the run is too short"
             return path
-        path = self._choose("attention", path, attention, attention.cut(path, shapes), _scores)
-        recurrent = shapes if deltas_of(model, (1, 2)) else []
+        cut = self._watch.value_of(lambda: attention.cut(path, shapes))
+        path = self._choose("attention", path, attention, cut, _scores)
+        recurrent = shapes if self._watch.value_of(lambda: deltas_of(model, (1, 2))) else []
         path = self._choose("gated delta", path, DeltaPart(model), recurrent, math.prod)
         path = self._choose("cross-entropy", path, LossPart(model, self._targets), shapes, math.prod)
         if not self._heavy:
@@ -82,21 +86,30 @@ class Measurement:
         return path
 
     def batching(self, padded: ForwardPath, packed: ForwardPath) -> None:
-        """Time the first update, padded and ``packed``."""
-        if self._heavy or self._watch.left < LEAST:
+        """Time some updates, padded and ``packed``."""
+        if self._heavy or self.result.note:
+            return
+        if self._watch.left < LEAST:
+            self.skip(BATCHING, [PACKED, PADDED])
             return
         session = self._session
         plans = {
             PACKED: (packed, session.batching),
             PADDED: (padded, padded_plan(session.own_sampler, session.micro_batch_tokens)),
         }
+        updates = some_updates(self._stats, self._second)
         pieces: dict[str, Piece] = {}
         for name, (path, plan) in plans.items():
             path = replace(path, boundary=None, activations=None)
-            update = BatchLoader(session.train_rows, session.sampler, plan, path.arrays)(0)
-            pieces[name] = StepPart(session.loaded.model, self._batch).along(path, update.arrays)
+            load = BatchLoader(session.train_rows, session.sampler, plan, path.arrays)
+            arrays = [each for update in updates for each in load(update).arrays]
+            pieces[name] = StepPart(session.loaded.model, self._batch).along(path, arrays)
         found = contest(pieces, self._watch, self._clock)
         self._record(BATCHING, found, found.ranking[0])
+
+    def skip(self, kind: str, names: Sequence[str]) -> None:
+        """Record that there was no time for ``kind``, so that the first of its ``names`` stays."""
+        self._record(kind, Contest({name: [] for name in names}), names[0])
 
     def _allowed(self, path: ForwardPath, step: StepPart) -> float:
         """Seconds that all of it may take."""
@@ -105,9 +118,7 @@ class Measurement:
             return self._watch.allowed
         run = session.config.max_time
         if run is None and self._heavy:  # at least that long
-            speeds: list[float] = []
-            self._watch.time(lambda: speeds.append(1e9 * matmul_gflops(seconds=0.05)))
-            run = operations_of(plan) / speeds[0]
+            run = operations_of(plan) / (1e9 * self._watch.value_of(lambda: matmul_gflops(seconds=0.05)))
         elif run is None:
             shape = min(self._stats.shapes, key=math.prod)
             piece = step.of(path, shape)
@@ -125,18 +136,25 @@ class Measurement:
     ) -> ForwardPath:
         """The fastest path of ``kind`` that fits into memory and agrees; timed on the shape with most ``work`` in all."""
         paths = PATHS[kind](path)
-        if not paths or not shapes or self._watch.left <= 0:
+        if not paths or not shapes:
+            return path
+        if self._watch.left <= 0:
+            self.skip(kind, list(paths))
             return path
         shape, largest = _commonest(shapes, work), max(shapes, key=work)
         room = self._session.memory.limit - self._session.memory.weights
-        timed = {
-            name: each for name, each in paths.items() if part.needs(each, largest) <= room or each == path
-        }
-        pieces = {name: part.of(each, shape) for name, each in timed.items()}
+        pieces = self._watch.value_of(
+            lambda: {
+                name: part.of(each, shape)
+                for name, each in paths.items()
+                if part.needs(each, largest) <= room or each == path
+            }
+        )
         found = contest(pieces, self._watch, self._clock)
         refused: dict[str, str] = {}
         for name in found.ranking[:-1]:
-            reason = self._objection(kind, part, largest, path, paths[name])
+            tried = paths[name]
+            reason = self._watch.value_of(partial(self._objection, kind, part, largest, path, tried))
             if reason is None:
                 break
             refused[name] = reason
@@ -160,7 +178,11 @@ class Measurement:
     def _choose_threads(self, piece: Piece) -> None:
         """One thread of OpenBLAS or all, by the wall's clock: CPU time counts threads that wait."""
         default, setter = planned_threads(self._session.loaded.config), thread_setter()
-        if setter is None or cores() == 1 or self._watch.left <= 0:
+        if setter is None or cores() == 1:
+            return
+        counts = [default, cores() if default == 1 else 1]
+        if self._watch.left <= 0:
+            self.skip(THREADS, [str(count) for count in counts])
             return
 
         def with_threads(count: int) -> Piece:
@@ -170,10 +192,13 @@ class Measurement:
 
             return run
 
-        counts = [default, cores() if default == 1 else 1]
-        found = contest({str(n): with_threads(n) for n in counts}, self._watch, time.perf_counter)
-        setter(int(found.ranking[0]))
-        self._record(THREADS, found, found.ranking[0])
+        chosen = str(default)
+        try:
+            found = contest({str(n): with_threads(n) for n in counts}, self._watch, time.perf_counter)
+            chosen = found.ranking[0]
+        finally:
+            setter(int(chosen))
+        self._record(THREADS, found, chosen)
 
     def _record(self, kind: str, found: Contest, chosen: str, refused: Mapping[str, str] = {}) -> None:
         """Add the candidates of ``kind`` to the result."""
@@ -182,6 +207,12 @@ class Measurement:
             best, gain = (found.best(name), found.gain(name) or None) if seconds else (None, None)
             case = Case(kind, name, best, gain, name == chosen, refused.get(name, ""))
             self.result.cases.append(case)
+
+
+def some_updates(stats: BatchingStats, positions: float) -> range:
+    """Updates of about so many ``positions`` in all, spread over those of ``stats``: at least one, at most `UPDATES`."""
+    count = int(min(max(positions * stats.updates / stats.positions, 1), UPDATES, stats.updates))
+    return range(0, stats.updates - stats.updates % count, stats.updates // count)
 
 
 def _commonest(shapes: list[Shape], work: Callable[[Shape], float]) -> Shape:

@@ -18,7 +18,7 @@ from mlxsched.runs import atomic
 from mlxsched.runs.json_file import read_object
 from mlxsched.training.session import Session
 
-FORMAT = 1  # raise it when the same machine would choose among other candidates
+FORMAT = 2  # raise it when the same machine would choose among other candidates
 KIND = "tuning"  # the folder of the cache
 
 
@@ -41,6 +41,8 @@ class TuningStore:
             "shapes": sorted(set(shapes)),
             "targets": round(plan.targets / plan.tokens, 1),
             "path": path.describe(),
+            "loss": [config.label_smoothing, config.z_loss],
+            "memory": [session.memory.limit, session.memory.cache],  # a winner had to fit
             "packing": [config.packing, session.batching.packing is not None],
         }
         name = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:32]

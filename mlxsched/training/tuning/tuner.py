@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 
 from mlxsched.data.batching.plan import batching_stats
+from mlxsched.errors import RunError
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.fast.selection import Note
 from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.platform.blas import use_threads
+from mlxsched.training.gpu_timeout import is_gpu_timeout
 from mlxsched.training.session import Session
 from mlxsched.training.shape_times import Stopwatch
 from mlxsched.training.tuning.measurement import Measurement, operations_of
-from mlxsched.training.tuning.result import BATCHING, PADDED, Tuning
+from mlxsched.training.tuning.result import BATCHING, PACKED, PADDED, Tuning
 from mlxsched.training.tuning.store import TuningStore
 
 _LOG = logging.getLogger(__name__)
@@ -73,8 +74,12 @@ class Tuner:
     def batching(self, padded: ForwardPath, packed: ForwardPath) -> ForwardPath:
         """``packed``, which was planned to be faster, unless ``padded`` was found to be."""
         if self._measurement is not None and packed.packing and self._session.config.packing is None:
-            with suppress(Exception):  # as in `_measure`
+            try:
                 self._measurement.batching(padded, packed)
+            except Exception as error:  # noqa: BLE001  as in `_measure`; the other choices stay
+                _refuse_gpu_timeout(error)
+                _LOG.debug("tuning", exc_info=True)
+                self._measurement.skip(BATCHING, [PACKED, PADDED])
         return padded if self.result.chosen.get(BATCHING) == PADDED else packed
 
     def record(self) -> dict[str, object]:
@@ -113,6 +118,17 @@ class Tuner:
             self._measurement = Measurement(self._session, check, self._watch, self._share)
             self._measurement.path(path)
             self.result = self._measurement.result
-        except Exception:  # noqa: BLE001  a model may be too unusual to be timed in parts; it can still be trained
+        except Exception as error:  # noqa: BLE001  a model may be too unusual to be timed in parts; it can still be trained
+            _refuse_gpu_timeout(error)
             _LOG.debug("tuning", exc_info=True)
-            self._measurement, self.result = None, Tuning(note="not timed: this model does not support it")
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            self._measurement, self.result = None, Tuning(note=f"not timed: a candidate failed ({reason})")
+
+
+def _refuse_gpu_timeout(error: Exception) -> None:
+    """After one, the GPU may refuse whatever this process asks for."""
+    if is_gpu_timeout(error):
+        raise RunError(
+            "macOS ended the timing of an optimization, because it kept the GPU busy for too long: "
+            f"{str(error)[:200]}\nNothing was trained yet. Start again with --no-tune, which times nothing."
+        ) from error

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from mlxsched.config import load_config
+from mlxsched.data.batching.packing import Packing
+from mlxsched.data.batching.plan import BatchingStats
+from mlxsched.errors import RunError
 from mlxsched.model.fast.selection import choose_path
 from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.platform.caches import HEADER
@@ -17,7 +21,7 @@ from mlxsched.training.session import prepare
 from mlxsched.training.shape_times import Stopwatch
 from mlxsched.training.tuning import measurement
 from mlxsched.training.tuning.contest import Contest
-from mlxsched.training.tuning.measurement import Measurement
+from mlxsched.training.tuning.measurement import Measurement, some_updates
 from mlxsched.training.tuning.result import PATHS, Case, Tuning
 from mlxsched.training.tuning.store import TuningStore
 from mlxsched.training.tuning.tuner import Tuner
@@ -115,7 +119,100 @@ def test_a_model_that_cannot_be_timed_is_trained_all_the_same(checked, monkeypat
     monkeypatch.setattr(Measurement, "path", fails)
     tuner = Tuner(made, share=0.0)
     assert tuner.path(check, path, lambda note: None) == path
-    assert tuner.record()["note"] == "not timed: this model does not support it"
+    assert tuner.record()["note"] == "not timed: a candidate failed (no such layer)"
+
+
+def test_a_gpu_timeout_ends_the_run_with_advice(checked, monkeypatch):
+    made, check, path = checked
+
+    def times_out(*arguments):
+        raise RuntimeError("[METAL] Command buffer execution failed: Caused GPU Timeout Error")
+
+    monkeypatch.setattr(Measurement, "path", times_out)
+    with pytest.raises(RunError, match="Start again with --no-tune"):
+        Tuner(made, share=0.0).path(check, path, lambda note: None)
+
+
+def test_a_failure_among_threads_leaves_the_planned_ones(checked, monkeypatch):
+    made, check, _ = checked
+    counts = []
+
+    def piece():
+        if counts[-1] != 1:
+            raise RuntimeError("no memory for a second thread")
+
+    monkeypatch.setattr(measurement, "thread_setter", lambda: counts.append)
+    monkeypatch.setattr(measurement, "cores", lambda: 2)
+    found = Measurement(made, check, Stopwatch(lambda: 0.0, 2.0), 0.0)
+    with pytest.raises(RuntimeError):
+        found._choose_threads(piece)
+    assert counts[-2:] == [2, 1]
+
+
+def test_kinds_without_time_are_recorded_and_make_the_answer_incomplete(checked, monkeypatch):
+    made, check, path = checked
+    monkeypatch.setattr(measurement, "thread_setter", lambda: lambda count: None)
+    monkeypatch.setattr(measurement, "cores", lambda: 2)
+    watch = Stopwatch(lambda: 0.0, 2.0)
+    found = Measurement(made, check, watch, 0.0)
+    found.result.cases.append(Case("attention", "in blocks", 1.0, 1.0, True))
+    assert found.result.is_complete
+    watch.spent = 2.0
+    part = measurement.StepPart(made.loaded.model, found._batch)
+    assert found._choose("step", path, part, [(4, 64)], lambda shape: 1.0) == path
+    found._choose_threads(lambda: None)
+    found.batching(path, path)
+    assert {case.kind for case in found.result.cases if case.gain is None} == {"step", "threads", "batching"}
+    assert found.result.chosen == {"step": "compiled", "threads": "1", "batching": "packed"}
+    assert not found.result.is_complete
+
+
+def test_batching_that_fails_is_not_kept_as_complete(checked, monkeypatch):
+    made, check, path = checked
+    tuner = Tuner(made, share=0.0)
+    tuner._measurement = Measurement(made, check, Stopwatch(lambda: 0.0, 2.0), 0.0)
+    tuner.result = tuner._measurement.result
+    monkeypatch.setattr(Measurement, "batching", lambda *_: 1 / 0)
+    packed = replace(path, packing=Packing(512, 4))
+    assert tuner.batching(path, packed) == packed
+    assert [case.gain for case in tuner.result.cases] == [None, None]
+
+
+def test_packing_is_judged_by_several_updates(checked, monkeypatch):
+    made, check, path = checked
+    found = Measurement(made, check, Stopwatch(lambda: 0.0, 2.0), 0.0)
+    stats = BatchingStats(10, 900, [(4, 64)] * 10)
+    assert list(some_updates(stats, 1e9)) == [0, 2, 4, 6]
+    assert list(some_updates(stats, 600.0)) == [0, 5]
+    assert list(some_updates(stats, 1.0)) == [0]
+    loaded = []
+    monkeypatch.setattr(
+        measurement,
+        "BatchLoader",
+        lambda *_: lambda update: loaded.append(update) or SimpleNamespace(arrays=[]),
+    )
+    monkeypatch.setattr(
+        measurement, "contest", lambda functions, *_: Contest(dict.fromkeys(functions, [1.0] * 3))
+    )
+    found.batching(path, path)
+    assert loaded == [*some_updates(found._stats, 1e9)] * 2 and len(loaded) == 2 * measurement.UPDATES
+
+
+def test_the_check_of_a_winner_is_on_the_watch(checked, monkeypatch):
+    made, check, path = checked
+    now = [0.0]
+
+    def disagreement(path):
+        now[0] += 0.7
+
+    monkeypatch.setattr(check, "disagreement", disagreement)
+    times = {"in chunks": [9.0] * 3, "whole": [1.0] * 3}
+    monkeypatch.setattr(measurement, "contest", lambda functions, *_: Contest(times))
+    watch = Stopwatch(lambda: now[0], 2.0)
+    found = Measurement(made, check, watch, 0.0)
+    part = measurement.LossPart(made.loaded.model, 0.4)
+    found._choose("cross-entropy", path, part, [(4, 64)], lambda shape: 1.0)
+    assert watch.spent >= 0.7
 
 
 def test_the_record_decides_and_damage_is_tolerated(checked):
@@ -145,6 +242,13 @@ def test_an_answer_in_the_cache_is_used(checked, tmp_path, monkeypatch):
     store.save("tiny", record)
     assert store.load() == record
     assert TuningStore.of(tmp_path, made, path, [(4, 128)]).load() is None
+    for other in (
+        replace(made, memory=replace(made.memory, limit=made.memory.limit // 2)),
+        replace(made, memory=replace(made.memory, cache=10**6)),
+        replace(made, config=made.config.model_copy(update={"z_loss": 1e-4})),
+        replace(made, config=made.config.model_copy(update={"label_smoothing": 0.1})),
+    ):
+        assert TuningStore.of(tmp_path, other, path, shapes).load() is None
     monkeypatch.setattr(TuningStore, "of", lambda *_: store)
     tuner = Tuner(made, share=0.0)
     assert tuner.path(check, path, lambda note: None).chunk is None
@@ -162,6 +266,22 @@ def test_what_there_was_no_time_for_is_not_kept(checked, tmp_path):
     assert not (tmp_path / "tuning").exists()
     assert Tuning(cases=[Case("step", "compiled", 1.0, 1.0, True)]).is_complete
     assert not Tuning(cases=[Case("step", "compiled", 1.0, None, True)]).is_complete
+
+
+def test_a_run_records_its_choice_and_a_resume_takes_it(session, tmp_path, monkeypatch):
+    def decide(tuner, check, path):
+        tuner.result = Tuning({"cross-entropy": "whole"})
+
+    monkeypatch.setattr(Tuner, "_decide", decide)
+    made = session(iters=2, save_every=1, val_batches=0)
+    run = create_run(made, tmp_path / "run")
+    with run.lock():
+        start(made, run, sinks_of(run))[0].step()
+    assert RunDirectory.open(run.path).info.tuning["chosen"] == {"cross-entropy": "whole"}
+    monkeypatch.setattr(Tuner, "_decide", None)
+    execute(session(iters=2, save_every=1, val_batches=0), run, resume=True)
+    assert run.info.short_cuts["training"]["chunk"] is None
+    assert run.info.tuning["chosen"] == {"cross-entropy": "whole"}
 
 
 def test_a_resume_takes_what_the_run_has_recorded_and_is_exact(session, tmp_path):
