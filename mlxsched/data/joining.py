@@ -1,8 +1,9 @@
-"""Conversations that were cut into rows: rows that begin other rows, and one row in place of several.
+"""Joins conversations that were split into rows: rows that are prefixes of other rows are merged into these.
 
-Chat data often holds a conversation once for each answer, and each of these rows repeats the ones before it. The longest
-has all of their tokens. With their targets added to its own it has the sum of their losses, for one pass over its tokens.
-Rows are compared as tokens, so that this is exact: a template that rewrites earlier turns leaves nothing to join.
+Chat data often contains a conversation once per answer, and each of these rows repeats the previous ones. The longest
+row has all of their tokens. With their targets added to its own, its loss is the sum of their losses, for one pass over
+its tokens. Rows are compared as tokens, so joining is exact: if a template rewrites earlier turns, there is nothing to
+join.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 
 
 class _Beginnings(NamedTuple):
-    """Beginnings of rows: the row of each, its tokens, and a hash of them; ``[n]`` each."""
+    """Prefixes of rows: the row of each, its number of tokens, and a hash of them; ``[n]`` each."""
 
     rows: Indices
     lengths: NDArray[np.int64]
@@ -38,8 +39,9 @@ class _Beginnings(NamedTuple):
 def find_continuations(rows: Rows) -> Indices:
     """For each row, a longer row that begins with all of its tokens; `NO_ROW` for none.
 
-    A row continues at most one other, and is continued by at most one. So of two rows that continue the same one, one is left
-    whole, and so are duplicates without a continuation of their own. Costs a pass over the tokens and a sort of the rows' hashes.
+    A row continues at most one other row, and at most one row continues it. If two rows continue the same row, it is
+    joined into only one of them. Duplicates without a continuation are not joined. The cost is a pass over the tokens
+    and a sort of the rows' hashes.
 
     >>> from mlxsched.data.rows import rows_in_memory
     >>> tokens = [np.array(row, np.int32) for row in ([5, 6], [5, 6, 7, 8], [5, 6, 9], [5, 6, 9, 9])]
@@ -55,7 +57,7 @@ def find_continuations(rows: Rows) -> Indices:
     shorter: dict[int, list[int]] = {}  # rows that nothing continues yet, by their hash, the first one last
     for index, value in zip(whole.rows[::-1].tolist(), whole.hashes[::-1].tolist(), strict=True):
         shorter.setdefault(value, []).append(index)
-    # The shortest continuation comes first, and takes the longest row that it continues: the turn just before.
+    # The shortest continuation comes first, and gets the longest row that it continues: the previous turn.
     order = np.lexsort((-begun.lengths, begun.rows, rows.lengths[begun.rows]))
     taken = NO_ROW
     for row, length, value in zip(*(column.tolist() for column in begun.at(order)), strict=True):
@@ -67,9 +69,10 @@ def find_continuations(rows: Rows) -> Indices:
 
 
 def _beginnings(rows: Rows) -> _Beginnings:
-    """All beginnings as long as a row that is not among the longest, with the same last two tokens: in chats, ends of turns.
+    """All prefixes with the length and last two tokens of a row that is not among the longest: in chats, ends of turns.
 
-    A beginning with the tokens t has the hash ``sum((t[i] + 1) * base**i)`` modulo 2**64: differences of a running sum.
+    A prefix with the tokens t has the hash ``sum((t[i] + 1) * base**i)`` modulo 2**64, computed from differences of a
+    cumulative sum.
     """
     powers, inverse = (
         np.cumprod(np.full(_largest(rows), base, np.uint64)) for base in (_BASE, pow(_BASE, -1, 1 << 64))
@@ -91,7 +94,7 @@ def _beginnings(rows: Rows) -> _Beginnings:
 
 
 class _Endings:
-    """Finds the places where two tokens stand that a row ends with, the longest rows left out: nothing continues them."""
+    """Finds the token pairs with which a row ends, except for the longest rows, since nothing continues these."""
 
     def __init__(self, rows: Rows) -> None:
         shorter = np.flatnonzero(rows.lengths < rows.lengths.max())
@@ -127,13 +130,13 @@ def _edges(rows: Rows) -> list[int]:
 
 
 def joined(rows: Rows, into: Indices) -> Rows:
-    """``rows`` with each row joined into its continuation ``into``; a target that several of them have counts once for each.
+    """``rows`` with each row joined into its continuation ``into``; a target in several of them counts once for each.
 
     The new rows are in memory.
     """
     targets = rows.columns["targets"].astype(np.uint16)
     leaving = np.flatnonzero(into != NO_ROW)
-    # In order of length: what a row has got before is handed on.
+    # In order of length, so that targets that a row received are passed on.
     for row in leaving[np.argsort(rows.lengths[leaving], kind="stable")]:
         start, length = rows.offsets[into[row]], rows.lengths[row]
         targets[start : start + length] += targets[rows.offsets[row] : rows.offsets[row + 1]]
@@ -156,7 +159,7 @@ def joined(rows: Rows, into: Indices) -> Rows:
 
 
 def count_beginnings(rows: Rows, counts: Counts) -> None:
-    """Put into ``counts`` how many of ``rows`` can be joined into others, and how many tokens they have."""
+    """Record in ``counts`` how many of ``rows`` can be joined into others, and how many tokens these have."""
     beginnings = np.flatnonzero(find_continuations(rows) != NO_ROW)
     counts.repeated = int(rows.lengths[beginnings].sum(dtype=np.int64))
     for index in beginnings:
@@ -164,7 +167,7 @@ def count_beginnings(rows: Rows, counts: Counts) -> None:
 
 
 def with_joined_turns(dataset: Dataset) -> Dataset:
-    """``dataset`` with the conversations in its training rows joined; other splits stay, so that losses stay comparable."""
+    """``dataset`` with its training conversations joined; other splits do not change, so losses stay comparable."""
     rows = dataset.train
     if rows is None or not dataset.counts["train"].beginnings:
         return dataset
@@ -177,7 +180,7 @@ def with_joined_turns(dataset: Dataset) -> Dataset:
 
 
 def with_offer(dataset: Dataset) -> Dataset:
-    """``dataset`` with a note if joining would save a good part of its tokens."""
+    """``dataset`` with a note if joining would save a considerable share of its tokens."""
     share = repeated_share(dataset)
     if share < WORTH_SAYING:
         return dataset
@@ -189,7 +192,7 @@ def with_offer(dataset: Dataset) -> Dataset:
 
 
 def repeated_share(dataset: Dataset) -> float:
-    """What joining saves of the tokens of the training rows, 0 to 1; ``dataset`` as it was read."""
+    """The share of the training rows' tokens that joining saves, 0 to 1; ``dataset`` is not joined yet."""
     if dataset.train is None:
         return 0.0
     return dataset.counts["train"].repeated / int(dataset.train.lengths.sum(dtype=np.int64))

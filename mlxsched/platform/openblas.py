@@ -1,9 +1,9 @@
-"""OpenBLAS from PyPI, under the names that MLX calls.
+"""OpenBLAS from PyPI, under the symbol names that MLX uses.
 
-The wheel ``scipy-openblas32`` holds an OpenBLAS whose functions are called ``scipy_cblas_sgemm`` and so on, so that it
-never meets another BLAS in a process. MLX calls ``cblas_sgemm``. A copy with those functions renamed lies in the cache, one
-for each set of versions (the wheel, patchelf, MLX). It is made and verified once, in about a second; after that, finding it
-takes a few looks into directories.
+The wheel ``scipy-openblas32`` contains an OpenBLAS whose functions are named ``scipy_cblas_sgemm`` and so on, so that
+it never conflicts with another BLAS in the process. MLX calls ``cblas_sgemm``. The cache holds a copy with renamed
+functions for each combination of versions (the wheel, patchelf, MLX). The copy is made and verified once, in about a
+second; finding it later takes a few directory look-ups.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PACKAGE = "scipy-openblas32"
 COPY = "libopenblas.so"
 HEADER = "header.json"  # as in the other folders of the cache
 
-# What libmlx.so calls through its table of global symbols (`objdump -d`, mlx 0.32.4). Of a function that is not listed, MLX
-# uses its own.
+# What libmlx.so calls through its table of global symbols (`objdump -d`, mlx 0.32.4). For a function that is not
+# listed, MLX uses its own.
 CALLED = (
     "cblas_sgemm", "cblas_dgemm", "cblas_cgemm",
     "sgetrf_", "dgetrf_", "sgetri_", "dgetri_", "strtri_", "dtrtri_", "spotrf_", "dpotrf_",
@@ -82,10 +82,10 @@ def _version(package: str, *folders: Path) -> str:
 
 
 def renamed_copy() -> Path | None:
-    """The verified copy, which is made if it is missing; None if that is not possible here.
+    """The verified copy, created if missing; None if that is not possible on this machine.
 
-    A copy that fails its verification is remembered, so that this is tried once for each set of versions. What may be gone
-    at the next start is not: patchelf missing, a full disk, or a busy machine would leave MLX slow for good.
+    A failed verification is recorded, so each combination of versions is tried only once. Transient failures are not
+    recorded: otherwise a missing patchelf, a full disk or a busy machine would leave MLX slow permanently.
     """
     global _not_made
     wheel = installed()
@@ -125,7 +125,7 @@ def entry_of(wheel: Wheel) -> Path:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether nobody else can have written the file, whose code will run in this process."""
+    """Whether no other user can have written the file, whose code will run in this process."""
     try:
         found = path.lstat()
     except OSError:
@@ -192,7 +192,7 @@ def _patchelf() -> str:
 
 
 def _seconds(*library: Path) -> float:
-    """The CPU time of a product in a process of its own, which a library with wrong instructions may kill."""
+    """The CPU time of a product in a separate process, since a library with unsupported instructions may kill it."""
     # -P: a folder named mlx in the current directory is not MLX.
     return float(_output([sys.executable, "-P", "-c", TRIAL, *map(str, library)]))
 

@@ -1,8 +1,8 @@
 """Updates that macOS ends because they keep the GPU busy for too long: recognized, explained, and continued.
 
-macOS kills a command buffer that occupies the GPU for longer than its watchdog allows while the display is on. The texts below
-are those of reports by MLX users (mlx#3267 and others); nobody has tried this module on a Mac. In the reports of older
-versions of MLX the error ends the whole process: then the last checkpoint is what there is.
+macOS kills a command buffer that occupies the GPU for longer than its watchdog allows while the display is on. The
+messages below come from reports by MLX users (mlx#3267 and others); this module has not been tested on a Mac. According
+to reports, the error terminates the process in older versions of MLX; only the last checkpoint remains then.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mlxsched.text import counted, number
 WATCHDOG = "macOS ends work that keeps the GPU busy for too long"
 LEAST = 64  # tokens: the smallest micro-batch that is suggested
 ENOUGH = 256  # tokens that keep a GPU busy
-SECONDS = 2.0  # a micro-batch that takes longer is at risk: the watchdog is said to wait for some seconds
+SECONDS = 2.0  # a micro-batch that takes longer is at risk: according to reports, the watchdog waits for a few seconds
 
 # "[METAL] Command buffer execution failed: Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)",
 # "... Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)", "... Ignored (for causing
@@ -36,13 +36,13 @@ def is_gpu_timeout(error: BaseException) -> bool:
 
 
 def gpu_timeout(error: Exception, updates: int, tokens: int, resume: str) -> RunError:
-    """``error`` as the user should see it.
+    """``error`` as a message for the user.
 
     Args:
         error: what MLX raised.
-        updates: how many are saved.
-        tokens: of a micro-batch until now.
-        resume: the command that goes on.
+        updates: the number of saved updates.
+        tokens: the present size of a micro-batch.
+        resume: the command that continues the run.
     """
     return RunError(
         f"macOS ended the work of an update, because it kept the GPU busy for too long: {str(error)[:200]}\n"
@@ -64,7 +64,7 @@ def smaller(tokens: int) -> int:
 
 
 def watched_rate() -> float | None:
-    """FLOP/s of the GPU where macOS watches over it; None anywhere else."""
+    """FLOP/s of the GPU if macOS's watchdog applies to it; else None."""
     if not mx.metal.is_available() or mx.default_device().type == mx.DeviceType.cpu:
         return None
     return 1e9 * matmul_gflops(seconds=0.05)
@@ -73,7 +73,7 @@ def watched_rate() -> float | None:
 def short_enough(tokens: int, parameters: int, rate: float) -> int:
     """``tokens`` halved until a micro-batch of a model of so many ``parameters`` takes `SECONDS` at ``rate`` FLOP/s.
 
-    About 6 operations for each parameter and token; never below 256 tokens, where a GPU is no longer busy.
+    Assumes 6 operations per parameter and token. Never below 256 tokens, which would not keep a GPU busy.
 
     >>> short_enough(2048, 600_000_000, 4e12), short_enough(2048, 4_000_000_000, 4e12)
     (2048, 256)
@@ -84,9 +84,9 @@ def short_enough(tokens: int, parameters: int, rate: float) -> int:
 
 
 def risk(seconds: float, tokens: int) -> str | None:
-    """What to say of a micro-batch of ``tokens`` that is expected to take ``seconds`` on Metal; None if it is short.
+    """A warning about a micro-batch of ``tokens`` that is expected to take ``seconds`` on Metal; None if it is short.
 
-    MLX cuts a long graph into several command buffers, so that one of them takes less than the micro-batch.
+    MLX splits a long graph into several command buffers, so each of them takes less time than the micro-batch.
     """
     if seconds <= SECONDS:
         return None

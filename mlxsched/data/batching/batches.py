@@ -59,9 +59,9 @@ def collate(rows: Rows, indices: Indices, grid: Grid, skip: int = 0) -> Batch:
 
 
 def prefix_batch(rows: Rows, indices: Indices, length: int) -> Batch:
-    """The first ``length`` inputs of the rows ``indices``, which are the same in all of them, once.
+    """A batch of the first ``length`` inputs of the rows ``indices``, which are equal in all of them.
 
-    A target within counts as often as it is one: its weight is the number of rows that score it.
+    The weight of a target in it is the number of rows in which it is a target.
     """
     tokens, _ = rows[int(indices[0])]
     weights = np.zeros(length, np.float32)

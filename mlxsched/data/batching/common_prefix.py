@@ -1,4 +1,4 @@
-"""How many tokens rows begin with in common."""
+"""The lengths of common prefixes of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlxsched.data.rows import Indices, Rows
 
 
 def common_length(a: NDArray[Any], b: NDArray[Any]) -> int:
-    """How many tokens ``a`` and ``b`` begin with in common.
+    """The length of the common prefix of ``a`` and ``b``.
 
     >>> common_length(np.array([1, 2, 3]), np.array([1, 2, 4, 5])), common_length(np.array([1]), np.array([1, 2]))
     (2, 1)
@@ -22,9 +22,10 @@ def common_length(a: NDArray[Any], b: NDArray[Any]) -> int:
 
 
 def shareable(common: int, shortest: int) -> int:
-    """The inputs that rows can share whose first ``common`` tokens are the same, the shortest of ``shortest`` tokens.
+    """The number of inputs that rows with ``common`` equal first tokens can share; the shortest row has ``shortest``
+    tokens.
 
-    The label behind the last of them has to be common as well, and each row keeps at least one input of its own.
+    The label of the last shared input must be equal as well, and each row keeps at least one input of its own.
     """
     return max(min(common - 1, shortest - 2), 0)
 

@@ -89,7 +89,7 @@ def thinned(
 ) -> tuple[int, ...]:
     """At most ``cap`` of ``values[slots]``, chosen so that padding every value up to one of them costs little.
 
-    Greedy: one by one the slot goes whose removal adds the least padding. The last slot always stays, because
+    Greedy: repeatedly removes the slot whose removal adds the least padding. The last slot always stays, because
     nothing above it could hold its values.
 
     Args:
@@ -159,10 +159,11 @@ def best_lengths(
 def fewest_shapes(wanted: Counter[Shape], cap: int) -> tuple[Shape, ...]:
     """The fewest shapes that hold every shape of ``wanted`` with at most 5% more positions, or else at most ``cap``.
 
-    Each number of rows has lengths of its own (`best_lengths`). It begins with one, and one by one a length goes where it saves most
-    padding: that is optimal, because each further length for the same number of rows saves less than the one before.
+    Each number of rows has its own lengths (`best_lengths`), initially one. Further lengths are assigned one by one
+    where they save the most padding. This is optimal, because each additional length for the same number of rows saves
+    less than the previous one.
     """
-    most = 2 * cap  # before `_merged` puts lengths of different numbers of rows together
+    most = 2 * cap  # before `_merged` merges lengths of different numbers of rows
     choices = {rows: _choices(wanted, rows, most) for rows in sorted({rows for rows, _ in wanted})}
     taken = dict.fromkeys(choices, 0)
     too_much = sum(rows * found[0][0] for rows, found in choices.items())
@@ -191,8 +192,8 @@ def _choices(wanted: Counter[Shape], rows: int, most: int) -> list[tuple[int, tu
 def _merged(shapes: list[Shape], wanted: Counter[Shape], cap: int) -> tuple[Shape, ...]:
     """At most ``cap`` of ``shapes``, with little extra padding.
 
-    Greedy: a shape can move into any shape that is at least as large in both dimensions, and the one goes whose
-    micro-batches take the least extra padding in their new shape. More than ``cap`` shapes are returned if the largest ones do
+    Greedy: a shape can be merged into any shape that is at least as large in both dimensions. The shape whose merge
+    adds the least padding is merged first. More than ``cap`` shapes are returned if the largest ones do
     not fit into each other, such as (8, 16) and (1, 64).
     """
     size = np.asarray(shapes, np.int64)  # [n, 2]

@@ -28,7 +28,7 @@ _PACK_WIDTHS = (32, 48, 64, 96, 128, 192, MAX_PACK_WIDTH)
 # 280 for a hidden size of 128, 850 for 576. The low value is the careful choice: it packs less often.
 _DOUBLING_WIDTH = 256
 _TRIED_UPDATES = 24  # to compare widths; 0.3 s where SAMPLED_UPDATES take 0.7 s
-WORTHWHILE = 0.93  # of the padded cost; the estimate is within a few per cent of measured times
+WORTHWHILE = 0.93  # of the padded cost; the estimate is within a few percent of measured times
 _MAX_PACK_COUNTS, _MAX_PADDED_SHAPES = 8, 24  # each is compiled
 _EMPTY_GRID = Grid(())
 
@@ -41,7 +41,7 @@ class BatchingPlan:
         max_tokens: padded positions of a micro-batch at most; a longer row goes alone.
         grid: the shapes of padded micro-batches.
         packing: how rows that fit into a pack are packed; None pads all rows.
-        sharing: how rows share what they begin with; None reads every row whole.
+        sharing: how rows share common prefixes; None for whole rows.
     """
 
     max_tokens: int
@@ -51,7 +51,7 @@ class BatchingPlan:
 
     @property
     def used_shapes(self) -> tuple[Shape, ...]:
-        """Those of `shapes` that an update may need, where most rows share a prefix and so never come whole."""
+        """Those of `shapes` that an update may need if most rows share a prefix and so are never whole."""
         if self.sharing is None:
             return self.shapes
         counts, widths = range(1, self.sharing.alone + 1), {width for _, width in self.shapes}
@@ -163,7 +163,8 @@ def shared_plan(
 
 
 def _most_alone(plan: BatchingPlan, rows: Rows, samples: list[Indices]) -> int:
-    """How many rows of an update may share with no other one, from ``samples``: doubled, since others may hold more."""
+    """The number of rows of an update that may share with no other row: the largest in ``samples``, doubled as a
+    margin."""
     found = max(len(plan.groups(rows, indices)[1]) for indices in samples)
     if found or plan.sharing is None:
         return 2 * found + 1

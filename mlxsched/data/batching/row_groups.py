@@ -1,7 +1,7 @@
 """The groups in which rows go through the frozen layers of a model, whose outputs are then stored.
 
-The padded shape of a matrix product decides its last bits. So the group of a row must not depend on who asks for the row
-first: a resumed run must find the same bits as an uninterrupted one.
+The padded shape of a matrix product decides its last bits. The group of a row must therefore not depend on which row is
+requested first: a resumed run must get the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mlxsched.data.rows import Indices
 
 @dataclass(frozen=True, eq=False)
 class RowGroups:
-    """Rows in sets, each divided into groups when one of its rows is asked for.
+    """Rows in sets; each set is divided into groups when one of its rows is first requested.
 
     Args:
         sets: the set of each row, ``[rows]``.
@@ -42,7 +42,7 @@ class RowGroups:
 
     @classmethod
     def by_length(cls, lengths: NDArray[Any], max_tokens: int) -> RowGroups:
-        """All rows in groups of like length, longest first, each as large as ``max_tokens`` padded tokens allow.
+        """All rows in groups of similar length, longest first, each as large as ``max_tokens`` padded tokens allow.
 
         >>> RowGroups.by_length(np.array([9, 5, 9, 3]), 16).of_row(0).tolist()
         [0, 2]
@@ -68,8 +68,8 @@ class RowGroups:
     def of_first_epoch(cls, sampler: Sampler, grid: Grid, max_tokens: int, workers: int = 1) -> RowGroups:
         """The micro-batches of the first epoch, so that each update of it computes its own rows and no others.
 
-        Groups of like length would be computed for the sake of one row each: an update of 8 rows read 8 groups of 30 rows,
-        and a run that was cut short in its first epoch had made 161 updates in the time of 236.
+        With groups of similar length, each row of an early update would require a whole group: an update of 8 rows
+        computed 8 groups of 30 rows, and a run that ended in its first epoch made 161 updates in the time of 236.
         """
         sets = np.empty(len(sampler.lengths), np.int64)
         for update in range(sampler.updates_per_epoch):

@@ -1,8 +1,8 @@
 """Which rows of an update share a prefix: groups whose common tokens go through the model once.
 
-A group of B rows with P inputs in common saves ``B - 1.5`` passes of the prefix, which is read twice and gone back through
-once. Rows are sorted by their tokens, so that rows with a common beginning are neighbors. Prefixes have one of at most four
-lengths in a data set: each length has micro-batch shapes of its own, and every shape is a graph to compile.
+A group of B rows with P inputs in common saves ``B - 1.5`` passes over the prefix, which needs two forward passes and
+one backward pass. Rows are sorted by their tokens, so that rows with a common prefix are neighbors. There are at most
+four prefix lengths per data set: each length needs its own micro-batch shapes, and every shape is a graph to compile.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def neighbors(rows: Rows, indices: Indices) -> Neighbors:
 
 
 def cost(count: float, width: int, before: int = 0) -> float:
-    """What ``count`` rows of ``width`` inputs behind ``before`` others cost, in tokens without attention."""
+    """The cost of ``count`` rows of ``width`` inputs that continue ``before`` others, in tokens without attention."""
     return count * width * (1 + (before + width / 2) / _DOUBLING_KEYS)
 
 
 def saving(count: int, length: int) -> float:
-    """What a group of ``count`` rows saves with a prefix of ``length``: two more launches, fewer passes.
+    """The saving of a group of ``count`` rows with a prefix of ``length``: fewer passes, but two more launches.
 
     >>> saving(16, 512) > 0, saving(2, 16) > 0
     (True, False)
@@ -91,8 +91,8 @@ def _best(found: Neighbors, first: int, stop: int, lengths: tuple[int, ...]) -> 
 class Sharing:
     """How rows share prefixes of ``lengths``, each with its ``grid`` of shapes for what follows.
 
-    ``saved``: the predicted share of the cost of an update, 0 to 1. ``alone``: rows of an update at most that share with no
-    other one.
+    ``saved``: the predicted saving as a share of the cost of an update, 0 to 1. ``alone``: the maximum number of rows
+    of an update that share with no other row.
     """
 
     lengths: tuple[int, ...]
@@ -102,13 +102,13 @@ class Sharing:
     alone: int = 0
 
     def groups(self, rows: Rows, indices: Indices) -> tuple[list[Group], Indices]:
-        """The groups among the rows ``indices`` of an update, and the rows that are in none."""
+        """The groups among the rows ``indices`` of an update, and the rows without a group."""
         groups = best_groups(neighbors(rows, indices), self.lengths)
         taken = np.concatenate([group.indices for group in groups]) if groups else np.zeros(0, np.int64)
         return groups, indices[~np.isin(indices, taken)]
 
     def batches(self, rows: Rows, group: Group) -> list[Batch]:
-        """The micro-batches of what the rows of ``group`` have of their own."""
+        """The micro-batches of the rows of ``group`` without the shared prefix."""
         grid = self.grids[self.lengths.index(group.length)]
         parts = self._parts(rows.lengths, group, grid)
         return [collate(rows, part, grid, group.length) for part in parts]
@@ -132,7 +132,7 @@ class Sharing:
 
 
 def plan_sharing(rows: Rows, samples: list[Indices], max_tokens: int) -> Sharing | None:
-    """Sharing planned from ``samples``, the rows of some updates; None where no group saves anything."""
+    """Sharing planned from ``samples``, the rows of some updates; None if no group saves anything."""
     found = [neighbors(rows, indices) for indices in samples]
     lengths = _best_lengths(found)
     groups = [group for n in found for group in best_groups(n, lengths)]
@@ -164,7 +164,7 @@ def _best_lengths(found: list[Neighbors]) -> tuple[int, ...]:
     while len(chosen) < _MOST_LENGTHS and candidates:
         tried = {length: _saved(found, tuple(sorted((*chosen, length)))) for length in candidates}
         best = max(sorted(tried), key=tried.__getitem__)
-        if tried[best] <= 1.02 * most:  # a length more is shapes more
+        if tried[best] <= 1.02 * most:  # each length adds shapes
             break
         chosen, most = tuple(sorted((*chosen, best))), tried[best]
         candidates.discard(best)

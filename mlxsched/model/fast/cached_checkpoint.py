@@ -1,8 +1,8 @@
 """Gradient checkpointing of layers that read and write a cache.
 
-`mx.checkpoint` knows of the arrays among the arguments and results of a function, and of no others. A cache is an object:
-arrays that a layer finds in it, and those that it leaves there, would be constants of the first trace. So they are made
-arguments and results.
+`mx.checkpoint` only tracks arrays that are arguments or results of a function. A cache is an object: the arrays that a
+layer reads from it and writes to it would be constants of the first trace. They are therefore passed as arguments and
+results.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def checkpoint_cached(layer: Callable[..., Any], parameters: Any, *args: Any, **
         after = [[parts_of(cache) for cache in caches], [getattr(c, "offset", 0) for c in caches]]
         found: list[mx.array] = []
         shape = _without_arrays([output, after], found)
-        # An array that comes twice (keys that the cache has and the layer hands on) would keep only one of its cotangents.
+        # An array that occurs twice (keys that the cache holds and the layer also returns) would keep only one of its
+        # cotangents.
         distinct = list({id(array): array for array in found}.values())
         number = {id(array): place for place, array in enumerate(distinct)}
         results[:] = [shape, [number[id(array)] for array in found]]
@@ -61,7 +62,7 @@ def _set(caches: list[Any], parts: list[list[mx.array | None]], offsets: list[An
 
 
 class _Hole:
-    """Stands where an array was."""
+    """Placeholder for an array."""
 
 
 def _without_arrays(value: Any, found: list[mx.array]) -> Any:

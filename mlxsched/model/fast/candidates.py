@@ -1,7 +1,7 @@
-"""Paths that compute the same by other means, and the parts of a step by which they can be told apart quickly.
+"""Alternative forward paths with the same result, and parts of a step on which they can be compared quickly.
 
-Which of them is the fastest depends on the device and on the release of MLX, so that nothing here says which to take:
-`mlxsched.training.tuning` times them. The first of each kind is the path as it was measured on a CPU.
+Which of them is fastest depends on the device and the MLX release, so nothing is hard-coded here:
+`mlxsched.training.tuning` times them. The first of each kind is the default, which was chosen on a CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ARRAYS = 4  # of float32 logits or scores that autodiff keeps at once
 
 
 def attentions(path: ForwardPath) -> Paths:
-    """Attention in blocks of queries, or whole; nothing where blocks are not used."""
+    """Attention in blocks of queries, or unblocked; empty if blocks are not used."""
     return {"in blocks": path, "whole": replace(path, blocks=None)} if path.blocks else {}
 
 
@@ -41,7 +41,7 @@ def deltas(path: ForwardPath) -> Paths:
 
 
 def cross_entropies(path: ForwardPath) -> Paths:
-    """Our cross-entropy or MLX's own kernel, each in chunks or whole; nothing where the head is trained or unknown."""
+    """Our cross-entropy or MLX's own kernel, each in chunks or whole; empty if the head is trained or unknown."""
     if not path.chunk:
         return {}
     found = {"in chunks": path, "whole": replace(path, chunk=None)}
@@ -64,7 +64,7 @@ class AttentionPart:
     _known: dict[Shape, list[Call]] = field(default_factory=dict)
 
     def of(self, path: ForwardPath, shape: Shape) -> Piece:
-        """What computes the attention of a micro-batch of ``shape`` along ``path``: each kind of layer once."""
+        """A function that computes the attention of one micro-batch with ``path``: each kind of layer once."""
         calls = list(dict.fromkeys(self._calls(shape)))
         inputs = [[mx.random.normal(each, call.dtype) for each in call.shapes] for call in calls]
         mx.eval(inputs)
@@ -82,12 +82,12 @@ class AttentionPart:
         return _piece(path, total, inputs)
 
     def needs(self, path: ForwardPath, shape: Shape) -> int:
-        """Bytes that `of` may take at once, where that is a lot: all scores of a layer."""
+        """Bytes that `of` may allocate in addition to the plan: all scores of a layer without blocks."""
         heads = max((call.shapes[0][1] for call in self._calls(shape)), default=0)
         return 0 if path.blocks else 4 * _ARRAYS * heads * shape[0] * shape[1] ** 2
 
     def cut(self, path: ForwardPath, shapes: list[Shape]) -> list[Shape]:
-        """Those of ``shapes`` whose attention ``path`` cuts."""
+        """Those of ``shapes`` whose attention ``path`` computes in more than one block."""
         blocks = path.blocks
         if blocks is None:
             return []
@@ -108,7 +108,7 @@ class DeltaPart:
     model: Module
 
     def of(self, path: ForwardPath, shape: Shape) -> Piece:
-        """What computes it for a micro-batch of ``shape`` along ``path``: each kind of layer once."""
+        """A function that computes it for a micro-batch of ``shape`` with ``path``: each kind of layer once."""
         calls = list(dict.fromkeys(deltas_of(self.model, shape)))
         inputs = [[mx.random.uniform(0, 0.1, *one) for one in zip(*call, strict=True)] for call in calls]
         mx.eval(inputs)
@@ -120,7 +120,7 @@ class DeltaPart:
         return _piece(path, total, inputs)
 
     def needs(self, path: ForwardPath, shape: Shape) -> int:
-        """Little, in comparison with a step."""
+        """Zero: little compared with a step."""
         return 0
 
 
@@ -132,17 +132,17 @@ class StepPart:
     batch_of: Callable[[Shape], Batch]
 
     def of(self, path: ForwardPath, shape: Shape) -> Piece:
-        """What computes the gradient of a micro-batch of ``shape`` along ``path``."""
+        """A function that computes the gradient of a micro-batch of ``shape`` with ``path``."""
         batch = self.batch_of(shape)
         whole = replace(path, boundary=None, activations=None)
         return self.along(whole, [whole.arrays(batch, batch.n_targets)])
 
     def needs(self, path: ForwardPath, shape: Shape) -> int:
-        """What the plan has counted already."""
+        """Zero: the plan counts whole steps already."""
         return 0
 
     def along(self, path: ForwardPath, micro_batches: list[Arrays]) -> Piece:
-        """What computes the gradients of ``micro_batches``, as ``path`` lays them out, one after the other."""
+        """A function that computes the gradients of ``micro_batches``, laid out by ``path``, one by one."""
         parameters = self.model.trainable_parameters()
 
         def loss_of(tree: Any, *arrays: mx.array) -> mx.array:
@@ -171,7 +171,7 @@ class LossPart:
     share: float
 
     def of(self, path: ForwardPath, shape: Shape) -> Piece:
-        """What computes the loss of a micro-batch of ``shape`` along ``path`` from random hidden states."""
+        """A function that computes the loss of a micro-batch of ``shape`` with ``path`` from random hidden states."""
         head, options = path.head, path.options
         assert head is not None  # noqa: S101  there are candidates only for gathered logits
         count = self._count(shape)
@@ -190,7 +190,7 @@ class LossPart:
         return _piece(path, loss, hidden)
 
     def needs(self, path: ForwardPath, shape: Shape) -> int:
-        """Bytes that `of` may take at once, where that is a lot: all logits."""
+        """Bytes that `of` may allocate in addition to the plan: all logits without chunks."""
         vocabulary = path.head.vocabulary if path.head else 0
         return 0 if path.chunk else 4 * _ARRAYS * self._count(shape) * vocabulary
 
@@ -199,7 +199,7 @@ class LossPart:
 
 
 def _piece(path: ForwardPath, function: Callable[[Any], mx.array], argument: Any) -> Piece:
-    """What computes value and gradient of ``function``, compiled where ``path`` is."""
+    """A function that computes value and gradient of ``function``, compiled if ``path`` is."""
     both: Any = mx.value_and_grad(function)
     compute = mx.compile(both) if path.compiled else both
     return lambda: mx.eval(compute(argument))

@@ -2,8 +2,8 @@
 
 While a model is in training mode, mlx-lm 0.32.2 computes it token by token (``gated_delta_ops``), since its kernel for Metal has
 no backward pass. `mx.fast.gated_delta_update` of MLX 0.32.4 computes the same; the release notes announce that its backward
-pass is fused on Metal. The tests compare both on the CPU. Nobody has measured it on Metal, so a run times both where the model
-has such layers.
+pass is fused on Metal. The tests compare both on the CPU. It has not been measured on Metal, so a run times both if the
+model has such layers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Delta(NamedTuple):
 
 
 def can_fuse_delta() -> bool:
-    """Whether a model with such layers may be there, and this MLX has the function."""
+    """Whether mlx-lm's module for such layers is loaded, and this version of MLX has the function."""
     return hasattr(mx.fast, "gated_delta_update") and hasattr(sys.modules.get(_MODULE), "gated_delta_ops")
 
 

@@ -1,7 +1,8 @@
-"""Caches that gradients go through: what rows find when they go on behind a prefix that was read before.
+"""Differentiable caches, from which rows continue after a shared prefix.
 
-mlx-lm's own caches write into preallocated arrays, which hides the prefix from autodiff. These grow by concatenation, and
-keep all keys: a window is left to the mask. Recurrent layers keep theirs in mlx-lm's `ArraysCache`, which only holds arrays.
+mlx-lm's own caches write into preallocated arrays, which hides the prefix from autodiff. These grow by concatenation
+and keep all keys; the mask implements sliding windows. Recurrent layers use mlx-lm's `ArraysCache`, which only holds
+arrays.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ class GrowingCache:
         return seen if window_size is None else seen & (query < key + window_size)
 
     def maybe_trim_front(self) -> None:
-        """Nothing to do: a window is left to the mask."""
+        """Do nothing: the mask implements the window."""
 
     def empty(self) -> bool:
-        """Whether nothing was appended yet."""
+        """Whether nothing has been appended yet."""
         return self.keys is None
 
 
@@ -80,7 +81,7 @@ def _growing(cache: Any) -> Any:
 
 
 def single_caches(caches: Sequence[Any]) -> list[Any]:
-    """``caches`` with lists of caches opened up."""
+    """``caches`` with nested lists flattened."""
     found: list[Any] = []
     for cache in caches:
         found += single_caches(cache.caches) if hasattr(cache, "caches") else [cache]
@@ -88,7 +89,7 @@ def single_caches(caches: Sequence[Any]) -> list[Any]:
 
 
 def parts_of(cache: Any) -> list[mx.array | None]:
-    """What a single cache holds; None for a part that it does not have yet."""
+    """The arrays of a single cache; None for a part that it does not have yet."""
     return [cache.keys, cache.values] if isinstance(cache, GrowingCache) else list(cache.cache)
 
 
@@ -106,9 +107,9 @@ def state_of(caches: list[Any]) -> State:
 
 
 def form_of(model: Module, inputs: mx.array) -> Form:
-    """Which parts of its caches ``model`` fills when it reads ``inputs``: it is traced, nothing is computed.
+    """Which parts of its caches ``model`` fills when it reads ``inputs``. The model is traced; nothing is computed.
 
-    Raises ``NotApplicable`` where it fills none, or keeps what goes in no array of its own.
+    Raises ``NotApplicable`` if it fills none, or keeps state that is not an array of a cache.
     """
     caches = growing_caches(model)
     model(inputs, cache=caches)
@@ -122,7 +123,7 @@ def form_of(model: Module, inputs: mx.array) -> Form:
 
 
 def resumed_caches(model: Module, form: Form, state: State, length: int, rows: int) -> list[Any]:
-    """Caches as they are behind a prefix of ``length`` tokens that left ``state``, for ``rows`` rows."""
+    """Caches after a prefix of ``length`` tokens with the given ``state``, for ``rows`` rows."""
     caches, arrays = growing_caches(model), iter(state)
     for cache, filled in zip(single_caches(caches), form, strict=True):
         parts = parts_of(cache)

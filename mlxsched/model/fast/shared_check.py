@@ -1,4 +1,4 @@
-"""Compares rows that continue from a shared prefix with the same rows read whole, on the plain path."""
+"""Compares rows that continue from a shared prefix with the same whole rows on the plain path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlxsched.model.trees import Tensors, flatten, unflatten
 
 
 class SharedCheck(SelfCheck):
-    """As `SelfCheck`, on rows put together from ``rows`` so that they begin with the same tokens."""
+    """Like `SelfCheck`, on rows built from ``rows`` so that they begin with the same tokens."""
 
     def __init__(
         self, model: Module, rows: Rows, options: LossOptions = PLAIN_LOSS, *, gradients: bool = True
@@ -39,7 +39,7 @@ class SharedCheck(SelfCheck):
         return collate(self._few, everything, length_grid(self._few.lengths))
 
     def with_form(self, path: ForwardPath) -> ForwardPath:
-        """``path`` for rows that share a prefix; what does not go together with that is left out."""
+        """``path`` for rows that share a prefix, without the optimizations that are incompatible with that."""
         form = form_of(self.model, self.inputs[:1, :2])
         return replace(path, form=form, boundary=None, activations=None, packing=None)
 

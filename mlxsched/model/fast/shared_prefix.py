@@ -1,9 +1,10 @@
 """Rows that begin with the same tokens: their prefix goes through the model once, and gradients flow back into it.
 
-The prefix of P tokens is read as a batch of one, and leaves its *state* in caches: keys and values of each layer, or what a
-recurrent layer carries on. The rows' own tokens continue from that state, broadcast, and their gradients to it add up over
-all micro-batches. Then the prefix is read once more, for the backward pass with that sum. So an update takes 1.5 passes of
-the prefix, where the rows one by one take as many as there are rows. No model code is touched.
+The prefix of P tokens goes through the model as a batch of one and leaves its *state* in caches: keys and values of
+each layer, or the state of a recurrent layer. The rows' own tokens continue from that state, broadcast, and their
+gradients with respect to it accumulate over all micro-batches. Then the prefix goes through the model once more, for
+the backward pass with the accumulated gradient. An update thus takes 1.5 passes over the prefix instead of one per row.
+No model code is changed.
 
 The gradient is the plain path's: a state of one row that is broadcast to B rows gets the sum of their gradients.
 """
@@ -20,7 +21,7 @@ from mlxsched.model.fast.growing_cache import State, growing_caches, resumed_cac
 
 
 def read_prefix(path: ForwardPath, model: Module, prefix: Arrays) -> tuple[mx.array, State]:
-    """The loss at the targets within ``prefix``, and the state behind it.
+    """The loss at the targets within ``prefix``, and the state after it.
 
     ``prefix`` is laid out by ``path.arrays`` like any micro-batch, with one row.
     """
@@ -30,8 +31,8 @@ def read_prefix(path: ForwardPath, model: Module, prefix: Arrays) -> tuple[mx.ar
 
 
 def continued_loss(path: ForwardPath, model: Module, state: State, length: int, arrays: Arrays) -> mx.array:
-    """The loss of a micro-batch whose rows continue from ``state``, behind ``length`` tokens."""
-    assert path.form is not None  # noqa: S101  who asks has seen to that
+    """The loss of a micro-batch whose rows continue from ``state``, after ``length`` tokens."""
+    assert path.form is not None  # noqa: S101  the caller has checked it
     caches = resumed_caches(model, path.form, state, length, arrays[0].shape[0])
     return path.loss(model, *arrays, caches=caches)
 
@@ -43,14 +44,15 @@ class SharedPasses:
         self._path, self._model = path, model
 
     def read(self, tree: Any, *prefix: mx.array) -> State:
-        """The state behind ``prefix``; its loss comes with the last pass."""
+        """The state after ``prefix``; `go_back` returns its loss."""
         self._model.update(tree)
         return read_prefix(self._path.without_gradients(), self._model, prefix)[1]
 
     def continue_from(
         self, tree: Any, state: State, prefix: mx.array, *arrays: mx.array
     ) -> tuple[mx.array, tuple[Any, State]]:
-        """The loss of a micro-batch behind ``prefix`` ``[1, P]``, and its gradients to ``tree`` and to ``state``."""
+        """The loss of a micro-batch that continues ``prefix`` ``[1, P]``, and its gradients to ``tree`` and
+        ``state``."""
 
         def loss_of(tree: Any, state: State) -> mx.array:
             self._model.update(tree)
@@ -60,7 +62,8 @@ class SharedPasses:
         return found
 
     def go_back(self, tree: Any, to_state: State, *prefix: mx.array) -> tuple[mx.array, Any]:
-        """The loss within ``prefix``, and the gradients of it and of what ``to_state`` are the gradients of."""
+        """The loss within ``prefix``, and the gradient of it plus the losses with the gradient ``to_state`` to the
+        state."""
 
         def dot(tree: Any) -> tuple[mx.array, mx.array]:
             self._model.update(tree)

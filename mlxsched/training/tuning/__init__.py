@@ -1,1 +1,1 @@
-"""Which of the exact forward paths a run takes: the fastest on its own device, timed at the start."""
+"""Selects the forward path of a run: the fastest exact one on its device, timed at the start."""

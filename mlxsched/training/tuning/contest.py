@@ -1,4 +1,4 @@
-"""Which of a few functions is the fastest, on a machine that others use as well."""
+"""Finds the fastest of a few functions on a shared machine."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from dataclasses import dataclass
 
 from mlxsched.training.shape_times import Stopwatch
 
-MARGIN = 1.05  # the default stays where another one is not faster by that factor
+MARGIN = 1.05  # another function replaces the default only if it is faster by this factor
 ROUNDS, FEWEST = 9, 3
-TURN = 0.004  # seconds, at least, that a function is repeated for in a round
+TURN = 0.004  # seconds for which a function is repeated in a round, at least
 
 
 @dataclass(frozen=True)
 class Contest:
-    """Seconds of a call of each function in each round; the first one is the default."""
+    """Seconds per call of each function in each round; the first function is the default."""
 
     seconds: Mapping[str, list[float]]
 
     @property
     def default(self) -> str:
-        """The name of the function that stays without a clear winner."""
+        """The name of the function that is used if there is no clear winner."""
         return next(iter(self.seconds))
 
     def best(self, name: str) -> float:
-        """The shortest time of the function ``name``; infinite where it has none."""
+        """The shortest time of the function ``name``; infinite if it has none."""
         return min(self.seconds[name], default=math.inf)
 
     def gain(self, name: str) -> float:
-        """How many times as fast as the default: by the shortest times or by the median round, whichever says less.
+        """The speed relative to the default: by the shortest times or by the median round, whichever is lower.
 
         >>> Contest({"a": [2.0, 2.0, 9.0], "b": [1.0, 1.0, 1.0]}).gain("b")
         2.0
@@ -52,8 +52,8 @@ def contest(
 ) -> Contest:
     """Call ``functions`` in turn, for `ROUNDS` rounds or until ``watch`` has no time left, timed by ``clock``.
 
-    Each is called once before, which may compile it. Rounds are taken in turn, so that a change in the speed of the
-    machine meets all of them.
+    Each is called once before, which may compile it. The functions alternate, so that a change in the speed of the
+    machine affects all of them.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
     repeats: dict[str, int] = {}
@@ -77,7 +77,7 @@ def contest(
 def _turn(
     function: Callable[[], object], repeats: int, watch: Stopwatch, clock: Callable[[], float]
 ) -> float:
-    """Seconds of a call by ``clock``, over ``repeats`` calls, for which ``watch`` runs."""
+    """Seconds per call by ``clock``, over ``repeats`` calls; ``watch`` counts their time."""
     took = 0.0
 
     def turn() -> None:

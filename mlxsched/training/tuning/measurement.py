@@ -1,7 +1,8 @@
 """Times candidates on the shapes of a planned run.
 
-Attention and cross-entropy are timed alone, since a whole step of a large model takes longer than all of it may. Whole steps
-are timed for models whose steps are short; those are also the ones where compiling, packing and threads matter.
+Attention and cross-entropy are timed separately, since a whole step of a large model would exceed the time limit. Whole
+steps are timed for models with short steps; these are also the models for which compilation, packing and threads
+matter.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from mlxsched.training.shape_times import Stopwatch
 from mlxsched.training.tuning.contest import Contest, contest
 from mlxsched.training.tuning.result import BATCHING, PACKED, PADDED, PATHS, THREADS, Case, Tuning
 
-LEAST = 0.25  # seconds: in less nothing can be told apart
+LEAST = 0.25  # seconds: less is too noisy to compare anything
 UPDATES = 4  # that padded and packed are compared in, at most: a single one may be unusual
 HEAVY_CPU, HEAVY_GPU = 1e10, 3e11  # parameters times positions of a micro-batch that takes about a second
 
@@ -112,12 +113,12 @@ class Measurement:
         self._record(kind, Contest({name: [] for name in names}), names[0])
 
     def _allowed(self, path: ForwardPath, step: StepPart) -> float:
-        """Seconds that all of it may take."""
+        """Seconds that all measurements together may take."""
         session, plan = self._session, self._session.plan
         if not self._share:
             return self._watch.allowed
         run = session.config.max_time
-        if run is None and self._heavy:  # at least that long
+        if run is None and self._heavy:  # a lower bound
             run = operations_of(plan) / (1e9 * self._watch.value_of(lambda: matmul_gflops(seconds=0.05)))
         elif run is None:
             shape = min(self._stats.shapes, key=math.prod)
@@ -134,7 +135,8 @@ class Measurement:
     def _choose(
         self, kind: str, path: ForwardPath, part: _Part, shapes: list[Shape], work: Callable[[Shape], float]
     ) -> ForwardPath:
-        """The fastest path of ``kind`` that fits into memory and agrees; timed on the shape with most ``work`` in all."""
+        """The fastest path of ``kind`` that fits into memory and agrees; timed on the shape with the largest total
+        ``work``."""
         paths = PATHS[kind](path)
         if not paths or not shapes:
             return path
@@ -166,17 +168,17 @@ class Measurement:
     def _objection(
         self, kind: str, part: _Part, shape: Shape, default: ForwardPath, tried: ForwardPath
     ) -> str | None:
-        """Why ``tried`` cannot be taken; the difference in memory is measured at ``shape``, the largest."""
+        """Why ``tried`` cannot be used; the difference in memory is measured at ``shape``, the largest one."""
         memory, layers = self._session.memory, self._session.trained_layers
         more = peak_of(part.of(tried, shape)) - peak_of(part.of(default, shape))
-        # Recomputed layers hold the scores of one at a time.
+        # With recomputation, only one layer holds its scores at a time.
         more *= layers if kind in ("attention", "gated delta") and not default.checkpoint else 1
         if memory.peak + memory.cache + more > memory.limit:
             return f"it takes {megabytes(more)} more, which do not fit into memory"
         return self._check.disagreement(tried)
 
     def _choose_threads(self, piece: Piece) -> None:
-        """One thread of OpenBLAS or all, by the wall's clock: CPU time counts threads that wait."""
+        """One OpenBLAS thread or all, by wall-clock time, since CPU time counts waiting threads."""
         default, setter = planned_threads(self._session.loaded.config), thread_setter()
         if setter is None or cores() == 1:
             return
@@ -216,7 +218,7 @@ def some_updates(stats: BatchingStats, positions: float) -> range:
 
 
 def _commonest(shapes: list[Shape], work: Callable[[Shape], float]) -> Shape:
-    """The shape that most of the ``work`` is done in."""
+    """The shape that accounts for most of the ``work``."""
     counts = Counter(shapes)
     return max(counts, key=lambda shape: counts[shape] * work(shape))
 

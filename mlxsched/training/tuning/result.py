@@ -1,4 +1,4 @@
-"""What was timed and chosen, as a run records it."""
+"""The timings and the choice, as a run records them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ PADDED, PACKED = "padded", "packed"
 
 @dataclass(frozen=True)
 class Case:
-    """One candidate of a ``kind``: seconds of its part of a step, and how many times as fast as the first of its kind.
+    """One candidate of a ``kind``: seconds of its part of a step, and its speed relative to the first of its kind.
 
-    Both are None where no time was left, and the second one also where that was too little. ``refused`` says why a faster one was not taken.
+    Both are None if no time was left; ``gain`` is also None if too little was left. ``refused`` says why a faster one
+    was not chosen.
     """
 
     kind: str
@@ -35,13 +36,14 @@ class Case:
 
     @property
     def is_change(self) -> bool:
-        """Whether it was taken in place of the default."""
+        """Whether it was chosen instead of the default."""
         return self.chosen and self.gain is not None and self.gain > 1
 
 
 @dataclass
 class Tuning:
-    """The name that was ``chosen`` of each kind, the ``cases`` that it rests on, and the ``seconds`` that they took.
+    """The ``chosen`` name of each kind, the ``cases`` on which the choice is based, and the ``seconds`` that timing
+    took.
 
     ``note`` says why nothing was timed.
     """
@@ -53,7 +55,7 @@ class Tuning:
 
     @property
     def is_complete(self) -> bool:
-        """Whether there was time for every candidate, so that the answer is worth keeping."""
+        """Whether there was time for every candidate, so that the choice is worth storing."""
         return bool(self.cases) and all(case.gain is not None for case in self.cases)
 
     def to_dict(self) -> dict[str, object]:
@@ -73,12 +75,12 @@ class Tuning:
 
     @property
     def threads(self) -> int | None:
-        """The threads of OpenBLAS; None if they are left as they are."""
+        """The number of OpenBLAS threads; None for no change."""
         text = self.chosen.get(THREADS, "")
         return int(text) if text.isascii() and text.isdecimal() and 0 < int(text) < 1000 else None
 
     def applied_to(self, path: ForwardPath) -> ForwardPath:
-        """``path`` with what was chosen; names that this version does not have are skipped."""
+        """``path`` with the choice applied; names unknown to this version are skipped."""
         for kind, paths in PATHS.items():
             path = paths(path).get(self.chosen.get(kind, ""), path)
         return path

@@ -1,4 +1,4 @@
-"""Choices in the cache, found again by all that they depend on."""
+"""Choices in the cache, keyed by everything that they depend on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlxsched.runs import atomic
 from mlxsched.runs.json_file import read_object
 from mlxsched.training.session import Session
 
-FORMAT = 2  # raise it when the same machine would choose among other candidates
+FORMAT = 2  # increase it when the candidates change
 KIND = "tuning"  # the folder of the cache
 
 
@@ -30,7 +30,7 @@ class TuningStore:
 
     @classmethod
     def of(cls, cache: Path, session: Session, path: ForwardPath, shapes: list[Shape]) -> TuningStore:
-        """The one for micro-batches of ``shapes`` along ``path``."""
+        """The entry for micro-batches of ``shapes`` with ``path``."""
         plan, config = session.plan, session.config
         facts = {
             "format": FORMAT,
@@ -56,7 +56,7 @@ class TuningStore:
         return None
 
     def save(self, model: str, record: dict[str, object]) -> None:
-        """Store ``record``; a cache that cannot be written costs the next run the time of asking again."""
+        """Store ``record``. If the cache cannot be written, the next run times the candidates again."""
         with suppress(atomic.StorageError):
             with atomic.storage_errors(self.path):
                 self.path.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Chooses the forward path of a run: as recorded, as known from an earlier run on this device, or by timing it now.
+"""Chooses the forward path of a run: from its record, from an earlier run on this device, or by timing candidates.
 
-A choice decides speed and memory, and results only by rounding. So that a resumed run is bit-identical to an
-uninterrupted one, the choice is part of the run's record, and a resume takes it from there.
+A choice affects speed and memory, but results only by rounding. The choice is part of the run's record, and a resume
+reads it from there, so that the resumed run is bit-identical to an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Tuner:
     """Chooses for the run of ``session``.
 
     Args:
-        recorded: what the run chose when it began; None to choose now.
+        recorded: the choice that the run made at its start; None to choose now.
         most: seconds that timing may take.
-        share: the same as a share of the run's own time; 0 for any run.
-        fresh: time even what is known.
+        share: the limit as a share of the run's own time; 0 for no such limit.
+        fresh: ignore stored choices.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Tuner:
         self.result = Tuning.from_dict(recorded or {})
 
     def path(self, check: SelfCheck, path: ForwardPath, note: Note) -> ForwardPath:
-        """The fastest path that agrees with the plain one, in place of ``path``, which does."""
+        """The fastest path that agrees with the plain one; ``path`` is the default, which agrees."""
         if self._recorded is None:
             self._decide(check, path)
         if self.result.threads:
@@ -72,7 +72,7 @@ class Tuner:
         return chosen
 
     def batching(self, padded: ForwardPath, packed: ForwardPath) -> ForwardPath:
-        """``packed``, which was planned to be faster, unless ``padded`` was found to be."""
+        """``packed``, which was predicted to be faster, unless ``padded`` was measured to be."""
         if self._measurement is not None and packed.packing and self._session.config.packing is None:
             try:
                 self._measurement.batching(padded, packed)
@@ -83,7 +83,7 @@ class Tuner:
         return padded if self.result.chosen.get(BATCHING) == PADDED else packed
 
     def record(self) -> dict[str, object]:
-        """What the run records, which is stored for later runs too if it is complete."""
+        """The run's record of the choice; if complete, it is also stored for later runs."""
         if self._recorded is not None:
             return dict(self._recorded)
         if self._measurement is not None:
@@ -94,7 +94,7 @@ class Tuner:
         return record
 
     def _decide(self, check: SelfCheck, path: ForwardPath) -> None:
-        """From the cache, or by timing, where that is worthwhile."""
+        """Choose from the cache, or by timing if that is worthwhile."""
         session = self._session
         short = session.config.max_time is None and operations_of(session.plan) < SHORT
         if not session.world.alone:
