@@ -17,10 +17,11 @@ from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.fast.shared_prefix import SharedPasses
 from mlxsched.model.trees import Tensors, flatten, n_bytes, unflatten
 from mlxsched.training.batch_loader import UpdateBatches
+from mlxsched.training.gpu_timeout import is_watched
 from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
 from mlxsched.training.step import UpdateStep, portions
 
-_REMEMBERED = 10**8  # bytes of parameters and moments before an update; more would be missed by the run
+_SMALL = 10**8  # bytes of parameters and moments; a second copy of more would be missed by the run
 
 
 class Snapshot(NamedTuple):
@@ -97,18 +98,23 @@ class Engine:
         self._parameters = optimizer.pack(flatten(model.trainable_parameters()))
         self._state = optimizer.init(self._parameters)
         self._before: tuple[int, Snapshot | None] = (-1, None)
-        self._remembers = n_bytes([self._parameters, self._state]) <= _REMEMBERED
+        is_small = n_bytes([self._parameters, self._state]) <= _SMALL
+        self._remembers = is_small and is_watched()  # other devices compute every update
+        self._in_portions = optimizer.in_place and not is_small
 
     def update(self, batches: UpdateBatches, rate: float) -> Outcome:
         """Make one update at ``rate`` from the micro-batches of ``batches``.
 
         Returns before the device is done, so that the caller can prepare the next update in the meantime.
         """
-        self._before = batches.update, self.snapshot() if self._remembers else None
+        self._remember(batches.update)
         return self._apply(self._sums(batches), rate)
 
     def undo(self, update: int) -> bool:
-        """Be as before update number ``update``, which the device could not compute; returns whether that is so."""
+        """Be as before update number ``update``, which the device could not compute; returns whether that is so.
+
+        Only a small state on a Metal GPU, whose work macOS may end, is remembered.
+        """
         made, before = self._before
         if made == update and before is not None:
             self._parameters, self._state = before
@@ -146,10 +152,14 @@ class Engine:
         """Continue from ``snapshot``."""
         self._parameters, self._state = snapshot
 
+    def _remember(self, update: int) -> None:
+        """Keep what there is before ``update``, for `undo`."""
+        self._before = update, self.snapshot() if self._remembers else None
+
     def _apply(self, sums: tuple[mx.array, Packed], rate: float) -> Outcome:
         self._parameters, self._state, outcome = self._step.apply(self._parameters, self._state, sums, rate)
         del sums  # each gradient is free once its tensor is updated
-        if self.optimizer.in_place and not self._remembers:
+        if self._in_portions:
             mx.eval(outcome)
             for part in portions(self._parameters, self._state):
                 mx.eval(part)  # waits, because MLX allocates what it computes later at once

@@ -8,6 +8,7 @@ to reports, the error terminates the process in older versions of MLX; only the 
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import mlx.core as mx
 
@@ -63,10 +64,18 @@ def smaller(tokens: int) -> int:
     return max(1 << ((tokens // 2).bit_length() - 1), LEAST)
 
 
+def is_watched() -> bool:
+    """Whether macOS's watchdog applies to the device that MLX computes on."""
+    return mx.metal.is_available() and mx.default_device().type != mx.DeviceType.cpu
+
+
 def watched_rate() -> float | None:
     """FLOP/s of the GPU if macOS's watchdog applies to it; else None."""
-    if not mx.metal.is_available() or mx.default_device().type == mx.DeviceType.cpu:
-        return None
+    return _rate() if is_watched() else None
+
+
+@cache  # so that the variants of a grid have micro-batches of the same size
+def _rate() -> float:
     return 1e9 * matmul_gflops(seconds=0.05)
 
 

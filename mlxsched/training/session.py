@@ -163,6 +163,8 @@ def prepare(
     )
     dataset = dataset or _load_data(config, loaded, cache, on_progress)
     training_rows(dataset)  # refuses a data set without any
+    # mlx-lm loads models in evaluation mode, in which gated delta nets use a Metal kernel without a backward pass.
+    loaded.model.train()
     config, attached = attach_adapter(config, origins or {}, loaded.model)
     session = plan(config, origins or {}, loaded, dataset, attached, schedule=schedule, cache=cache)
     return replace(session, started=started)

@@ -9,6 +9,8 @@ from mlx.utils import tree_flatten, tree_map
 from mlxsched.model.load import load_model
 from mlxsched.training.assembly import make_engine, make_evaluator
 from mlxsched.training.session import prepare
+from mlxsched.training.workers.engine import SharedEngine
+from mlxsched.training.workers.world import World
 
 
 @pytest.fixture
@@ -105,10 +107,36 @@ def test_full_fine_tuning_in_portions_gives_the_same(parts, optimizer):
     engine, loader, _ = parts(fine_tune_type="full", optimizer=optimizer)
     assert engine.optimizer.in_place
     before, ends = engine.snapshot(), []
-    for remembers in (True, False):
+    for in_portions in (False, True):
         engine.restore(before)
-        engine._remembers = remembers
+        engine._in_portions = in_portions
         for update in range(2):
             engine.update(loader(update), 1e-3)
         ends.append(flat(engine))
     assert same(*ends)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_an_update_is_taken_back_where_macos_may_end_it(session, parts_of, monkeypatch, shared):
+    monkeypatch.setattr("mlxsched.training.engine.is_watched", lambda: True)
+    made = session()
+    paths, _, loader = parts_of(made)
+    engine = make_engine(made, paths.training)
+    if shared:
+        engine = SharedEngine(World(), made.loaded.model, engine.optimizer, paths.training)
+    engine.update(loader(0), 1e-3).wait()
+    kept = flat(engine)
+    engine.update(loader(1), 1e-3).wait()
+    assert not same(kept, flat(engine))
+    assert engine.undo(1)
+    assert same(kept, flat(engine))
+
+
+def test_other_devices_keep_no_copy_and_say_that_the_update_stays(parts):
+    engine, loader, _ = parts()
+    engine.update(loader(0), 1e-3).wait()
+    after = flat(engine)
+    assert engine._before[1] is None
+    assert not engine.undo(0)
+    assert same(after, flat(engine))
+    assert engine.undo(1)  # not begun

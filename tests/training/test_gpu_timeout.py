@@ -24,6 +24,12 @@ TIMEOUT = (
 SHORT = {"iters": 5, "save_every": 100, "val_batches": 0}
 
 
+@pytest.fixture(autouse=True)
+def watched(monkeypatch):
+    """As on a Mac's GPU: engines remember what they had before an update."""
+    monkeypatch.setattr("mlxsched.training.engine.is_watched", lambda: True)
+
+
 def break_once(monkeypatch, owner, method, call):
     """Raise the error in place of what the ``call``-th call of a method would return."""
     original, calls = getattr(owner, method), []

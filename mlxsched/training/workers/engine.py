@@ -58,6 +58,7 @@ class SharedEngine(Engine):
 
     def update(self, batches: UpdateBatches, rate: float) -> Outcome:
         """Make one update from the shares of all workers, who are waited for when the outcome is."""
+        self._remember(batches.update)
         mine = super()._sums(batches)
         return LaterOutcome(lambda: self._apply(self._shared(mine), rate))
 

@@ -1,0 +1,52 @@
+"""What a prepared session is, before its first update."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+from mlxsched.config import load_config
+from mlxsched.data import Dataset
+from mlxsched.data.rows import rows_in_memory
+from mlxsched.model.fast.self_check import SelfCheck
+from mlxsched.model.load import LoadedModel
+from mlxsched.training.session import prepare
+
+NEXT = {
+    "model_type": "qwen3_next", "hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 96, "vocab_size": 211,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.5, "max_position_embeddings": 128, "tie_word_embeddings": True, "full_attention_interval": 2,
+    "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+    "linear_conv_kernel_dim": 4, "num_experts": 0, "num_experts_per_tok": 1, "decoder_sparse_step": 1,
+    "shared_expert_intermediate_size": 32, "mlp_only_layers": [], "moe_intermediate_size": 32,
+}  # fmt: skip
+
+
+@pytest.fixture
+def rows():
+    draw = np.random.default_rng(0)
+    return rows_in_memory(
+        (draw.integers(1, 200, length).astype(np.int32), np.arange(length) > 4) for length in (12, 20, 9, 16)
+    )
+
+
+def test_a_model_in_evaluation_mode_is_checked_and_probed_without_the_kernel_that_has_no_backward_pass(
+    rows, monkeypatch
+):
+    module = importlib.import_module("mlx_lm.models.qwen3_next")
+    model = module.Model(module.ModelArgs.from_dict(NEXT))
+    model.eval()  # as mlx_lm.load returns it
+    original, kernels = module.gated_delta_update, []
+
+    def update(*args, use_kernel=True, **more):
+        kernels.append(use_kernel)
+        return original(*args, use_kernel=use_kernel, **more)
+
+    monkeypatch.setattr(module, "gated_delta_update", update)
+    config = load_config(flags={"batch_size": 2, "iters": 2, "test": False}).config
+    loaded = LoadedModel("next", "next", model, None, NEXT)
+    made = prepare(config, loaded=loaded, dataset=Dataset({"train": rows}, "synthetic"))
+    SelfCheck(made.loaded.model, rows)
+    assert kernels and not any(kernels)
