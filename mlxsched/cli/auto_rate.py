@@ -52,14 +52,14 @@ def _found(session: Session, flags: dict[str, Any]) -> Found:
     stored = Store(cache_home(), session).load()
     if stored is None:
         raise UsageError(
-            "--dry-run trains nothing, and no rate was found for these settings before. Run `mlxsched lr-find` with the "
+            "--dry-run trains nothing, and there is no stored rate for these settings. Run `mlxsched lr-find` with the "
             "same flags first."
         )
     return stored
 
 
 def _refuse_own_peak(session: Session) -> None:
-    """Refuse a schedule that has its peak from elsewhere, before anything long is done."""
+    """Refuse a schedule with its own peak before anything slow starts."""
     from mlxsched.planning.schedule import resolve_schedule
 
     config = session.config

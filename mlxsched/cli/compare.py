@@ -28,12 +28,12 @@ DISPLAY = ("output", "as_json", "plain")
     "--vary", multiple=True, metavar="KEY=LIST", help="Compare values of another key, such as rank=8,16."
 )
 @click.option(
-    "--peaks", metavar="LIST", help="Peaks that each gets. [learning_rate times 0.25, 0.5, 1, 2 and 4]"
+    "--peaks", metavar="LIST", help="Peaks to try for each. [learning_rate times 0.25, 0.5, 1, 2 and 4]"
 )
 @click.option(
     "--seeds", default="3", show_default=True, metavar="N", help="Number of seeds, or a list of them."
 )
-@click.option("--halving", is_flag=True, help="Choose the peaks that get whole trials in shorter ones.")
+@click.option("--halving", is_flag=True, help="Use short trials to choose the peaks that get full trials.")
 @click.option("--trunk", is_flag=True, help="Train a constant-rate trunk, and a cooldown for each budget.")
 @click.option(
     "--budgets",
@@ -56,7 +56,7 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     a seed, with 95% confidence intervals.
 
     With --trunk, a run at a constant rate is trained once, and cooled down at each of --budgets. Each length ends as a WSD
-    run of that length would, bit for bit, but the trunk is paid for once.
+    run of that length would, bit for bit, but the trunk is trained only once.
 
     \b
     Examples:
@@ -88,7 +88,7 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
 
 
 def _refuse_ignored(ctx: click.Context) -> None:
-    """Refuse flags that change nothing: a finished run, or a comparison that goes on, has its settings already."""
+    """Refuse flags without effect: a finished run or a resumed comparison already has its settings."""
     flags = ctx.params
     if flags["runs"]:
         used, why = {"runs"}, "finished runs are compared as they are"
@@ -98,10 +98,10 @@ def _refuse_ignored(ctx: click.Context) -> None:
         used, why = flags.keys() - unused, "this comparison does not use it"
     elif _is_grid(flags):
         used = {"resume", "peaks", "seeds", "trust_remote_code"}
-        why = "a comparison goes on with the settings it began with, and --peaks and --seeds add to it"
+        why = "a resumed comparison keeps its settings; --peaks and --seeds add to it"
     else:
         used = {"resume", "trunk", "trust_remote_code"}
-        why = "a comparison goes on with the settings it began with"
+        why = "a resumed comparison keeps its settings"
     given = click.core.ParameterSource.COMMANDLINE
     for option in ctx.command.params:
         name = option.name or ""

@@ -81,7 +81,7 @@ def _mean(point: Point | None) -> str:
 
 
 def _edges(ranked: Sequence[Best], path: object) -> list[str]:
-    """Where a best peak is an end of the grid, and what would show whether there is a better one."""
+    """Best peaks at an end of the grid, with the command that tries further ones."""
     lines = []
     for one in ranked:
         if one.edge:
@@ -92,7 +92,7 @@ def _edges(ranked: Sequence[Best], path: object) -> list[str]:
                 else ""
             )
             end = "highest" if one.edge == "high" else "lowest"
-            lines.append(f"{one.variant}: its best peak is the {end} that was tried, so look further{how}")
+            lines.append(f"{one.variant}: its best peak is the {end} one tried, so try further ones{how}")
     return lines
 
 

@@ -38,7 +38,7 @@ POLL = 0.1  # seconds between checks for the answer
     type=click.FloatRange(min=0),
     default=60.0,
     metavar="SECONDS",
-    help="How long to wait for the answer of a running run. [60]",
+    help="How long to wait for an answer from a running run. [60]",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and exit.")
 @resume_options
@@ -90,9 +90,7 @@ def _ask_and_tell(run: RunDirectory, asked: CooldownAsked, options: dict[str, An
     wait, as_json = options["wait"], options["as_json"]
     where = "this machine" if asked.host == socket.gethostname() else asked.host
     if options["dry_run"]:
-        text = (
-            f"{run.path} is being trained by process {asked.pid} on {where}: it would be asked to cool down."
-        )
+        text = f"{run.path} is being trained by process {asked.pid} on {where}: it would receive a cooldown request."
         _tell(run, "dry_run", None, text, as_json)
         return
     from mlxsched.runs.requests import ask

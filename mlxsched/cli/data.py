@@ -55,7 +55,7 @@ def _reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--join-turns/--no-join-turns",
             default=None,
-            help="Join training rows with those that they are the beginning of.",
+            help="Join training rows that are a prefix of another row into that row.",
         ),
         click.option("--seed", metavar="N", help="Decides how a single file is split. [0]"),
         click.option("--text-feature", metavar="KEY", help="Key of a row's text."),

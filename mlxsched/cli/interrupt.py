@@ -108,14 +108,14 @@ class AskingStop(StopRequest):
 
 
 class Question:
-    """What a Ctrl-C means: printed when it is made, and asked again after an answer that is none."""
+    """The question after a Ctrl-C; an invalid answer repeats it."""
 
     def __init__(self, display: Display) -> None:
-        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)  # what was typed before is no answer
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)  # discard earlier input
         can_decay = display.made > 0 and display.left > 0
         self._choices = "cdg" if can_decay else "cg"
         self._end = time.monotonic() + PATIENCE
-        note(f"After update {display.made:,}; the training goes on while this waits for an answer.")
+        note(f"After update {display.made:,}; training continues while this waits for an answer.")
         note("  c  checkpoint and stop")
         if can_decay:
             note(f"  d  decay: {_offer(display)}")
@@ -123,7 +123,7 @@ class Question:
         self._prompt()
 
     def answer(self) -> str:
-        """The letter of the choice; empty as long as there is none."""
+        """The letter of the choice; empty until there is one."""
         if time.monotonic() >= self._end:
             note(f"\nNo answer in {PATIENCE:g} s.")
             return "c"

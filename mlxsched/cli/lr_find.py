@@ -17,7 +17,7 @@ from mlxsched.errors import ChecksFailed, UsageError
 @click.option(
     "--budget",
     metavar="SIZE",
-    help="What it may cost: 20% of the run, 3m, or 100 updates. [10%, at least 100]",
+    help="Budget of the search: 20% of the run, 3m, or 100 updates. [10%, at least 100]",
 )
 @click.option("--png", type=Path, metavar="FILE", help="Also write the chart as a PNG file.")
 @click.option("--svg", type=Path, metavar="FILE", help="Also write the chart as an SVG file.")
@@ -29,11 +29,11 @@ from mlxsched.errors import ChecksFailed, UsageError
 def command(ctx: click.Context, /, **flags: Any) -> None:
     """Find the peak learning rate for the run that `mlxsched train` would make with the same flags.
 
-    A range test finds where training breaks. Then short trainings from the start of the run, with its own schedule,
+    A range test finds where training diverges. Then short trainings from the start of the run, with its own schedule,
     are compared on held-out rows. The result is stored, and `mlxsched train --learning-rate auto` uses it.
-    The first ones are around what a formula gives for rank, scale and model, or around --learning-rate.
+    The first peaks are centered on a formula for rank, scale and model, or on --learning-rate.
 
-    Exit code 3 means that the result is inconclusive; it says what would settle it.
+    Exit code 3 means that the result is inconclusive; the message says how to resolve that.
 
     \b
     Examples:
@@ -64,7 +64,7 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
 
 
 def _check_targets(pictures: list[Path], out: Path | None) -> None:
-    """Refuse a file that could not be written, before anything is searched."""
+    """Refuse a file that could not be written, before the search."""
     from mlxsched.render.image import require_target
 
     for path in pictures:

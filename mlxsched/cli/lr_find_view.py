@@ -1,4 +1,4 @@
-"""How a search for the peak is shown: its plan, its progress, its result."""
+"""Shows a search for the peak: its plan, progress and result."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ RULES = {
     "branches": "the lowest loss of the branches",
     "valley": "fastai's valley",
     "steepest": "the steepest descent of the range test",
-    "tenth_of_divergence": "a tenth of the rate at which the range test broke",
+    "tenth_of_divergence": "a tenth of the rate at which the range test diverged",
 }
 
 
 def show_search(search: Search) -> None:
-    """Print what is going to be tried, and its price."""
+    """Print the plan of the search, and its cost."""
     from mlxsched.experiments.rate_finder.layout import SWEEPS
 
     session, layout = search.session, search.layout
@@ -38,7 +38,7 @@ def show_search(search: Search) -> None:
     seconds = layout.cost * search.seconds_per_update
     rows = [
         ("run", f"{session.config.model}, {session.config.data}: {counted(plan.updates, 'update')}"),
-        ("prior", f"{rate_text(search.prior.peak)}, within a factor of {search.prior.spread:g} or so"),
+        ("prior", f"{rate_text(search.prior.peak)}, within a factor of about {search.prior.spread:g}"),
         ("range test", f"{SWEEPS} sweeps of {counted(layout.sweep, 'update')}"),
         ("branches", layout.describe()),
         (
@@ -113,7 +113,7 @@ def verdict(found: Found) -> str:
 
 
 def rate_text(rate: float) -> str:
-    """A rate with the digits that a search can know.
+    """A rate with the digits that a search can determine.
 
     >>> rate_text(0.00128349)
     '1.28e-3'

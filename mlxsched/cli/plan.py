@@ -18,7 +18,7 @@ from mlxsched.cli.output import print_json
     "--estimate/--no-estimate",
     "wanted",
     default=None,
-    help="Time a few micro-batches and estimate how long the run takes; by default where that takes a few seconds.",
+    help="Time a few micro-batches to estimate how long the run takes; by default if that takes only a few seconds.",
 )
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> None:

@@ -80,7 +80,7 @@ def _time_limit(plan: Plan) -> str:
 
 
 def _time(expected: Estimate) -> str:
-    """The estimate, and what takes most of it."""
+    """The estimate, and its largest parts."""
     parts = [f"{expected.update:.2g} s an update"]
     parts += [f"{expected.evaluation:.2g} s an evaluation"] if expected.evaluation else []
     parts += [f"{expected.measuring:.2g} s for the test rows, before and after"] if expected.measuring else []
@@ -111,9 +111,9 @@ def _micro_batches(session: Session) -> str:
 
 
 def _shared(sharing: Sharing) -> str:
-    """What the rows of an update begin with in common, and what computing it once saves."""
+    """The lengths of shared prefixes, and the saving from computing them once."""
     lengths = ", ".join(f"{length:,}" for length in sharing.lengths)
-    return f"shared prompts of {lengths} tokens are computed once, which saves about {sharing.saved:.0%}"
+    return f"shared prompts of {lengths} tokens are computed once; this saves about {sharing.saved:.0%}"
 
 
 def _training(session: Session) -> str:

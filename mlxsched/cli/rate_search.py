@@ -25,7 +25,7 @@ def found_rate(session: Session, budget: str | None, *, plain: bool, again: bool
     store = Store(cache_home(), session)
     stored = None if again or budget else store.load()
     if stored is not None:
-        note("Found before for these settings; --again searches again.")
+        note("Using the stored result for these settings; --again searches again.")
         return stored
     search = Search(session, parse_budget(budget, updates) if budget else usual_budget(updates))
     show_search(search)

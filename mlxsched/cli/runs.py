@@ -61,7 +61,7 @@ def command(
     from mlxsched.runs.summary import sort_runs, summarize
 
     if not root.is_dir() and root != Path("runs"):
-        raise UsageError(f"There is no directory {root}. Give one that holds runs, or a run.")
+        raise UsageError(f"There is no directory {root}. Give a directory with runs, or a run.")
     found = sort_runs([summarize(run) for run in runs_below(root)], sort, reverse=flags["reverse"])
     found = [run for run in found if not status or run.status in status]
     found = [run for run in found if schedule is None or run.schedule == schedule]

@@ -55,7 +55,7 @@ def _train(ctx: click.Context, world: World) -> None:
     path = _path_of_new_run(loaded, flags["preset"])
     if auto and not world.alone:
         raise UsageError(
-            "--learning-rate auto needs a single worker. Give the rate that lr-find suggests there."
+            "--learning-rate auto needs a single worker. Run `mlxsched lr-find` first, and give the rate that it suggests."
         )
     session = make_session(share_config(world, loaded))
     if auto:
@@ -115,13 +115,13 @@ def _show_start(session: Session) -> None:
 
 
 def _tell_check() -> None:
-    """Say what comes before the first update, which may take a minute on a machine without kernels."""
+    """Announce the self-check, which may take a minute on a machine without kernels."""
     import mlx.core as mx
 
     from mlxsched.platform.kernels import built_kernels
 
     cold = mx.default_device().type == mx.DeviceType.cpu and not built_kernels()
-    once = " MLX builds its CPU kernels first, once on this machine: up to a minute." if cold else ""
+    once = " MLX builds its CPU kernels first, once per machine; this takes up to a minute." if cold else ""
     note(f"Checking the optimizations on your rows ...{once}")
 
 

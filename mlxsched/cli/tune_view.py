@@ -7,13 +7,13 @@ from typing import Any
 
 from mlxsched.cli.output import note, say, table
 
-SECONDS = 20.0  # that timing may take: nobody waits for a run to begin
+SECONDS = 20.0  # that timing may take: no run is waiting
 
 
 def tuning_of(
     *, preset: str | None, config: str | None, model: str | None, data: str | None
 ) -> dict[str, Any]:
-    """What a training with these settings would choose here, which is kept in the cache for its runs."""
+    """Time the candidates for these settings, and store the choice in the cache for later runs."""
     from mlxsched.cli.train import make_session
     from mlxsched.config import load_config
     from mlxsched.training.acceleration import training_path
@@ -50,10 +50,10 @@ def show_tuning(found: dict[str, Any]) -> None:
         lines, header=(f"{found['model']}, {found['data']}", "candidate", "its part of a step", "speed", "")
     )
     note(
-        "Speeds are relative to the first candidate of each kind, which stays unless another one is 1.05 times as fast. Runs "
-        "with this model and these shapes take what is chosen; --no-tune takes the first ones."
+        "Speeds are relative to the first candidate of each kind, the default. Another one must be 1.05 times as fast. Runs "
+        "with this model and these shapes use the choice; --no-tune uses the defaults."
     )
     if any(case["gain"] is None for case in found["cases"]):
         note(
-            "There was too little time for some of them, so nothing was kept. Try again when the machine is less busy."
+            "There was not enough time for all candidates, so the choice was not stored. Try again when the machine is less busy."
         )

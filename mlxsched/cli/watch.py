@@ -38,18 +38,18 @@ ENDED_BADLY = ("failed", "interrupted")
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time between two looks.",
+    help="Time between refreshes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each record as a line of JSON.")
-@click.option("--plain", is_flag=True, help="Print lines instead of a live picture.")
+@click.option("--plain", is_flag=True, help="Print lines instead of a live display.")
 def command(run: Path, web: bool, port: int, every: float, as_json: bool, plain: bool) -> int:
     """Follow a run until it ends: rate and loss, the verdict so far, and the time left.
 
     The run may be trained by another process. Watching changes nothing in it. Exits with 1 if the run failed or was
     killed.
 
-    With --web, a browser on this machine shows the page of `mlxsched report`. Its address holds a random token, without which
-    nothing is served. It stays until Ctrl-C.
+    With --web, a browser on this machine shows the page of `mlxsched report`. Its address contains a random token, without
+    which requests are rejected. It runs until Ctrl-C.
 
     \b
     Examples:
@@ -68,13 +68,13 @@ def command(run: Path, web: bool, port: int, every: float, as_json: bool, plain:
         else:
             _show_live(watched, every)
     except KeyboardInterrupt:
-        note("No longer watching; the run goes on.")
+        note("Stopped watching; the run continues.")
         return 130
     return 1 if watched.status in ENDED_BADLY else 0
 
 
 class Watched:
-    """A run and its records as they are now; `look` reads what was appended."""
+    """A run and its current records; `look` reads what was appended."""
 
     def __init__(self, path: Path) -> None:
         from mlxsched.runs.directory import RunDirectory
@@ -280,7 +280,7 @@ def _serve(path: Path, port: int) -> int:
             f"port {port} can't be used: {error.strerror}. Leave --port out for a free one."
         ) from error
     say(server.url)
-    note("Open this address in a browser on this machine. Ctrl-C ends it; the run goes on.")
+    note("Open this address in a browser on this machine. Ctrl-C stops the server; the run continues.")
     sys.stdout.flush()
     with server, contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()

@@ -30,7 +30,7 @@ def worker_options(function: Function) -> Function:
         "--worker-timeout",
         metavar="SECONDS",
         type=click.FloatRange(min=1),
-        help="With several workers: give up after one has not answered for so long. [600]",
+        help="With several workers: give up if one does not answer for this long. [600]",
     )(function)
     return click.option(
         "--workers",

@@ -187,7 +187,7 @@ class RunConfig(_Strict):
     )
     join_turns: bool = Field(
         default=False,
-        description="Join training rows that are the beginning of another row with it: the same sum of losses for fewer "
+        description="Join training rows that are a prefix of another row into that row: the same sum of losses for fewer "
         "tokens, but other rows share an update.",
     )
     skip_bad_rows: bool = Field(
@@ -238,7 +238,7 @@ class RunConfig(_Strict):
     length_window: Count = Field(
         default=1,
         description="Group rows of similar length within this many updates; 1 keeps the random order. "
-        "Less padding, at the price of a higher loss.",
+        "Less padding, but a higher loss.",
     )
     micro_batch_tokens: Count | None = Field(
         default=None, description="Maximum number of padded tokens per forward pass; planned if unset."
@@ -335,12 +335,12 @@ class RunConfig(_Strict):
     )
     without: Optimizations = Field(
         default="",
-        description="Optimizations to leave out, separated by commas: loss-at-targets, chunks (of the cross-entropy), blocks "
+        description="Optimizations to disable, separated by commas: loss-at-targets, chunks (of the cross-entropy), blocks "
         "(of attention), compile.",
     )
     tune: bool = Field(
         default=True,
-        description="Time the optimizations on this device at the start of a run that is long enough to gain from it; "
+        description="Time the optimizations on this device at the start of a run that is long enough to benefit; "
         "--no-tune takes the defaults.",
     )
     packing: bool | None = Field(
@@ -348,7 +348,7 @@ class RunConfig(_Strict):
     )
     share_prompts: bool | None = Field(
         default=None,
-        description="Compute what rows begin with in common once; planned if unset.",
+        description="Compute the common prefix of rows only once; planned if unset.",
     )
     stochastic_rounding: bool = Field(
         default=False,

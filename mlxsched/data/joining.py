@@ -185,7 +185,7 @@ def with_offer(dataset: Dataset) -> Dataset:
     if share < WORTH_SAYING:
         return dataset
     note = (
-        f"{dataset.counts['train'].beginnings:,} training rows are the beginning of another one; --join-turns joins them: "
+        f"{dataset.counts['train'].beginnings:,} training rows are a prefix of another one; --join-turns joins them: "
         f"{share:.0%} fewer tokens and the same sum of losses, but other rows share an update"
     )
     return replace(dataset, notes=[*dataset.notes, note])

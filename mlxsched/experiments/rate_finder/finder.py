@@ -98,7 +98,7 @@ def doubt(rounds: Rounds, untrained: float, *, held_out: bool = True) -> str:
     if min(one.loss for one in rounds.second) >= LOST:
         return "every branch diverged; check the rows with `mlxsched data check`"
     if not learned(rounds, untrained):
-        return f"no branch learned anything from a loss of {untrained:.3f}; a larger --budget has longer branches"
+        return f"no branch learned anything from a loss of {untrained:.3f}; a larger --budget trains longer branches"
     if not rounds.bracketed:
         tried = sorted(rounds.first, key=lambda one: one.peak)
         end = min(tried, key=lambda one: one.loss).peak
