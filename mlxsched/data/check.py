@@ -172,13 +172,13 @@ def _duplicates(split: str, rows: Rows, hashes: NDArray[np.uint64]) -> Iterator[
 
 
 def _beginnings(dataset: Dataset) -> Iterator[Finding]:
-    """A note on training rows that are the beginning of other ones."""
+    """A note on training rows that are a prefix of other ones."""
     counts = dataset.counts.get("train")
     if counts is None or not counts.beginnings:
         return
     places = counts.places.get("beginnings", [])
     evidence = (
-        f"{counts.beginnings} of {counts.used} rows are the beginning of another row, with {repeated_share(dataset):.0%} "
+        f"{counts.beginnings} of {counts.used} rows are a prefix of another row, with {repeated_share(dataset):.0%} "
         f"of all tokens{_named(places, counts.beginnings)}"
     )
     fix = "Join them with --join-turns: the same sum of losses, but other rows share an update"

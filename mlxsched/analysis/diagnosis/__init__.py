@@ -1,8 +1,8 @@
-"""What went wrong in a run, told from its records.
+"""Diagnoses what went wrong in a run, from its records.
 
-`diagnose` asks one rule after the other. Each rule looks for one symptom in the losses, rates, evaluations and times of
-a `History`, and is silent where it finds none. The thresholds are rules of thumb; benchmarks/diagnosis.py judges them on
-runs whose fault is known.
+`diagnose` applies one rule after the other. Each rule looks for one symptom in the losses, rates, evaluations and times of
+a `History`, and reports nothing if there is none. The thresholds are rules of thumb; benchmarks/diagnosis.py evaluates them on
+labelled runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlxsched.analysis.diagnosis.history import UNKNOWN, History
 __all__ = ["RULES", "SHORTEST", "UNKNOWN", "Diagnosis", "History", "diagnose", "is_healthy"]
 
 SHORTEST = 20
-"""Updates from which on most rules can tell anything."""
+"""The number of updates that most rules need."""
 
 Rule = Callable[[History], Iterator[Diagnosis]]
 
@@ -69,9 +69,9 @@ def diagnose(history: History) -> list[Diagnosis]:
 
 
 def _rivals(found: list[Diagnosis], history: History) -> set[str]:
-    """A plateau, or a spike after the lowest validation loss, is why that loss rose, unless the rows are known by heart.
+    """A plateau, or a spike after the lowest validation loss, explains why that loss rose, unless the rows are memorized.
 
-    Then the training loss is tiny, stands still, and any noise stands out from it.
+    In that case the training loss is tiny and constant, and any noise looks like a spike.
     """
     at = {finding.code: finding.update for finding in found}
     if "overfitting" not in at:
@@ -83,5 +83,5 @@ def _rivals(found: list[Diagnosis], history: History) -> set[str]:
 
 
 def is_healthy(findings: Iterable[Diagnosis]) -> bool:
-    """Whether nothing is wrong; notes are not faults."""
+    """Whether nothing is wrong; notes do not count."""
     return all(finding.severity == "note" for finding in findings)

@@ -1,4 +1,4 @@
-"""`Diagnosis`: a finding about a run that was made."""
+"""`Diagnosis`: a finding about a recorded run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlxsched.analysis.findings import Finding
 
 @dataclass(frozen=True)
 class Diagnosis(Finding):
-    """What is wrong with a run, where it shows, and how sure that is.
+    """What is wrong with a run, the evidence, and the confidence.
 
     ``confidence`` is between 0.5, at the threshold of the rule, and 1.
     """
@@ -25,7 +25,7 @@ class Diagnosis(Finding):
 
 
 def confidence(value: float, threshold: float, sure: float) -> float:
-    """How sure a rule is: 0.5 where ``value`` is at the threshold, 0.99 from ``sure`` on, in between in proportion.
+    """The confidence of a rule: 0.5 at the threshold, 0.99 from ``sure`` on, and linear in between.
 
     >>> confidence(2.0, 2.0, 4.0), confidence(3.0, 2.0, 4.0), confidence(9.0, 2.0, 4.0)
     (0.5, 0.745, 0.99)

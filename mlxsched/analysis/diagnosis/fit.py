@@ -1,4 +1,4 @@
-"""Rules for how well the run fits its rows: too slow, plateaus, over- and underfitting, and decays that are late or early."""
+"""Rules for the fit: slow runs, plateaus, over- and underfitting, and decays that end too early or too late."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlxsched.analysis.diagnosis.robust import falls, ratio
 from mlxsched.text import number
 
 _FEWEST = 20  # updates; a trend in fewer says nothing
-_SLOW_DROP = 0.1  # share of the start's loss: who learned less than that has hardly begun
+_SLOW_DROP = 0.1  # share of the initial loss: a run that learned less has hardly started
 _FLAT = 0.02  # share of the loss
-_LEVEL = 0.06  # a loss that stands still at a high rate goes up and down by as much
+_LEVEL = 0.06  # the noise of a stationary loss at a high rate
 _JUMPS = 4  # updates; fewer at a rate are a jump, and no peak
 _IDLE = 0.05  # of the peak: a rate below it changes next to nothing
 _OVERFIT = 1.03  # last validation loss over the lowest
@@ -71,10 +71,10 @@ def early_plateau(history: History) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "early_plateau",
         "warning",
-        f"the validation loss has been at {np.median(later):.4g} since update {updates[half]:.0f}, "
+        f"the validation loss has stayed at {np.median(later):.4g} since update {updates[half]:.0f}, "
         f"within {moved:.1%}, at a high rate",
-        why="the rate is too high to get closer, or what is trained can't learn more",
-        fix="Let the rate decay: --schedule linear; or train more: a higher rank, or more layers",
+        why="the rate is too high to get closer to the minimum, or the trained parameters can't learn more",
+        fix="Let the rate decay (--schedule linear), or train more parameters (a higher rank or more layers)",
         update=int(updates[half]),
         confidence=confidence(_FLAT - moved, 0.0, _FLAT / 2),
     )
@@ -99,8 +99,8 @@ def overfitting(history: History) -> Iterator[Diagnosis]:
         "warning",
         f"the validation loss was lowest at update {updates[best]:.0f} ({losses[best]:.4g}) and rose to "
         f"{losses[-1]:.4g}, while the training loss fell to {history.end:.4g}",
-        why="the rows were learned by heart; this is no fault of the rate",
-        fix="Use the best adapter, which the run kept; train for fewer epochs, or on more rows",
+        why="the model memorized the rows; the rate is not the cause",
+        fix="Use the best adapter, which the run saved; train for fewer epochs, or on more rows",
         update=int(updates[best]),
         confidence=confidence(rise, bound, 1.1),
     )
@@ -113,7 +113,7 @@ def _learned_since(history: History, update: float) -> bool:
 
 
 def underfitting(history: History) -> Iterator[Diagnosis]:
-    """The rate was next to nothing for much of the run."""
+    """The rate was close to zero for much of the run."""
     rates = history.train["lr"]
     if len(rates) < _FEWEST or not history.peak > 0:
         return
@@ -127,7 +127,7 @@ def underfitting(history: History) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "underfitting",
         "warning",
-        f"the rate was below {_IDLE:.0%} of its peak for the last {idle:.0%} of the run, which changed next to nothing",
+        f"the rate was below {_IDLE:.0%} of its peak for the last {idle:.0%} of the run, which changed almost nothing",
         why="the schedule ends long before the run",
         fix=f"Give the schedule {len(rates):,} steps, or train for {active[-1] + 1:,} updates",
         update=int(history.train["update"][active[-1]]),
@@ -143,7 +143,7 @@ def slow_decay(history: History) -> Iterator[Diagnosis]:
     if history.planned is not None and history.made < history.planned:
         return
     if history.is_run and (history.schedule_steps or 0) <= 1.1 * history.made:
-        return  # it ended where its schedule wanted it to end
+        return  # it ended where its schedule ends
     last = ratio(rates[-1], history.peak)
     after = rates[int(rates.argmax()) :]
     if not 0.3 < last < 0.99 or bool((np.diff(after) > 1e-9 * history.peak).any()):
@@ -152,7 +152,7 @@ def slow_decay(history: History) -> Iterator[Diagnosis]:
         "slow_decay",
         "warning",
         f"the run ended at {last:.0%} of its highest rate",
-        why="the schedule is made for a longer run, and the noise of a high rate is still in the weights",
+        why="the schedule was planned for a longer run, and the weights still have the noise of a high rate",
         fix=f"mlxsched cooldown {history.target}"
         if history.is_run
         else f"Give the schedule {len(rates):,} steps",

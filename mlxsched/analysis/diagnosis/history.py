@@ -1,4 +1,4 @@
-"""`History`: what a diagnosis looks at, whether it comes from a run directory or from another tool's log."""
+"""`History`: the input of a diagnosis, from a run directory or from another tool's log."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ class History(EventColumns):
         return float(known.max()) if len(known) else math.nan
 
     def lower_rate(self, factor: float) -> str:
-        """A peak for the next try: the present one divided by ``factor``, or the usual one if that is lower."""
+        """A peak for the next run: the present one divided by ``factor``, or the usual one if that is lower."""
         usual = self.peaks[1] if self.peaks else math.inf
         return number(float(f"{min(self.peak / factor, usual):.2g}"))
 
     @cached_property
     def start(self) -> float:
-        """The loss of the model as it came: that of an evaluation at update 0, else of the first updates.
+        """The loss before training: that of an evaluation at update 0, else of the first updates.
 
         The first training loss was computed before any weight changed, but one batch is noise: the median of three counts
         if it is higher.
@@ -113,7 +113,7 @@ class History(EventColumns):
 
     @cached_property
     def memorized(self) -> bool:
-        """Whether the training loss ended below a third of the lowest validation loss: the rows are known by heart.
+        """Whether the training loss ended below a third of the lowest validation loss: the rows are memorized.
 
         The validation loss then wanders at any rate.
         """

@@ -1,4 +1,4 @@
-"""Rules for what the machine did: runs that were cut off, updates that took longer and longer, memory that grew."""
+"""Rules for the machine: interrupted runs, updates that slowed down, growing memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def interrupted(history: History) -> Iterator[Diagnosis]:
         "interrupted",
         "warning",
         f"the run ended after {made:,} of {counted(planned, 'update')}, at {last:.0%} of its highest rate",
-        why="the decay, in which much of the loss falls, was not made",
+        why="the decay, in which the loss falls considerably, is missing",
         fix=commands if history.is_run else "Resume it",
         update=made,
     )
@@ -49,16 +49,16 @@ def slowing_down(history: History) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "slowing_down",
         "note",
-        f"the last updates made {share:.0%} of the tokens per second of the fastest ones",
-        why="the machine is hot, swaps, or does other work",
-        fix="Look at its temperature, its free memory and its other programs; lower --memory if it swaps",
+        f"the throughput of the last updates was {share:.0%} of that of the fastest ones",
+        why="the machine is hot, swaps, or runs other programs",
+        fix="Check its temperature, free memory and other programs; lower --memory if it swaps",
         update=int(history.train["update"][-len(speed) // 5]),
         confidence=confidence(1 - share, 1 - _SLOWER, 0.6),
     )
 
 
 def memory_growth(history: History) -> Iterator[Diagnosis]:
-    """The peak of memory rose throughout the second half of the run."""
+    """Peak memory rose throughout the second half of the run."""
     memory = history.train["peak_memory_gb"]
     memory = memory[np.isfinite(memory)]
     if len(memory) < _FEWEST:
@@ -70,10 +70,10 @@ def memory_growth(history: History) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "memory_growth",
         "warning",
-        f"the peak of memory rose from {later[0]:.2f} to {later[-1]:.2f} GB in the second half of the run, "
+        f"peak memory rose from {later[0]:.2f} to {later[-1]:.2f} GB in the second half of the run, "
         f"in {rises:.0%} of its updates",
         why="something keeps arrays alive from update to update",
-        fix="Look for a callback that keeps losses or gradients as arrays; `loss.item()` makes a number of one",
+        fix="Look for a callback that keeps losses or gradients as arrays; `loss.item()` converts one to a number",
         update=int(history.train["update"][len(history.train) // 2]),
         confidence=confidence(grew, _GREW, 1.3),
     )

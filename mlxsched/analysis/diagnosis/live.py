@@ -1,4 +1,4 @@
-"""What is certain about a run while it goes on."""
+"""Findings that are already certain during a run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ CODES = ("diverged", "overfitting", "too_slow")
 """What the rest of a run does not undo. Noise at a high rate ends with the decay, and spikes are reported as they come."""
 
 SURE = 0.8
-"""The least confidence: with it no healthy run of benchmarks/live_diagnosis.py was told anything."""
+"""The minimum confidence, at which no healthy run of benchmarks/live_diagnosis.py had a finding."""
 
 
 def certain(history: History) -> list[Diagnosis]:
-    """The findings of `CODES` that were sure at the last two evaluations of a run that goes on.
+    """The findings of `CODES` that were certain at the last two evaluations of an unfinished run.
 
-    A pure function of the records, so that a resumed run says what an uninterrupted one says.
+    A pure function of the records, so a resumed run reports the same as an uninterrupted one.
     """
     seen = [place for place, event in enumerate(history.events) if isinstance(event, Evaluated)]
     if len(seen) < 2:

@@ -1,4 +1,4 @@
-"""Rules for losses that do not behave: not finite, diverged, exploding early, spikes, oscillation."""
+"""Rules for unstable losses: non-finite, diverged, early explosion, spikes, oscillation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def non_finite(history: History) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "non_finite",
         "error",
-        f"{counted(len(bad), 'update')} had a loss or gradient that is not finite, the first at update {first}",
+        f"{counted(len(bad), 'update')} had a non-finite loss or gradient, the first at update {first}",
         why="the rate is too high, or rows are damaged",
         fix=f"Train again with --learning-rate {history.lower_rate(3)}; `mlxsched data check` looks for bad rows",
         update=first,
@@ -61,7 +61,7 @@ def diverged(history: History) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "diverged",
         "error",
-        f"the training loss rose from {history.train_start:.4g} to {history.end:.4g} and did not come back",
+        f"the training loss rose from {history.train_start:.4g} to {history.end:.4g} and did not recover",
         why=f"the rate of up to {number(history.peak)} is too high",
         fix=f"Train again with --learning-rate {history.lower_rate(10)}",
         update=update,
@@ -70,7 +70,7 @@ def diverged(history: History) -> Iterator[Diagnosis]:
 
 
 def early_explosion(history: History) -> Iterator[Diagnosis]:
-    """The loss rose far in the first third of the run and came back later, or came down with the rate."""
+    """The loss rose far in the first third of the run and recovered later, or fell as the rate fell."""
     ended_above = history.end > _ABOVE * history.train_start
     if len(history.losses) < 2 * _FEWEST or (ended_above and not _recovers(history)):
         return
@@ -82,7 +82,7 @@ def early_explosion(history: History) -> Iterator[Diagnosis]:
         "early_explosion",
         "warning",
         f"the {found.kind} loss rose from {found.low:.4g} to {found.top:.4g} at update {found.update}",
-        why=f"the rate reached its peak after {counted(warmup, 'update')}, before Adam's moments were settled",
+        why=f"the rate reached its peak after {counted(warmup, 'update')}, before Adam's moments had settled",
         fix=f"Train again with --warmup 0.1, or with --learning-rate {history.lower_rate(3)}",
         update=found.update,
         confidence=confidence(found.over, 1.0, 1.3),
@@ -154,8 +154,8 @@ def _training_spike(history: History) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "spike",
         "warning",
-        f"the training loss was {losses[worst]:.4g} at update {history.updates[worst]}, where {level[worst]:.4g} is usual"
-        + (f"; {counted(len(places), 'update')} stand out like that" if len(places) > 1 else ""),
+        f"the training loss was {losses[worst]:.4g} at update {history.updates[worst]}, while {level[worst]:.4g} is typical there"
+        + (f"; {counted(len(places), 'update')} are outliers like this" if len(places) > 1 else ""),
         why=why,
         fix=fix,
         update=int(history.updates[worst]),
@@ -210,8 +210,8 @@ def oscillating(history: History) -> Iterator[Diagnosis]:
     yield Diagnosis(
         "oscillating",
         "warning",
-        f"the validation loss turned {turns} times and rose by {climbed:.0%} of its level in all",
-        why=f"at a rate of {number(history.peak)} the updates overshoot, or they hold too few rows",
+        f"the validation loss changed direction {turns} times and rose by a total of {climbed:.0%} of its level",
+        why=f"at a rate of {number(history.peak)} the updates overshoot, or have too few rows",
         fix=f"Train again with --learning-rate {history.lower_rate(3)}, or with a larger --batch-size",
         update=int(updates[first]),
         confidence=confidence(climbed, bound, 3 * bound),
