@@ -12,6 +12,7 @@ from typing import Any
 
 from mlxsched.bench.share import read_shared
 from mlxsched.errors import UserError
+from mlxsched.text import counted
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "machines.md"
@@ -38,8 +39,10 @@ def _case(case: dict[str, Any]) -> list[str]:
         for one in case["candidates"]
         if one["chosen"] and one["gain"] and one["gain"] > 1
     ]
+    count = case.get("blas_threads")
+    threads = f", {counted(count, 'BLAS thread')}" if isinstance(count, int) else ""
     return [
-        f"{case['title']}, {case['kind']}, {case['rows']} rows of up to {case['longest']} tokens",
+        f"{case['title']}, {case['kind']}, {case['rows']} rows of up to {case['longest']} tokens{threads}",
         f"**{case['speedup']:.2f}x**{spread}",
         f"{case['later_epochs_speedup']:.2f}x",
         f"{case['evaluation_speedup']:.2f}x",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.bench.shapes import config_of, count, random_model
+from mlxsched.errors import RunError
 from mlxsched.text import megabytes
 
 if TYPE_CHECKING:
     from mlxsched.model.load import LoadedModel
     from mlxsched.training.session import Session
 
+SECONDS = 20.0  # that the candidates of a case may take
 BATCH = 4  # rows of an update: mlx-lm's default
 BYTES = {
     "float32": 4.0,
@@ -78,8 +81,10 @@ def memory_needed(case: Case) -> int:
 def measure(case: Case, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
     """Compare both loops, and time the candidates of each part of a step; the times of the rounds are not kept."""
     from mlxsched.bench.compare import compare, shortened
+    from mlxsched.platform.blas import threads
 
     session = _session(case)
+    used = threads()  # the candidates may change it
     found = compare(shortened(session, session.train_rows), rounds=case.rounds, tell=tell).to_dict()
     keys = (
         "speedup", "speedups", "later_epochs_speedup", "evaluation_speedup", "later_evaluations_speedup",
@@ -91,6 +96,7 @@ def measure(case: Case, tell: Callable[[str, int, int], None]) -> dict[str, Any]
         "kind": case.kind,
         "longest": case.longest,
         "trained": case.trained,
+        "blas_threads": used,
         **{key: found[key] for key in keys},
         **sides,
         "candidates": _candidates(session),
@@ -101,8 +107,9 @@ def _candidates(session: Session) -> list[dict[str, Any]]:
     from mlxsched.training.acceleration import training_path
     from mlxsched.training.tuning.tuner import Tuner
 
-    tuner = Tuner(session, most=20.0, share=0.0)
-    training_path(session, lambda note: None, tuner)
+    tuner = Tuner(session, most=SECONDS, share=0.0)
+    with suppress(RunError):  # a GPU timeout, which must not lose the comparison
+        training_path(session, lambda note: None, tuner)
     keys = ("kind", "name", "gain", "chosen", "refused")
     return [{key: getattr(case, key) for key in keys} for case in tuner.result.cases]
 
@@ -120,9 +127,11 @@ def _session(case: Case) -> Session:
 
 
 def _model(case: Case) -> LoadedModel:
-    from mlxsched.model.load import LoadedModel, load_model
+    from mlxsched.model.load import LoadedModel, load_model, planned_threads
+    from mlxsched.platform.blas import use_threads
 
     if case.shape == "tiny":
         return load_model("tiny")
     config = config_of(case.shape)
+    use_threads(planned_threads(config))  # as `load_model` does; otherwise the case before decides
     return LoadedModel(case.shape, case.shape, random_model(config, case.kind), None, config)

@@ -17,7 +17,6 @@ _FEW_NUMBERS = re.compile(r"\d+(?:\.\d+)?")
 
 def document(cases: Mapping[str, dict[str, Any]], skipped: Mapping[str, str]) -> dict[str, Any]:
     """The contents of the file: ``cases`` that were measured, and why others were not."""
-    from mlxsched.platform.blas import threads
     from mlxsched.platform.machine import describe
 
     machine = describe()
@@ -32,7 +31,6 @@ def document(cases: Mapping[str, dict[str, Any]], skipped: Mapping[str, str]) ->
             "memory_gb": machine.memory_gb,
             "gpu_memory_gb": machine.gpu_memory_gb,
             "blas": machine.blas,
-            "blas_threads": threads(),
         },
         "versions": machine.versions,
         "cases": dict(cases),

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from mlxsched.bench.cases import CASES
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json, say, table
+from mlxsched.errors import UsageError
 from mlxsched.text import clock
 
 if TYPE_CHECKING:
@@ -50,8 +52,8 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     times are CPU time, so that other programs do not count. Ratios compare the two loops of one round; their median
     over the rounds is shown.
 
-    --case and --share measure prepared cases, which bring model, rows and settings along and need no download. The file of
-    --share has no paths and no names of hosts or users.
+    --case and --share measure prepared cases, which bring model, rows and settings along and need no download; other
+    flags than --json are refused with them. The file of --share has no paths and no names of hosts or users.
 
     \b
     Examples:
@@ -63,6 +65,7 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     if flags["cases"] or flags["share"]:
         from mlxsched.cli.bench_cases import run_cases
 
+        _refuse_others(ctx)
         run_cases(flags["cases"], flags["share"], as_json=flags["as_json"], eta=Eta)
         return
     from mlxsched.bench.compare import compare
@@ -80,6 +83,18 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
         print_json(values)
         return
     _show(result, values)
+
+
+def _refuse_others(ctx: click.Context) -> None:
+    """A flag that a prepared case would ignore."""
+    for option in ctx.command.params:
+        name = option.name or ""
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in ("cases", "share", "as_json"):
+            raise UsageError(
+                f"{'/'.join([option.opts[-1], *option.secondary_opts])} has no effect with --case or --share: prepared cases bring their settings along. "
+                "Leave it out."
+            )
 
 
 def _session(loaded: Any, flags: dict[str, Any]) -> Session:

@@ -14,7 +14,10 @@ Tell = Callable[[str, int, int], None]
 
 
 def run_cases(names: Sequence[str], share: Path | None, *, as_json: bool, eta: Callable[[], Tell]) -> None:
-    """Measure the named cases, or all that can run here; show them, and write ``share``."""
+    """Measure the named cases, or all that can run here; show them, and write ``share`` after each.
+
+    Raises ``UsageError`` if none of the named ones can run here.
+    """
     from mlxsched.bench.share import document
 
     if share is not None:
@@ -29,9 +32,16 @@ def run_cases(names: Sequence[str], share: Path | None, *, as_json: bool, eta: C
             continue
         note(f"{name}: {CASES[name].title}, {CASES[name].kind}")
         measured[name] = measure(CASES[name], eta())
+        _write(share, document(measured, skipped))
+    if names and not measured:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
+        raise UsageError(f"nothing was measured. {reasons}.")
     found = document(measured, skipped)
+    _write(share, found)
     if share is not None:
-        _write(share, found)
+        note(
+            f"Wrote {share}. It names the machine's class and versions, no paths, hosts or users: look at it, then send it."
+        )
     if as_json:
         print_json(found)
     elif measured:
@@ -39,20 +49,25 @@ def run_cases(names: Sequence[str], share: Path | None, *, as_json: bool, eta: C
 
 
 def _refuse(share: Path) -> None:
-    """Before anything is measured."""
+    """Before anything is measured, which takes up to hours."""
     if share.exists():
         raise UsageError(f"{share} exists. Give --share another name.")
     if not share.parent.is_dir():
         raise UsageError(f"there is no folder {share.parent} for --share. Create it.")
+    try:
+        share.touch(exist_ok=False)
+        share.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"{share} can't be written: {error.strerror}. Give --share another name or folder."
+        ) from error
 
 
-def _write(share: Path, found: dict[str, Any]) -> None:
+def _write(share: Path | None, found: dict[str, Any]) -> None:
     from mlxsched.runs.atomic import write_json
 
-    write_json(share, found)
-    note(
-        f"Wrote {share}. It names the machine's class and versions, no paths, hosts or users: look at it, then send it."
-    )
+    if share is not None:
+        write_json(share, found)
 
 
 def _show(measured: dict[str, dict[str, Any]]) -> None:

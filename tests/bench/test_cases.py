@@ -6,6 +6,7 @@ import getpass
 import importlib.util
 import json
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,18 +18,23 @@ from mlxsched.bench.share import document, read_shared
 from mlxsched.cli.main import main
 from mlxsched.errors import UserError
 from mlxsched.model.trees import flatten
+from mlxsched.platform.blas import threads, use_threads
 
 SMALL = Case("bundled model", "tiny", trained=2, rows=8, rounds=1, longest=48, gpu=False)
 
 
+SMALLER = Case("the same", "tiny", trained=1, rows=4, rounds=1, longest=24, gpu=False)
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """The file of one small case, with all others skipped."""
+    """The file of two small cases, with all others skipped."""
     path = tmp_path_factory.mktemp("share") / "machine.json"
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MLXSCHED_CACHE", str(path.parent / "cache"))
         patched.setitem(CASES, "bundled", SMALL)
-        patched.delitem(CASES, "llama-135m")
+        patched.setitem(CASES, "llama-135m", SMALLER)
+        patched.setattr(cases, "SECONDS", 1.0)
         patched.setattr("mlxsched.training.memory_plan.usable_memory", lambda: 10**10)
         assert main(["bench", "--share", str(path)]) == 0
     return path
@@ -36,12 +42,28 @@ def shared(tmp_path_factory):
 
 def test_the_file_has_ratios_and_why_cases_are_missing(shared):
     found = read_shared(shared)
-    assert list(found["cases"]) == ["bundled"]
+    assert list(found["cases"]) == ["bundled", "llama-135m"]
     case = found["cases"]["bundled"]
     assert case["speedup"] > 0 and 0 < case["peak_memory_ratio"] < 10 and case["loss_difference"] < 1e-4
     assert {one["kind"] for one in case["candidates"]} >= {"cross-entropy", "step"}
     assert set(found["skipped"]) == set(CASES) - {"bundled", "llama-135m"}
     assert shared.stat().st_size < 20_000
+
+
+@pytest.mark.skipif(threads() is None, reason="there are no threads to set")
+def test_each_case_has_the_threads_of_its_own_width(monkeypatch):
+    before = threads()
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("mlxsched.model.load.cores", lambda: 2)
+    changes = {"num_hidden_layers": 1, "vocab_size": 256, "hidden_size": 144, "intermediate_size": 64}
+    monkeypatch.setattr(cases, "config_of", lambda name: config_of(name, **changes))
+    try:
+        for shape, expected in (("tiny", 1), ("llama-135m", 2), ("tiny", 1)):
+            cases._model(Case("", shape))
+            assert threads() == expected
+    finally:
+        use_threads(before)
 
 
 def test_the_file_has_no_paths_and_no_names(shared):
@@ -62,7 +84,9 @@ def test_the_table_names_the_machine_and_a_damaged_file_is_left_out(shared, tmp_
     (tmp_path / "b.json").write_text('{"format": 1, "machine": {}, "versions": {}, "cases": {"x": {}}}')
     (tmp_path / "c.json").write_text("{")
     lines = table.table(tmp_path)
-    assert len(lines) == 3 and "bundled model, float32, 8 rows" in lines[2]
+    assert len(lines) == 4 and "bundled model, float32, 8 rows" in lines[2]
+    counts = [case["blas_threads"] for case in read_shared(shared)["cases"].values()]
+    assert ("tokens, 1 BLAS thread" in lines[3]) == (counts == [1, 1])
     told = capsys.readouterr().err
     assert "b.json is left out" in told and "c.json is left out" in told
 
@@ -76,10 +100,42 @@ def test_an_existing_file_is_not_overwritten(shared, capsys):
 
 def test_a_case_that_does_not_fit_says_how_much_it_needs(monkeypatch, capsys):
     monkeypatch.setattr("mlxsched.training.memory_plan.usable_memory", lambda: 3 * 10**9)
-    assert main(["bench", "--case", "qwen3-4b-4bit"]) == 0
-    assert (
-        "skipped, it needs about 7,332.2 MB, and this machine can spare 3,000.0 MB" in capsys.readouterr().err
-    )
+    assert main(["bench", "--case", "qwen3-4b-4bit"]) == 2
+    told = capsys.readouterr().err
+    assert "skipped, it needs about 7,332.2 MB, and this machine can spare 3,000.0 MB" in told
+    assert "nothing was measured. qwen3-4b-4bit: it needs about 7,332.2 MB" in told
+
+
+@pytest.mark.parametrize("flags", (["--model", "nosuch"], ["--rounds", "5"], ["--no-evaluation"]))
+def test_a_flag_that_a_case_would_ignore_is_refused(flags, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mlxsched.cli.bench_cases.measure", None)
+    for start in (["--case", "bundled"], ["--share", str(tmp_path / "share.json")]):
+        assert main(["bench", *start, *flags]) == 2
+        assert f"{flags[0]} has no effect" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_measured_is_written_at_once(tmp_path, monkeypatch):
+    def measured(case, tell):
+        if case is SMALL:
+            raise KeyboardInterrupt
+        return {"title": case.title}
+
+    monkeypatch.setattr("mlxsched.cli.bench_cases.measure", measured)
+    monkeypatch.setattr("mlxsched.training.memory_plan.usable_memory", lambda: 10**10)
+    monkeypatch.setitem(CASES, "llama-135m", SMALL)
+    path = tmp_path / "machine.json"
+    assert main(["bench", "--case", "bundled", "--case", "llama-135m", "--share", str(path)]) != 0
+    assert read_shared(path)["cases"] == {"bundled": {"title": CASES["bundled"].title}}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder that not even root can write to")
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mlxsched.cli.bench_cases.measure", None)
+    assert main(["bench", "--share", "/proc/share.json"]) == 2
+    assert "/proc/share.json can't be written" in capsys.readouterr().err
+    assert main(["bench", "--share", str(tmp_path / "no" / "share.json")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_a_slow_case_runs_only_if_it_is_named():

@@ -130,5 +130,5 @@ def _refuse_gpu_timeout(error: Exception) -> None:
     if is_gpu_timeout(error):
         raise RunError(
             "macOS ended the timing of an optimization, because it kept the GPU busy for too long: "
-            f"{str(error)[:200]}\nNothing was trained yet. Start again with --no-tune, which times nothing."
+            f"{str(error)[:200]}\nTrain with --no-tune, which times nothing."
         ) from error

@@ -129,7 +129,7 @@ def test_a_gpu_timeout_ends_the_run_with_advice(checked, monkeypatch):
         raise RuntimeError("[METAL] Command buffer execution failed: Caused GPU Timeout Error")
 
     monkeypatch.setattr(Measurement, "path", times_out)
-    with pytest.raises(RunError, match="Start again with --no-tune"):
+    with pytest.raises(RunError, match="Train with --no-tune"):
         Tuner(made, share=0.0).path(check, path, lambda note: None)
 
 
