@@ -48,9 +48,11 @@ def plan_lines(session: Session) -> Iterator[Line]:
         "data",
         f"{data}: {counted(plan.rows, 'row')} for training, {plan.valid_rows:,} for validation, {plan.test_rows:,} for the test",
     )
+    scored = session.train_rows.scored
+    counted_as = f", which count as {plan.targets:,}" if plan.targets != scored else ""
     yield (
         "tokens",
-        f"{plan.tokens:,} per epoch, {plan.targets:,} of them targets ({plan.targets / plan.tokens:.0%})",
+        f"{plan.tokens:,} per epoch, {scored:,} of them targets ({scored / plan.tokens:.0%}){counted_as}",
     )
     yield (
         "length",

@@ -85,6 +85,8 @@ def session_of(directory: RunDirectory, options: Mapping[str, Any], world: World
     given = {key: options[key] for key in ("adapter_path", "trust_remote_code", "data", "model")}
     config = config_of(directory, micro_batch_tokens=options.get("micro_batch_tokens"), **given)
     origins = {key: str(value) for key, value in directory.info.origins.items()}
+    if options.get("micro_batch_tokens"):
+        origins["micro_batch_tokens"] = "--micro-batch-tokens"
     session = make_session(share_config(world, LoadedConfig(config, origins)))
     for change in refuse_changes(directory, session, force=options["force"]):
         warn(

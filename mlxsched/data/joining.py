@@ -20,6 +20,7 @@ from mlxsched.data.rows import Indices, Rows
 
 NO_ROW = -1
 WORTH_SAYING = 0.07  # of the tokens; `data check` names any
+_MOST = 65_535  # rows in one: targets are counted in 16 bits
 _BLOCK = 1 << 20  # tokens hashed at once: 32 MB
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 
@@ -40,8 +41,8 @@ def find_continuations(rows: Rows) -> Indices:
     """For each row, a longer row that begins with all of its tokens; `NO_ROW` for none.
 
     A row continues at most one other row, and at most one row continues it. If two rows continue the same row, it is
-    joined into only one of them. Duplicates without a continuation are not joined. The cost is a pass over the tokens
-    and a sort of the rows' hashes.
+    joined into only one of them. Duplicates without a continuation are not joined, nor are more than 65,535 rows into
+    one. The cost is a pass over the tokens and a sort of the rows' hashes.
 
     >>> from mlxsched.data.rows import rows_in_memory
     >>> tokens = [np.array(row, np.int32) for row in ([5, 6], [5, 6, 7, 8], [5, 6, 9], [5, 6, 9, 9])]
@@ -59,10 +60,13 @@ def find_continuations(rows: Rows) -> Indices:
         shorter.setdefault(value, []).append(index)
     # The shortest continuation comes first, and gets the longest row that it continues: the previous turn.
     order = np.lexsort((-begun.lengths, begun.rows, rows.lengths[begun.rows]))
-    taken = NO_ROW
+    taken, within = NO_ROW, [1] * len(rows)
     for row, length, value in zip(*(column.tolist() for column in begun.at(order)), strict=True):
         free = shorter[value]
-        if row != taken and free and np.array_equal(rows[free[-1]].tokens, rows[row].tokens[:length]):
+        if row == taken or not free or within[free[-1]] == _MOST:
+            continue
+        if np.array_equal(rows[free[-1]].tokens, rows[row].tokens[:length]):
+            within[row] = within[free[-1]] + 1
             into[free.pop()] = row
             taken = row
     return into

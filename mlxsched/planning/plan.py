@@ -16,7 +16,10 @@ PLATEAU_EVALUATIONS = 60  # per run that ends when they stop improving: a trend 
 
 @dataclass(frozen=True)
 class DataSize:
-    """Rows of each split; tokens and targets of one epoch of the training rows."""
+    """Rows of each split; tokens and targets of one epoch of the training rows.
+
+    A target of joined rows counts once for each of them, as in ``metrics.jsonl``.
+    """
 
     rows: int
     valid_rows: int

@@ -141,7 +141,7 @@ class _Timing:
         self._watch = Stopwatch(clock, MOST)
         self._training = _without_activations(acceleration.training)
         self._stats: BatchingStats = batching_stats(session.batching, session.sampler)
-        targets = session.plan.targets / session.plan.tokens * (1 - self._stats.padding)
+        targets = session.train_rows.scored / session.plan.tokens * (1 - self._stats.padding)
         self._share = max(targets, 1e-3)
         self._vocabulary = int(session.loaded.config.get("vocab_size") or VOCABULARY)
         self._updates = self._times(self._train)

@@ -2,7 +2,7 @@
 
 A longer run makes the same updates as a shorter one for as long as their rates agree. So a run is extended from the
 last checkpoint up to which its rates are those of the longer run: with WSD that is the one before the cooldown, and
-the result is bit-identical to a run planned for that length. Shapes such as cosine have no such checkpoint: they are
+the result is bit-identical to a run planned for that length with the same tuning choice. Shapes such as cosine have no such checkpoint: they are
 stretched if the run was stopped before its end, and warmed up again if it has ended.
 """
 
@@ -75,7 +75,7 @@ class Extension:
         factor: what a rollback has multiplied the rates with.
         seconds_per_update: evaluations included; None without records.
         replaces: whether the run as it is now will be copied to ``earlier/``.
-        exact: whether the result is bit-identical to a run planned for that length.
+        exact: whether the result is bit-identical to a run planned for that length, with the same tuning choice.
         warmup: updates of warmup that the run has made.
     """
 

@@ -36,32 +36,52 @@ def is_gpu_timeout(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and bool(_TIMEOUT.search(str(error)))
 
 
-def gpu_timeout(error: Exception, updates: int, tokens: int, resume: str) -> RunError:
+def gpu_timeout(error: Exception, updates: int, tokens: int, longest: int, resume: str) -> RunError:
     """``error`` as a message for the user.
 
     Args:
         error: what MLX raised.
         updates: the number of saved updates.
         tokens: the present size of a micro-batch.
+        longest: tokens of the longest row, which may be more.
         resume: the command that continues the run.
     """
+    size = smaller(tokens, longest)
+    if size is None:
+        then = f"{_too_long(longest)}, which makes a new run. To try this one again:\n  {resume}\n"
+    else:
+        then = (
+            "Continue with smaller micro-batches; schedule and rows stay, and results change by rounding only (dropout draws "
+            f"other masks):\n  {resume} --micro-batch-tokens {size}\n"
+        )
     return RunError(
         f"macOS ended the work of an update, because it kept the GPU busy for too long: {str(error)[:200]}\n"
-        f"The state after {counted(updates, 'update')} is saved. Continue with smaller micro-batches; schedule and rows stay, "
-        f"and results change by rounding only (dropout draws other masks):\n"
-        f"  {resume} --micro-batch-tokens {smaller(tokens)}\n"
+        f"The state after {counted(updates, 'update')} is saved. {then}"
         "If it happens again, put AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 in front of that command, or let the display sleep: "
         "https://github.com/ml-explore/mlx/issues/3267"
     )
 
 
-def smaller(tokens: int) -> int:
-    """Half of ``tokens``, a power of two.
+def smaller(tokens: int, longest: int) -> int | None:
+    """A power of two, at most half of ``tokens`` and at least 64; None if the largest micro-batch would stay as it is.
 
-    >>> smaller(2048), smaller(700), smaller(80)
+    A row of more than ``tokens`` tokens is a micro-batch by itself, whatever their limit is.
+
+    >>> smaller(2048, 900), smaller(700, 700), smaller(80, 50)
     (1024, 256, 64)
+    >>> smaller(64, 50), smaller(1024, 2000)
+    (None, None)
     """
+    if tokens <= LEAST or longest > tokens:
+        return None
     return max(1 << ((tokens // 2).bit_length() - 1), LEAST)
+
+
+def _too_long(longest: int) -> str:
+    return (
+        f"Smaller micro-batches would not help: the longest row has {longest:,} tokens. Train with a lower --max-seq-length, "
+        "or with --grad-checkpoint"
+    )
 
 
 def is_watched() -> bool:
@@ -92,14 +112,13 @@ def short_enough(tokens: int, parameters: int, rate: float) -> int:
     return tokens
 
 
-def risk(seconds: float, tokens: int) -> str | None:
+def risk(seconds: float, tokens: int, longest: int) -> str | None:
     """A warning about a micro-batch of ``tokens`` that is expected to take ``seconds`` on Metal; None if it is short.
 
-    MLX splits a long graph into several command buffers, so each of them takes less time than the micro-batch.
+    ``longest`` is as in `gpu_timeout`. MLX splits a long graph into several command buffers, so each of them takes less time than the micro-batch.
     """
     if seconds <= SECONDS:
         return None
-    return (
-        f"a micro-batch is expected to take {number(round(seconds, 1))} s. If macOS ends it with a GPU timeout, resume with "
-        f"--micro-batch-tokens {smaller(tokens)}"
-    )
+    size = smaller(tokens, longest)
+    then = _too_long(longest) if size is None else f"Resume with --micro-batch-tokens {size}"
+    return f"a micro-batch is expected to take {number(round(seconds, 1))} s. If macOS ends it with a GPU timeout: {then}"

@@ -81,7 +81,7 @@ class MemoryPlan:
         notes = []
         most = self.most_tokens or default_micro_batch_tokens()
         if config.micro_batch_tokens is None and most < default_micro_batch_tokens():
-            notes.append(f"micro-batches of at most {most} tokens: {WATCHDOG}")
+            notes.append(f"micro-batches of at most {most} tokens, a longer row by itself: {WATCHDOG}")
         if config.micro_batch_tokens is None and self.micro_batch_tokens < most:
             chosen.append(f"micro-batches of {self.micro_batch_tokens} tokens")
         if after.grad_checkpoint != config.grad_checkpoint:

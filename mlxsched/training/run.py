@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import mlx.core as mx
-
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import DivergedError, MlxschedError, RunError, Stopped, UsageError
 from mlxsched.model.load import model_fingerprint
@@ -23,7 +21,7 @@ from mlxsched.runs.events import Notice, RunFinished, RunStarted, Sink
 from mlxsched.runs.sinks import Sinks
 from mlxsched.runs.store import local_paths, stored_config
 from mlxsched.text import counted
-from mlxsched.training.acceleration import accelerate
+from mlxsched.training.acceleration import Acceleration, accelerate
 from mlxsched.training.assembly import (
     make_checkpointer,
     make_engine,
@@ -36,8 +34,9 @@ from mlxsched.training.assembly import (
 from mlxsched.training.averaging import bytes_kept
 from mlxsched.training.checkpointer import copy_adapter
 from mlxsched.training.estimate import estimate
-from mlxsched.training.gpu_timeout import gpu_timeout, is_gpu_timeout, risk
+from mlxsched.training.gpu_timeout import gpu_timeout, is_gpu_timeout, is_watched, risk
 from mlxsched.training.loop import Loop
+from mlxsched.training.memory_plan import default_micro_batch_tokens
 from mlxsched.training.policies.base import Policy
 from mlxsched.training.policies.host import limits
 from mlxsched.training.progress import Progress
@@ -45,6 +44,9 @@ from mlxsched.training.results import Measurement
 from mlxsched.training.session import Session
 from mlxsched.training.tuning.tuner import Tuner
 from mlxsched.training.workers.world import WorkersLost
+
+# Raise it with every change of what decides the last bits of a run: shapes of micro-batches, blocks, groups of stored activations.
+_LAYOUT = 2
 
 
 def create_run(session: Session, path: Path) -> RunDirectory:
@@ -68,7 +70,7 @@ def _read_paths(config: RunConfig) -> dict[str, object]:
 def _identity(session: Session) -> dict[str, Any]:
     """What a resume must find unchanged."""
     return {
-        "versions": versions(),
+        "versions": {**versions(), "layout of micro-batches": str(_LAYOUT)},
         "data": {"fingerprint": session.dataset.fingerprint},
         "model": {"fingerprint": model_fingerprint(session.loaded.path)},
     }
@@ -92,7 +94,7 @@ def changes_since(run: RunDirectory, session: Session) -> list[str]:
         before: Mapping[str, Any] = getattr(run.info, kind)
         found += [
             f"{'the content of the ' + kind if key == 'fingerprint' else key} "
-            f"({_short(before.get(key))} then, {_short(value)} now)"
+            f"({_short(before.get(key, 'none'))} then, {_short(value)} now)"
             for key, value in now.items()
             if before.get(key) != value
         ]
@@ -183,14 +185,12 @@ def start(
     notes, session = Notes(run, sinks), as_asked(session, run)
     tuner = _tuner(session, run, resume=resume)
     acceleration = accelerate(session, run.path, notes, tuner=tuner)
-    # A resume may have been given smaller micro-batches, with which the next one goes on as well.
-    config = {**run.info.config, "micro_batch_tokens": session.config.micro_batch_tokens}
     run.update_info(
         status="running",
         message="",
-        config=config,
         short_cuts=acceleration.describe(),
         tuning=tuner.record(),
+        **_sizes(session, run),
     )
     pace = make_pace(session)
     loop = Loop(
@@ -209,13 +209,38 @@ def start(
         if run.metrics.position == 0:  # no checkpoint: the run starts again
             notes.put(about_start)
     notes.record(loop.progress.update)
-    expected = estimate(session, loop.engine, acceleration, loop.progress.update, pace.updates)
-    warning = risk(expected.micro_batch, session.micro_batch_tokens) if expected else None
-    if warning and mx.metal.is_available():
-        sinks.show(Notice(loop.progress.update, "note", warning))
-    loop.emit(RunStarted(loop.progress.update, pace.updates, resume, expected.seconds if expected else None))
+    _announce(session, loop, acceleration, sinks, resume=resume)
     session.loaded.model.train()
     return Started(loop, Measurement(session, loop, acceleration.measuring))
+
+
+def _sizes(session: Session, run: RunDirectory) -> dict[str, object]:
+    """What run.json says of the micro-batches: a resume may have been given smaller ones, with which the next one goes on."""
+    key, info = "micro_batch_tokens", run.info
+    size = session.config.micro_batch_tokens
+    if info.config.get(key) == size:
+        return {}
+    planned = session.plan.to_dict()
+    of_memory = {name: planned[name] for name in ("peak_memory_gb", "findings", "notes", "warnings")}
+    return {
+        "config": {**info.config, key: size},
+        "origins": {**info.origins, key: session.origins.get(key, "default")},
+        "plan": {**info.plan, **of_memory},
+    }
+
+
+def _announce(
+    session: Session, loop: Loop, acceleration: Acceleration, sinks: Sinks, *, resume: bool
+) -> None:
+    """Emit that the run starts, how long it is expected to take, and whether macOS may end its micro-batches."""
+    update, updates = loop.progress.update, loop.pace.updates
+    expected = estimate(session, loop.engine, acceleration, update, updates)
+    if expected and is_watched():
+        longest = int(session.train_rows.lengths.max()) - 1
+        warning = risk(expected.micro_batch, session.micro_batch_tokens, longest)
+        if warning:
+            sinks.show(Notice(update, "note", warning))
+    loop.emit(RunStarted(update, updates, resume, expected.seconds if expected else None))
 
 
 def _tuner(session: Session, run: RunDirectory, *, resume: bool) -> Tuner:
@@ -250,7 +275,8 @@ def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measure
                 loop.write_checkpoint()
         latest = run.checkpoints.latest_good()
         updates, resume = latest.update if latest else 0, resume_command(session, run.path)
-        raise gpu_timeout(error, updates, session.micro_batch_tokens, resume) from error
+        longest = int(session.train_rows.lengths.max()) - 1
+        raise gpu_timeout(error, updates, session.micro_batch_tokens, longest, resume) from error
 
 
 def _train_to_the_end(session: Session, run: RunDirectory, loop: Loop, measurement: Measurement) -> Progress:
@@ -362,6 +388,9 @@ def config_of(
     file: they must be given again.
     """
     values: dict[str, Any] = stored_config(run, need=need, **given)
+    if values.get("micro_batch_tokens") is None and is_watched():
+        # Runs begun before this size was measured had the default; new ones always record it.
+        values["micro_batch_tokens"] = default_micro_batch_tokens()
     try:
         return RunConfig(**{**values, "adapter_path": adapter_path, "trust_remote_code": trust_remote_code})
     except ValueError as error:

@@ -13,6 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mlxsched.analysis.findings import Finding
 from mlxsched.config.schema import RunConfig
 from mlxsched.data import DataOptions, Dataset, OnRows, load_dataset
@@ -232,7 +234,7 @@ def _data_size(dataset: Dataset) -> DataSize:
         valid_rows=len(valid) if valid else 0,
         test_rows=len(test) if test else 0,
         tokens=int(train.lengths.sum()) if train else 0,
-        targets=train.scored if train else 0,
+        targets=int(train.target_counts.sum(dtype=np.int64)) if train else 0,
     )
 
 

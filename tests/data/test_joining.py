@@ -77,6 +77,15 @@ def test_of_several_continuations_the_others_stay_whole_and_so_do_duplicates() -
     ]
 
 
+def test_a_row_takes_no_more_rows_than_its_targets_can_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_MOST", 3)
+    tokens = [np.arange(5, 7 + length, dtype=np.int32) for length in range(7)]
+    rows = rows_in_memory((row, row > 5) for row in tokens)
+    into = find_continuations(rows)
+    assert into.tolist() == [1, 2, NO_ROW, 4, 5, NO_ROW, NO_ROW]
+    assert joined(rows, into).columns["targets"].max() == 3
+
+
 def test_chats_cut_into_rows_that_train_their_last_answers(write: Write, tokenizer: Any) -> None:
     cut = [
         {"prompt": messages(*TURNS[:stop]), "completion": messages("", TURNS[stop])[1:]} for stop in (1, 3)

@@ -93,6 +93,16 @@ def test_another_library_version_is_named(session, tmp_path):
         refuse_changes(RunDirectory.open(run.path), made, force=False)
 
 
+def test_a_run_with_micro_batches_of_other_shapes_is_named(session, tmp_path):
+    """The version of the package does not say so: it is the same between two releases."""
+    made = session()
+    run = create_run(made, tmp_path / "run")
+    versions = {key: value for key, value in run.info.versions.items() if "layout" not in key}
+    run.update_info(versions=versions)
+    with pytest.raises(UsageError, match=r"layout of micro-batches \(none then, 2 now\)"):
+        refuse_changes(RunDirectory.open(run.path), made, force=False)
+
+
 def test_a_run_in_use_is_refused(session, tmp_path):
     made = session()
     run = create_run(made, tmp_path / "run")

@@ -13,7 +13,7 @@ from mlxsched.errors import RunError
 from mlxsched.model.adapters import read_tensors
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.training.engine import Outcome
-from mlxsched.training.gpu_timeout import is_gpu_timeout, risk
+from mlxsched.training.gpu_timeout import gpu_timeout, is_gpu_timeout, risk
 from mlxsched.training.run import create_run, execute
 from mlxsched.training.step import UpdateStep
 
@@ -71,6 +71,7 @@ def test_the_printed_command_goes_on_with_the_same_schedule(train, session, tmp_
     whole, _, _ = train("whole", **SHORT)
     resumed = RunDirectory.open(run.path)
     assert resumed.info.config["micro_batch_tokens"] == 512
+    assert resumed.info.origins["micro_batch_tokens"] == "--micro-batch-tokens"
     expected, got = read_tensors(whole.adapters), read_tensors(resumed.adapters)
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, atol=2e-6)
@@ -101,6 +102,16 @@ def test_other_errors_are_not():
 
 
 def test_only_long_micro_batches_are_at_risk():
-    assert risk(1.9, 2048) is None
-    assert "expected to take 3.4 s" in risk(3.41, 2048)
-    assert "--micro-batch-tokens 1024" in risk(3.41, 2048)
+    assert risk(1.9, 2048, 900) is None
+    assert "expected to take 3.4 s" in risk(3.41, 2048, 900)
+    assert "--micro-batch-tokens 1024" in risk(3.41, 2048, 900)
+
+
+@pytest.mark.parametrize(("tokens", "longest"), [(1024, 2047), (64, 40)])
+def test_smaller_micro_batches_are_not_advised_where_they_change_nothing(tokens, longest):
+    for text in (
+        risk(3.4, tokens, longest),
+        str(gpu_timeout(RuntimeError(TIMEOUT), 3, tokens, longest, "mlxsched resume run")),
+    ):
+        assert f"the longest row has {longest:,} tokens" in text and "--max-seq-length" in text
+        assert "--micro-batch-tokens" not in text

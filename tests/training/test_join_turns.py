@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlxsched.cli.plan_view import plan_lines
 from mlxsched.data.batching.batches import collate
 from mlxsched.data.batching.grid import length_grid
 from mlxsched.model.fast.forward_path import PLAIN
@@ -72,7 +73,8 @@ def test_the_sums_of_losses_and_gradients_are_those_of_the_rows_before(session, 
     assert (len(whole.train_rows), len(one.train_rows)) == (7, 3)
     assert one.plan.rows == 3 and one.plan.tokens < 0.6 * whole.plan.tokens
     (expected, expected_gradients, targets), (loss, gradients, same_targets) = sums(whole), sums(one)
-    assert same_targets == targets
+    assert same_targets == targets == whole.plan.targets == one.plan.targets
+    assert dict(plan_lines(one))["tokens"].endswith(f", which count as {targets}")
     assert loss == pytest.approx(expected, rel=1e-6)
     for name, value in expected_gradients.items():
         assert float(((gradients[name] - value) ** 2).sum()) <= 1e-10 * float((value**2).sum()) + 1e-12, name

@@ -17,8 +17,10 @@ from mlxsched.data import Dataset
 from mlxsched.data.batching.sharing import Sharing
 from mlxsched.data.rows import rows_in_memory
 from mlxsched.errors import UsageError
+from mlxsched.training import gpu_timeout
 from mlxsched.training.memory_estimate import ClosedForm, PlannedRun
 from mlxsched.training.memory_plan import plan_memory
+from mlxsched.training.run import _sizes, config_of, create_run
 from mlxsched.training.session import prepare
 
 
@@ -59,8 +61,41 @@ def test_where_macos_watches_the_gpu_micro_batches_are_short(session, monkeypatc
     monkeypatch.setattr("mlxsched.training.memory_plan.watched_rate", lambda: 1e9)
     made = session(batch_size=32)
     assert made.micro_batch_tokens == made.config.micro_batch_tokens == 256
-    assert any("at most 256 tokens: macOS ends work" in text for text in made.plan.notes)
+    assert any(
+        "at most 256 tokens, a longer row by itself: macOS ends work" in text for text in made.plan.notes
+    )
     assert session(batch_size=32, micro_batch_tokens=512).micro_batch_tokens == 512
+
+
+def test_a_run_from_before_sizes_were_measured_is_resumed_with_the_default(session, tmp_path, monkeypatch):
+    run = create_run(session(batch_size=32), tmp_path / "run")
+    assert run.info.config["micro_batch_tokens"] is None
+    monkeypatch.setattr("mlxsched.training.run.is_watched", lambda: True)
+    monkeypatch.setattr("mlxsched.training.memory_plan.watched_rate", lambda: 1e9)
+    assert prepare(config_of(run)).micro_batch_tokens == 1024
+
+
+def test_smaller_micro_batches_at_a_resume_change_what_is_recorded_of_memory(session, tmp_path):
+    made = session(batch_size=32)
+    run = create_run(made, tmp_path / "run")
+    small = prepare(config_of(run, micro_batch_tokens=128), {"micro_batch_tokens": "--micro-batch-tokens"})
+    assert _sizes(made, run) == {}
+    recorded = _sizes(small, run)
+    assert recorded["config"] == {**run.info.config, "micro_batch_tokens": 128}
+    assert recorded["origins"] == {**run.info.origins, "micro_batch_tokens": "--micro-batch-tokens"}
+    plan = recorded["plan"]
+    assert plan["peak_memory_gb"] == small.plan.peak_memory_gb < made.plan.peak_memory_gb
+    assert {**plan, "peak_memory_gb": made.plan.peak_memory_gb} == run.info.plan
+
+
+def test_the_speed_of_a_gpu_is_measured_once(monkeypatch):
+    """Two measurements differ, and so would the micro-batches of two variants of a grid."""
+    monkeypatch.setattr(gpu_timeout, "is_watched", lambda: True)
+    gpu_timeout._rate.cache_clear()
+    speeds = iter([1.0, 2.0])
+    monkeypatch.setattr(gpu_timeout, "matmul_gflops", lambda seconds: next(speeds))
+    assert [gpu_timeout.watched_rate() for _ in range(2)] == [1e9, 1e9]
+    gpu_timeout._rate.cache_clear()
 
 
 def test_what_the_user_set_stays(session):

@@ -15,7 +15,7 @@ from mlxsched.model.load import LoadedModel
 from mlxsched.training.session import prepare
 
 NEXT = {
-    "model_type": "qwen3_next", "hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 96, "vocab_size": 211,
+    "model_type": "qwen3_next", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 211,
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
     "partial_rotary_factor": 0.5, "max_position_embeddings": 128, "tie_word_embeddings": True, "full_attention_interval": 2,
     "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16,

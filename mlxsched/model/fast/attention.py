@@ -81,9 +81,9 @@ def blocks_for(checkpoint: int) -> Blocks:
 def in_blocks(blocks: Blocks | None) -> Iterator[None]:
     """Inside, `mx.fast.scaled_dot_product_attention` is computed in ``blocks`` (None: unchanged).
 
-    Only causal attention without sinks is cut, where a model asks for the mask as ``"causal"``. Keys in front of the first
-    query's own (of a prefix that was read before) are seen by every block. Every model looks the function up in ``mx.fast``, so it is replaced there while any thread is inside;
-    a context variable keeps it unchanged in the other threads.
+    Only causal attention without sinks is cut, where a model asks for the mask as ``"causal"``. Every block sees the keys
+    in front of the first query's own, those of a prefix that was read before. Every model looks the function up in
+    ``mx.fast``, so it is replaced there while any thread is inside; a context variable keeps it unchanged in the others.
     """
     token = _BLOCKS.set(blocks)
     try:

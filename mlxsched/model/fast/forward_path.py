@@ -105,7 +105,8 @@ class ForwardPath:
     def loss(self, model: Module, *arrays: mx.array, caches: list[Any] | None = None) -> mx.array:
         """The weighted sum of the losses of a micro-batch, given as `arrays` lays it out.
 
-        ``caches``: what rows go on behind, and where what they leave is put (`growing_caches`). Raises ``NotApplicable`` where ``model`` does not work the way an optimization expects.
+        ``caches`` hold what the rows continue, and take what they leave (`growing_caches`). Raises ``NotApplicable``
+        where ``model`` does not work as an optimization expects.
         """
         rest = list(arrays)
         with ExitStack() as stack:
@@ -155,8 +156,8 @@ class ForwardPath:
         ``fused_cross_entropy``: with MLX's own kernel.
         ``frozen_states``: the frozen layers' outputs are stored. ``checkpoint``: every n-th layer is recomputed in
         the backward pass, 0 for none. ``attention_blocks``: least queries of a block of attention, None for all
-        queries at once. ``fused_delta``: the recurrence of gated delta nets by MLX's own function. ``compiled``: one graph for each shape. ``packed``: tokens of a packed line, None for one
-        row a line. ``shared_prefix``: what rows begin with in common may be read once.
+        queries at once. ``fused_delta``: the recurrence of gated delta nets by MLX's own function. ``compiled``: one
+        graph for each shape. ``packed``: tokens of a packed line, None for one row a line. ``shared_prefix``: what rows begin with in common may be read once.
 
         >>> any(PLAIN.describe().values())
         False

@@ -58,7 +58,7 @@ class Measurement:
     def __init__(self, session: Session, check: SelfCheck, watch: Stopwatch, share: float) -> None:
         self._session, self._check, self._watch, self._share = session, check, watch, share
         self._stats = batching_stats(session.batching, session.sampler)
-        self._targets = session.plan.targets / session.plan.tokens * (1 - self._stats.padding)
+        self._targets = session.train_rows.scored / session.plan.tokens * (1 - self._stats.padding)
         cpu = mx.default_device().type == mx.DeviceType.cpu
         # CPU time, so that other programs do not count; a GPU works while the CPU waits.
         self._clock: Callable[[], float] = time.process_time if cpu else time.perf_counter
