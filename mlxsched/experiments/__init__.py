@@ -1,1 +1,1 @@
-"""Several runs that belong together, and what they show."""
+"""Groups of related runs, and their evaluation."""

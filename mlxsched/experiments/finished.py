@@ -1,4 +1,5 @@
-"""Finished runs as a comparison: what differs in their settings makes the variants, and runs that differ in the seed alone repeat."""
+"""Finished runs as a comparison: differences in their settings define the variants; runs that differ only in the seed
+are repetitions."""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ OWN = (
     "schedule",
     "lr_schedule",
 )
-"""Keys that make no variant: a peak, a seed, or where a run is. The schedule is named first."""
+"""Keys that do not define a variant: the peak, the seed, and the location of a run. The schedule is named first."""
 
 UNFINISHED = ("running", "failed", INTERRUPTED)
-"""Statuses of a run whose training might have come further."""
+"""Statuses of a run whose training could have continued."""
 
 
 @dataclass(frozen=True)

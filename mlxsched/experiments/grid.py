@@ -1,7 +1,8 @@
 """What a comparison trains: variants of a configuration, each over a grid of peaks, with several seeds.
 
 A comparison of schedules at a single peak says little, because each schedule has its own best peak: a constant rate wants a
-lower one than a rate that decays to zero. So each variant gets the whole grid, and is judged at its best peak.
+lower one than a rate that decays to zero. Each variant is therefore trained over the whole grid, and compared at its
+best peak.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ SHORTEST_RUNG = 8
 
 @dataclass(frozen=True)
 class Variant:
-    """A configuration whose best peak is looked for.
+    """A configuration whose best peak is searched for.
 
     Args:
         name: what it is called in tables and pictures.
@@ -129,8 +130,8 @@ def next_cells(
 ) -> list[Cell]:
     """The trials that can be made now, given those that are ``done``; none when all are.
 
-    Ordered by seed, then by setting, since changing the seed or the setting costs a new engine. With ``halving`` the first
-    seed alone decides in short trials which peaks get whole ones.
+    Ordered by seed, then by setting, since a new seed or setting needs a new engine. With ``halving``, short trials
+    with the first seed decide which peaks get full trials.
     """
     found = []
     for row in rows:
@@ -199,7 +200,7 @@ def parse_peaks(text: str) -> tuple[float, ...]:
     except ValueError:
         peaks = {0.0}
     if not all(math.isfinite(peak) and peak > 0 for peak in peaks):
-        raise UsageError(f"--peaks {text!r} is no list of rates above 0. Write 1e-4,3e-4,1e-3.")
+        raise UsageError(f"--peaks {text!r} is not a list of rates above 0. Write 1e-4,3e-4,1e-3.")
     return tuple(sorted(peaks))
 
 
@@ -230,7 +231,7 @@ def parse_seeds(text: str, first: int) -> tuple[int, ...]:
 
 
 def split_list(text: str) -> list[str]:
-    """The items of a list whose commas inside brackets and quotes don't separate.
+    """The items of a list; commas inside brackets and quotes don't separate items.
 
     >>> split_list("linear, wsd(decay=0.1, shape='linear'),cosine")
     ['linear', "wsd(decay=0.1, shape='linear')", 'cosine']

@@ -1,11 +1,11 @@
-"""A comparison over a grid: planned, trained trial by trial, and kept on the disk so that it can be continued.
+"""A comparison over a grid: planned, trained trial by trial, and stored on disk so that it can be resumed.
 
 ::
 
     DIRECTORY/compare.json    the variants, peaks and seeds, and which model and data they are trained with
     DIRECTORY/results.json    the loss of each finished trial
 
-No trial has a directory of its own. One that was interrupted begins again.
+Trials have no directories. An interrupted trial starts again.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class GridComparison:
 
     @property
     def identity(self) -> dict[str, str | None]:
-        """What must not change while a comparison goes on."""
+        """The facts that must not change during a comparison."""
         return {"data": self.dataset.fingerprint, "model": model_fingerprint(self.loaded.path)}
 
 
@@ -121,7 +121,7 @@ def plan_grid(
 ) -> GridComparison:
     """Load model and data, and find the length and the peaks of each variant's trials.
 
-    ``on_load`` is told the name of the model before it is loaded, once no setting is refused.
+    ``on_load`` receives the name of the model before it is loaded, after all settings are validated.
 
     Raises:
         UserError: a setting does not fit.
@@ -229,9 +229,9 @@ def _variant(saved: dict[str, Any], trust_remote_code: bool) -> Variant:
 
 
 def _extend_settings(comparison: GridComparison) -> None:
-    """Write the settings of a comparison that goes on, perhaps with more peaks and seeds; its lock must be held.
+    """Write the settings of a resumed comparison, possibly with more peaks and seeds; its lock must be held.
 
-    What another process added since this one read the settings stays in them.
+    Additions that another process made since this one read the settings are kept.
 
     Raises:
         UsageError: the model or the data is no longer the one that the finished trials saw.

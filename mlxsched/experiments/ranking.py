@@ -1,8 +1,8 @@
 """Which variant of a comparison is the best, at which peak, and whether the difference is more than noise.
 
-Each variant is judged at its own best peak. A difference is taken within each seed, where the trials begin with the same
-parameters and see the same rows, so the spread between seeds cancels. Intervals of the differences to the best variant hold
-together with 95% (Bonferroni).
+Each variant is compared at its own best peak. Differences are paired within each seed, where the trials start with the
+same parameters and see the same rows, so the spread between seeds cancels. The intervals of all differences to the best
+variant hold jointly with 95% (Bonferroni).
 """
 
 from __future__ import annotations

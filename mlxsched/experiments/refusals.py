@@ -1,4 +1,4 @@
-"""Settings that a comparison can't have, refused where the user finds them."""
+"""Rejects settings that a comparison can't have, and names where they were set."""
 
 from __future__ import annotations
 

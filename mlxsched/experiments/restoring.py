@@ -1,4 +1,4 @@
-"""Trainings from one start: what is trained in between is undone."""
+"""Restores the start of a training afterwards, so that several trainings can share it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlxsched.training.engine import Engine
 
 @contextmanager
 def restoring(engine: Engine) -> Iterator[None]:
-    """Give ``engine`` and its model the present parameters and optimizer state again at the end.
+    """Restore the present parameters and optimizer state of ``engine`` and its model at the end.
 
     The model, too: tracing leaves placeholders in it, and the next session may use it. Full fine-tuning trains its
     weights, so without this the trials of a second seed would begin where those of the first one ended.

@@ -1,4 +1,4 @@
-"""Short trainings from one start, without a disk: what a grid of schedules and rates is made of."""
+"""Short trainings from one start, in memory: the trials of a grid of schedules and rates."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class _StopTrial(Policy):
-    """End a trial at once when a signal came: it is short, and begins again."""
+    """End a trial immediately after a signal: it is short, and can start again."""
 
     signal: Callable[[], int]
 

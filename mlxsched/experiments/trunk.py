@@ -8,7 +8,7 @@ costs only its cooldown (Hägele et al., 2024, arXiv 2405.18392)::
     DIRECTORY/points/000080/     its checkpoint where a branch begins
     DIRECTORY/000100/            the run of 100 updates, from there to its end
 
-Everything is resumable: what is finished stays, and what is not goes on from its last checkpoint.
+Everything is resumable: finished runs are kept, and unfinished ones continue from their last checkpoint.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Branch:
 
     @property
     def cooldown(self) -> int:
-        """Updates of its own."""
+        """Updates after the trunk."""
         return self.budget - self.start
 
 
@@ -137,7 +137,7 @@ def plan_comparison(
         origins: where each setting comes from.
         budgets: lengths of the branches, as `parse_budgets` reads them.
         cache: keeps tokenized rows for later runs.
-        on_load: is told the name of the model before it is loaded, once no setting is refused.
+        on_load: receives the name of the model before it is loaded, after all settings are validated.
 
     Raises:
         UsageError: a budget does not fit, or the schedule is another one.
@@ -183,7 +183,7 @@ def parse_budgets(text: str, updates: int) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(re.fullmatch(r"[0-9]{1,9}|[01]?\.[0-9]{1,6}|[01]\.", part) for part in parts):
         raise UsageError(
-            f"--budgets {text!r} is no list of updates or shares. Write 100,200,400 or 0.25,0.5,1.0."
+            f"--budgets {text!r} is not a list of updates or shares. Write 100,200,400 or 0.25,0.5,1.0."
         )
     found = {round(float(part) * updates) if "." in part else int(part) for part in parts}
     if min(found) < 2 or len(found) > MOST_BRANCHES or any("." in part and float(part) > 1 for part in parts):
@@ -285,7 +285,7 @@ def run_comparison(comparison: Comparison, train: Train, tell: Callable[[str], N
 
 
 def results(comparison: Comparison) -> list[Result]:
-    """What the branches of a comparison came to."""
+    """The results of the branches of a comparison."""
     found = []
     for branch in comparison.branches:
         run = RunDirectory.open(comparison.path / f"{branch.budget:06d}")
@@ -318,7 +318,8 @@ def _opened(path: Path, session: Session) -> tuple[RunDirectory, bool]:
 
 
 def _branched(path: Path, session: Session, point: Path, start: int) -> RunDirectory:
-    """The run of a branch, with the trunk's state in it; the checkpoint comes last, so that a kill leaves no half state."""
+    """The run of a branch, with the trunk's state; the checkpoint is written last, so a kill leaves no partial
+    state."""
     run, _ = _opened(path, session)
     if run.checkpoints.updates():
         return run

@@ -1,4 +1,4 @@
-"""Find the peak learning rate of a run from short trainings: `Search` plans and makes them, `Found` is what they say."""
+"""Finds the peak learning rate of a run from short trainings: `Search` plans and runs them, `Found` is the result."""
 
 from mlxsched.experiments.rate_finder.budget import Budget
 from mlxsched.experiments.rate_finder.finder import Search

@@ -1,4 +1,4 @@
-"""The branches of a search in two rounds: a few short ones find the region, longer ones the place in it."""
+"""The branches of a search, in two rounds: a few short ones find the region, and longer ones refine it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlxsched.experiments.rate_finder.result import Candidate
 from mlxsched.experiments.rate_finder.trials import Trials
 
 EXTRA = 2
-"""Further branches of the first round, where its highest or lowest peak was the best."""
+"""Additional branches of the first round, if its highest or lowest peak was the best."""
 
 
 class Rounds(NamedTuple):
@@ -36,9 +36,9 @@ class Rounds(NamedTuple):
 
 
 def two_rounds(trials: Trials, centre: float, most: float, layout: Layout) -> Rounds:
-    """Branches around ``centre``, none of which has a higher peak than ``most``.
+    """Train branches around ``centre``, none with a peak above ``most``.
 
-    Extra branches of the first round make those of the second shorter, so that the search keeps its budget.
+    Additional branches of the first round shorten those of the second, so that the search stays within its budget.
     """
     peaks = spread_around(min(centre, most / FIRST_STEP), FIRST, FIRST_STEP)
     first = [_branch(trials, peak, layout.first) for peak in peaks]
@@ -56,7 +56,7 @@ def two_rounds(trials: Trials, centre: float, most: float, layout: Layout) -> Ro
 
 
 def _beyond(first: list[Candidate]) -> float | None:
-    """The next peak in the direction in which the losses fall; None where the best one has worse neighbors."""
+    """The next peak in the direction in which the losses fall; None if the best one has worse neighbors."""
     tried = sorted(first, key=lambda one: one.peak)
     best = min(tried, key=lambda one: one.loss)
     if best is tried[-1]:
@@ -65,7 +65,7 @@ def _beyond(first: list[Candidate]) -> float | None:
 
 
 def spread_around(centre: float, count: int, step: float) -> list[float]:
-    """``count`` peaks, a factor of ``step`` apart, with ``centre`` in their middle.
+    """``count`` peaks, a factor of ``step`` apart, centered on ``centre``.
 
     >>> spread_around(1.0, 3, 2.0)
     [0.5, 1.0, 2.0]

@@ -1,4 +1,4 @@
-"""What a search may cost."""
+"""The budget of a search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Budget:
     seconds: float | None = None
 
     def in_updates(self, seconds_per_update: float) -> float:
-        """The budget in updates, which take so many seconds each; raises UsageError where that is too few."""
+        """The budget in updates of ``seconds_per_update``; raises UsageError if they are too few."""
         updates = self.updates if self.seconds is None else self.seconds / seconds_per_update
         if updates < LEAST:
             shown = f"{updates:.0f} updates" if self.seconds is None else f"{self.seconds:g} s"
@@ -46,7 +46,7 @@ def parse_budget(text: str, run: int) -> Budget:
         return Budget(seconds=parse_duration(text))
     except ValueError:
         raise UsageError(
-            f"--budget {text!r} is none. Write a share of the run (20%), a time (3m) or updates (100)."
+            f"--budget {text!r} is not a budget. Write a share of the run (20%), a time (3m) or updates (100)."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""From the branches to the peak of the run: fit, correct for their shortness, weigh against the prior."""
+"""Estimates the peak of the run from branches: fit, correct for their length, combine with the prior."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import NamedTuple
 from mlxsched.experiments.rate_finder.prior import Prior
 from mlxsched.experiments.rate_finder.result import Candidate
 
-# Chosen on the even cases of benchmarks/rate_finder.py; its table is of the odd ones.
+# Chosen on the even cases of benchmarks/rate_finder.py; its table shows the odd ones.
 HORIZON = 0.1
 """The best peak falls with the number of updates: a run of N updates wants `at_length` of what is best for branches of n,
 ``(n / N) ** HORIZON``."""
 SPREAD = 1.7
 """Standard deviation of a corrected branch around the best peak, as a factor: its weight against the prior."""
 INTERVAL = 1.7
-"""From the suggestion to an end of its interval. docs/experiments.md says how often the best peak lies in it; by the
-variances of branch and prior alone it would be 1.3, which less than half of the best peaks lie in."""
+"""The factor from the suggestion to an end of its interval. docs/experiments.md says how often the interval contains
+the best peak. The variances of branch and prior alone would give 1.3, which contains less than half of the best
+peaks."""
 
 
 class Estimate(NamedTuple):
-    """A peak, and the factor to both ends of an interval around it that should hold the best one."""
+    """A peak, and the factor to both ends of an interval around it that should contain the best one."""
 
     peak: float
     spread: float
@@ -62,8 +63,8 @@ def estimate(prior: Prior, branch: float, bracketed: bool, share: float) -> Esti
     """The peak of a run whose branches, of ``share`` of its length, were best at ``branch``.
 
     The mean of the corrected branch and the prior on the logarithmic scale, weighted by their variances. Where no
-    worse branch brackets the best one, the true minimum may be further out: the spread is twice as large. A prior from
-    which bracketed branches are more than two of its deviations away is less sure than it says: they are two.
+    worse branch brackets the best one, the true minimum may be further out: the spread is twice as large. If bracketed
+    branches are more than two deviations away from the prior, its deviation is increased until they are two.
     """
     corrected = at_length(branch, share)
     certainty = 1 if bracketed else 2

@@ -20,23 +20,23 @@ from mlxsched.training.acceleration import accelerate
 from mlxsched.training.session import Session
 
 BELOW, ABOVE = 30.0, 100.0
-"""A sweep goes from the prior divided by `BELOW` to `ABOVE` times the prior, unless it breaks before."""
+"""A sweep goes from the prior divided by `BELOW` to `ABOVE` times the prior, unless it diverges earlier."""
 SAFETY = 2.0
-"""No branch has more than the rate at which the sweeps broke, divided by this."""
+"""No branch has a peak above the rate at which the sweeps diverged, divided by this."""
 
 LEARNED = 0.005
-"""A branch that lowers the loss of the untrained model by a smaller share has learned nothing that can be compared."""
+"""A branch that lowers the loss of the untrained model by a smaller share has learned too little to be compared."""
 
 OnSpent = Callable[[float, float], None]
-"""Called with the updates spent so far, and with those that are planned in all."""
+"""Called with the number of updates spent so far, and with the total planned."""
 
 
 class Search:
-    """A search for the peak of ``session``, planned within ``budget``; `run` carries it out.
+    """A search for the peak of ``session`` within ``budget``; `run` executes it.
 
-    Making it takes a few updates, which tell their time.
+    The constructor trains a few updates to measure their time.
 
-    Nothing of the session changes: its adapter is back at its start after each branch, and nothing is written.
+    The session does not change: its adapter is restored after each branch, and nothing is written.
     """
 
     def __init__(self, session: Session, budget: Budget) -> None:
@@ -51,7 +51,7 @@ class Search:
         self.trials.held_out = self.layout.held_out
 
     def run(self, on_spent: OnSpent = lambda spent, planned: None) -> Found:
-        """Search; KeyboardInterrupt ends it at any point and leaves the session as it was."""
+        """Search; KeyboardInterrupt ends it at any point without changing the session."""
         trials, layout, peak = self.trials, self.layout, self.prior.peak
         trials.on_spent = lambda spent: on_spent(spent, layout.cost)
         untrained = trials.branch(peak, 0)
@@ -91,7 +91,7 @@ def learned(rounds: Rounds, untrained: float) -> bool:
 
 
 def doubt(rounds: Rounds, untrained: float, *, held_out: bool = True) -> str:
-    """Why a search is inconclusive, and what would settle it; empty if it is conclusive.
+    """Why a search is inconclusive, and how to resolve that; empty if it is conclusive.
 
     ``held_out``: whether no branch was judged on rows that it trained on.
     """

@@ -1,4 +1,4 @@
-"""How a budget is spent: on how many sweeps and branches of which length."""
+"""Divides a budget into sweeps and branches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlxsched.text import counted
 
 SWEEPS = 2
 SWEEP_SHARE = 0.12
-"""Of the budget: the range test only bounds the branches from above."""
+"""Share of the budget: the range test only bounds the branches from above."""
 SHORTEST_SWEEP = 6
 """Updates."""
 FIRST, FIRST_STEP = 3, 2.5
@@ -17,10 +17,10 @@ FIRST, FIRST_STEP = 3, 2.5
 SECOND, SECOND_STEP = 3, 1.8
 """The same of the second round, around the best of the first one. Its branches are twice as long."""
 JUDGING = 0.2
-"""The price of judging a branch of the first round, relative to training it."""
+"""The cost of evaluating a branch of the first round, relative to training it."""
 
 FEWEST = 8
-"""Rows to judge on: a few rows may like another rate than all of them."""
+"""Rows for an evaluation: the best rate on a few rows may differ from that on all of them."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Layout:
         sweep: updates of each of the `SWEEPS` sweeps of the range test.
         first: updates of a branch of the first round.
         second: updates of a branch of the second round.
-        held_out: rows that a branch is judged on.
-        judging: updates that one judgement takes.
-        cost: updates that all of it takes.
+        held_out: rows on which a branch is evaluated.
+        judging: the cost of one evaluation, in updates.
+        cost: the total cost, in updates.
     """
 
     sweep: int
@@ -58,7 +58,7 @@ def layout_of(budget: float, run: int, batch_size: int) -> Layout:
     Layout(sweep=6, first=8, second=16, held_out=26, judging=1.625, cost=99.375)
     """
     sweep = max(round(budget * SWEEP_SHARE / SWEEPS), SHORTEST_SWEEP)
-    # Of a search with branches of 1 and 2 updates; the untrained model is judged, too.
+    # For branches of 1 and 2 updates; the untrained model is evaluated as well.
     price = FIRST * (1 + JUDGING) + SECOND * (2 + JUDGING) + JUDGING
     first = max(min(int((budget - TIMED - SWEEPS * sweep) / price), run // 2), 2)
     second = min(2 * first, run)

@@ -1,4 +1,4 @@
-"""What is known of the best peak before anything is trained.
+"""A prior for the best peak, before any training.
 
 For a LoRA with Adam::
 
@@ -6,13 +6,14 @@ For a LoRA with Adam::
            * (hidden / 96) ** -0.4 * (updates / 100) ** -0.15 * (0.23 without bias correction) * (200 with SGD)
 
 ``scale`` multiplies what an update of B does to the output; rank and the number of adapted modules of a layer add such
-terms, which partly point the same way; LoRA+ trains B at ``ratio`` times the rate, and A not. Without bias correction Adam runs
-3 to 7 times hotter in its first hundred updates. The gradients of A and B are small, and SGD divides by nothing.
+terms, which partly point the same way; LoRA+ trains B at ``ratio`` times the rate, and A not. Without bias correction,
+Adam's updates are 3 to 7 times larger in the first hundred updates. The gradients of A and B are small, and SGD does
+not normalize them.
 
-The exponents of scale, rank, modules and ratio and the factors were fitted on the even cases of benchmarks/rate_finder.py, drawn to
-what is known of them by a ridge. Those of width and length are between what is published: 0.08 (Qwen) and 0.78 (Llama) for
-the width, two thirds of the rate for a long run compared with a short one. The data matters as much as all of these and
-is not in the formula, so a prior is a place to begin.
+The exponents of scale, rank, modules and ratio and the factors were fitted on the even cases of
+benchmarks/rate_finder.py, with a ridge penalty toward earlier values. Those of width and length lie between published
+values: 0.08 (Qwen) and 0.78 (Llama) for the width, two thirds of the rate for a long run compared with a short one. The
+data matters as much as all of these and is not in the formula, so a prior is only a starting point.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Prior(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What the prior takes from model and run: the hidden size, adapted modules of a layer, and updates."""
+    """The inputs of the prior from model and run: the hidden size, adapted modules per layer, and updates."""
 
     hidden: int
     modules: float
@@ -62,7 +63,7 @@ def prior_of(config: RunConfig, facts: Facts) -> Prior:
 
 
 def hidden_size(config: Mapping[str, Any]) -> int:
-    """The hidden size in a model's config, whatever its architecture calls it; 96 if it does not say.
+    """The hidden size in a model's config, under any architecture's name for it; 96 if missing.
 
     >>> hidden_size({"hidden_size": 2048}), hidden_size({"text_config": {"n_embd": 768}})
     (2048, 768)

@@ -1,7 +1,7 @@
 """The learning-rate range test: the loss while the rate grows exponentially (Smith, 2015, arXiv 1506.01186).
 
-It says where training breaks, which bounds the peak from above. The well-known rules that read a rate off its curve are here
-too, as marks to compare with: on LoRA they are unreliable, since the loss hardly moves in a sweep.
+It finds the rate at which training diverges, which bounds the peak from above. The well-known rules that choose a rate
+from its curve are included for comparison: with LoRA they are unreliable, since the loss hardly changes in a sweep.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from mlxsched.experiments.rate_finder.trials import Trials
 
 RISE = 0.5
-"""In nats. A sweep ends where the loss is this much above its lowest. A multiple of the lowest ("4x best") never comes: the loss
-of a language model saturates near the logarithm of its vocabulary."""
+"""In nats. A sweep ends when the loss is this far above its lowest value. A multiple of the lowest ("4x best") is never
+reached: the loss of a language model saturates near the logarithm of its vocabulary."""
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """The loss at ``rates``, a mean over the repeats; ``broke`` is where they broke on average (None: nowhere)."""
+    """The loss at ``rates``, a mean over the repeats; ``broke`` is the mean rate of divergence (None: none)."""
 
     rates: tuple[float, ...]
     losses: tuple[float, ...]
@@ -41,7 +41,7 @@ def range_test(trials: Trials, low: float, high: float, updates: int, repeats: i
     """Sweep from ``low`` to ``high`` in ``updates``, ``repeats`` times.
 
     Each repeat trains on the rows of one update again and again: with other rows at each rate, the loss of a small
-    batch jumps by more than `RISE` long before training breaks. Another repeat has other rows.
+    batch jumps by more than `RISE` long before training diverges. Each repeat has other rows.
     """
     rates = exponential(low, high, updates)
     curves, broke = [], []
@@ -65,13 +65,13 @@ def exponential(low: float, high: float, count: int) -> list[float]:
 
 
 def _one_sweep(trials: Trials, rates: list[float], rows: int) -> tuple[list[float], int | None]:
-    """The losses, and the position at which the sweep had broken (None: it did not)."""
+    """The losses, and the position at which the sweep had diverged (None: it did not)."""
     losses: list[float] = []
     for position, loss in enumerate(trials.sweep(rates, lambda _: rows)):
         losses.append(loss)
         if loss > min(losses) + RISE:
-            # A loss is that before its update, so the rate before this one did it. The rates are far apart, and the
-            # bound had better be too high: it only keeps branches from what no run survives.
+            # A loss is measured before its update, so the previous rate caused it. The rates are far apart, and the
+            # bound should rather be too high: it only excludes rates at which every run diverges.
             return losses, position
     return losses, None
 

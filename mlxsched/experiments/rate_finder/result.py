@@ -1,4 +1,4 @@
-"""What a search found: plain data, as it is printed, stored and read back."""
+"""The result of a search as plain data, which is printed, stored and read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlxsched.experiments.rate_finder.range_test import RangeTest
 
 @dataclass(frozen=True)
 class Candidate:
-    """A peak that was tried in a branch of ``updates``, and the held-out loss after it."""
+    """A peak tried in a branch of ``updates``, and the held-out loss after it."""
 
     peak: float
     updates: int
@@ -24,14 +24,14 @@ class Found:
 
     Args:
         suggestion: the peak to train with; None if no branch learned anything.
-        low: the lower end of an interval that should hold the best peak; None without a suggestion.
+        low: the lower end of an interval that should contain the best peak; None without a suggestion.
         high: its upper end.
-        conclusive: whether the suggestion may be relied on.
-        reason: one sentence: why, or what would settle it.
+        conclusive: whether the suggestion is reliable.
+        reason: one sentence: why, or how to resolve that.
         candidates: the branches in the order in which they were trained.
         test: the range test.
-        marks: rates by the rule that gives them: the prior, the best branch, and the rules that are usual elsewhere.
-        cost_updates: the compute that was spent, in updates of the run.
+        marks: rates by the rule that gives them: the prior, the best branch, and rules that other tools use.
+        cost_updates: the compute spent, in updates of the run.
         updates: the length of the run.
         seconds: the time that it took.
     """

@@ -1,4 +1,4 @@
-"""Results of searches in the cache, found again by all that they depend on."""
+"""Results of searches in the cache, keyed by everything that they depend on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from mlxsched.runs import atomic
 from mlxsched.runs.json_file import read_object
 from mlxsched.training.session import Session
 
-FORMAT = 2  # raise it when a search would come to another result
-# Settings on which the best peak does not depend. The length of the run and the rows count as what they come to.
+FORMAT = 2  # increase it when results of searches change
+# Settings on which the best peak does not depend. The length of the run and the rows are part of the key by their
+# resolved values.
 _WITHOUT = [
     "description",
     "model",
@@ -86,7 +87,7 @@ class Store:
     def save(self, found: Found) -> None:
         """Store ``found`` in place of an earlier result, unless that is better.
 
-        A result without a suggestion is not stored: another search may have one, and nobody should have to ask for it.
+        A result without a suggestion is not stored: another search may find one, without --again.
         """
         earlier = self.load()
         if found.suggestion is None or (earlier and earlier.conclusive and not found.conclusive):

@@ -1,4 +1,4 @@
-"""Short trainings from one start: the start is restored after each, and their price is counted in updates."""
+"""Short trainings from one start: the start is restored after each, and their cost is counted in updates."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from mlxsched.training.engine import Engine
 from mlxsched.training.session import Session
 
 FORWARD = 0.5
-"""The price of a row that is only evaluated, relative to one that is trained on: an update of a LoRA is one pass forward
-and one backward, which the gradients of A and B make a little longer."""
+"""The cost of evaluating a row, relative to training on it: a LoRA update is a forward and a backward pass, plus a
+little for the gradients of A and B."""
 TIMED = 4
-"""Updates that tell how long one takes."""
+"""Updates that are trained to measure the time of one."""
 LOST = 1e3
-"""Stands for a loss that is not finite, or larger: nothing is learned from how large it is."""
+"""Replaces a loss that is larger or not finite: its size carries no information."""
 
 
 Judge = Callable[[Engine], tuple[float, float]]
-"""Measures the loss of an engine's parameters on held-out rows; returns it with its price in updates."""
+"""Measures the loss of an engine's parameters on held-out rows; returns it with its cost in updates."""
 
 
 class Trials:
     """Branches and sweeps of a planned run, which all begin with its first update.
 
     A branch trains on the first rows of the run, so branches that differ in their rates only are compared on the same
-    rows, and is judged on held-out ones: the first validation rows, or, without any, the training rows at the end of
+    rows, and is evaluated on held-out ones: the first validation rows, or, without any, the training rows at the end of
     the first epoch.
 
     Args:
-        session: the planned run; nothing of it changes.
+        session: the planned run; it is not changed.
         paths: how its rows go through the model.
     """
 
@@ -77,11 +77,11 @@ class Trials:
         return loss if loss < LOST else LOST
 
     def trains_on_judged(self, updates: int) -> bool:
-        """Whether a branch of so many ``updates`` was judged on rows that it trained on, because there are no others."""
+        """Whether a branch of ``updates`` was evaluated on rows that it trained on, because there are no others."""
         return updates > self._judged_from
 
     def sweep(self, rates: list[float], rows_of: Callable[[int], int]) -> Iterator[float]:
-        """The loss of each update of a sweep, before it, at ``rates`` one after the other; the caller may stop it.
+        """The loss before each update of a sweep over ``rates``; the caller may stop it.
 
         Update number ``rows_of(i)`` of the run has the rows of number ``i`` of the sweep.
         """
@@ -94,8 +94,8 @@ class Trials:
     def _rate(self, peak: float, update: int, updates: int) -> float:
         """The rate of an update of a branch: that of the update of the run that it stands for.
 
-        Without bias correction Adam runs hotter at first (6.6 times at update 12); a branch gets the excess that the run has
-        there, not that of its own first updates.
+        Without bias correction, Adam's first updates are larger (6.6 times at update 12); a branch gets the excess of
+        the corresponding updates of the run, not that of its own first updates.
         """
         plan = self._session.plan
         of_run = stands_for(update, updates, self._head(updates), plan.updates)
@@ -105,9 +105,10 @@ class Trials:
     def _head(self, updates: int) -> Head:
         """The part of the run that a branch does not compress.
 
-        A warmup keeps its length, up to a quarter of the branch: compressed to less than an update it no longer
-        protects the branch, which then breaks at a peak that suits the run. Without bias correction half of the branch is the
-        run's own first updates: such a run breaks in them or never, and two hot updates instead of twenty break nothing.
+        A warmup keeps its length, up to a quarter of the branch: compressed to less than an update, it no longer
+        protects the branch, which then diverges at a peak that suits the run. Without bias correction, half of the
+        branch is the run's own first updates: such a run diverges in these or not at all, and two large updates instead
+        of twenty do not make it diverge.
         """
         warmup = self._session.plan.warmup
         if self._excess(updates) == 1:
@@ -119,8 +120,8 @@ class Trials:
         return adam_excess(update, config.optimizer, bias_correction=config.bias_correction)
 
     def _make_judge(self) -> Judge:
-        """Judge by `held_out` rows at most: of the validation rows, or from the end of the first epoch, where a branch
-        does not get to."""
+        """Evaluate at most `held_out` rows: validation rows, or rows from the end of the first epoch, which a branch
+        does not reach."""
         session, plan = self._session, self._session.plan
         valid = session.dataset.valid
         if valid is not None and session.config.val_batches != 0:
@@ -142,7 +143,7 @@ class Trials:
 
 
 def _on_rows(session: Session, rows: Rows, paths: Acceleration, count: int) -> Judge:
-    """Judge by the first ``count`` of ``rows``."""
+    """Evaluate the first ``count`` of ``rows``."""
     tokens, config = session.micro_batch_tokens, session.config
     if config.val_batches > 0:  # the run uses no more rows, and stores activations of no others
         count = min(count, config.val_batches * config.batch_size)
