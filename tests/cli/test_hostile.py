@@ -145,7 +145,7 @@ READERS = {
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_special_file_neither_hangs_nor_fills_the_memory(run, capfd, name, damage):
-    if damage is replace_by_sparse_file and name.endswith(".safetensors"):
+    if damage is replace_by_sparse_file and name == "adapters/adapters.safetensors":
         pytest.skip("a checksum over 6 GB takes a while, and ends")
     for path in run.glob(name):
         damage(path)
