@@ -1,11 +1,12 @@
-"""A chat template that says, as it renders a chat, where the rendering of each of the chat's beginnings ends.
+"""A chat template that records, while rendering a chat, where the rendering of each prefix of the chat ends.
 
-To find the assistant's turns, a chat of n messages would have to be rendered up to 2n times: each beginning of it, with
-and without the prompt for a generation. Most templates write one message after another, so all of these are beginnings
-of the whole text, and one rendering is enough. But a template may look ahead, at the last message or at the number of
-messages. Therefore the messages are handed to it as `_Messages`, which records what was read. The template runs lazily:
-if nothing beyond the first k messages was read when it finishes the k-th, then it would have written the same for
-these k messages alone. What follows the loop must be the same for all chats, which its syntax tree shows.
+To find the assistant's turns, a chat of n messages would have to be rendered up to 2n times: each prefix of it, with
+and without the generation prompt. Most templates write one message after another, so all of these renderings are
+prefixes of the whole text, and one rendering suffices. But a template may look ahead, at the last message or at the
+number of messages. Therefore the messages are passed as `_Messages`, which records what the template reads. The
+template runs lazily: if it has read nothing beyond the first k messages when it finishes the k-th, it would have
+written the same for these k messages alone. The text after the loop must be the same for all chats; the template's
+syntax tree shows whether it is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _REASONING = frozenset({"reasoning_content", "reasoning", "thinking"})
 _VARYING = {"messages", "tools", "documents"}
 _PROMPT = "add_generation_prompt"
 _LOOP, _END = "mlxsched_loop", "mlxsched_end"  # filters of ours
-_ALL = 2**62  # as read as can be: their number, too
+_ALL = 2**62  # everything was read, including the number of messages
 # What may follow the loop: nothing with a state.
 _CONSTANT = (
     "Output", "TemplateData", "If", "Name", "Const", "Test", "Not", "And", "Or", "Compare", "Operand", "CondExpr",
@@ -55,7 +56,7 @@ class Rendering:
 class CompiledTemplate:
     """Renders chats with the Jinja template ``source``, as transformers does, but without its copies of the data.
 
-    ``variables`` are what the template receives besides messages, tools and the wish for a prompt.
+    ``variables`` are what the template receives besides messages, tools and the flag for a generation prompt.
     """
 
     def __init__(self, source: str, variables: Mapping[str, Any]) -> None:
@@ -156,7 +157,7 @@ def _is_plain(value: Any) -> bool:
 
 
 class _Log:
-    """What a template has read of the messages, and which of them its loop is at."""
+    """Which messages a template has read, and the position of its loop."""
 
     def __init__(self, messages: Sequence[Message] = ()) -> None:
         self.read = 0  # the first so many messages
@@ -177,8 +178,8 @@ class _Log:
 class _Messages:
     """Messages from number ``start`` on, for a template: a list that records what is read.
 
-    It can do only what is recorded. A template that asks for more (printing, comparing or adding lists) raises, and
-    the chat is rendered by transformers.
+    It supports only operations that are recorded. A template that uses others (printing, comparing or adding lists)
+    raises, and transformers renders the chat.
     """
 
     def __init__(self, messages: Messages, log: _Log, start: int = 0) -> None:

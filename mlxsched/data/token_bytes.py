@@ -1,7 +1,7 @@
 """The bytes of each token of a byte-level tokenizer, and from them which tokens a span of characters came from.
 
-A tokenizer that keeps account of each token's characters takes half as long again, and makes a Python object for each.
-If the bytes of the tokens joined are the text, every token's place in it follows from the lengths alone.
+A tokenizer that tracks the characters of each token takes half as long again, and creates a Python object for each. If
+the concatenated bytes of the tokens equal the text, the position of every token follows from the lengths alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from mlxsched.data.chat import Span
 
 _NO_TEXT = b"\xff"  # never in UTF-8: a text with such a token does not match
-# What neither changes the text, nor removes anything, nor moves where a token is said to begin.
+# Steps that neither change the text, nor remove anything, nor move the reported start of a token.
 _KEEPING = {"ByteLevel", "Digits", "Sequence", "Split", "TemplateProcessing"}
 
 

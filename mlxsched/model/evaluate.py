@@ -63,8 +63,8 @@ def perplexity(loss: float) -> float:
 class Evaluator:
     """The loss of ``model`` on fixed rows, in micro-batches of at most ``max_tokens`` padded tokens.
 
-    ``path`` is how they go through the model; ``limit`` takes only that many rows, from the first. What all rows begin
-    with is read once, where ``path`` can and at least 7% of the tokens are saved.
+    ``path`` is the forward path; ``limit`` uses only the first ``limit`` rows. A common prefix of all rows is read once
+    if ``path`` supports it and at least 7% of the tokens are saved.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Evaluator:
         self._sum, self._begin, self._continue = compiled
 
     def _shared(self, indices: Indices) -> int:
-        """The inputs that all rows share, 0 where reading them once is not worthwhile."""
+        """The number of inputs that all rows share; 0 if sharing them is not worthwhile."""
         if self._path.form is None or self._path.activations is not None or len(indices) < 2:
             return 0
         length = common_prefix(self.rows, indices)

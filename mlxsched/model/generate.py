@@ -22,7 +22,7 @@ MARGIN = 8  # tokens beyond the reference: an answer that is longer is wrong any
 
 @dataclass(frozen=True)
 class Answer:
-    """What was expected and what came."""
+    """The expected and the generated answer."""
 
     expected: str
     text: str
@@ -44,8 +44,8 @@ def answer_all(
 ) -> list[Answer]:
     """The greedy answer to each prompt, in order; stops at the end of a turn.
 
-    At most 32 at once, and so few that prompts and answers have no more than ``max_tokens`` tokens together; one by one where
-    mlx-lm reads several of them wrongly. ``shared``: what all prompts begin with may be read once.
+    Batches have at most 32 prompts, and at most ``max_tokens`` tokens including answers; prompts are read one by one if
+    mlx-lm's batches are wrong for the model. ``shared``: the common prefix of all prompts may be read once.
     """
     from mlx_lm.generate import BatchGenerator
 
@@ -108,7 +108,7 @@ def _token_lists(generator: Any, identifiers: list[int], on_progress: OnProgress
         if token is not None:
             tokens[identifier].append(token)
         done += finished
-        if on_progress:  # at each token, not only when an answer ends: a signal must not wait that long
+        if on_progress:  # at each token, so that a signal is handled quickly
             on_progress(done, len(identifiers))
     return [tokens[identifier] for identifier in identifiers]
 

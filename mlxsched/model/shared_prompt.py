@@ -1,9 +1,10 @@
-"""How prompts are read: what all begin with (a system prompt, tool definitions) once, and several prompts at once.
+"""Reads prompts: their common prefix (a system prompt, tool definitions) once, and several prompts as a batch.
 
-Each answer starts from a copy of the caches behind what is shared. The loss of the model is not involved, so mlx-lm's own
-caches serve. Both are tried first: in mlx-lm 0.32.2, prompts of different lengths that are read at once get other logits than each of them alone in
-afm7, baichuan_m1, jamba, mamba, nemotron_h and rwkv7, whose recurrent layers or positions take in the padding (by 0.4 to 100% of the
-largest logit). Alone, and alone behind a shared beginning, these are right as well.
+Each answer starts from a copy of the caches after the shared prefix. No gradients are needed, so mlx-lm's own caches
+suffice. Both optimizations are tested first: in mlx-lm 0.32.2, batching prompts of different lengths changes the logits
+of afm7, baichuan_m1, jamba, mamba, nemotron_h and rwkv7 (by 0.4 to 100% of the largest logit), since their recurrent
+layers or positions include the padding. Single prompts, with or without a shared prefix, are correct for these models
+as well.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 _LOG = logging.getLogger(__name__)
-LEAST = 8  # tokens; below, reading them once saves less than the extra pass takes
+LEAST = 8  # tokens; sharing a shorter prefix saves less than the extra pass costs
 _OWN = 4  # tokens of the compared prompts, if there are such: nemotron_h is right behind padding alone, with nothing of its own
 _AT_ONCE = 2048  # tokens of a pass: as mlx-lm's generator reads prompts
 _TOLERANCE, _TOLERANCE_HALF = 1e-3, 5e-2  # of the largest logit; the order of sums differs
 
 
 class Reading(NamedTuple):
-    """The model's ``caches`` behind the first ``length`` tokens of all prompts, or 0 and None.
+    """The model's ``caches`` after the first ``length`` tokens of all prompts, or 0 and None.
 
-    ``together``: several prompts at once give what each of them gives alone.
+    ``together``: a batch of prompts gives the same results as single prompts.
     """
 
     length: int = 0
@@ -34,9 +35,10 @@ class Reading(NamedTuple):
 
 
 def reading_of(model: Module, prompts: list[list[int]], *, shared: bool = True) -> Reading:
-    """The fastest way to read ``prompts`` that gives the next token, and the logits, of each of them read alone and as a whole.
+    """The fastest way to read ``prompts`` that gives the same next tokens and logits as reading each whole prompt
+    alone.
 
-    ``shared``: what they begin with may be read once; it is where that is worthwhile.
+    ``shared``: their common prefix may be read once, which happens if it is worthwhile.
     """
     if len(prompts) < 2:
         return Reading()
@@ -53,7 +55,7 @@ def reading_of(model: Module, prompts: list[list[int]], *, shared: bool = True) 
 
 
 def _ways(model: Module, prompt: list[int], length: int) -> Iterator[Reading]:
-    """The ways to read prompts that begin with the ``length`` first tokens of ``prompt``, the fastest first."""
+    """The ways to read prompts that share the first ``length`` tokens of ``prompt``, fastest first."""
     caches = _read(model, prompt[:length]) if length else None
     if caches is not None:
         yield Reading(length, caches)
@@ -63,7 +65,7 @@ def _ways(model: Module, prompt: list[int], length: int) -> Iterator[Reading]:
 
 
 def shared_length(prompts: list[list[int]]) -> int:
-    """How many tokens all of ``prompts`` begin with, each keeping at least one of its own.
+    """The length of the common prefix of ``prompts``; each keeps at least one token of its own.
 
     >>> shared_length([[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 9]]), shared_length([])
     (2, 0)

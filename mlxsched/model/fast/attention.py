@@ -4,8 +4,8 @@ Without a fused kernel MLX computes all ``length ** 2`` scores of a head and mas
 needs only the keys up to its own end: with 8 blocks, 7/16 of the scores are never computed nor stored.
 
 Measured on the CPU, which has no fused kernel. The release notes of MLX 0.32.4 announce a fused backward pass on Metal,
-where whole attention may then be faster and leaner. Nobody has measured that with this package, so a run times both on
-its own device (`mlxsched.training.tuning`).
+where unblocked attention may then be faster and use less memory. This has not been measured with this package, so a run
+times both on its own device (`mlxsched.training.tuning`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mlxsched.model.fast.patching import Swap, dropout_off
 
 Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
 Edges = list[tuple[int, int]]
-# Users report that the fused backward pass of MLX 0.32.4 on Metal raises for 8 queries or fewer. Twice as many are
-# allowed here, since a block that short gains nothing anywhere.
+# Users report that the fused backward pass of MLX 0.32.4 on Metal raises for 8 queries or fewer. The limit here is
+# twice that, since so short a block is never an advantage.
 FEWEST = 16
 
 
@@ -81,8 +81,8 @@ def blocks_for(checkpoint: int) -> Blocks:
 def in_blocks(blocks: Blocks | None) -> Iterator[None]:
     """Inside, `mx.fast.scaled_dot_product_attention` is computed in ``blocks`` (None: unchanged).
 
-    Only causal attention without sinks is cut, where a model asks for the mask as ``"causal"``. Every block sees the keys
-    in front of the first query's own, those of a prefix that was read before. Every model looks the function up in
+    Only causal attention without sinks is cut, where a model asks for the mask as ``"causal"``. Every block also sees
+    the keys of a shared prefix, which precede the first query's own key. Every model looks the function up in
     ``mx.fast``, so it is replaced there while any thread is inside; a context variable keeps it unchanged in the others.
     """
     token = _BLOCKS.set(blocks)

@@ -37,7 +37,7 @@ HEADERS = {
 
 
 class LiveReport:
-    """The report of a run that goes on; each request sees the run as it is."""
+    """The report of an unfinished run; each request sees its current state."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -88,7 +88,7 @@ class ReportServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(32)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """No traceback for a browser that dropped its connection, as every closed tab does."""
+        """Print no traceback when a browser drops its connection, as closing a tab does."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, self.kinds[name], body)
 
     def _asked_for(self) -> str | None:
-        """The name of what is asked for; None for a wrong token, another host or another path."""
+        """The requested resource; None for a wrong token, another host or another path."""
         port = self.server.server_port
         if self.headers.get("Host") not in (f"{ADDRESS}:{port}", f"localhost:{port}"):
             return None
@@ -139,4 +139,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the address, with its token, must not end up in a log."""
+        """Log nothing: the address, with its token, must not appear in a log."""
