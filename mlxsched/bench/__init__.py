@@ -1,3 +1,3 @@
-"""mlx-lm's loop and ours on the same model and rows, in turn, in one process."""
+"""mlx-lm's loop and ours on the same model and rows, in alternation, in one process."""
 
 from __future__ import annotations

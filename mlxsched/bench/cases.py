@@ -1,4 +1,5 @@
-"""Comparisons with a name, which need no download: shapes of well-known models with random weights, rows of random tokens."""
+"""Named benchmark cases that need no download: shapes of well-known models with random weights, and rows of random
+tokens."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ BYTES = {
 class Case:
     """One comparison: ``shape`` of `SHAPES` or "tiny", in ``kind``, trained in its upper ``trained`` layers.
 
-    ``longest``: tokens of a row at most. ``gpu``: too slow on a CPU, whose arithmetic in half precision and 4 bits is slow.
+    ``longest``: the maximum number of tokens per row. ``gpu``: too slow on a CPU, where half-precision and 4-bit
+    arithmetic is slow.
     """
 
     title: str

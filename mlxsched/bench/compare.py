@@ -1,4 +1,4 @@
-"""Rounds of both loops in turn, and what they come to: ratios of the same round, medians over the rounds."""
+"""Alternating rounds of both loops, and their results: ratios within each round, and medians over the rounds."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _evaluations(session: Session) -> tuple[float, float, float]:
 def shortened(session: Session, rows: Rows, *, later: bool = True) -> Session:
     """``session`` over ``rows``, whole updates only, as mlx-lm trains: no clipping, Adam uncorrected, constant rate.
 
-    One epoch, or two with ``later``. Nothing is validated or asked on the way.
+    One epoch, or two with ``later``, without evaluations or generation.
     """
     per_update = session.plan.batch_size
     if len(rows) < per_update:
@@ -192,7 +192,7 @@ def shortened(session: Session, rows: Rows, *, later: bool = True) -> Session:
 
 
 def least_work(loaded: LoadedModel, tokens: int, targets: int) -> float:
-    """FLOPs that an epoch can't do without: every real token through the layers and back through those from the
+    """The minimum FLOPs of an epoch: every real token through the layers and back through those from the
     first trained one on (to the inputs, and to the weights where those are trained), every target to the logits
     and back. Attention scores and adapters are left out: they are a few per cent.
     """

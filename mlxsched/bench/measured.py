@@ -1,4 +1,4 @@
-"""What one training of a few updates cost: time, memory, padding."""
+"""The cost of one short training: time, memory, padding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from mlxsched.platform.kernels import children_seconds
 
 @dataclass(frozen=True)
 class Moment:
-    """A reading of the clocks: seconds of CPU time (user and system) of this process and its children, and of the wall's clock.
+    """A reading of the clocks: CPU time (user and system) of this process and its children, and wall-clock time, in
+    seconds.
 
     The children are the compilers that MLX starts on the CPU.
     """

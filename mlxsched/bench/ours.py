@@ -1,4 +1,4 @@
-"""Our loop, as `mlxsched train` runs it, timed from outside through what it tells."""
+"""Our loop, as `mlxsched train` runs it, timed from its events."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class _Watch(Policy):
 
 
 def train(session: Session, reported: int, note: Note = lambda text: None) -> LoopCost:
-    """Train ``session`` as `mlxsched train` does, but for what that writes; losses are means over ``reported`` updates."""
+    """Train ``session`` as `mlxsched train` does, but without writing files; losses are means over ``reported``
+    updates."""
     started, peak, watch = Moment.now(), PeakMemory(), _Watch(note)
     with tempfile.TemporaryDirectory() as directory:
         acceleration = accelerate(session, Path(directory), note)

@@ -1,4 +1,4 @@
-"""One small file with what a machine measured, which people can send: no paths, no names of hosts or users."""
+"""A small file with the results of one machine, which users can send: no paths, host names or user names."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def document(cases: Mapping[str, dict[str, Any]], skipped: Mapping[str, str]) ->
 
 
 def read_shared(path: Path) -> dict[str, Any]:
-    """The document in the file ``path``, which may come from anybody.
+    """The document in the file ``path``, which is untrusted.
 
     Raises ``UserError`` if it is damaged, or of a later format.
     """

@@ -1,8 +1,8 @@
-"""How long a run will take, from a few micro-batches that are timed before it.
+"""Estimates how long a run will take, by timing a few micro-batches before it.
 
-The time of the updates follows from the shapes of the planned micro-batches, that of evaluations from the shapes of theirs;
-checkpoints, the test rows and the answers to them are included. Timing changes nothing: what it computes is thrown away,
-parameters and optimizer state are put back, and dropout is drawn as a function of seed and update.
+The time of updates and evaluations follows from the shapes of their micro-batches; checkpoints, the test rows and the
+answers to them are included. Timing does not affect the run: its results are discarded, parameters and optimizer state
+are restored, and dropout depends only on seed and update.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ PREFILLED, ANSWERED = 8, 32  # prompts that are read at once, and answered
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds that a run is expected to take, and what one of its parts takes.
+    """Seconds that a run and each of its parts are expected to take.
 
     Args:
         seconds: all of it, from the first evaluation to the last answer.
@@ -80,10 +80,10 @@ class Estimate:
 
 
 def estimate_plan(session: Session, *, wanted: bool | None = None) -> Estimate | None:
-    """The estimate of a run that has not begun and may never begin; None as for `estimate`.
+    """The estimate of a planned run; None as for `estimate`.
 
-    The self-check comes first, since it decides what an update does. ``wanted`` None makes an estimate only for a model with
-    which both take a few seconds.
+    The self-check runs first, since it selects the optimizations. With ``wanted`` None, there is an estimate only for
+    models for which both take a few seconds.
     """
     cpu = mx.default_device().type == mx.DeviceType.cpu
     if wanted is None:
@@ -115,7 +115,7 @@ def estimate(
 ) -> Estimate | None:
     """How long the run takes from update ``made`` on until it has made ``updates``, with the state of ``engine`` left as it is.
 
-    None where that is given (``max_time``), where several workers train, for a run of a few seconds, and for a model that
+    None if the time is given (``max_time``), with several workers, for a run of a few seconds, and for a model that
     cannot be timed.
     """
     if not _is_worthwhile(session):
@@ -152,7 +152,7 @@ class _Timing:
         self._test_rows = test_evaluator(session, acceleration.measuring)
 
     def estimate(self, made: int, updates: int) -> Estimate:
-        """The parts, each timed in what is left of the time for all, and their sum."""
+        """The parts, each timed within the remaining time limit, and their sum."""
         parameters = self._session.plan.parameters
         self._updates.measure([min(self._stats.shapes, key=math.prod)], parameters, 0.0)
         self._watch.allowed = min(MOST, SHARE * self._update() * (updates - made))
@@ -230,7 +230,7 @@ class _Timing:
         return 0.0 if rows is None else times * self._seconds(self._validation, rows.shapes)
 
     def _seconds(self, times: ShapeTimes, shapes: Sequence[Shape]) -> float:
-        """Of a pass without gradients; a third of one with them, where no time was left to find out."""
+        """Seconds of a pass without gradients; a third of one with gradients if no time was left to measure it."""
         return times.sum(shapes) if times.known else self._updates.sum(shapes) / 3
 
     def _measuring(self) -> float:
@@ -296,7 +296,7 @@ class _Blank:
 
 
 class _Nowhere(ActivationStore):
-    """Room for any number of activations that nobody computes."""
+    """A store for activations that are never computed."""
 
     def make(self, layout: StoreLayout, key: Callable[[SharedFolder], str]) -> StoredActivations:
         shape = (layout.positions, layout.width)

@@ -1,4 +1,4 @@
-"""What a run achieved: its model measured before the first update and after the last one."""
+"""The results of a run: its model measured before the first update and after the last one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Measurement:
         self._evaluator = test_evaluator(session, path)
 
     def before(self) -> None:
-        """Measure the model as it comes, so that the end can say what the training changed."""
+        """Measure the model before training, as a reference for the results."""
         progress = self._loop.progress
         if progress.update or "before" in progress.results:
             return
@@ -84,7 +84,8 @@ class Measurement:
 
 
 def samples(tokenizer: Any, examples: list[Example], answers: list[Answer]) -> list[dict[str, str]]:
-    """At most `SAMPLES` evenly spaced prompts with what was expected and what came, as text of bounded length."""
+    """At most `SAMPLES` evenly spaced prompts with the expected and the generated answers, as text of bounded
+    length."""
     every = max(1, len(examples) // SAMPLES)
     chosen = list(zip(examples, answers, strict=True))[::every][:SAMPLES]
     return [

@@ -1,4 +1,4 @@
-"""What micro-batches take in seconds, by shape, from a few that are timed."""
+"""Estimates the time of micro-batches by shape, from a few that are timed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from mlxsched.data.batching.grid import Shape
 from mlxsched.platform.kernels import children_seconds
 
-REPEATS = 3  # of each shape, after the one that compiles
+REPEATS = 3  # per shape, after the call that compiles
 LARGE = 10**10  # parameters times positions: a second or more on a CPU, so that half as many are tried first
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ class Stopwatch:
     def time(self, function: Callable[[], object]) -> float:
         """Call ``function``; returns the seconds that it took.
 
-        If that built kernels, which is done once for the run and all later ones, it is called again and only the second call counts:
-        on a machine without kernels a run of two minutes was expected to take 9.8 hours.
+        If the call built kernels, which happens only once per machine, it is repeated and only the second call counts:
+        without this, on a machine without kernels, a run of two minutes was estimated at 9.8 hours.
         """
         before = children_seconds()
         took = self._once(function)
@@ -72,7 +72,7 @@ class ShapeTimes:
     def measure(self, shapes: Iterable[Shape], parameters: int, share: float) -> None:
         """Time the smallest of ``shapes``, then the largest and a middle one, until ``share`` of what is left is spent.
 
-        A shape that takes long is not repeated. Where the smallest one may take seconds, fewer of its rows are.
+        A slow shape is not repeated. If the smallest shape may take seconds, fewer of its rows are timed.
         """
         ladder = sorted(set(shapes), key=_positions)
         if not self.known:
@@ -85,7 +85,7 @@ class ShapeTimes:
         self._fits(ladder[len(ladder) // 2], until)
 
     def seconds(self, shape: Shape) -> float:
-        """What a micro-batch of ``shape`` takes once it is compiled."""
+        """Seconds of a micro-batch of ``shape`` after compilation."""
         positions = _positions(shape)
         sizes = sorted(self.known)
         if len(sizes) == 1 or positions < sizes[0]:

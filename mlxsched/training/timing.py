@@ -1,4 +1,4 @@
-"""What the parts of a run cost in seconds, and how many updates fit into a time."""
+"""The time of the parts of a run, and the number of updates that fit into a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 RECENT = 32  # updates that are timed
-FEW = 5  # the latest of them, which show a new speed
+FEW = 5  # the latest of them, which detect a new speed
 CHANGE = 1.3  # a change of the speed by this factor is a new speed
 OUTLIER = 3.0  # times the median: slower updates are clipped to it
 
@@ -19,8 +19,8 @@ OUTLIER = 3.0  # times the median: slower updates are clipped to it
 class Costs:
     """Seconds of an evaluation, of a checkpoint, and of the measurement at the end; and recent updates.
 
-    ``updates`` holds seconds and tokens of each. An evaluation may be long ago: `evaluation_now` converts what it took to the present
-    speed.
+    ``updates`` holds seconds and tokens of each. An evaluation may be old: `evaluation_now` converts its time to the
+    present speed.
     """
 
     evaluation: float = 0.0
@@ -30,7 +30,7 @@ class Costs:
     evaluated_at: float | None = None  # seconds per token when `evaluation` was measured; None if not known
 
     def see_evaluation(self, seconds: float) -> None:
-        """Take the time of an evaluation."""
+        """Record the time of an evaluation."""
         self.evaluation, self.evaluated_at = seconds, self.per_token() if self.updates else None
 
     def evaluation_now(self, last: int = RECENT) -> float:

@@ -14,7 +14,7 @@ from mlxsched.training.progress import Progress
 
 
 class Outlets(NamedTuple):
-    """What the averages of a run need of it.
+    """The callbacks that averaging needs from a run.
 
     Args:
         parameters: returns the present parameters.
@@ -30,7 +30,7 @@ class Outlets(NamedTuple):
 
 
 class Averaging(Policy):
-    """Measure the average before each evaluation, so that an average and the adapter itself compete for the best.
+    """Evaluate the average before each evaluation of the adapter; the better of the two is the candidate for the best.
 
     At the end of the run the average is also kept by itself, whether it is the best or not. Asked before `Evaluation`: a
     signal during the measurement leaves nothing recorded, and a resume repeats it.

@@ -20,8 +20,9 @@ REASON = "plateau: "
 class UntilPlateau(Policy):
     """End the run with a cooldown once the validation loss has stopped improving at a constant rate.
 
-    The test is that of `mlxsched.analysis.plateau`. Evaluations of the warmup and of a cooldown do not count. The cooldown takes
-    a fifth of the updates made, at most what is left of the run; without a plateau the run ends as planned.
+    The test is that of `mlxsched.analysis.plateau`. Evaluations of the warmup and of a cooldown do not count. The
+    cooldown takes a fifth of the updates made so far, but at most the rest of the run; without a plateau, the run ends
+    as planned.
 
     Args:
         pace: of the run.

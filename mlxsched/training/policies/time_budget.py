@@ -47,12 +47,12 @@ class Budget:
 
 
 class TimeBudget(Policy):
-    """Settle the number of updates so that the run ends after ``budget.seconds``, everything included.
+    """Choose the number of updates so that the run ends after ``budget.seconds``, everything included.
 
-    After `MEASURED` updates, the number of updates that fit is settled: what an update takes, from the last
-    `RECENT` of them and in proportion to tokens, with evaluations, checkpoints and the measurement at the end. The speed is
-    looked at again whenever a tenth of the remaining time has passed, so more often near the end; the length changes if the
-    predicted end is more than 2% of the remaining time off. `reshaped` keeps the rate free of jumps.
+    After `MEASURED` updates, the number of updates that fit is computed from the time per token of the last `RECENT`
+    updates, with evaluations, checkpoints and the measurement at the end. The speed is checked again whenever a tenth
+    of the remaining time has passed, so more often near the end; the length changes if the predicted end is off by more
+    than 2% of the remaining time. `reshaped` keeps the rate free of jumps.
 
     The decisions are revisions of the horizon, so checkpoints have them and a resume replays them. Only the worker that
     leads a run has policies; the others receive rates. ``Progress.times`` has what was spent before an interruption.
@@ -108,7 +108,7 @@ class TimeBudget(Policy):
             yield from self._settle(progress, self._budget.seconds - now)
 
     def _now(self, progress: Progress) -> float:
-        """Seconds of the budget that are spent; a rollback does not give any back."""
+        """Seconds of the budget that are spent; a rollback does not restore any."""
         if self._before is None:
             self._before = self._spent_before(progress)
             self._mark += self._before
@@ -144,7 +144,7 @@ class TimeBudget(Policy):
 
     def _is_time_to_look(self, now: float, to_do: int) -> bool:
         if self._next_look:
-            # Once more before the last update: the machine may have been slow when the end was settled.
+            # Once more before the last update: the machine may have been slow when the length was decided.
             return (now >= self._next_look and self._fresh > FEWEST) or to_do == 1
         measured = sum(seconds for seconds, _ in self._costs.updates)
         enough = self._fresh >= FEWEST and measured >= MEASURED_SHARE * self._budget.seconds

@@ -1,4 +1,4 @@
-"""What is wrong with a run, as soon as it is certain."""
+"""Reports what is wrong with a run as soon as it is certain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOG = logging.getLogger(__name__)
 class Verdict(Policy):
     """Report each finding about ``run`` once, at the evaluation at which it is certain.
 
-    The records are read, not what this process has seen: those of a resumed run are complete. Judging them takes milliseconds
+    The findings come from the recorded metrics, which are complete in a resumed run as well. This takes milliseconds
     (benchmarks/live_diagnosis.py). The last evaluation is left to the verdict at the end.
     """
 
