@@ -33,25 +33,27 @@ def command(tune: bool, as_json: bool, **training: str | None) -> None:
     """
     if not tune and any(training.values()):
         raise click.UsageError("--preset, --config, --model and --data need --tune.")
+    from mlxsched.platform.machine import matmul_gflops
+
+    speed = round(matmul_gflops(), 1)  # first: a small model is loaded and timed with one thread
     found: dict[str, Any] | None = None
     if tune:
         from mlxsched.cli.tune_view import show_tuning, tuning_of
 
         found = tuning_of(**training)
-    _report(as_json, found)
+    _report(as_json, speed, found)
     if found is not None and not as_json:
         show_tuning(found)
 
 
-def _report(as_json: bool, tuning: dict[str, Any] | None) -> None:
+def _report(as_json: bool, speed: float, tuning: dict[str, Any] | None) -> None:
     from dataclasses import asdict
 
     from mlxsched.platform.blas import ADVICE
-    from mlxsched.platform.machine import RETRACING, describe, keeps_compiled, matmul_gflops
+    from mlxsched.platform.machine import RETRACING, describe, keeps_compiled
     from mlxsched.platform.openblas import PACKAGE, fault
 
     machine = describe()
-    speed = round(matmul_gflops(), 1)
     advice = ADVICE if machine.blas == "reference" and machine.device == "cpu" else None
     compiles = keeps_compiled()
     reason = fault() if machine.blas != "accelerate" and PACKAGE not in machine.blas_library else None

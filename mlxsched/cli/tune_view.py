@@ -27,14 +27,18 @@ def tuning_of(
     note(f"Timing the optimizations, for at most {SECONDS:g} s ...")
     tuner = Tuner(session, most=SECONDS, share=0.0, fresh=True)
     training_path(session, note, tuner)
-    return {"model": session.config.model, "data": session.config.data, **tuner.record()}
+    record = tuner.record()
+    if not record["note"] and not record["cases"]:
+        reason = "this model has no candidates for these rows" if session.config.fast else "`fast` is off"
+        record["note"] = f"not timed: {reason}"
+    return {"model": session.config.model, "data": session.config.data, **record}
 
 
 def show_tuning(found: dict[str, Any]) -> None:
     """The candidates as a table."""
     say()
     if found["note"]:
-        say(found["note"])
+        say(f"{found['note']}. Nothing was stored.")
         return
     lines = [
         (

@@ -10,6 +10,9 @@ import sys
 import pytest
 
 from mlxsched.cli.main import main
+from mlxsched.platform.caches import HEADER
+from mlxsched.training.tuning.contest import FEWEST
+from mlxsched.training.tuning.tuner import Tuner
 
 
 def env_json(**variables: str) -> dict:
@@ -47,17 +50,44 @@ def test_where_mlx_compiles_at_every_call_it_says_so():
 
 def test_tune_shows_and_keeps_the_candidates(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("MLXSCHED_CACHE", str(tmp_path))
-    monkeypatch.setattr("mlxsched.training.tuning.result.Tuning.is_complete", True)
-    monkeypatch.setattr("mlxsched.cli.tune_view.SECONDS", 0.5)
-    assert main(["env", "--tune"]) == 0
-    out = capsys.readouterr().out
-    assert "cross-entropy" in out and "mx.fast" in out and "chosen" in out
-    assert main(["env", "--tune", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["tuning"]
-    assert found["chosen"]["cross-entropy"] in {case["name"] for case in found["cases"]}
+    monkeypatch.setattr("mlxsched.training.tuning.contest.ROUNDS", FEWEST)
+    monkeypatch.setattr("mlxsched.training.tuning.contest.TURN", 1e-9)
+    monkeypatch.setattr("mlxsched.cli.tune_view.SECONDS", 60.0)  # enough under any load
+    short = tmp_path / "short.yaml"
+    short.write_text("model: tiny\nmax_seq_length: 64\nbatch_size: 2\nnum_layers: 1\n")
+    assert main(["env", "--tune", "-c", str(short)]) == 0
+    told = capsys.readouterr()
+    assert "cross-entropy" in told.out and "mx.fast" in told.out and "chosen" in told.out
+    assert "not enough time" not in told.err
+    assert tunings_kept(capsys) == 1
+    (kept,) = tmp_path.glob("tuning/*/" + HEADER)
+    before = kept.read_text()
+    tuning = json.loads(before)["tuning"]
+    assert tuning["chosen"]["cross-entropy"] in {case["name"] for case in tuning["cases"]}
+    monkeypatch.setattr("mlxsched.cli.tune_view.SECONDS", 1e-9)
+    assert main(["env", "--tune", "-c", str(short), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tuning"]["cases"] == []
+    assert kept.read_text() == before  # there was no time for an answer
+
+
+def tunings_kept(capsys) -> int:
     assert main(["cache", "--json"]) == 0
-    kinds = [entry["kind"] for entry in json.loads(capsys.readouterr().out)["entries"]]
-    assert kinds.count("tuning") == 1
+    return [entry["kind"] for entry in json.loads(capsys.readouterr().out)["entries"]].count("tuning")
+
+
+def test_tune_says_why_there_is_nothing_to_time(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLXSCHED_CACHE", str(tmp_path))
+    order = []
+
+    def recorded(name, function):
+        return lambda *arguments: order.append(name) or function(*arguments)
+
+    monkeypatch.setattr("mlxsched.platform.machine.matmul_gflops", recorded("products", lambda: 1.0))
+    monkeypatch.setattr(Tuner, "record", recorded("tuning", Tuner.record))
+    (tmp_path / "plain.yaml").write_text("model: tiny\nfast: false\n")
+    assert main(["env", "--tune", "-c", str(tmp_path / "plain.yaml")]) == 0
+    assert "not timed: `fast` is off. Nothing was stored." in capsys.readouterr().out
+    assert order == ["products", "tuning"]
 
 
 def test_settings_of_a_training_need_tune(capsys):
