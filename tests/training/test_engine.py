@@ -119,7 +119,7 @@ def test_full_fine_tuning_in_portions_gives_the_same(parts, optimizer):
 @pytest.mark.parametrize("shared", [False, True])
 def test_an_update_is_taken_back_where_macos_may_end_it(session, parts_of, monkeypatch, shared):
     monkeypatch.setattr("mlxsched.training.engine.is_watched", lambda: True)
-    made = session()
+    made = session(fast=False)
     paths, _, loader = parts_of(made)
     engine = make_engine(made, paths.training)
     if shared:
@@ -133,7 +133,7 @@ def test_an_update_is_taken_back_where_macos_may_end_it(session, parts_of, monke
 
 
 def test_other_devices_keep_no_copy_and_say_that_the_update_stays(parts):
-    engine, loader, _ = parts()
+    engine, loader, _ = parts(fast=False)
     engine.update(loader(0), 1e-3).wait()
     after = flat(engine)
     assert engine._before[1] is None

@@ -28,7 +28,7 @@ NEXT = {
 def rows():
     draw = np.random.default_rng(0)
     return rows_in_memory(
-        (draw.integers(1, 200, length).astype(np.int32), np.arange(length) > 4) for length in (12, 20, 9, 16)
+        (draw.integers(1, 200, length).astype(np.int32), np.arange(length) > 3) for length in (7, 8, 6, 8)
     )
 
 
@@ -45,7 +45,7 @@ def test_a_model_in_evaluation_mode_is_checked_and_probed_without_the_kernel_tha
         return original(*args, use_kernel=use_kernel, **more)
 
     monkeypatch.setattr(module, "gated_delta_update", update)
-    config = load_config(flags={"batch_size": 2, "iters": 2, "test": False}).config
+    config = load_config(flags={"batch_size": 1, "iters": 1, "test": False, "fast": False}).config
     loaded = LoadedModel("next", "next", model, None, NEXT)
     made = prepare(config, loaded=loaded, dataset=Dataset({"train": rows}, "synthetic"))
     SelfCheck(made.loaded.model, rows)
