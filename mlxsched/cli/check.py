@@ -67,7 +67,7 @@ def command(
     else:
         _show(found, findings)
     if fixed is not None and (fix != STDOUT or not as_json):
-        _give(fixed, fix or STDOUT, force)
+        _give(found, fixed, fix or STDOUT, force)
     if healthy:
         note(f"{subject} is healthy over {counted(found.facts.updates, 'update')}.")
         return
@@ -97,14 +97,15 @@ def fixed_text(subject: Subject, findings: list[ScheduleFinding]) -> str:
     return with_values(subject.text, changes, {key: as_yaml({key: changes[key]}) for key in changes})
 
 
-def _give(text: str, file: str, force: bool) -> None:
+def _give(subject: Subject, text: str, file: str, force: bool) -> None:
     from mlxsched.cli.files import write_new
 
     if file == STDOUT:
         say(text, nl=False)
         return
     write_new(Path(file), text, force=force)
-    note(f"Wrote {file}. Check it with `mlxsched check {file}`.")
+    again = file if subject.settings is not None else f'"$(cat {file})"'  # a spec alone is not a config file
+    note(f"Wrote {file}. Check it with `mlxsched check {again}`.")
 
 
 def _show(subject: Subject, findings: list[ScheduleFinding]) -> None:

@@ -125,7 +125,8 @@ def test_fix_never_overwrites_without_force(tmp_path, capsys):
     file.write_text("precious")
     assert check(capsys, "constant(peak=2e-4)", "--fix", str(file))[0] == 2
     assert file.read_text() == "precious"
-    assert check(capsys, "constant(peak=2e-4)", "--fix", str(file), "--force")[0] == 3
+    code, _, err = check(capsys, "constant(peak=2e-4)", "--fix", str(file), "--force")
+    assert code == 3 and f'`mlxsched check "$(cat {file})"`' in err  # a spec, not a config file
     assert parse(file.read_text().strip())(1000) == 0
 
 

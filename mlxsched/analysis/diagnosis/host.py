@@ -25,12 +25,15 @@ def interrupted(history: History) -> Iterator[Diagnosis]:
     last = ratio(history.train["lr"][-1], history.peak)
     if not last > 0.1:
         return
+    decays = history.schedule_steps is not None or not history.is_run  # others' logs don't say
     commands = f"mlxsched resume {history.target}, or end it properly: mlxsched cooldown {history.target}"
     yield Diagnosis(
         "interrupted",
         "warning",
         f"the run ended after {made:,} of {counted(planned, 'update')}, at {last:.0%} of its highest rate",
-        why="the decay, in which the loss falls considerably, is missing",
+        why="the decay, in which the loss falls considerably, is missing"
+        if decays
+        else "the rest of its updates, and a decay that would lower the loss further, are missing",
         fix=commands if history.is_run else "Resume it",
         update=made,
     )

@@ -195,6 +195,12 @@ def test_a_run_that_failed_and_was_resumed_is_not_interrupted():
     assert "interrupted" not in codes(history(made=100, status="running"))
 
 
+@pytest.mark.parametrize("steps, missing", [(N, "the decay"), (None, "the rest of its updates")])
+def test_a_constant_schedule_that_was_stopped_misses_no_decay(steps, missing):
+    (found,) = diagnose(history(made=100, status="stopped", is_run=True, schedule_steps=steps))
+    assert found.code == "interrupted" and found.why.startswith(missing)
+
+
 def test_a_lower_rate_is_the_usual_one_where_a_tenth_is_still_too_high():
     (found,) = diagnose(history(climbing, lambda u: 3.0))
     assert found.fix.endswith("--learning-rate 2e-4")
