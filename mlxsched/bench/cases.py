@@ -61,7 +61,7 @@ def obstacle(case: Case, *, asked: bool) -> str | None:
     from mlxsched.training.memory_plan import usable_memory
 
     if case.gpu and by_cpu_time() and not asked:
-        return "a CPU takes hours for it; it runs if --case names it"
+        return "it takes hours on a CPU; --case runs it anyway"
     needed, limit = memory_needed(case), usable_memory()
     if needed > limit:
         return f"it needs about {megabytes(needed)}, and this machine can spare {megabytes(limit)}"

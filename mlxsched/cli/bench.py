@@ -52,8 +52,8 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     times are CPU time, so that other programs do not count. Ratios compare the two loops of one round; their median
     over the rounds is shown.
 
-    --case and --share measure prepared cases, which bring model, rows and settings along and need no download; other
-    flags than --json are refused with them. The file of --share has no paths and no names of hosts or users.
+    --case and --share measure prepared cases, which include model, rows and settings, and need no download; they
+    accept no other flags except --json. The file of --share contains no paths, host names or user names.
 
     \b
     Examples:
@@ -92,7 +92,7 @@ def _refuse_others(ctx: click.Context) -> None:
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name not in ("cases", "share", "as_json"):
             raise UsageError(
-                f"{'/'.join([option.opts[-1], *option.secondary_opts])} has no effect with --case or --share: prepared cases bring their settings along. "
+                f"{'/'.join([option.opts[-1], *option.secondary_opts])} has no effect with --case or --share: prepared cases have their own settings. "
                 "Leave it out."
             )
 

@@ -40,7 +40,7 @@ def run_cases(names: Sequence[str], share: Path | None, *, as_json: bool, eta: C
     _write(share, found)
     if share is not None:
         note(
-            f"Wrote {share}. It names the machine's class and versions, no paths, hosts or users: look at it, then send it."
+            f"Wrote {share}. It contains the machine's class and versions, but no paths, host names or user names. Review it, then send it."
         )
     if as_json:
         print_json(found)

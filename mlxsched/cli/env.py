@@ -13,7 +13,7 @@ from mlxsched.cli.output import print_json, table, warn
 @click.option(
     "--tune",
     is_flag=True,
-    help="Time the optimizations of a training on this device, and keep the fastest for its runs.",
+    help="Time the optimizations of training on this device, and store the fastest for later runs.",
 )
 @click.option("--preset", metavar="NAME", help="With --tune: a preset. [laptop]")
 @click.option("-c", "--config", metavar="FILE", help="With --tune: a YAML file.")
@@ -23,7 +23,7 @@ from mlxsched.cli.output import print_json, table, warn
 def command(tune: bool, as_json: bool, **training: str | None) -> None:
     """Show versions, device and memory, and measure how fast this machine multiplies matrices.
 
-    With --tune, also time the ways to compute the same training step, and keep the answer in the cache.
+    With --tune, also time alternative ways to compute a training step, and store the choice in the cache.
 
     \b
     Examples:

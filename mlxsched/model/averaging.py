@@ -1,8 +1,8 @@
-"""Weighted means of adapters: of their factors, or of the products that the factors stand for.
+"""Weighted means of adapters: of their factors, or of the products of the factors.
 
 LoRA adds ``scale * A @ B`` to a weight, so the mean of two adapters can mean two things. The mean of the factors,
-``mean(A) @ mean(B)``, needs a sum of each tensor. The mean of the products, ``mean(A @ B)``, is what averaging the fused
-weights gives; with k adapters its rank is up to k times theirs, so it is cut back to their rank.
+``mean(A) @ mean(B)``, needs a sum of each tensor. The mean of the products, ``mean(A @ B)``, equals the average of the
+fused weights; with k adapters its rank is up to k times theirs, so it is truncated to their rank.
 """
 
 from __future__ import annotations

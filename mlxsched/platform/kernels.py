@@ -1,8 +1,8 @@
-"""The kernels of MLX's CPU backend, and what building them costs.
+"""The kernels of MLX's CPU backend, and the cost of building them.
 
 MLX starts a compiler for each fused kernel that no earlier process left in the folder of temporary files: about 40 before the
-first update of a run, 1.2 CPU seconds each on a busy machine (`python benchmarks/startup.py --cold`). All but four are those of
-the run itself, although most are built during the self-check, which comes first.
+first update of a run, 1.2 CPU seconds each on a busy machine (`python benchmarks/startup.py --cold`). The run itself
+needs all but four of them, although most are built during the self-check, which comes first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Curves with fewer points that look the same."""
+"""Reduces the points of a curve without changing its appearance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 def decimated(x: Sequence[float], y: Sequence[float], most: int) -> Points:
     """At most ``most`` of the points, an even number: the lowest and the highest of each of ``most / 2`` equal parts.
 
-    So a spike of one update stays visible, which a sample of every n-th point would miss.
+    A spike of a single update therefore stays visible; taking every n-th point would miss it.
 
     >>> decimated([0, 1, 2, 3, 4, 5], [1, 9, 1, 1, 0, 1], 4)[1].tolist()
     [1.0, 9.0, 1.0, 0.0]

@@ -74,9 +74,9 @@ def accelerate(
     """The fastest forward paths that the self-check passes.
 
     Activations go into ``store``; by default into memory, and if they don't fit there, into the session's folder for them or
-    else into ``directory``. ``tuner`` takes other paths where they are faster on this device.
+    else into ``directory``. ``tuner`` selects other paths if they are faster on this device.
     ``note`` receives why an optimization is not used. The validation loss has neither label smoothing nor z-loss:
-    those are means, not ends.
+    these only regularize the training.
     """
     config, plan = session.config, session.plan
     if not keeps_compiled():
@@ -128,7 +128,7 @@ def _sharing(session: Session, path: ForwardPath, rows: Rows, note: Note) -> For
 
 
 def _shared_share(rows: Rows) -> float:
-    """The share of the tokens of ``rows`` that repeat what all of them begin with."""
+    """The share of the tokens of ``rows`` that repeat a prefix common to all of them."""
     shared = common_prefix(rows, np.arange(len(rows)))
     return (len(rows) - 1) * shared / max(int(rows.lengths.sum()), 1)
 

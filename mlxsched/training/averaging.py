@@ -30,7 +30,7 @@ WINDOW = 0.4
 
 
 class Averager:
-    """Collects what an average needs, and makes it.
+    """Collects the points of an average, and computes it.
 
     Args:
         average: how to average.
@@ -107,7 +107,8 @@ class Averager:
 
 
 def merge_weights(updates: Sequence[int], shape: str) -> list[float]:
-    """Weights of checkpoints of a constant-rate run whose mean stands for a decay of ``shape`` over the same updates.
+    """Weights of checkpoints of a constant-rate run whose mean corresponds to a decay of ``shape`` over the same
+    updates.
 
     With points theta_0 ... theta_k at ``updates`` and increments g_i = theta_i - theta_(i-1), a weighted mean applies a
     decaying factor to the increments::
@@ -156,7 +157,7 @@ def bytes_kept(config: RunConfig, trainable: Tensors) -> int:
 def average_findings(
     config: RunConfig, schedule: ScheduleLike, updates: int, trainable: Tensors
 ) -> list[Finding]:
-    """What the plan says of the average of a run.
+    """The plan's description of the average of a run.
 
     Raises:
         UsageError: ``cycles`` for a schedule without any.

@@ -15,7 +15,7 @@ from mlxsched.model.fast.forward_path import Arrays
 
 
 class GroupArrays(NamedTuple):
-    """A prefix ``[1, P]``, and the micro-batches of the rows behind it, each as the loss takes it."""
+    """A prefix ``[1, P]``, and the micro-batches of the rows that continue it, each as the loss takes it."""
 
     prefix: Arrays
     arrays: list[Arrays]

@@ -21,7 +21,7 @@ from mlxsched.training.gpu_timeout import is_watched
 from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
 from mlxsched.training.step import UpdateStep, portions
 
-_SMALL = 10**8  # bytes of parameters and moments; a second copy of more would be missed by the run
+_SMALL = 10**8  # bytes of parameters and moments; the run needs the memory that a larger copy takes
 
 
 class Snapshot(NamedTuple):
@@ -111,9 +111,10 @@ class Engine:
         return self._apply(self._sums(batches), rate)
 
     def undo(self, update: int) -> bool:
-        """Be as before update number ``update``, which the device could not compute; returns whether that is so.
+        """Restore the state before update number ``update``, which the device failed to compute; returns whether it
+        could.
 
-        Only a small state on a Metal GPU, whose work macOS may end, is remembered.
+        Only a small state is kept, and only on a Metal GPU, where macOS may abort work.
         """
         made, before = self._before
         if made == update and before is not None:
@@ -153,7 +154,7 @@ class Engine:
         self._parameters, self._state = snapshot
 
     def _remember(self, update: int) -> None:
-        """Keep what there is before ``update``, for `undo`."""
+        """Keep the state before ``update``, for `undo`."""
         self._before = update, self.snapshot() if self._remembers else None
 
     def _apply(self, sums: tuple[mx.array, Packed], rate: float) -> Outcome:

@@ -48,10 +48,10 @@ def gpu_timeout(error: Exception, updates: int, tokens: int, longest: int, resum
     """
     size = smaller(tokens, longest)
     if size is None:
-        then = f"{_too_long(longest)}, which makes a new run. To try this one again:\n  {resume}\n"
+        then = f"{_too_long(longest)}, which starts a new run. To retry this one:\n  {resume}\n"
     else:
         then = (
-            "Continue with smaller micro-batches; schedule and rows stay, and results change by rounding only (dropout draws "
+            "Continue with smaller micro-batches; schedule and rows do not change, and results change by rounding only (dropout draws "
             f"other masks):\n  {resume} --micro-batch-tokens {size}\n"
         )
     return RunError(

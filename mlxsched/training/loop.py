@@ -123,7 +123,7 @@ class Loop:
             self.checkpointer.write_final_adapter(self.engine.tensors())
 
     def _write_last_adapter(self) -> None:
-        """Without a validation loss to choose by, the adapter to use is the last one that computes a sane loss.
+        """Without a validation loss to choose by, the adapter to use is the last one whose loss has not diverged.
 
         Finite weights are not enough: at a rate of 1e10 they are finite and compute a NaN.
         """

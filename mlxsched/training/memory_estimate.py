@@ -90,7 +90,8 @@ class ClosedForm:
         ):
             blocks = WHOLE
         packed = {batching.packing.width} if batching.packing else set()
-        # A packed line's mask is an array, and its attention is not cut into blocks; nor is that behind a prefix.
+        # A packed line's mask is an array, and its attention is not cut into blocks; nor is the attention of rows after
+        # a prefix.
         parts = [
             (workload if width in packed else replace(workload, scores=blocks.shares(width)), (count, width))
             for count, width in self._whole_shapes(batching, workload.trained)
@@ -107,7 +108,8 @@ class ClosedForm:
         return max(peaks + self._self_checks(shape, workload, batching))
 
     def _whole_shapes(self, batching: BatchingPlan, trained: int) -> tuple[Shape, ...]:
-        """Shapes of rows that come whole: all planned ones where the run may store frozen layers' outputs in place of sharing."""
+        """Shapes of whole rows: all planned ones if the run may store the outputs of frozen layers instead of
+        sharing."""
         config, layers = self.run.config, len(list(self.run.loaded.model.layers))
         rival = saved_by_storing(layers - trained if config.prefix_cache else 0, layers)
         shares = batching.sharing is not None and (config.share_prompts or batching.sharing.saved > rival)
@@ -156,7 +158,7 @@ class Probed:
         return peak + self._shared_keys(batching)
 
     def _shared_keys(self, batching: BatchingPlan) -> int:
-        """Bytes of the keys and values behind shared prompts, which a probe of whole rows does not see."""
+        """Bytes of the keys and values of shared prompts, which a probe with whole rows does not include."""
         if batching.sharing is None:
             return 0
         most = max(count * (before + width) for before, (count, width) in batching.sharing.shapes)
@@ -232,10 +234,10 @@ def most_expensive(shapes: tuple[Shape, ...]) -> list[Shape]:
 def batching_plan(
     config: RunConfig, rows: Rows, sampler: Sampler, max_tokens: int, *, rival: float = 0.0
 ) -> BatchingPlan:
-    """The micro-batches of a run, packed or with shared prompts where that is asked for or predicted to be faster.
+    """The micro-batches of a run, packed or with shared prompts if that is requested or predicted to be faster.
 
-    Not both: a packed line has no caches. And no shared prompts with dropout, which draws other masks for each row, or where
-    they save less than the share ``rival`` that stored outputs of frozen layers would.
+    Not both, since a packed line has no caches. Prompts are not shared with dropout, which draws other masks for each
+    row, nor if that saves less than ``rival``, the share that stored outputs of frozen layers would save.
     """
     plan = padded_plan(sampler, max_tokens)
     if config.fast and config.packing is not False:

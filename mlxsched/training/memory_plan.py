@@ -1,7 +1,7 @@
-"""Fits a run into the memory there is, by what doesn't change its result.
+"""Fits a run into the available memory, with settings that don't change its result.
 
 That is the size of micro-batches, gradient checkpointing, and how much of the frozen layers' output stays in memory.
-Where nothing else helps, full fine-tuning of a bf16 model goes without float32 copies of the weights. The size of the
+If nothing else helps, full fine-tuning of a bf16 model omits the float32 copies of the weights. The size of the
 cross-entropy's chunks is not among them: it is already the least that keeps the device busy.
 """
 
@@ -75,7 +75,7 @@ class MemoryPlan:
         return config.model_copy(update=changes) if changes else config
 
     def notes(self, config: RunConfig) -> list[str]:
-        """What a user should know of the choices."""
+        """Notes for the user on the choices."""
         after = self.applied_to(config)
         chosen = []
         notes = []
@@ -92,7 +92,7 @@ class MemoryPlan:
             notes.append(f"{' and '.join(chosen)}, to stay within {_gb(self.limit)} of memory")
         if notes and config.lora_parameters.dropout and config.fine_tune_type != "full":
             notes.append(
-                "dropout masks depend on how an update is cut into micro-batches: with another --memory or "
+                "dropout masks depend on how an update is split into micro-batches: with another --memory or "
                 "--micro-batch-tokens the run draws other ones"
             )
         return notes

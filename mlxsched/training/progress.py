@@ -73,20 +73,20 @@ class Progress:
         self.last_was_spike = outcome.applied and self._see_loss(outcome.loss)
 
     def see_training_loss(self, loss: float) -> None:
-        """Take the training loss that the model computes after ``update`` updates."""
+        """Record the training loss that the model computes after ``update`` updates."""
         if self.update == 0 and math.isfinite(loss):
             self.start_loss = loss
         if self.is_sane(loss):
             self.good_update = self.update
 
     def is_sane(self, loss: float) -> bool:
-        """Whether a loss is finite and at most half as much again, or one nat, above that of the model as it came."""
+        """Whether a loss is finite and exceeds that of the model before training by at most half, or one nat."""
         start = math.inf if self.start is None else self.start
         return math.isfinite(loss) and loss <= start + max(1.0, 0.5 * start)
 
     @property
     def start(self) -> float | None:
-        """The loss of the model as it came: the higher one of training and validation, since one batch is noise."""
+        """The loss before training: the higher one of training and validation, since a single batch is noisy."""
         known = [loss for loss in (self.start_loss, self.start_evaluation) if loss is not None]
         return max(known, default=None)
 

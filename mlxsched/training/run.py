@@ -1,4 +1,4 @@
-"""Starting and resuming a run: directory, lock, signals, and an honest status at the end."""
+"""Starts and resumes a run: directory, lock, signals, and the final status."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ from mlxsched.training.session import Session
 from mlxsched.training.tuning.tuner import Tuner
 from mlxsched.training.workers.world import WorkersLost
 
-# Raise it with every change of what decides the last bits of a run: shapes of micro-batches, blocks, groups of stored activations.
+# Increase it with every change that affects the last bits of a run: shapes of micro-batches, blocks, groups of stored
+# activations.
 _LAYOUT = 2
 
 
@@ -88,7 +89,7 @@ _ORDER = {"batch_size": "rows of an update", "length_window": "length_window"}
 
 
 def changes_since(run: RunDirectory, session: Session) -> list[str]:
-    """What is no longer as it was when ``run`` began: versions, data, model or order; going on would not be exact."""
+    """What has changed since ``run`` began: versions, data, model or order. Continuing would not be exact."""
     found = []
     for kind, now in _identity(session).items():
         before: Mapping[str, Any] = getattr(run.info, kind)
@@ -117,7 +118,7 @@ def refuse_changes(run: RunDirectory, session: Session, *, force: bool) -> list[
         listed = "\n  ".join(changes)
         raise UsageError(
             f"{run.path} cannot be resumed exactly; what changed:\n  {listed}\n"
-            "Undo the changes, or resume all the same with --force."
+            "Undo the changes, or resume anyway with --force."
         )
     return changes
 
@@ -215,7 +216,8 @@ def start(
 
 
 def _sizes(session: Session, run: RunDirectory) -> dict[str, object]:
-    """What run.json says of the micro-batches: a resume may have been given smaller ones, with which the next one goes on."""
+    """The micro-batch sizes in run.json: a resume may have received smaller ones, which the next resume uses as
+    well."""
     key, info = "micro_batch_tokens", run.info
     size = session.config.micro_batch_tokens
     if info.config.get(key) == size:
@@ -244,7 +246,7 @@ def _announce(
 
 
 def _tuner(session: Session, run: RunDirectory, *, resume: bool) -> Tuner:
-    """What chooses among optimizations: once for a run, so that a resume is exact."""
+    """The tuner, which chooses optimizations only once per run, so that a resume is exact."""
     begun = resume and bool(run.info.tuning or run.info.update)
     return Tuner(session, run.info.tuning if begun or not session.config.tune else None)
 
@@ -258,7 +260,7 @@ def as_asked(session: Session, run: RunDirectory) -> Session:
 
 
 def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measurement) -> Progress:
-    """As `_train_to_the_end`; where another worker or the device is lost, what there is is saved first."""
+    """Like `_train_to_the_end`, but save the state first if another worker or the device is lost."""
     try:
         return _train_to_the_end(session, run, loop, measurement)
     except WorkersLost as lost:
@@ -280,7 +282,7 @@ def _train(session: Session, run: RunDirectory, loop: Loop, measurement: Measure
 
 
 def _train_to_the_end(session: Session, run: RunDirectory, loop: Loop, measurement: Measurement) -> Progress:
-    """Measure, train, measure again; the best adapter is left, and the last one where that is another."""
+    """Measure, train, measure again; keep the best adapter, and the last one if it is a different one."""
     measurement.before()
     loop.run()
     loop.finish()
@@ -306,7 +308,7 @@ def _end(run: RunDirectory, sinks: Sinks, status: str, message: str) -> None:
 
 
 def _failed(run: RunDirectory, sinks: Sinks, error: Exception) -> Exception:
-    """Record that ``error`` ended the run, and tell the sinks; returns it as the user should see it."""
+    """Record that ``error`` ended the run, and tell the sinks; returns it as a message for the user."""
     explained = _explained(run, error)
     with suppress(StorageError):  # the disk may be what failed
         run.update_info(status="failed", message=str(explained))

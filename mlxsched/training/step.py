@@ -21,7 +21,7 @@ from mlxsched.training.optimizers import State as OptimizerState
 
 
 class StepResult(NamedTuple):
-    """What an update leaves behind; all are scalars on the device."""
+    """The results of an update; all are scalars on the device."""
 
     loss: mx.array
     grad_norm: mx.array
@@ -76,7 +76,8 @@ class UpdateStep:
     def add_group(
         self, packed: Packed, sums: tuple[mx.array, Packed], prefix: Arrays, parts: list[Arrays]
     ) -> tuple[mx.array, Packed]:
-        """Add the loss and gradients of rows behind a shared ``prefix``, in micro-batches ``parts``, to ``sums``."""
+        """Add the loss and gradients of rows that continue a shared ``prefix``, in micro-batches ``parts``, to
+        ``sums``."""
         state: State = self._begin(packed, *prefix)
         mx.async_eval(state)  # on Metal, long command buffers are at risk (`gpu_timeout`)
         to_state: State = [mx.zeros(array.shape) for array in state]  # float32, for the reason above
@@ -100,8 +101,8 @@ class UpdateStep:
         if not self._optimizer.in_place:
             packed, state, norm, applied = self._apply(packed, state, gradients, loss, array)
         else:
-            # A check before the update, so that each tensor can take the place of the old one when it is computed.
-            # In one function, all new ones would have to be there before the first old one may go.
+            # The check precedes the update, so that each new tensor can replace the old one as soon as it is computed.
+            # In a single function, all new tensors would have to exist before the first old one can be freed.
             norm, applied = self._before(packed, state, gradients, loss, array)
             packed, state = self._after(packed, state, gradients, (norm, applied), array)
         return packed, state, StepResult(loss, norm, applied)

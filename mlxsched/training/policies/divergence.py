@@ -1,4 +1,4 @@
-"""What happens when the numbers go wrong: a spike, updates that are not finite, a run that diverges."""
+"""Handles numerical problems: spikes, non-finite updates, divergence."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class NonFinite(Policy):
     def _describe(self, made: UpdateMade) -> str:
         numbers = f"loss {made.loss}, gradient norm {made.grad_norm}: update not applied"
         if math.isfinite(made.loss) and math.isfinite(made.grad_norm):
-            # The rows are innocent: it is the rate that would have made the weights infinite.
+            # The rows are not the cause: the rate would have made the weights infinite.
             return f"{numbers}, since the weights would not be finite at a rate of {made.lr:.3g}"
         return f"{numbers}; {self.rows_of(made.update)}"
 
@@ -67,15 +67,15 @@ class NonFinite(Policy):
 
 @dataclass(frozen=True)
 class Divergence(Policy):
-    """Act on a loss that is finite and beyond hope: roll back once if ``may_roll_back``, else give up.
+    """Handle a finite loss that has diverged: roll back once if ``may_roll_back``, else give up.
 
     A run has diverged when one of these holds:
 
-    - the median of its last 5 training losses is a nat above both that of the model as it came and ``uniform``, the
-      loss of a model that guesses: nothing learned is left;
-    - the median of its last 20 is half as much again as that of the model as it came, after 40 updates, and the
-      later ten are no better than the ten before: it does not come back by itself;
-    - at the end, the validation loss is a nat above both of these, or half as much again as before.
+    - the median of its last 5 training losses is a nat above both that of the model before training and ``uniform``,
+      the loss of a uniform guess: nothing that the model has learned is left;
+    - the median of its last 20 is 1.5 times that of the model before training, after 40 updates, and the
+      later ten are no better than the ten before: it does not recover by itself;
+    - at the end, the validation loss is a nat above both of these, or 1.5 times that before training.
 
     The first updates of a healthy run may overshoot: SmolLM2-135M went from 2.72 to 4.02 in four updates of the laptop
     preset before it fell to 2.30. So none of the rules looks at single losses.
@@ -122,13 +122,13 @@ class Divergence(Policy):
 
 
 def _recover(progress: Progress, may_roll_back: bool, reason: str, error: DivergedError) -> Action:
-    """Half the rate from the last sane checkpoint, once; then the end of the run."""
+    """Roll back to the last good checkpoint at half the rate, once; after that, end the run."""
     if may_roll_back and progress.peak_factor == 1:
         return RollBack(0.5, progress.good_update, reason, error)
     return Abort(error)
 
 
 def _overfits(progress: Progress) -> bool:
-    """Whether the training loss is below that of the model as it came: a high validation loss is then overfitting."""
+    """Whether the training loss is below that before training: a high validation loss then means overfitting."""
     recent = progress.recent_losses
     return bool(recent) and statistics.median(recent) < (progress.start or 0.0)

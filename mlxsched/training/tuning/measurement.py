@@ -37,7 +37,7 @@ from mlxsched.training.tuning.contest import Contest, contest
 from mlxsched.training.tuning.result import BATCHING, PACKED, PADDED, PATHS, THREADS, Case, Tuning
 
 LEAST = 0.25  # seconds: less is too noisy to compare anything
-UPDATES = 4  # that padded and packed are compared in, at most: a single one may be unusual
+UPDATES = 4  # the maximum number in which padded and packed are compared: a single one may be unusual
 HEAVY_CPU, HEAVY_GPU = 1e10, 3e11  # parameters times positions of a micro-batch that takes about a second
 
 
@@ -109,7 +109,7 @@ class Measurement:
         self._record(BATCHING, found, found.ranking[0])
 
     def skip(self, kind: str, names: Sequence[str]) -> None:
-        """Record that there was no time for ``kind``, so that the first of its ``names`` stays."""
+        """Record that there was no time for ``kind``, so that the first of its ``names`` is used."""
         self._record(kind, Contest({name: [] for name in names}), names[0])
 
     def _allowed(self, path: ForwardPath, step: StepPart) -> float:
@@ -212,7 +212,7 @@ class Measurement:
 
 
 def some_updates(stats: BatchingStats, positions: float) -> range:
-    """Updates of about so many ``positions`` in all, spread over those of ``stats``: at least one, at most `UPDATES`."""
+    """Updates with about ``positions`` in total, spread over those of ``stats``: at least one, at most `UPDATES`."""
     count = int(min(max(positions * stats.updates / stats.positions, 1), UPDATES, stats.updates))
     return range(0, stats.updates - stats.updates % count, stats.updates // count)
 

@@ -126,9 +126,9 @@ class Tuner:
 
 
 def _refuse_gpu_timeout(error: Exception) -> None:
-    """After one, the GPU may refuse whatever this process asks for."""
+    """Raise if ``error`` is a GPU timeout, after which the GPU may refuse all work of this process."""
     if is_gpu_timeout(error):
         raise RunError(
             "macOS ended the timing of an optimization, because it kept the GPU busy for too long: "
-            f"{str(error)[:200]}\nTrain with --no-tune, which times nothing."
+            f"{str(error)[:200]}\nTrain with --no-tune, which skips the timing."
         ) from error
