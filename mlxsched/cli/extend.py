@@ -20,12 +20,8 @@ _LENGTHS = "--steps, --epochs or --max-time"
 
 @click.command()
 @click.argument("run", type=Path)
-@click.option(
-    "--steps", metavar="N", help="Total updates of the run; with a plus, as in +500, that many more."
-)
-@click.option(
-    "--epochs", metavar="X", help="Total passes over the data; with a plus, as in +1, that many more."
-)
+@click.option("--steps", metavar="N", help="Total updates of the run; +500 means 500 more.")
+@click.option("--epochs", metavar="X", help="Total passes over the data; +1 means one more.")
 @click.option("--max-time", metavar="TIME", help="How much longer to train, such as 20m.")
 @click.option("--peak", type=float, metavar="X", help="From the end, warm up again to this rate.")
 @click.option("--stretch", is_flag=True, help="Stretch the rest of the schedule of a stopped run.")
@@ -35,8 +31,8 @@ def command(run: Path, **options: Any) -> int:
     """Make the run in the directory RUN longer, whether it has finished, was stopped or was killed.
 
     A run with a cooldown (wsd) continues from before the cooldown, and ends as if it had been planned for that length.
-    With any other schedule, a stopped run has the rest of its schedule stretched, and a finished one is warmed up again
-    to half of its peak. Whatever is replaced, including the finished adapter, is kept in RUN/earlier.
+    With any other schedule, the rest of the schedule of a stopped run is stretched, and a finished run is warmed up
+    again to half of its peak. Whatever is replaced, including the finished adapter, is kept in RUN/earlier.
 
     \b
     Examples:

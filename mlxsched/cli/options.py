@@ -117,7 +117,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--as-mlx-lm",
             group=start,
             is_flag=True,
-            help="Take mlx-lm's defaults, and count intervals in iterations as mlx-lm does.",
+            help="Use mlx-lm's defaults, and count intervals in iterations as mlx-lm does.",
         ),
         *(_flag(key, group) for group, keys in GROUPS.items() for key in keys.split()),
         # mlx-lm needs it; here it only overrides `train: false` in a file.

@@ -34,7 +34,7 @@ def command(ctx: click.Context, /, **flags: Any) -> int:
     """Fine-tune a language model as planned, and measure the result.
 
     Without --model and --data it trains the bundled tiny model on the bundled spreadsheet formulas, offline.
-    --learning-rate auto takes the peak that `mlxsched lr-find` found for these settings, or searches first.
+    --learning-rate auto uses the peak that `mlxsched lr-find` found for these settings, or runs that search first.
 
     \b
     Examples:

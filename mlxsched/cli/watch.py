@@ -49,7 +49,7 @@ def command(run: Path, web: bool, port: int, every: float, as_json: bool, plain:
     killed.
 
     With --web, a browser on this machine shows the page of `mlxsched report`. Its address contains a random token, without
-    which requests are rejected. It runs until Ctrl-C.
+    which requests are rejected. The server runs until Ctrl-C.
 
     \b
     Examples:

@@ -324,7 +324,7 @@ class RunConfig(_Strict):
     )
     save_every: Count = Field(default=100, description="Updates between checkpoints.")
     save_minutes: float | None = Field(
-        default=None, gt=0, description="Minutes between checkpoints, if that is sooner."
+        default=None, gt=0, description="Minutes between checkpoints, if sooner than save_every."
     )
     keep_last: Count = Field(default=3, description="Number of checkpoints to keep.")
 
