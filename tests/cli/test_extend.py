@@ -96,7 +96,10 @@ def test_a_run_that_is_going_on_answers(tmp_path, capsys):
 def test_a_request_without_an_answer_is_queued(run, capsys):
     with RunDirectory.open(run).lock():
         assert main(["cooldown", str(run), "--dry-run"]) == 0
-        assert "would be asked" in capsys.readouterr().out and not (run / "request.json").exists()
+        assert (
+            "would receive a cooldown request" in capsys.readouterr().out
+            and not (run / "request.json").exists()
+        )
         assert main(["cooldown", str(run), "--wait", "0.1", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["state"] == "queued"
     assert (run / "request.json").exists()

@@ -44,7 +44,7 @@ def test_the_result_has_the_keys_of_the_contract(found, folder):
 def test_the_same_settings_are_not_searched_again(found, capsys):
     main(["lr-find", *RUN, "--name", "another", "--save-every", "7", "--json"])
     out, err = capsys.readouterr()
-    assert json.loads(out) == found and "Found before" in err
+    assert json.loads(out) == found and "stored result" in err
     main(["lr-find", *RUN])
     out = capsys.readouterr().out
     assert "Branches" in out and "suggestion" in out and "Cost: " in out
