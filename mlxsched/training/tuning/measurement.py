@@ -33,7 +33,7 @@ from mlxsched.training.batch_loader import BatchLoader
 from mlxsched.training.peak_probe import VOCABULARY, peak_of, random_batch
 from mlxsched.training.session import Session
 from mlxsched.training.shape_times import Stopwatch
-from mlxsched.training.tuning.contest import Contest, contest
+from mlxsched.training.tuning.contest import FEWEST, Contest, contest
 from mlxsched.training.tuning.result import BATCHING, PACKED, PADDED, PATHS, THREADS, Case, Tuning
 
 LEAST = 0.25  # seconds: less is too noisy to compare anything
@@ -98,7 +98,8 @@ class Measurement:
             PACKED: (packed, session.batching),
             PADDED: (padded, padded_plan(session.own_sampler, session.micro_batch_tokens)),
         }
-        updates = some_updates(self._stats, self._second)
+        calls = len(plans) * (FEWEST + 2)  # the first two of each compile it and find its repeats
+        updates = some_updates(self._stats, self._second * self._watch.left / calls)
         pieces: dict[str, Piece] = {}
         for name, (path, plan) in plans.items():
             path = replace(path, boundary=None, activations=None)

@@ -180,7 +180,7 @@ def test_batching_that_fails_is_not_kept_as_complete(checked, monkeypatch):
 
 def test_packing_is_judged_by_several_updates(checked, monkeypatch):
     made, check, path = checked
-    found = Measurement(made, check, Stopwatch(lambda: 0.0, 2.0), 0.0)
+    found = Measurement(made, check, Stopwatch(lambda: 0.0, 1e9), 0.0)
     stats = BatchingStats(10, 900, [(4, 64)] * 10)
     assert list(some_updates(stats, 1e9)) == [0, 2, 4, 6]
     assert list(some_updates(stats, 600.0)) == [0, 5]
@@ -196,6 +196,11 @@ def test_packing_is_judged_by_several_updates(checked, monkeypatch):
     )
     found.batching(path, path)
     assert loaded == [*some_updates(found._stats, 1e9)] * 2 and len(loaded) == 2 * measurement.UPDATES
+    loaded.clear()
+    found._watch.allowed = measurement.LEAST  # which is not enough for several
+    found._second = 100.0
+    found.batching(path, path)
+    assert loaded == [0, 0]
 
 
 def test_the_check_of_a_winner_is_on_the_watch(checked, monkeypatch):
