@@ -21,7 +21,7 @@ from mlxsched.data.rows import Indices, Rows
 NO_ROW = -1
 WORTH_SAYING = 0.07  # of the tokens; `data check` names any
 _MOST = 65_535  # rows in one: targets are counted in 16 bits
-_BLOCK = 1 << 20  # tokens hashed at once: 32 MB
+_BLOCK = 1 << 16  # tokens hashed at once: 2 MB
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 
 
@@ -82,6 +82,7 @@ def _beginnings(rows: Rows) -> _Beginnings:
         np.cumprod(np.full(_largest(rows), base, np.uint64)) for base in (_BASE, pow(_BASE, -1, 1 << 64))
     )
     ends_as_a_row = _Endings(rows)
+    lengths = np.unique(rows.lengths)
     parts = []
     for first, stop in pairwise(_edges(rows)):
         tokens = rows.columns["tokens"][rows.offsets[first] : rows.offsets[stop]]
@@ -92,9 +93,9 @@ def _beginnings(rows: Rows) -> _Beginnings:
         row = np.searchsorted(offsets, places, side="right") - 1
         begin = offsets[row]
         hashes = (sums[places] - sums[begin] + terms[begin]) * inverse[begin]
-        parts.append(_Beginnings(row + first, places - begin + 1, hashes))
-    found = _Beginnings(*map(np.concatenate, zip(*parts, strict=True)))
-    return found.at(np.isin(found.lengths, np.unique(rows.lengths)))
+        found = _Beginnings(row + first, places - begin + 1, hashes)
+        parts.append(found.at(np.isin(found.lengths, lengths)))
+    return _Beginnings(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 class _Endings:

@@ -7,9 +7,9 @@ from typing import Any
 
 import chat_templates
 import pytest
-from conftest import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizer_families import FAMILIES
 
 from mlxsched.data import chat as chat_module
 from mlxsched.data.chat import ChatTemplate
@@ -136,7 +136,6 @@ CHAT = [{"role": role, "content": role} for role in ("system", "user", "assistan
         "last, for tools",
         "previtem",
         "a state",
-        "twice",
         "tools at the top",
     ],
 )

@@ -143,7 +143,7 @@ def test_it_is_offered_by_plan_and_check_and_said_once_done(
         options = DataOptions(cache_dir=tmp_path / "cache")
         dataset = load_dataset(source, tokenizer, options)
         assert any(
-            "1 training rows are the beginning" in note and "--join-turns" in note for note in dataset.notes
+            "1 training rows are a prefix" in note and "--join-turns" in note for note in dataset.notes
         )
         (finding,) = [f for f in check(dataset, options).findings if f.code == "beginnings"]
         assert "1 of 2 rows" in finding.evidence and "train.jsonl:1" in finding.evidence

@@ -102,6 +102,8 @@ def test_run_json_says_which_optimizations_were_used(train, small_data):
         "compiled": True,
         "packed": None,
         "shared_prefix": False,
+        "fused_cross_entropy": False,
+        "fused_delta": False,
     }
     once, _, _ = train("once", **{**flags, "iters": 1, "grad_checkpoint": True, "packing": True})
     taken = RunDirectory.open(once.path).info.short_cuts
