@@ -83,10 +83,21 @@ def _time_limit(plan: Plan) -> str:
 
 def _time(expected: Estimate) -> str:
     """The estimate, and its largest parts."""
-    parts = [f"{expected.update:.2g} s an update"]
-    parts += [f"{expected.evaluation:.2g} s an evaluation"] if expected.evaluation else []
-    parts += [f"{expected.measuring:.2g} s for the test rows, before and after"] if expected.measuring else []
+    parts = [f"{_part(expected.update)} an update"]
+    parts += [f"{_part(expected.evaluation)} an evaluation"] if expected.evaluation else []
+    parts += (
+        [f"{_part(expected.measuring)} for the test rows, before and after"] if expected.measuring else []
+    )
     return f"{about(expected.seconds)}: {', '.join(parts)}"
+
+
+def _part(seconds: float) -> str:
+    """A part of the estimate.
+
+    >>> _part(0.123), _part(76.4), _part(190)
+    ('0.12 s', '76 s', '3:10')
+    """
+    return f"{seconds:.2g} s" if seconds < 99.5 else clock(seconds)
 
 
 def _memory(session: Session) -> str:
