@@ -118,7 +118,7 @@ def test_the_command_shows_what_is_done(compared, tmp_path, capsys):
     assert main(["compare", "--resume", str(path)]) == 0
     out = capsys.readouterr().out
     assert "Best of each" in out and "Validation loss at each peak" in out and "significant" in out
-    assert "look further: mlxsched compare --resume" in out
+    assert "try further ones: mlxsched compare --resume" in out
 
 
 def test_other_data_or_a_damaged_file_is_refused(compared, tmp_path, capsys):
