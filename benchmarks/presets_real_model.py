@@ -123,7 +123,7 @@ def train_all(out: Path, presets: list[str], data_sets: list[str], changes: dict
                         "warmup": 0,
                         "lora_plus_ratio": 1.0,
                     }
-                # Loaded anew, since full fine-tuning changes the weights; quantized products are slow on the CPU.
+                # Each run loads the model again: full fine-tuning changes its weights. Quantized products are slow on the CPU.
                 loaded = load_model("smollm2", dequantize=True)
                 found = train(loaded, base, flags, out, UPDATES if constant else EVERY)
                 file.write_text(

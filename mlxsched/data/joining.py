@@ -78,13 +78,15 @@ def _beginnings(rows: Rows) -> _Beginnings:
     A prefix with the tokens t has the hash ``sum((t[i] + 1) * base**i)`` modulo 2**64, computed from differences of a
     cumulative sum.
     """
+    edges = _edges(rows)
+    largest = int(np.diff(rows.offsets[edges]).max())  # tokens of a block
     powers, inverse = (
-        np.cumprod(np.full(_largest(rows), base, np.uint64)) for base in (_BASE, pow(_BASE, -1, 1 << 64))
+        np.cumprod(np.full(largest, base, np.uint64)) for base in (_BASE, pow(_BASE, -1, 1 << 64))
     )
     ends_as_a_row = _Endings(rows)
     lengths = np.unique(rows.lengths)
     parts = []
-    for first, stop in pairwise(_edges(rows)):
+    for first, stop in pairwise(edges):
         tokens = rows.columns["tokens"][rows.offsets[first] : rows.offsets[stop]]
         terms = (tokens.astype(np.uint64) + np.uint64(1)) * powers[: len(tokens)]
         sums = np.cumsum(terms)
@@ -118,11 +120,6 @@ class _Endings:
     def _pair(tokens: NDArray[Any], places: Indices) -> NDArray[np.int64]:
         pairs: NDArray[np.int64] = (tokens[places - 1].astype(np.int64) << 32) + tokens[places]
         return pairs
-
-
-def _largest(rows: Rows) -> int:
-    """Tokens of the largest block."""
-    return int(np.diff(rows.offsets[_edges(rows)]).max())
 
 
 def _edges(rows: Rows) -> list[int]:

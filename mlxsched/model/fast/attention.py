@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
-from mlxsched.model.fast.patching import Swap, dropout_off
+from mlxsched.model.fast.patching import Swap, traced_calls
 
 Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
 Edges = list[tuple[int, int]]
@@ -117,16 +117,7 @@ def cuts_all(model: Any, length: int) -> bool:
 
 def _traced(model: Any, shape: tuple[int, int]) -> list[Call | None]:
     """Each attention of a forward pass, None for one that is left to MLX; nothing is computed."""
-    calls: list[Call | None] = []
-    seen = _SEEN.set(calls)
-    try:
-        with in_blocks(None), dropout_off(model):
-            model(mx.zeros(shape, mx.int32))
-    except Exception:  # noqa: BLE001 a model may be too unusual to be traced like this
-        return []
-    finally:
-        _SEEN.reset(seen)
-    return calls
+    return traced_calls(model, shape, _SEEN, partial(in_blocks, None))
 
 
 _BLOCKS: ContextVar[Blocks | None] = ContextVar("blocks", default=None)

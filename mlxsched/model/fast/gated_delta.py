@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlxsched.model.fast.patching import Swap, dropout_off
+from mlxsched.model.fast.patching import Swap, traced_calls
 
 _MODULE = "mlx_lm.models.gated_delta"  # loaded with the first model that has such layers
 _FUSED: ContextVar[bool] = ContextVar("fused", default=False)
@@ -52,18 +52,7 @@ def fused_gated_delta(fused: bool) -> Iterator[None]:
 
 def deltas_of(model: Any, shape: tuple[int, int]) -> list[Delta]:
     """Each call of the recurrence in a micro-batch of ``shape``; the model is only traced."""
-    calls: list[Delta] = []
-    if not can_fuse_delta():
-        return calls
-    seen = _SEEN.set(calls)
-    try:
-        with _swap(), dropout_off(model):
-            model(mx.zeros(shape, mx.int32))
-    except Exception:  # noqa: BLE001 a model may be too unusual to be traced like this
-        return []
-    finally:
-        _SEEN.reset(seen)
-    return calls
+    return traced_calls(model, shape, _SEEN, _swap) if can_fuse_delta() else []
 
 
 def recurrence(arrays: list[mx.array]) -> mx.array:

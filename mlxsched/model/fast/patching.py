@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import mlx.core as mx
 import mlx.nn as nn
 from mlx.nn.layers.base import Module
 
 _DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 Replacement = Callable[..., Any]
+_Call = TypeVar("_Call")
 
 
 class Swap:
@@ -76,3 +79,25 @@ def dropout_off(model: Module) -> Iterator[None]:
     finally:
         for module in active:
             module._training = True
+
+
+def traced_calls(
+    model: Any,
+    shape: tuple[int, int],
+    seen: ContextVar[list[_Call] | None],
+    inside: Callable[[], AbstractContextManager[object]],
+) -> list[_Call]:
+    """What a substitute appends to ``seen`` in a forward pass on a micro-batch of ``shape``; nothing is computed.
+
+    ``inside`` puts the substitute in place. A model that cannot be traced like this has no calls.
+    """
+    calls: list[_Call] = []
+    token = seen.set(calls)
+    try:
+        with inside(), dropout_off(model):
+            model(mx.zeros(shape, mx.int32))
+    except Exception:  # noqa: BLE001 a model may be too unusual to be traced like this
+        return []
+    finally:
+        seen.reset(token)
+    return calls
