@@ -23,8 +23,9 @@ def ends(draw: st.DrawFn, peak: float) -> float:
 
 @st.composite
 def spans(draw: st.DrawFn, steps: int, most: float = 0.45) -> int | float:
-    """A length below `most` of the steps, as updates or as a ratio."""
-    return draw(st.one_of(st.just(0), st.floats(0.0, most * 0.9), st.integers(0, int(steps * most))))
+    """A length of at most `most` of the steps, as updates or as a ratio (which is rounded up)."""
+    longest = int(steps * most)
+    return draw(st.one_of(st.just(0), st.floats(0.0, longest / steps), st.integers(0, longest)))
 
 
 def _whole(name: str, **extra: Callable[[st.DrawFn, float, int], Any]) -> st.SearchStrategy[ms.Schedule]:
@@ -138,7 +139,7 @@ def jags(draw: st.DrawFn) -> ms.Schedule:
 @st.composite
 def infinites(draw: st.DrawFn) -> ms.Schedule:
     peak, steps = draw(peaks), draw(lengths)
-    part = spans(steps, 0.2)  # three parts of a larger ratio, each rounded up, can exceed two steps
+    part = spans(steps, 0.33)
     return ms.infinite(peak, steps, warmup=draw(part), cooldown=draw(part), anneal=draw(part))
 
 
