@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlxsched.analysis.findings import Finding, Severity
 from mlxsched.data.dataset import PLACES, Counts, Dataset
-from mlxsched.data.joining import repeated_share
+from mlxsched.data.joining import RELATED, RELATED_FIX, repeated_share
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.rows import Rows
 from mlxsched.text import counted
@@ -142,6 +142,9 @@ def _of_counts(split: str, counts: Counts, options: DataOptions) -> Iterator[Fin
         if number:
             evidence = f"{number} of {counts.read} rows {what}{_named(places, number)}"
             yield Finding(code, severity, evidence, where=split, fix=fix)
+    if counts.related:
+        evidence = f"{counts.related} of {counts.used} rows {RELATED}{_named(counts.places['related'], counts.related)}"
+        yield Finding("related_rows", "error", evidence, where=split, fix=RELATED_FIX)
     if counts.lost_turns:
         places = counts.places.get("lost_turns", [])
         evidence = (

@@ -28,6 +28,7 @@ class Counts:
         ignored_tools: rows whose ``tools`` the chat template leaves out.
         beginnings: training rows that are the beginning of a longer one (`joining`).
         repeated: tokens of those rows.
+        related: held-out rows that are the beginning of a training row, or begin with one (`joining`).
         places: ``file:line`` of the first rows of each kind, by the name of the count.
     """
 
@@ -40,6 +41,7 @@ class Counts:
     ignored_tools: int = 0
     beginnings: int = 0
     repeated: int = 0
+    related: int = 0
     places: dict[str, list[str]] = field(default_factory=dict)
 
     @property

@@ -8,6 +8,7 @@ join.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -20,29 +21,37 @@ from mlxsched.data.rows import Indices, Rows
 
 NO_ROW = -1
 WORTH_SAYING = 0.07  # of the tokens; `data check` names any
+RELATED = "begin with a training row or are the beginning of one, so their loss measures what was memorized"
+RELATED_FIX = "Keep the rows of a conversation in one of train.jsonl, valid.jsonl and test.jsonl"
 _MOST = 65_535  # rows in one: targets are counted in 16 bits
+_FEWEST = 16  # tokens of a beginning that relates two rows; plain texts have shorter ones in common by chance
 _BLOCK = 1 << 16  # tokens hashed at once: 2 MB
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 
 
-class _Beginnings(NamedTuple):
+class Beginnings(NamedTuple):
     """Prefixes of rows: the row of each, its number of tokens, and a hash of them; ``[n]`` each."""
 
     rows: Indices
     lengths: NDArray[np.int64]
     hashes: NDArray[np.uint64]
 
-    def at(self, places: NDArray[Any]) -> _Beginnings:
+    def at(self, places: NDArray[Any]) -> Beginnings:
         """Those at ``places``, indices or booleans."""
-        return _Beginnings(*(column[places] for column in self))
+        return Beginnings(*(column[places] for column in self))
+
+    def parted(self, rows: Rows) -> tuple[Beginnings, Beginnings]:
+        """Those that are whole ``rows``, and the others."""
+        is_whole = self.lengths == rows.lengths[self.rows]
+        return self.at(is_whole), self.at(~is_whole)
 
 
-def find_continuations(rows: Rows) -> Indices:
+def find_continuations(rows: Rows, found: Beginnings | None = None) -> Indices:
     """For each row, a longer row that begins with all of its tokens; `NO_ROW` for none.
 
     A row continues at most one other row, and at most one row continues it. If two rows continue the same row, it is
     joined into only one of them. Duplicates without a continuation are not joined, nor are more than 65,535 rows into
-    one. The cost is a pass over the tokens and a sort of the rows' hashes.
+    one. The cost is a pass over the tokens, unless their prefixes were ``found`` before, and a sort of the rows' hashes.
 
     >>> from mlxsched.data.rows import rows_in_memory
     >>> tokens = [np.array(row, np.int32) for row in ([5, 6], [5, 6, 7, 8], [5, 6, 9], [5, 6, 9, 9])]
@@ -50,9 +59,7 @@ def find_continuations(rows: Rows) -> Indices:
     [2, -1, 3, -1]
     """
     into = np.full(len(rows), NO_ROW, np.int64)
-    found = _beginnings(rows)
-    is_whole = found.lengths == rows.lengths[found.rows]
-    whole, begun = found.at(is_whole), found.at(~is_whole)
+    whole, begun = (beginnings(rows, [rows]) if found is None else found).parted(rows)
     begun = begun.at(np.isin(begun.hashes, whole.hashes))
     whole = whole.at(np.isin(whole.hashes, begun.hashes))
     shorter: dict[int, list[int]] = {}  # rows that nothing continues yet, by their hash, the first one last
@@ -72,8 +79,10 @@ def find_continuations(rows: Rows) -> Indices:
     return into
 
 
-def _beginnings(rows: Rows) -> _Beginnings:
-    """All prefixes with the length and last two tokens of a row that is not among the longest: in chats, ends of turns.
+def beginnings(rows: Rows, of: Sequence[Rows]) -> Beginnings:
+    """All prefixes of ``rows`` with the length and last two tokens of a row ``of`` these: in chats, ends of turns.
+
+    The longest rows need not be found, since nothing continues these.
 
     A prefix with the tokens t has the hash ``sum((t[i] + 1) * base**i)`` modulo 2**64, computed from differences of a
     cumulative sum.
@@ -83,8 +92,8 @@ def _beginnings(rows: Rows) -> _Beginnings:
     powers, inverse = (
         np.cumprod(np.full(largest, base, np.uint64)) for base in (_BASE, pow(_BASE, -1, 1 << 64))
     )
-    ends_as_a_row = _Endings(rows)
-    lengths = np.unique(rows.lengths)
+    ends_as_a_row = _Endings(of)
+    lengths = np.unique(np.concatenate([others.lengths for others in of]))
     parts = []
     for first, stop in pairwise(edges):
         tokens = rows.columns["tokens"][rows.offsets[first] : rows.offsets[stop]]
@@ -95,19 +104,22 @@ def _beginnings(rows: Rows) -> _Beginnings:
         row = np.searchsorted(offsets, places, side="right") - 1
         begin = offsets[row]
         hashes = (sums[places] - sums[begin] + terms[begin]) * inverse[begin]
-        found = _Beginnings(row + first, places - begin + 1, hashes)
+        found = Beginnings(row + first, places - begin + 1, hashes)
         parts.append(found.at(np.isin(found.lengths, lengths)))
-    return _Beginnings(*map(np.concatenate, zip(*parts, strict=True)))
+    return Beginnings(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 class _Endings:
-    """Finds the token pairs with which a row ends, except for the longest rows, since nothing continues these."""
+    """Finds the token pairs with which a row ends, except for the longest rows."""
 
-    def __init__(self, rows: Rows) -> None:
-        shorter = np.flatnonzero(rows.lengths < rows.lengths.max())
-        tokens, ends = rows.columns["tokens"], rows.columns["ends"][shorter]
-        self._pairs = np.unique(self._pair(tokens, ends - 1))
-        lasts = np.unique(tokens[ends - 1])
+    def __init__(self, of: Sequence[Rows]) -> None:
+        longest = max(int(rows.lengths.max()) for rows in of)
+        pairs = [
+            self._pair(rows.columns["tokens"], rows.columns["ends"][rows.lengths < longest] - 1)
+            for rows in of
+        ]
+        self._pairs = np.unique(np.concatenate(pairs))
+        lasts = np.unique(self._pairs & 0xFFFFFFFF)
         self._is_last = np.zeros(int(lasts.max(initial=0)) + 2, np.bool_)  # the last entry: all larger tokens
         self._is_last[lasts] = True
 
@@ -160,12 +172,30 @@ def joined(rows: Rows, into: Indices) -> Rows:
     return Rows(columns, rows.file_names)
 
 
-def count_beginnings(rows: Rows, counts: Counts) -> None:
-    """Record in ``counts`` how many of ``rows`` can be joined into others, and how many tokens these have."""
-    beginnings = np.flatnonzero(find_continuations(rows) != NO_ROW)
-    counts.repeated = int(rows.lengths[beginnings].sum(dtype=np.int64))
-    for index in beginnings:
-        counts.add("beginnings", rows.place(int(index)))
+def count_beginnings(splits: Mapping[str, Rows], counts: Mapping[str, Counts]) -> None:
+    """Record in ``counts`` which rows of train are the beginning of others, and which held-out rows are related to train."""
+    train = splits.get("train")
+    if train is None:
+        return
+    found = beginnings(train, list(splits.values()))
+    begin = np.flatnonzero(find_continuations(train, found) != NO_ROW)
+    counts["train"].repeated = int(train.lengths[begin].sum(dtype=np.int64))
+    for index in begin:
+        counts["train"].add("beginnings", train.place(int(index)))
+    for split, rows in splits.items():
+        if split != "train":
+            theirs = beginnings(rows, [train, rows]).parted(rows)
+            for index in _related(found.parted(train), theirs):
+                counts[split].add("related", rows.place(int(index)))
+
+
+def _related(train: tuple[Beginnings, Beginnings], held_out: tuple[Beginnings, Beginnings]) -> Indices:
+    """The held-out rows that are the beginning of a row of train, or begin with one."""
+    rows = [
+        ours.rows[(ours.lengths >= _FEWEST) & np.isin(ours.hashes, theirs.hashes)]
+        for ours, theirs in zip(held_out, reversed(train), strict=True)
+    ]
+    return np.unique(np.concatenate(rows))
 
 
 def with_joined_turns(dataset: Dataset) -> Dataset:

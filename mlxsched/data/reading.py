@@ -15,7 +15,7 @@ from mlxsched.data.chat import SECONDS, ChatTemplate, EndlessTemplateError
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoded, Encoder
 from mlxsched.data.formats import format_of
-from mlxsched.data.joining import count_beginnings
+from mlxsched.data.joining import RELATED, RELATED_FIX, count_beginnings
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.problems import Problems, RowProblem, harmless
 from mlxsched.data.record import Record, Source
@@ -108,8 +108,7 @@ class Reader:
         if done.problems.count and not self._options.skip_bad_rows:
             raise done.problems.error(self._source.name)
         kept = {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
-        if "train" in kept:
-            count_beginnings(kept["train"], done.counts["train"])
+        count_beginnings(kept, done.counts)
         notes = [*self._source.notes, *_notes(done, self._template, self._options)]
         return Dataset(kept, fingerprint_of(kept), notes, done.counts, done.problems)
 
@@ -233,6 +232,9 @@ def _notes(done: _Pass, template: ChatTemplate | None, options: DataOptions) -> 
             )
         if counts.ignored_tools:
             yield f"the chat template leaves out the `tools` of {counted(counts.ignored_tools, 'row')} of {split}"
+        if counts.related:
+            fix = RELATED_FIX[0].lower() + RELATED_FIX[1:]
+            yield f"{counts.related:,} of {counts.used:,} rows of {split} {RELATED}: {fix}"
         if counts.open_ended:
             yield (
                 f"{counted(counts.open_ended, 'row')} of {split} without one of the tokenizer's end tokens at the "

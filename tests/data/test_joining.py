@@ -153,3 +153,23 @@ def test_it_is_offered_by_plan_and_check_and_said_once_done(
         assert not [f for f in check(dataset, options).findings if f.code == "beginnings"]
         assert len(dataset.splits["valid"]) == 2, "losses stay comparable"
     assert dataset.from_cache
+
+
+def test_held_out_rows_that_are_related_to_training_rows_are_reported(write: Write, tokenizer: Any) -> None:
+    ours, longest = messages(*TURNS[:4]), messages(*TURNS)
+    write("train.jsonl", [{"messages": ours}, {"messages": messages("other", "row")}])
+    write("test.jsonl", [{"messages": messages("unlike", "all")}])
+    path = write(
+        "valid.jsonl", [{"messages": longest}, {"messages": ours[:2]}, {"messages": messages("a", "b")}]
+    )
+    dataset = load_dataset(str(path.parent), tokenizer)
+    assert {split: counts.related for split, counts in dataset.counts.items()} == {
+        "train": 0,
+        "valid": 2,
+        "test": 0,
+    }
+    note = next(note for note in dataset.notes if "training row" in note)
+    assert note.startswith("2 of 3 rows of valid begin with a training row or are the beginning of one")
+    finding = next(found for found in check(dataset, DataOptions()).findings if found.code == "related_rows")
+    assert (finding.where, finding.severity) == ("valid", "error")
+    assert "valid.jsonl:1" in finding.evidence and "valid.jsonl:2" in finding.evidence

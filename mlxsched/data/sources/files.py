@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
+from mlxsched.data.conversations import HeldOut, Splitter
 from mlxsched.data.options import SPLITS, DataOptions, Features
 from mlxsched.data.problems import RowProblem, harmless
 from mlxsched.data.record import Record
 from mlxsched.data.sources import csv_file, jsonl
 from mlxsched.errors import DataError
+from mlxsched.text import counted
 
 SUFFIXES = (".jsonl", ".csv")
 
@@ -108,8 +108,7 @@ class SplitFileSource:
     """One file, split by a hash of each record's content and the seed.
 
     Equal records have equal hashes, so copies of a row never end up in two splits, and shuffling the file does not
-    change the split. The distinct contents are sorted by hash: the first go to test, the next to valid, the rest to
-    train.
+    change the split. Rows of one conversation stay together (`conversations.Splitter`).
     """
 
     def __init__(self, path: Path, options: DataOptions) -> None:
@@ -127,15 +126,19 @@ class SplitFileSource:
 
     def records(self) -> Iterator[Record]:
         """All records, in the file's order, each with its split."""
-        test, valid = self._bounds()
+        held_out = self._held_out()
         counts = dict.fromkeys(SPLITS, 0)
         for record in self._read():
-            position = self._hash(record)
-            split = "test" if position < test else "valid" if position < valid else "train"
+            content = self._hash(record)
+            split = "test" if content in held_out.test else "valid" if content in held_out.valid else "train"
             counts[split] += 1
             yield record._replace(split=split)
         sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
-        self.notes = [f"{self._path.name} was split by content (seed {self._options.seed}): {sizes}"]
+        together = f"; {counted(held_out.together, 'row')} stayed with others of their conversation"
+        self.notes = [
+            f"{self._path.name} was split by content (seed {self._options.seed}): {sizes}"
+            + (together if held_out.together else "")
+        ]
 
     def share_read(self) -> float | None:
         """By bytes; the first of two passes, which decides the split, is not counted."""
@@ -145,16 +148,12 @@ class SplitFileSource:
         self._meter = Meter([self._path])
         return read_file(self._path, self.name, "train", self._options.features, self._meter)
 
-    def _bounds(self) -> tuple[int, int]:
-        """Hashes below the first number are test rows, below the second validation rows."""
-        good = (self._hash(record) for record in self._read() if not isinstance(record.data, RowProblem))
-        hashes = np.unique(np.fromiter(good, np.uint64))
-        options = self._options
-        test = _held_out(len(hashes), options.test_fraction, options.max_held_out)
-        valid = test + _held_out(len(hashes), options.valid_fraction, options.max_held_out)
-        if valid >= len(hashes):  # too few rows to hold any out: train on all of them
-            return 0, 0
-        return int(hashes[test]), int(hashes[valid])
+    def _held_out(self) -> HeldOut:
+        splitter = Splitter(self._options)
+        for record in self._read():
+            if not isinstance(record.data, RowProblem):
+                splitter.add(self._hash(record), record.data)
+        return splitter.held_out()
 
     def _hash(self, record: Record) -> int:
         if isinstance(record.data, RowProblem):
@@ -162,9 +161,3 @@ class SplitFileSource:
         text = json.dumps(record.data, sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(self._options.seed).encode())
         return int.from_bytes(digest.digest(), "big")
-
-
-def _held_out(count: int, fraction: float, most: int) -> int:
-    if fraction <= 0:
-        return 0
-    return min(most, max(1, round(count * fraction)))

@@ -1,0 +1,157 @@
+"""Which records belong to the same conversation, and how a file is split without separating them.
+
+Chat data often contains a conversation once per answer, or several branches of it. If one of these rows is trained on and
+another one is held out, the loss on the latter measures what was memorized.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlxsched.data.formats import format_of
+from mlxsched.data.messages import from_alpaca
+from mlxsched.data.options import DataOptions, Features
+from mlxsched.data.problems import RowProblem
+
+Hashes = NDArray[np.uint64]
+# A beginning that more rows than this have in common, none of which ends there, is an example or a greeting that
+# comes before many conversations. Such rows are compared by what follows it.
+MOST_SHARED = 0.05
+_FEW_ROWS = 8  # may have any beginning in common, since 5% of a small file is less than a conversation
+_MASK = 2**64 - 1
+_ANSWERS = ("assistant", "gpt", "chatgpt", "model", "bot", "bing", "bard")
+
+
+def beginnings(record: Mapping[str, Any], features: Features) -> list[int]:
+    """A hash of the messages up to each answer, and of all of them; empty if the record is no chat.
+
+    The hashes are comparable within a process. Messages are compared as they are written, except for their weights.
+
+    >>> first = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
+    >>> one = beginnings({"messages": [*first]}, Features())
+    >>> two = beginnings({"messages": [*first, {"role": "user", "content": "bye"}]}, Features())
+    >>> one == two[:1], len(one), len(two), beginnings({"text": "hi"}, Features())
+    (True, 1, 2, [])
+    """
+    try:
+        messages = _messages(record, features)
+    except (RowProblem, TypeError):  # reported when the row is read
+        return []
+    found, value = [], 0
+    for number, message in enumerate(messages, 1):
+        speaker = message.get("role", message.get("from")) if isinstance(message, dict) else None
+        if not isinstance(speaker, str):
+            return []
+        value = hash((value, speaker, _content(message)))
+        if speaker in _ANSWERS or number == len(messages):
+            found.append(value & _MASK)
+    return found
+
+
+def _messages(record: Mapping[str, Any], features: Features) -> list[Any]:
+    name = format_of(record, features)
+    if name == "Alpaca":
+        return from_alpaca(record)
+    if name == "completion":
+        prompt, completion = record[features.prompt], record[features.completion]
+        return prompt + completion if isinstance(prompt, list) and isinstance(completion, list) else []
+    messages = record.get({"chat": features.chat, "ShareGPT": "conversations"}.get(name, ""))
+    return messages if isinstance(messages, list) else []
+
+
+def _content(message: Mapping[str, Any]) -> str:
+    content = message.get("content", message.get("value"))
+    if isinstance(content, str) and "tool_calls" not in message:
+        return content
+    return json.dumps({key: value for key, value in message.items() if key != "weight"}, sort_keys=True)
+
+
+class HeldOut(NamedTuple):
+    """The hashes of the records of test and valid, and how many distinct records stay with others."""
+
+    test: frozenset[int]
+    valid: frozenset[int]
+    together: int
+
+
+class Splitter:
+    """Collects the records of a file, and decides which of them are held out.
+
+    Distinct records are sorted by hash; the first go to test, the next to valid, the rest to train. Records of one
+    conversation go to the same split, in the place of the first of them; if they don't fit, they go to train.
+    """
+
+    def __init__(self, options: DataOptions) -> None:
+        self._options = options
+        self._hashes = array("Q")
+        self._beginnings = array("Q")
+        self._ends = array("Q")  # of each record in _beginnings
+
+    def add(self, content: int, record: Mapping[str, Any]) -> None:
+        """Add a record whose content has the hash ``content``."""
+        self._hashes.append(content)
+        self._beginnings.extend(beginnings(record, self._options.features) or [content])
+        self._ends.append(len(self._beginnings))
+
+    def held_out(self) -> HeldOut:
+        """What is held out of the records so far."""
+        contents, places = np.unique(np.asarray(self._hashes, np.uint64), return_index=True)
+        options, count = self._options, len(contents)
+        wanted = [_wanted(count, share, options) for share in (options.test_fraction, options.valid_fraction)]
+        if sum(wanted) >= count:  # too few rows to hold any out: train on all of them
+            return HeldOut(frozenset(), frozenset(), 0)
+        _, firsts, group, sizes = np.unique(
+            self._conversations()[places], return_index=True, return_inverse=True, return_counts=True
+        )
+        chosen = _choose(sizes[np.argsort(firsts)].tolist(), wanted, count)
+        rank = np.argsort(np.argsort(firsts))[
+            group
+        ]  # of each record: its conversation, in order of the first hash
+        test, valid = (frozenset(contents[np.isin(rank, groups)].tolist()) for groups in chosen)
+        return HeldOut(test, valid, int(sizes[sizes > 1].sum()))
+
+    def _conversations(self) -> Hashes:
+        """A hash for each record, equal within a conversation."""
+        found = np.asarray(self._beginnings, np.uint64)
+        ends = np.asarray(self._ends, np.int64)
+        starts = np.concatenate([[0], ends[:-1]])
+        values, counts = np.unique(found, return_counts=True)
+        shared = values[counts > max(MOST_SHARED * len(ends), _FEW_ROWS)]
+        examples = np.setdiff1d(shared, found[ends - 1])
+        # Of each record, the first beginning that is not an example; the last one never is.
+        usable = np.flatnonzero(~np.isin(found, examples))
+        conversations: Hashes = found[usable[np.searchsorted(usable, starts)]]
+        return conversations
+
+
+def _wanted(count: int, share: float, options: DataOptions) -> int:
+    return min(options.max_held_out, max(1, round(count * share))) if share > 0 else 0
+
+
+def _choose(sizes: list[int], wanted: list[int], count: int) -> list[list[int]]:
+    """The conversations of test and of valid, by their places in ``sizes``, which has the records of each."""
+    chosen: list[list[int]] = [[], []]
+    room = list(wanted)
+    for place, size in enumerate(sizes):
+        for split in range(len(room)):
+            if size <= room[split]:
+                chosen[split].append(place)
+                room[split] -= size
+                break
+        if not any(room):
+            break
+    left = count - sum(wanted) + sum(room)
+    # A few long conversations: hold out the shortest, first for valid, as long as half of the rows are left.
+    for split in (1, 0):
+        free = [place for place in range(len(sizes)) if place not in chosen[0] + chosen[1]]
+        shortest = min(free, key=sizes.__getitem__)
+        if wanted[split] and not chosen[split] and left - sizes[shortest] >= count / 2:
+            chosen[split].append(shortest)
+            left -= sizes[shortest]
+    return chosen
