@@ -65,7 +65,7 @@ def _show(comparison: GridComparison, trials: list[Trial], *, as_json: bool, out
 def _comparison(ctx: click.Context) -> GridComparison:
     from mlxsched.experiments.grid_run import plan_grid, save_settings
     from mlxsched.platform.paths import cache_home
-    from mlxsched.runs.store import run_path
+    from mlxsched.runs.store import at_free_name, run_path
 
     flags = ctx.params
     if flags["resume"] is not None:
@@ -78,9 +78,14 @@ def _comparison(ctx: click.Context) -> GridComparison:
     comparison = plan_grid(
         path, settings, cache=cache_home(), on_load=lambda model: note(f"Loading {model} ...")
     )
-    if flags["resume"] is None:
-        save_settings(comparison)
-    return comparison
+    if flags["resume"] is not None:
+        return comparison
+
+    def create(free: Path) -> GridComparison:
+        save_settings(moved := replace(comparison, path=free))
+        return moved
+
+    return at_free_name(path, named=config.names_run, create=create)
 
 
 def _settings(ctx: click.Context) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def compare_lengths(ctx: click.Context) -> None:
 def _comparison(ctx: click.Context, resume: Path | None, budgets: str) -> Comparison:
     from mlxsched.experiments.trunk import plan_comparison, save_settings, saved_settings
     from mlxsched.platform.paths import cache_home
-    from mlxsched.runs.store import run_path
+    from mlxsched.runs.store import at_free_name, run_path
 
     if resume is not None:
         config, origins, saved = saved_settings(resume)
@@ -59,8 +60,12 @@ def _comparison(ctx: click.Context, resume: Path | None, budgets: str) -> Compar
         cache=cache_home(),
         on_load=lambda model: note(f"Loading {model} ..."),
     )
-    save_settings(comparison)
-    return comparison
+
+    def create(free: Path) -> Comparison:
+        save_settings(moved := replace(comparison, path=free))
+        return moved
+
+    return at_free_name(path, named=loaded.config.names_run, create=create)
 
 
 def _show_plan(comparison: Comparison) -> None:

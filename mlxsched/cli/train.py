@@ -64,10 +64,11 @@ def _train(ctx: click.Context, world: World) -> None:
         _show_dry_run(session, flags["as_json"])
         return
     _show_start(session)
+    from mlxsched.runs.store import at_free_name
     from mlxsched.training.run import create_run
 
     session = meet(session, world)
-    run = create_run(session, path)
+    run = at_free_name(path, named=loaded.config.names_run, create=lambda free: create_run(session, free))
     train_and_tell(session, run, plain=flags["plain"], as_json=flags["as_json"])
 
 

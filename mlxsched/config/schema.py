@@ -413,6 +413,11 @@ class RunConfig(_Strict):
         return self.fast and self.share_prompts is not False
 
     @property
+    def names_run(self) -> bool:
+        """Whether the directory of the run is given, by its path or its name; otherwise it gets a number."""
+        return bool(self.run_dir or self.name)
+
+    @property
     def left_out(self) -> frozenset[str]:
         """The names in ``without``."""
         return frozenset(self.without.split(",")) - {""}

@@ -10,7 +10,6 @@ Trials have no directories. An interrupted trial starts again.
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -39,6 +38,7 @@ from mlxsched.runs.events import Sink
 from mlxsched.runs.info import without_permissions
 from mlxsched.runs.json_file import finite_number, is_count, read_object
 from mlxsched.runs.lock import RunLock
+from mlxsched.runs.store import comparison_directory
 from mlxsched.schedules.controllers import Controller
 from mlxsched.training.policies.host import limits
 from mlxsched.training.session import Session, prepare, training_rows
@@ -171,15 +171,8 @@ def _resolved(variant: Variant, peak: float, updates: int) -> ResolvedSchedule:
 
 
 def save_settings(comparison: GridComparison) -> None:
-    """Create the directory of a new comparison."""
-    if comparison.path.exists():
-        raise UsageError(
-            f"{comparison.path} exists. Continue it with --resume {shlex.quote(str(comparison.path))}, or choose another --name."
-        )
-    with atomic.storage_errors(comparison.path):
-        comparison.path.parent.mkdir(parents=True, exist_ok=True)
-    record = _record(comparison)
-    atomic.new_directory(comparison.path, lambda aside: atomic.write_json(aside / FILE, record))
+    """Create the directory of a new comparison; raises `TakenError`."""
+    comparison_directory(comparison.path, FILE, _record(comparison))
 
 
 def _record(comparison: GridComparison) -> dict[str, Any]:

@@ -14,7 +14,6 @@ Everything is resumable: finished runs are kept, and unfinished ones continue fr
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from mlxsched.runs import atomic
 from mlxsched.runs.directory import METRICS_FILE, RunDirectory, is_run
 from mlxsched.runs.info import without_permissions
 from mlxsched.runs.json_file import read_object
+from mlxsched.runs.store import comparison_directory
 from mlxsched.schedules import wsd
 from mlxsched.training.policies.base import Action, Policy, Save
 from mlxsched.training.progress import Progress
@@ -194,20 +194,14 @@ def parse_budgets(text: str, updates: int) -> list[int]:
 
 
 def save_settings(comparison: Comparison) -> None:
-    """Create the directory, with what `saved_settings` needs to go on."""
-    if comparison.path.exists():
-        raise UsageError(
-            f"{comparison.path} exists. Continue it with --resume {shlex.quote(str(comparison.path))}, or choose another --name."
-        )
+    """Create the directory, with what `saved_settings` needs to go on; raises `TakenError`."""
     settings = {
         "format": 1,
         "config": without_permissions(comparison.config.to_dict()),
         "origins": dict(comparison.origins),
         "budgets": [branch.budget for branch in comparison.branches],
     }
-    with atomic.storage_errors(comparison.path):
-        comparison.path.parent.mkdir(parents=True, exist_ok=True)
-    atomic.new_directory(comparison.path, lambda aside: atomic.write_json(aside / FILE, settings))
+    comparison_directory(comparison.path, FILE, settings)
 
 
 def saved_settings(path: Path) -> tuple[RunConfig, dict[str, str], str]:

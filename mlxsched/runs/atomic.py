@@ -21,7 +21,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from mlxsched.errors import RunError
+from mlxsched.errors import RunError, UsageError
 
 TEMPORARY_PREFIX = ".tmp-"
 # A user may have a `.tmp-notes` of their own: only the names that `temporary_name` makes, and the two of a checkpoint
@@ -48,6 +48,10 @@ class StorageError(RunError):
     def __init__(self, message: str, reason: int = 0) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class TakenError(UsageError):
+    """The name of a new directory is taken, perhaps by another process a moment ago."""
 
 
 @contextlib.contextmanager
@@ -112,6 +116,21 @@ def new_directory(final: Path, fill: Callable[[Path], None]) -> Path:
             raise
         sync_directory(final.parent)
     return final
+
+
+def claim_directory(final: Path, fill: Callable[[Path], None], taken: Callable[[Path], str]) -> None:
+    """Like `new_directory`, with its parents; of several processes that claim the same name, one gets it.
+
+    Raises `TakenError`, with the message ``taken(final)``, when `final` exists and is not an empty directory.
+    """
+    with storage_errors(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        new_directory(final, fill)
+    except StorageError as error:
+        if error.reason in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(final):
+            raise TakenError(taken(final)) from error
+        raise
 
 
 def replace_directory(final: Path, fill: Callable[[Path], None]) -> Path:

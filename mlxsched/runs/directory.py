@@ -68,7 +68,7 @@ class RunDirectory:
     ) -> RunDirectory:
         """Create the directory `path` with a ``run.json``; `more` are other fields of `RunInfo`.
 
-        Raises `UsageError` when `path` exists and is not an empty directory, and `StorageError` when it cannot be
+        Raises `TakenError` when `path` exists and is not an empty directory, and `StorageError` when it cannot be
         written.
         """
         path = Path(path)
@@ -79,14 +79,8 @@ class RunDirectory:
             versions=versions,
             **more,  # type: ignore[arg-type]
         )
-        with atomic.storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            atomic.new_directory(path, lambda aside: atomic.write_json(aside / RUN_FILE, to_json(info)))
-        except atomic.StorageError as error:
-            if error.reason in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) and os.path.lexists(path):
-                raise UsageError(_taken(path)) from error
-            raise
+        content = to_json(info)
+        atomic.claim_directory(path, lambda aside: atomic.write_json(aside / RUN_FILE, content), _taken)
         return cls.open(path)
 
     @classmethod

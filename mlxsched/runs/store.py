@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from mlxsched.bundled import DATA, MODELS
 from mlxsched.errors import MlxschedError, UsageError
+from mlxsched.runs import atomic
+from mlxsched.runs.atomic import TakenError
 from mlxsched.runs.directory import RunDirectory, is_run
 from mlxsched.runs.info import RunInfo
 from mlxsched.runs.json_file import reading_errors
@@ -18,6 +22,7 @@ DEFAULT_ROOT = Path("runs")
 PATH_KEYS = ("data", "model", "resume_adapter_file")
 """The keys of a config that may name a local file or directory which a run reads."""
 _BUNDLED = {"data": DATA, "model": MODELS}
+_Created = TypeVar("_Created")
 _LONGEST_NAME = 200  # file systems allow 255 bytes; temporaries need some of them
 
 
@@ -79,6 +84,32 @@ def next_run_name(base: Path, hint: str) -> Path:
         names = os.listdir(base) if os.path.isdir(base) else []
     taken = [int(match[1][:12]) for name in names if (match := pattern.fullmatch(name))]
     return Path(base) / f"{stem}-{max(taken, default=0) + 1:03d}"
+
+
+def at_free_name(path: Path, *, named: bool, create: Callable[[Path], _Created]) -> _Created:
+    """What `create` makes of `path`, from `run_path`; raises what it raises.
+
+    A run that started at the same moment may have taken the number in between. Unless the user `named` the path, the
+    next free number is used then.
+    """
+    while True:
+        try:
+            return create(path)
+        except TakenError:
+            if named:
+                raise
+            path = next_run_name(path.parent, path.name.rpartition("-")[0])
+
+
+def comparison_directory(path: Path, file: str, record: Mapping[str, Any]) -> None:
+    """Create the directory of a new comparison, with `record` in `file`; raises `TakenError`."""
+    atomic.claim_directory(
+        path,
+        lambda aside: atomic.write_json(aside / file, record),
+        lambda taken: (
+            f"{taken} exists. Continue it with --resume {shlex.quote(str(taken))}, or choose another --name."
+        ),
+    )
 
 
 def refuse_taken(path: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from mlxsched.errors import UsageError
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.store import (
+    at_free_name,
+    comparison_directory,
     local_paths,
     next_run_name,
     refuse_taken,
@@ -31,6 +35,36 @@ def test_names_count_up_and_are_fit_for_a_file_system(tmp_path):
     assert next_run_name(tmp_path, "../../etc/Passwd é").name == "etc-passwd-001"
     assert next_run_name(tmp_path, "***").name == "run-001"
     assert len(next_run_name(tmp_path, "x" * 500).name) < 100
+
+
+def test_runs_that_chose_the_same_name_get_one_each(tmp_path):
+    """They plan for a while before they create their directories: each has chosen the first number."""
+    chosen = next_run_name(tmp_path, "lora")
+    meet = threading.Barrier(6)
+
+    def create(path):
+        if path == chosen:
+            meet.wait()
+        return RunDirectory.create(path, config={}, **GIVEN)
+
+    with ThreadPoolExecutor(6) as pool:
+        jobs = [pool.submit(at_free_name, chosen, named=False, create=create) for _ in range(6)]
+        names = sorted(job.result().path.name for job in jobs)
+    assert names == [f"lora-{number:03d}" for number in range(1, 7)]
+    with pytest.raises(UsageError, match="There is a run in .*lora-001 already"):
+        at_free_name(chosen, named=True, create=lambda path: RunDirectory.create(path, config={}, **GIVEN))
+
+
+def test_a_comparison_keeps_the_name_that_it_is_given(tmp_path):
+    def create(path):
+        comparison_directory(path, "comparison.json", {"kind": "grid"})
+        return path
+
+    (tmp_path / "compare-001").mkdir()
+    (tmp_path / "compare-001" / "other").touch()
+    assert at_free_name(tmp_path / "compare-001", named=False, create=create).name == "compare-002"
+    with pytest.raises(UsageError, match="compare-002 exists. Continue it with --resume"):
+        at_free_name(tmp_path / "compare-002", named=True, create=create)
 
 
 def test_a_hostile_number_in_a_name_does_not_matter(tmp_path):
