@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rate_cases import Case, Kept, all_cases, prepare_folder
+from rate_cases import Case, Kept, even_cases, fresh_cases, odd_cases, prepare_folder
 
 from mlxsched.experiments.rate_finder import Budget, Search
 from mlxsched.experiments.rate_finder.estimate import lowest
@@ -33,6 +33,12 @@ BUDGET = 100  # updates: 20% of a run of 500
 FASTAI = 100  # updates of fastai's range test, from 1e-7 to 10
 ALWAYS = "2e-4 always"
 RULES = ("lr-find", ALWAYS, "prior", "branches", "valley", "steepest", "tenth_of_divergence")
+GROUPS = {
+    "fresh cases, on which nothing was chosen": fresh_cases(),
+    "odd cases, whose results with earlier versions were known": odd_cases(),
+    "even cases, on which the constants were chosen": even_cases(),
+}
+CASES = [case for group in GROUPS.values() for case in group]
 PAST = 1.06  # a grid ends where the loss is this much above its lowest, on both sides
 
 
@@ -64,7 +70,7 @@ def open_ends(losses: dict[int, float]) -> list[int]:
 def train_grids(kept: Kept) -> None:
     """The grid of each case, first with one seed, then with all, with the time left on stderr."""
     for seeds in (SEEDS[:1], SEEDS):
-        cases, started = all_cases(), time.monotonic()
+        cases, started = CASES, time.monotonic()
         for done, case in enumerate(cases, start=1):
             losses = grid(case, kept, seeds)
             left = (time.monotonic() - started) / done * (len(cases) - done)
@@ -77,7 +83,7 @@ def search_all(folder: Path) -> None:
     """Search for each case, as a user would, and make a range test of fastai's length for the other rules."""
     file = folder / "found.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    for case in all_cases()[1::2] + all_cases()[::2]:
+    for case in CASES:
         if case.name not in found:
             found[case.name] = search(case, folder)
             atomic.write_json(file, found)
@@ -124,7 +130,7 @@ def fastai_marks(trials: Trials, rates: list[float]) -> dict[str, float]:
 def train_found(kept: Kept, folder: Path) -> None:
     """Train each case at the peak that the search suggests, with the seeds of the grid."""
     found = json.loads((folder / "found.json").read_text())
-    for case in all_cases()[1::2] + all_cases()[::2]:
+    for case in CASES:
         if case.name in found:
             ours = found[case.name]["rates"]["lr-find"]
             value = kept.mean(case, ours, SEEDS) / min(both_seeds(case, kept).values()) - 1
@@ -157,17 +163,17 @@ def regret(case: Case, kept: Kept, rule: str, rates: dict[str, float]) -> float:
 
 
 def print_tables(kept: Kept, folder: Path) -> None:
-    """The rules on the odd cases and on the even ones, then each case."""
+    """The rules on each group of cases, then each case."""
     found = json.loads((folder / "found.json").read_text())
-    for title, first in (("odd cases, on which nothing was chosen", 1), ("even cases", 0)):
-        cases = [case for case in all_cases()[first::2] if case.name in found]
+    for title, group in GROUPS.items():
+        cases = [case for case in group if case.name in found]
         if cases:
             print_rules(f"{len(cases)} {title}", cases, kept, found)
             inside = sum(covered(case, kept, found[case.name]["result"]) for case in cases)
             print(f"\nThe interval holds the best peak in {inside} of {len(cases)} cases.")
     header = ("case", "best of the grid", "lr-find", "regret", "prior", "valley", "cost in updates")
     print(f"\n| {' | '.join(header)} |\n{'| --- ' * len(header)}|")
-    for case in all_cases():
+    for case in CASES:
         if case.name in found:
             print_case(case, kept, found[case.name])
 

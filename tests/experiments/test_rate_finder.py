@@ -14,8 +14,8 @@ from mlxsched.config import load_config
 from mlxsched.errors import UsageError
 from mlxsched.experiments.rate_finder.branches import Rounds, two_rounds
 from mlxsched.experiments.rate_finder.budget import LEAST, Budget, parse_budget, usual_budget
-from mlxsched.experiments.rate_finder.estimate import estimate, lowest
-from mlxsched.experiments.rate_finder.finder import Search, doubt
+from mlxsched.experiments.rate_finder.estimate import estimate, lowest, minimum
+from mlxsched.experiments.rate_finder.finder import Search, _prior, doubt
 from mlxsched.experiments.rate_finder.layout import layout_of
 from mlxsched.experiments.rate_finder.prior import Facts, Prior, prior_of
 from mlxsched.experiments.rate_finder.range_test import RangeTest, range_test, steepest, valley
@@ -158,15 +158,48 @@ def test_the_vertex_of_an_exact_parabola_is_found():
 
 
 def test_an_estimate_lies_between_branch_and_prior_and_leans_to_the_surer_one():
-    unsure, sure = (estimate(Prior(1e-3, spread), 1e-4, True, 1.0) for spread in (10.0, 1.1))
-    assert 1e-4 <= unsure.peak < sure.peak < 1e-3
-    open_ended = estimate(Prior(1e-3, 10.0), 1e-4, False, 1.0)
+    unsure, sure = (estimate(Prior(1e-3, spread), 5e-4, True) for spread in (10.0, 1.1))
+    assert 5e-4 <= unsure.peak < sure.peak < 1e-3
+    open_ended = estimate(Prior(1e-3, 10.0), 5e-4, False)
     assert open_ended.peak > unsure.peak and open_ended.spread > unsure.spread
 
 
 def test_a_prior_that_is_far_off_counts_for_less_than_it_says():
-    near, far = (math.log(estimate(Prior(1e-3, 2.0), 1e-3 * by, True, 1.0).peak / 1e-3) for by in (2, 64))
-    assert far / math.log(64) > 0.9 > near / math.log(2)
+    near, far = (math.log(estimate(Prior(1e-3, 2.0), 1e-3 * by, True).peak / 1e-3) for by in (2, 64))
+    assert far / math.log(64) > 0.95 > near / math.log(2)
+
+
+def test_the_minimum_of_two_rounds_is_that_of_parabolas_with_a_shared_vertex():
+    def branches(level, *places):
+        return [Candidate(math.exp(x), 9, level * math.exp(0.02 * (x + 7.2) ** 2)) for x in places]
+
+    first, second = (
+        branches(3.0, -8.0, -7.1, -6.2),
+        branches(2.5, -7.0, -6.4, -5.8),
+    )  # the second starts above it
+    assert minimum([first, second]) == (pytest.approx(math.exp(-7.2)), True)
+    assert minimum([second]) == (pytest.approx(math.exp(-7.0)), False)
+
+
+def test_a_diverged_branch_does_not_move_the_minimum():
+    tried = [Candidate(1e-3 * 2.0**at, 9, 2 + 0.01 * at**2) for at in (-1, 0, 1)]
+    lost = Candidate(8e-3, 9, LOST)
+    assert minimum([tried, [*tried, lost]])[0] == pytest.approx(1e-3, rel=0.01)
+    assert minimum([tried, [replace(one, loss=LOST) for one in tried]])[0] == pytest.approx(1e-3, rel=0.3)
+
+
+def test_losses_that_fall_throughout_have_no_minimum():
+    assert minimum([[Candidate(10.0**at, 9, 5.0 - at) for at in (-4, -3, -2)]]) == (
+        pytest.approx(1e-2),
+        False,
+    )
+
+
+def test_branches_are_corrected_for_their_length_except_with_sgd():
+    best = [Candidate(1e-3 * 2.0**at, 16, 2 + at**2) for at in (-1, 0, 1)]
+    rounds = Rounds([replace(one, updates=8) for one in best], best)
+    assert rounds.for_run(512, "sgd")[0] == pytest.approx(1e-3)
+    assert 8 / 512 < (rounds.for_run(512, "adamw")[0] / 1e-3) ** 5 < 16 / 512
 
 
 class Bowl:
@@ -221,15 +254,23 @@ def test_branches_that_learn_nothing_or_diverge_are_inconclusive():
 
 
 def test_the_prior_follows_the_run_and_the_model():
-    def guess(hidden=128, modules=7, updates=100, **flags):
-        return prior_of(load_config(flags=flags).config, Facts(hidden, modules, updates)).peak
+    def guess(hidden=128, modules=7, updates=100, mean_rate=0.5, **flags):
+        return prior_of(load_config(flags=flags).config, Facts(hidden, modules, updates, mean_rate)).peak
 
     assert guess(**{"lora_parameters.scale": 2.0}) == pytest.approx(guess() * 10**0.75)
     assert guess(**{"lora_parameters.rank": 64}) == pytest.approx(guess() * 8**-0.55)
     assert guess(updates=1000) < guess() > guess(hidden=2048) and guess(modules=2) > guess()
+    assert guess(mean_rate=1.0) == pytest.approx(guess() * 0.5**0.85)
     assert guess(bias_correction=False) < guess() > guess(lora_plus_ratio=16)
     assert guess(optimizer="lion") < guess() > guess(fine_tune_type="full")
     assert guess(optimizer="sgd") == pytest.approx(200 * guess())
+
+
+def test_a_schedule_that_stays_at_its_peak_has_a_lower_prior(trials):
+    run, peak = trials._session, trials._session.plan.peak
+    share = sum(run.rate(update) for update in range(run.plan.updates)) / run.plan.updates / peak
+    constant = replace(run, schedule=lambda update: peak)
+    assert _prior(constant).peak / _prior(run).peak == pytest.approx(share**0.85)
 
 
 def test_a_plan_stays_within_its_budget():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
-from mlxsched.experiments.rate_finder.estimate import at_length, lowest
+from mlxsched.experiments.rate_finder.estimate import at_length, lowest, minimum
 from mlxsched.experiments.rate_finder.layout import FIRST, FIRST_STEP, SECOND, SECOND_STEP, Layout
 from mlxsched.experiments.rate_finder.result import Candidate
 from mlxsched.experiments.rate_finder.trials import Trials
@@ -25,14 +26,17 @@ class Rounds(NamedTuple):
         return lowest(self.second)[0]
 
     @property
-    def sure(self) -> bool:
-        """Whether higher and lower peaks were worse in the second round, so that its best one is a vertex."""
-        return lowest(self.second)[1]
-
-    @property
     def bracketed(self) -> bool:
         """Whether higher and lower peaks were worse, in either round."""
         return lowest(self.first)[1] or lowest(self.second)[1]
+
+    def for_run(self, updates: int, optimizer: str) -> tuple[float, bool]:
+        """The best peak for a run of ``updates``, by both rounds, and whether it is a minimum between their peaks."""
+        rounds = [
+            [replace(one, peak=at_length(one.peak, one.updates / updates, optimizer)) for one in tried]
+            for tried in self
+        ]
+        return minimum(rounds)
 
 
 def two_rounds(trials: Trials, centre: float, most: float, layout: Layout) -> Rounds:
@@ -49,7 +53,7 @@ def two_rounds(trials: Trials, centre: float, most: float, layout: Layout) -> Ro
         first.append(_branch(trials, beyond, layout.first))
     left = int((layout.cost - trials.spent) / SECOND - layout.judging)
     updates = max(min(layout.second, left), layout.first)
-    centre = min(at_length(lowest(first)[0], layout.first / updates), most / SECOND_STEP)
+    centre = min(lowest(first)[0], most / SECOND_STEP)
     return Rounds(
         first, [_branch(trials, peak, updates) for peak in spread_around(centre, SECOND, SECOND_STEP)]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 
@@ -26,6 +27,9 @@ SAFETY = 2.0
 
 LEARNED = 0.005
 """A branch that lowers the loss of the untrained model by a smaller share has learned too little to be compared."""
+
+SAMPLES = 1000
+"""Updates of a run from which its mean rate is computed, at least; all of a shorter run."""
 
 OnSpent = Callable[[float, float], None]
 """Called with the number of updates spent so far, and with the total planned."""
@@ -58,10 +62,10 @@ class Search:
         test = range_test(trials, peak / BELOW, peak * ABOVE, layout.sweep, SWEEPS)
         most = math.inf if test.broke is None else test.broke / SAFETY
         rounds = two_rounds(trials, peak, most, layout)
-        share = rounds.second[0].updates / self.session.plan.updates
         found = None
         if learned(rounds, untrained):
-            found = estimate(self.prior, rounds.best, rounds.sure, share)
+            config, updates = self.session.config, self.session.plan.updates
+            found = estimate(self.prior, *rounds.for_run(updates, config.optimizer))
         marks = {"prior": peak, "branches": rounds.best, **test.marks}
         why = doubt(rounds, untrained, held_out=not trials.trains_on_judged(layout.second))
         return self._found(found, why, rounds, test, marks)
@@ -119,4 +123,11 @@ def _prior(session: Session) -> Prior:
 def _facts(session: Session) -> Facts:
     adapted = sum(path.endswith("lora_b") for path in flatten(session.loaded.model.trainable_parameters()))
     modules = adapted / max(session.trained_layers, 1) or 1.0
-    return Facts(hidden_size(session.loaded.config), modules, session.plan.updates)
+    return Facts(hidden_size(session.loaded.config), modules, session.plan.updates, _mean_rate(session))
+
+
+def _mean_rate(session: Session) -> float:
+    """The mean rate of the run as a share of its peak, from at most about a thousand of its updates."""
+    updates = session.plan.updates
+    rates = [session.rate(update) for update in range(0, updates, max(updates // SAMPLES, 1))]
+    return statistics.fmean(rates) / session.plan.peak

@@ -15,7 +15,7 @@ from mlxsched.runs import atomic
 from mlxsched.runs.json_file import read_object
 from mlxsched.training.session import Session
 
-FORMAT = 2  # increase it when results of searches change
+FORMAT = 3  # increase it when results of searches change
 # Settings on which the best peak does not depend. The length of the run and the rows are part of the key by their
 # resolved values.
 _WITHOUT = [
