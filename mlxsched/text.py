@@ -57,6 +57,15 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def short_time(seconds: float) -> str:
+    """A measured time with two digits, or as `clock` from 100 seconds on.
+
+    >>> [short_time(s) for s in (0.1234, 1.53, 76.4, 190)]
+    ['0.12 s', '1.5 s', '76 s', '3:10']
+    """
+    return f"{seconds:.2g} s" if seconds < 99.5 else clock(seconds)
+
+
 def about(seconds: float) -> str:
     """A time that was estimated: two digits at most, in the unit that fits.
 

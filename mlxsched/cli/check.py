@@ -83,7 +83,9 @@ def findings_of(subject: Subject) -> list[ScheduleFinding]:
     found = with_fixes(
         schedule_health(subject.schedule, subject.facts), subject.schedule, subject.facts, subject.settings
     )
-    return sorted([*found, *subject.findings], key=lambda one: one.update)
+    found += [] if subject.reasoned else subject.findings
+    kept = [one for one in found if one.severity != "note" or not subject.reasoned]
+    return sorted(kept, key=lambda one: one.update)
 
 
 def fixed_text(subject: Subject, findings: list[ScheduleFinding]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +26,7 @@ class Subject:
     """A schedule with the facts of its run.
 
     ``settings`` and ``text`` are the values and the YAML of a configuration; None and empty for a schedule alone.
+    ``reasoned``: the file of a preset gives the reasons for what it chose, so notes would repeat them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Subject:
     text: str = ""
     findings: tuple[ScheduleFinding, ...] = ()
     assumed: tuple[str, ...] = field(default=())
+    reasoned: bool = False
 
 
 def find_subject(text: str, steps: int | None, optimizer: str) -> Subject:
@@ -98,7 +100,8 @@ def _is_config(path: Path) -> bool:
 def _preset(name: str, steps: int | None) -> Subject:
     from mlxsched.config.load import load_config
 
-    return _configured(name, load_config(preset=name), f"preset: {name}\n", steps)
+    found = _configured(name, load_config(preset=name), f"preset: {name}\n", steps)
+    return replace(found, reasoned=True)
 
 
 def _file(name: str, path: Path, steps: int | None) -> Subject:

@@ -103,6 +103,7 @@ def _variants(ctx: click.Context) -> tuple[Variant, ...]:
     """One configuration for each combination of what is varied."""
     from mlxsched.config.load import load_config
     from mlxsched.experiments.grid import Variant, combinations, split_list, variant_name
+    from mlxsched.experiments.refusals import without_preset_limit
 
     flags, given = ctx.params, given_flags(ctx)
     axes = {"schedule": split_list(flags["schedules"])} if flags["schedules"] else {}
@@ -111,7 +112,7 @@ def _variants(ctx: click.Context) -> tuple[Variant, ...]:
         axes[_key(key.strip())] = split_list(values)
     if not all(axes.values()):
         raise UsageError("--schedules and --vary need values: --schedules linear,cosine or --vary rank=8,16.")
-    found = {}
+    found: dict[str, Variant] = {}
     for changes in combinations(axes):
         loaded = load_config(
             preset=flags["preset"],
@@ -120,7 +121,9 @@ def _variants(ctx: click.Context) -> tuple[Variant, ...]:
             as_mlx_lm=flags["as_mlx_lm"],
         )
         name = variant_name(changes)
-        found[name] = Variant(name, loaded.config, loaded.origins, changes)
+        say_once = note if not found else lambda text: None
+        config = without_preset_limit(loaded.config, loaded.origins, say_once)
+        found[name] = Variant(name, config, loaded.origins, changes)
     return tuple(found.values())
 
 

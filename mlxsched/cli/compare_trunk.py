@@ -42,6 +42,7 @@ def compare_lengths(ctx: click.Context) -> None:
 
 
 def _comparison(ctx: click.Context, resume: Path | None, budgets: str) -> Comparison:
+    from mlxsched.experiments.refusals import without_preset_limit
     from mlxsched.experiments.trunk import plan_comparison, save_settings, saved_settings
     from mlxsched.platform.paths import cache_home
     from mlxsched.runs.store import at_free_name, run_path
@@ -51,10 +52,11 @@ def _comparison(ctx: click.Context, resume: Path | None, budgets: str) -> Compar
         config = config.model_copy(update={"trust_remote_code": bool(ctx.params["trust_remote_code"])})
         return plan_comparison(resume, config, origins, saved, cache=cache_home())
     loaded = load_given(ctx)
+    config = without_preset_limit(loaded.config, loaded.origins, note)
     path = run_path(loaded.config.run_dir, loaded.config.name, "compare")
     comparison = plan_comparison(
         path,
-        loaded.config,
+        config,
         loaded.origins,
         budgets,
         cache=cache_home(),

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import console, note, picture, table, warn
-from mlxsched.text import about, clock, counted
+from mlxsched.text import about, clock, counted, short_time
 
 if TYPE_CHECKING:
     from mlxsched.data.batching.sharing import Sharing
@@ -28,8 +28,9 @@ def show_plan(session: Session, *, stderr: bool, expected: Estimate | None = Non
     drawn = schedule_picture(session, console(stderr=stderr).width)
     if drawn:
         picture(drawn + "\n", stderr=stderr)
-    for text in session.plan.notes:
-        note(f"Note: {text}.")
+    for one in session.plan.findings:
+        if one.severity == "note" and one.code != "warmup_shortened":  # part of the table
+            note(f"Note: {one}.")
     for text in session.plan.warnings:
         warn(f"{text}.")
 
@@ -67,10 +68,15 @@ def plan_lines(session: Session) -> Iterator[Line]:
     yield "learning rate", _rates(session)
     yield (
         "evaluation",
-        f"every {counted(plan.steps_per_eval, 'update')}; a checkpoint every {plan.save_every:,}",
+        f"{_every(plan.steps_per_eval, plan.updates, 'before and after the run')}; a checkpoint {_every(plan.save_every, plan.updates, 'at the end')}",
     )
     yield "micro-batches", _micro_batches(session)
     yield "memory", _memory(session)
+
+
+def _every(interval: int, updates: int, longer: str) -> str:
+    """The interval, or ``longer`` if the run has no more updates than it."""
+    return f"every {counted(interval, 'update')}" if interval < updates else longer
 
 
 def _time_limit(plan: Plan) -> str:
@@ -83,21 +89,14 @@ def _time_limit(plan: Plan) -> str:
 
 def _time(expected: Estimate) -> str:
     """The estimate, and its largest parts."""
-    parts = [f"{_part(expected.update)} an update"]
-    parts += [f"{_part(expected.evaluation)} an evaluation"] if expected.evaluation else []
+    parts = [f"{short_time(expected.update)} an update"]
+    parts += [f"{short_time(expected.evaluation)} an evaluation"] if expected.evaluation else []
     parts += (
-        [f"{_part(expected.measuring)} for the test rows, before and after"] if expected.measuring else []
+        [f"{short_time(expected.measuring)} for the test rows, before and after"]
+        if expected.measuring
+        else []
     )
     return f"{about(expected.seconds)}: {', '.join(parts)}"
-
-
-def _part(seconds: float) -> str:
-    """A part of the estimate.
-
-    >>> _part(0.123), _part(76.4), _part(190)
-    ('0.12 s', '76 s', '3:10')
-    """
-    return f"{seconds:.2g} s" if seconds < 99.5 else clock(seconds)
 
 
 def _memory(session: Session) -> str:
@@ -148,7 +147,9 @@ def _rates(session: Session) -> str:
     elif isinstance(config.schedule, str):
         name = config.schedule
     last = session.rate(plan.updates - 1)
-    warmup = f"warmup of {counted(plan.warmup, 'update')} to " if plan.warmup else ""
+    short = any(one.code == "warmup_shortened" for one in plan.findings)
+    instead = f" (instead of {config.warmup:,}, since the run is short)" if short else ""
+    warmup = f"warmup of {counted(plan.warmup, 'update')}{instead} to " if plan.warmup else ""
     return f"{name}: {warmup}{plan.peak:.3g}, {last:.3g} in the last update"
 
 

@@ -8,6 +8,10 @@ from typing import Any
 from mlxsched.config.origins import PRESET
 from mlxsched.config.yaml_file import KeyPath, YamlFile
 
+LENGTHS = ("iters", "epochs")
+LIFTS = "lifts max_time of "
+"""In the origin of a length: it replaces the time limit of a preset, which is there so that the preset is short."""
+
 # A key given in one layer removes its rivals from the layers below.
 RIVALS = {
     "iters": ("epochs",),
@@ -54,8 +58,19 @@ def merge(layers: list[Layer]) -> Layer:
                         rival == "lr_schedule"
                     ):  # more than one number is lost: say so where the rate comes from
                         layer = {**layer, key: given.converted(given.value, f"replaces {lost.origin}")}
+            if key in LENGTHS and given.value is not None:
+                layer = _without_time_limit(layer, key, merged)
         merged |= layer
     return merged
+
+
+def _without_time_limit(layer: Layer, key: str, below: Layer) -> Layer:
+    """``layer``, whose length ``key`` replaces the time limit of a preset ``below``."""
+    limit = below.get("max_time")
+    if "max_time" in layer or limit is None or not limit.origin.startswith(PRESET):
+        return layer
+    del below["max_time"]
+    return {**layer, key: layer[key].converted(layer[key].value, f"{LIFTS}{limit.origin}")}
 
 
 def place(keys: KeyPath, merged: Layer) -> str:

@@ -50,6 +50,10 @@ def _off_at_zero(value: float | None) -> float | None:
     return value or None
 
 
+def _none(value: object) -> object:
+    return None if isinstance(value, str) and value.strip().lower() == "none" else value
+
+
 def _lower_case(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -84,6 +88,7 @@ def _usable_path(value: str) -> str:
 
 Size = Annotated[int, Field(ge=0), BeforeValidator(parse_size, json_schema_input_type=int | str)]
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(parse_duration, json_schema_input_type=float | str)]
+TimeLimit = Annotated[Seconds | None, BeforeValidator(_none, json_schema_input_type=float | str | None)]
 Share = Annotated[
     float, Field(gt=0, lt=1), BeforeValidator(parse_percentage, json_schema_input_type=float | str)
 ]
@@ -224,8 +229,9 @@ class RunConfig(_Strict):
     iters: Count | None = Field(
         default=None, description="Length in iterations of --batch-size rows, as in mlx-lm."
     )
-    max_time: Seconds | None = Field(
-        default=None, description="End after this time, such as 45m, with the schedule completed."
+    max_time: TimeLimit = Field(
+        default=None,
+        description="End after this time, such as 45m, with the schedule completed; none lifts a limit.",
     )
     until_plateau: bool = Field(
         default=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mlxsched.config.origins import DEFAULT, PRESET, from_file
 from mlxsched.config.schema import RunConfig
@@ -18,6 +18,19 @@ def refuse_settings(config: RunConfig, origins: Mapping[str, str], keys: Sequenc
     for key in keys:
         if getattr(config, key):
             raise UsageError(f"{why}: {_fix(key, origins.get(key, DEFAULT))}.")
+
+
+def without_preset_limit(
+    config: RunConfig, origins: Mapping[str, str], say: Callable[[str], None]
+) -> RunConfig:
+    """``config`` without the time limit of a preset, which ``say`` is told; one that the user gave is left for refusal."""
+    origin = origins.get("max_time", DEFAULT)
+    if config.max_time is None or not origin.startswith(PRESET):
+        return config
+    say(
+        f"Note: the time limit (max_time) of {origin} is ignored: a comparison trains the same updates each time."
+    )
+    return config.model_copy(update={"max_time": None})
 
 
 def _fix(key: str, origin: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from mlxsched.analysis.findings import Finding
+from mlxsched.config.layers import LENGTHS, LIFTS
 from mlxsched.config.origins import DEFAULT, outranks
 from mlxsched.config.views import LengthSettings
 from mlxsched.errors import UsageError
@@ -43,14 +44,30 @@ def plan_length(settings: LengthSettings, rows: int, origins: Mapping[str, str] 
     Where ``origins`` say that ``max_time`` was given and the other two were not, the time decides: `ASSUMED` updates stand
     for the number that is not known yet.
     """
+    found = _plan_length(settings, rows, origins or {})
+    return replace(found, findings=(*found.findings, *_lifted(origins or {})))
+
+
+def _plan_length(settings: LengthSettings, rows: int, origins: Mapping[str, str]) -> Length:
     sizes = (settings.batch_size, settings.grad_accumulation_steps)
-    if is_open(settings, origins or {}):
+    if is_open(settings, origins):
         per_update = sizes[0] * sizes[1]
         per_epoch = math.ceil(rows / per_update)
         return Length(ASSUMED, per_epoch, per_update, findings=_few_rows(rows, per_update), assumed=True)
     if settings.iters is not None:
         return length_from_iters(rows, settings.iters, *sizes)
     return length_from_epochs(rows, settings.epochs or 1.0, *sizes)
+
+
+def _lifted(origins: Mapping[str, str]) -> Iterator[Finding]:
+    """A note that a given length replaces the time limit of a preset."""
+    for key in LENGTHS:
+        given, _, preset = origins.get(key, DEFAULT).partition(f" ({LIFTS}")
+        if preset:
+            evidence = f"{given} replaces the time limit (max_time) of {preset.removesuffix(')')}"
+            yield Finding(
+                "time_limit_lifted", "note", evidence, fix="To limit the time as well, add --max-time"
+            )
 
 
 def is_open(settings: LengthSettings, origins: Mapping[str, str]) -> bool:

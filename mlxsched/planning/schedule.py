@@ -23,7 +23,8 @@ ScheduleLike: TypeAlias = Callable[[int], Any]
 """A `Schedule`, or a user's own function of the update index."""
 
 DEFAULT_FAMILY = "linear"
-WASTE = 0.01  # share of a run from which on an update at rate 0 is worth a note
+WASTE = 0.01  # share of a run from which on an update at rate 0 is worth a note,
+PRESET_WASTE = 0.05  # where the warmup is a preset's or the default
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,10 @@ def resolve_schedule(
         )
     peak = highest_rate(schedule, updates)
     findings += schedule_findings(schedule, updates, peak)
-    findings += _first_update(schedule, updates, peak, None if given else config)
+    own = given is not None or config.lr_schedule is not None
+    waste = WASTE if own or not is_inherited(origins.get("warmup", DEFAULT)) else PRESET_WASTE
+    if peak and updates * waste < 1 and float(schedule(0)) == 0:
+        findings.append(_first_update(schedule, updates, peak, None if given else config))
     return ResolvedSchedule(schedule, warmup_updates(schedule), peak, tuple(findings))
 
 
@@ -157,7 +161,7 @@ def plan_warmup(
     if is_inherited(origin):
         return _shortened(config.warmup, updates)
     if config.warmup >= updates:
-        raise ConfigError(_warmup_too_long(config.warmup, updates, origin))
+        raise ConfigError(_warmup_too_long(config.warmup, updates, origins))
     return config.warmup, []
 
 
@@ -172,8 +176,10 @@ def _shortened(warmup: int | float, updates: int) -> tuple[int | float, list[Fin
     return limit, [Finding("warmup_shortened", "note", evidence)]
 
 
-def _warmup_too_long(warmup: int | float, updates: int, origin: str) -> str:
-    problem = f"`warmup` must be below `steps`; got {warmup} and {updates}. Lower --warmup or raise --epochs."
+def _warmup_too_long(warmup: int | float, updates: int, origins: Mapping[str, str]) -> str:
+    origin = origins.get("warmup", DEFAULT)
+    length = "--epochs" if origins.get("iters", DEFAULT) == DEFAULT else "--iters"
+    problem = f"`warmup` must be below `steps`; got {warmup} and {updates}. Lower --warmup or raise {length}."
     if from_flag(origin):
         return problem
     return (
@@ -252,16 +258,14 @@ def schedule_findings(schedule: ScheduleLike, updates: int, peak: float) -> Iter
 
 def _first_update(
     schedule: ScheduleLike, updates: int, peak: float, config: ScheduleSettings | None
-) -> Iterator[Finding]:
-    """A note if a short run spends its first update at rate 0; ``config`` is None for a given schedule."""
-    if peak == 0 or updates * WASTE >= 1 or float(schedule(0)) != 0:
-        return
+) -> Finding:
+    """The note that a short run spends its first update at rate 0; ``config`` is None for a given schedule."""
     warmup, fix = warmup_updates(schedule), ""
     if warmup and config is not None:
         where = "warmup_init in lr_schedule:" if config.lr_schedule else "--warmup-init"
         fix = f"Start the warmup higher, with {where} {peak / (warmup + 1):.3g}"
     evidence = f"the first update has a learning rate of 0 and changes nothing: {1 / updates:.0%} of the run"
-    yield Finding("first_update_wasted", "note", evidence, fix=fix)
+    return Finding("first_update_wasted", "note", evidence, fix=fix)
 
 
 def _end_above_peak(request: _Request, schedule: ScheduleLike) -> Iterator[Finding]:

@@ -201,3 +201,25 @@ def test_an_unknown_preset_gets_a_suggestion(write):
         load_config(preset="lptop")
     with pytest.raises(UsageError, match="all-purpose, debug, full"):
         load_config(file=write("preset: xyz\n"))
+
+
+@pytest.mark.parametrize("length", [{"iters": "200"}, {"epochs": "2"}])
+def test_a_given_length_replaces_the_time_limit_of_a_preset(length):
+    (key,) = length
+    loaded = load_config(preset="debug", flags=length)
+    assert loaded.config.max_time is None
+    assert loaded.origins[key] == f"--{key} (lifts max_time of preset debug)"
+    assert load_config(preset="debug", flags={**length, "max_time": "5m"}).config.max_time == 300
+    assert load_config(preset="debug").config.max_time == 60
+
+
+def test_a_given_length_keeps_the_time_limit_of_a_file(write):
+    assert load_config(file=write("max_time: 1h\n"), flags={"iters": "200"}).config.max_time == 3600
+
+
+@pytest.mark.parametrize("none", ["none", "None", " none "])
+def test_none_lifts_a_time_limit(none, write):
+    assert load_config(preset="debug", flags={"max_time": none}).config.max_time is None
+    assert load_config(preset="debug", file=write("max_time: none\n")).config.max_time is None
+    with pytest.raises(ConfigError, match="must be a duration"):
+        load_config(flags={"max_time": "nothing"})

@@ -57,3 +57,15 @@ def test_evaluations_take_at_most_a_tenth_of_the_time_of_training():
     assert rows / 3 <= 0.1 * interval * 8 < rows / 3 + 8
     assert evaluation_interval(5, 8, 100) <= 5
     assert evaluation_interval(7, 8, 0) == math.ceil(7 / 10)
+
+
+def test_a_length_that_replaces_a_preset_s_time_limit_is_noted():
+    loaded = load_config(preset="debug", flags={"iters": "200"})
+    found = plan_length(loaded.config, 1000, loaded.origins)
+    assert found.updates == 200
+    (note,) = [one for one in found.findings if one.code == "time_limit_lifted"]
+    assert str(note) == (
+        "--iters replaces the time limit (max_time) of preset debug. To limit the time as well, add --max-time"
+    )
+    loaded = load_config(preset="debug")
+    assert plan_length(loaded.config, 1000, loaded.origins).findings == ()

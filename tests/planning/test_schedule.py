@@ -81,6 +81,20 @@ def test_a_warmup_of_the_user_s_own_must_fit():
         resolved(100, warmup=100)
 
 
+def test_a_warmup_that_does_not_fit_names_the_length_that_was_given():
+    with pytest.raises(ConfigError, match=r"Lower --warmup or raise --iters\."):
+        resolved(100, warmup=100, iters=100)
+    with pytest.raises(ConfigError, match=r"Lower --warmup or raise --epochs\."):
+        resolved(100, warmup=100)
+
+
+@pytest.mark.parametrize(("updates", "noted"), [(40, False), (15, True)])
+def test_a_preset_is_told_of_its_first_update_only_in_a_very_short_run(updates, noted):
+    found = [finding.code for finding in resolved(updates, preset="debug").findings]
+    assert ("first_update_wasted" in found) == noted
+    assert "first_update_wasted" in [finding.code for finding in resolved(updates, warmup=4).findings]
+
+
 def test_a_ratio_of_warmup_is_left_alone():
     assert resolved(100, preset="one-cycle").warmup == 30
 

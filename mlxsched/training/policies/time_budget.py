@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mlxsched.runs.events import Notice, UpdateMade
 from mlxsched.text import clock as clock_text
-from mlxsched.text import counted
+from mlxsched.text import counted, short_time
 from mlxsched.training.pace import Pace
 from mlxsched.training.policies.base import Action, Policy, Report, Revise
 from mlxsched.training.progress import Progress
@@ -188,5 +188,7 @@ class TimeBudget(Policy):
 
     def _text(self, total: int, planned: int, last: int, *, first: bool) -> str:
         seconds = self._work.tokens * self._costs.per_token(last)
-        instead = "" if first else f" instead of {planned:,}"
-        return f"{counted(total, 'update')}{instead} fit into {clock_text(self._budget.seconds)}, at {seconds:.3g} s each"
+        assumed = first and self._most() is None
+        instead = "" if assumed else f" instead of {planned:,}"
+        limit = clock_text(self._budget.seconds)
+        return f"{counted(total, 'update')}{instead} fit into the time limit of {limit}, at {short_time(seconds)} each"

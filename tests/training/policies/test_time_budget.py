@@ -148,7 +148,12 @@ def test_the_rate_falls_in_steps_no_larger_than_the_shape_s_own():
 def test_a_steady_machine_needs_one_decision_and_a_few_corrections():
     machine = Machine(600, noise=0.05).run()
     assert is_on_time(machine) and len(machine.notices) <= 4
-    assert "updates fit into 10:00" in machine.notices[0]
+    assert "updates fit into the time limit of 10:00" in machine.notices[0]
+
+
+def test_a_limit_below_the_planned_updates_names_both():
+    slow = Machine(60, planned=4000, schedule=ms.warmup_linear(PEAK, 4000), most=4000).run()
+    assert " updates instead of 4,000 fit into the time limit of 1:00, at " in slow.notices[0]
 
 
 def test_the_given_number_of_updates_is_an_upper_bound():
