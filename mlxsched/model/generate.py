@@ -12,7 +12,7 @@ from mlx.nn.layers.base import Module
 from mlxsched.data.rows import Example
 from mlxsched.model.evaluate import OnProgress
 from mlxsched.model.load import room_for_answer
-from mlxsched.model.shared_prompt import Reading, reading_of
+from mlxsched.model.shared_prompt import Reading, cache_size, reading_of
 
 LONGEST_ANSWER = 64  # median tokens; the bundled formulas have 20, chats have 200 and more
 _JUDGED = 100  # examples that decide
@@ -39,13 +39,14 @@ def answer_all(
     examples: list[Example],
     on_progress: OnProgress | None = None,
     *,
-    max_tokens: int | None = None,
+    memory: int | None = None,
     shared: bool = True,
 ) -> list[Answer]:
     """The greedy answer to each prompt, in order; stops at the end of a turn.
 
-    Batches have at most 32 prompts, and at most ``max_tokens`` tokens including answers; prompts are read one by one if
-    mlx-lm's batches are wrong for the model. ``shared``: the common prefix of all prompts may be read once.
+    Batches have at most 32 prompts, fewer where their caches would take more than ``memory`` bytes; prompts are read
+    one by one if mlx-lm's batches are wrong for the model. ``shared``: the common prefix of all prompts may be read
+    once.
     """
     from mlx_lm.generate import BatchGenerator
 
@@ -53,8 +54,10 @@ def answer_all(
     limits = _limits(model, tokenizer, examples)
     prompts = [list(example.prompt) for example in examples]
     reading = reading_of(model, prompts, shared=shared)
-    lengths = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
-    at_once = _at_once(lengths, max_tokens) if reading.together else 1
+    at_once = _MOST_AT_ONCE if reading.together else 1
+    if at_once > 1 and memory is not None:
+        longest = max(len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True))
+        at_once = _fitting(cache_size(model, longest), memory)
     generator: Any = BatchGenerator(
         model,
         stop_tokens=[[token] for token in tokenizer.eos_token_ids],
@@ -91,13 +94,15 @@ def _insert(generator: Any, prompts: list[list[int]], limits: list[int], reading
     return identifiers
 
 
-def _at_once(lengths: list[int], max_tokens: int | None) -> int:
-    """How many sequences of up to the longest of ``lengths`` fit; one always does.
+def _fitting(size: float, memory: int) -> int:
+    """How many sequences with caches of ``size`` bytes are generated at once in ``memory`` bytes; one always is.
 
-    >>> _at_once([50, 100], 1024), _at_once([50, 100], 64), _at_once([50, 100], None)
-    (10, 1, 32)
+    A cache is there twice while it grows, and prompts that are being read have caches of their own.
+
+    >>> _fitting(1e6, 20_000_000), _fitting(1e9, 20_000_000), _fitting(1, 20_000_000)
+    (8, 1, 32)
     """
-    return _MOST_AT_ONCE if max_tokens is None else min(max(max_tokens // max(lengths), 1), _MOST_AT_ONCE)
+    return int(min(max(memory / (2.5 * size), 1), _MOST_AT_ONCE))
 
 
 def _token_lists(generator: Any, identifiers: list[int], on_progress: OnProgress | None) -> list[list[int]]:

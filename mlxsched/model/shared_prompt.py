@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from mlxsched.model.trees import flatten
+
 _LOG = logging.getLogger(__name__)
 LEAST = 8  # tokens; sharing a shorter prefix saves less than the extra pass costs
 _OWN = 4  # tokens of the compared prompts, if there are such: nemotron_h is right behind padding alone, with nothing of its own
+_STEP = 256  # tokens by which mlx-lm's caches grow
 _AT_ONCE = 2048  # tokens of a pass: as mlx-lm's generator reads prompts
 _TOLERANCE, _TOLERANCE_HALF = 1e-3, 5e-2  # of the largest logit; the order of sums differs
 
@@ -86,6 +89,16 @@ def _read(model: Any, tokens: list[int]) -> list[Any]:
         model(mx.array(tokens[start : start + _AT_ONCE])[None], cache=caches)
         mx.eval([cache.state for cache in caches])
     return caches
+
+
+def cache_size(model: Module, length: int) -> float:
+    """The most bytes of the model's caches for a sequence of ``length`` tokens.
+
+    They are measured after as many tokens as a cache allocates at once. States of a fixed size count as ones that grow.
+    """
+    caches = _read(model, [0] * _STEP)
+    arrays = flatten([cache.state for cache in caches]).values()
+    return sum(array.nbytes for array in arrays if isinstance(array, mx.array)) / _STEP * (length + _STEP)
 
 
 def _agrees(model: Any, reading: Reading, prompts: list[list[int]], expected: mx.array) -> bool:

@@ -12,7 +12,6 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -47,7 +46,7 @@ SHORT = 1e11  # operations: a run of fewer takes seconds and is not timed
 QUICK_CPU, QUICK_GPU = 5e7, 4e9  # parameters of a model that is checked and timed in a few seconds
 FILES, BYTES = 0.03, 3e8  # seconds for the files of a checkpoint, and bytes a second on a usual disk
 STEP = 3.0  # a generated token takes that many times a position of a forward pass
-PREFILLED, ANSWERED = 8, 32  # prompts that are read at once, and answered
+ANSWERED, LATE = 16, 0.5  # prompts that are answered, and seconds that this may take when no time is left
 
 
 @dataclass(frozen=True)
@@ -240,28 +239,32 @@ class _Timing:
         return loss + (self._answers(examples) if examples else 0.0)
 
     def _answers(self, examples: list[Example]) -> float:
-        """Seconds of answering ``examples``: a few of them answer, and the others take as long for each token."""
-        loaded, started, seen = self._session.loaded, self._watch.clock(), 0
+        """Seconds of answering ``examples``: a few of them answer, and the others take as long."""
+        loaded, watch = self._session.loaded, self._watch
         tokens = sum(
             len(loaded.tokenizer.encode(one.answer, add_special_tokens=False)) + 1 for one in examples
         )
         prompts = [(1, len(one.prompt)) for one in examples]
-        if 2 * self._seconds(self._plain, prompts[:PREFILLED]) > self._watch.left:
-            return self._seconds(self._plain, prompts) + STEP * self._seconds(self._plain, [(1, tokens)])
+        reading = self._seconds(self._plain, prompts)
+        if 2 * self._seconds(self._plain, prompts[:ANSWERED]) > watch.left:
+            return reading + STEP * self._seconds(self._plain, [(1, tokens)])
+        asked, ticks, end = examples[:ANSWERED], [watch.clock()], watch.clock() + watch.left + LATE
 
         def tick(done: int, total: int) -> None:
-            nonlocal seen
-            seen += 1
-            if self._watch.clock() - started > self._watch.left:
+            ticks.append(watch.clock())
+            if ticks[-1] > end and done < total:
                 raise _EnoughError
 
         self._engine.load_into_model()
-        with suppress(_EnoughError):
-            limit = self._session.micro_batch_tokens // 2  # as `Measurement` has it
-            answer_all(loaded.model, loaded.tokenizer, examples[:ANSWERED], tick, max_tokens=limit)
-        spent = self._watch.clock() - started
-        self._watch.spent += spent
-        return spent / max(seen, 1) * tokens
+        try:
+            memory = self._session.answering_memory  # as `Measurement` has it
+            answer_all(loaded.model, loaded.tokenizer, asked, tick, memory=memory)
+            # By answers, not by tokens: where answers are short, reading the prompts takes most of the time.
+            return (ticks[-1] - ticks[0]) / len(asked) * len(examples)
+        except _EnoughError:
+            return reading + (ticks[-1] - ticks[1]) / max(len(ticks) - 2, 1) * tokens
+        finally:
+            watch.spent += ticks[-1] - ticks[0]
 
     def _saving(self) -> float:
         """Seconds of a checkpoint: weights and two moments."""

@@ -74,11 +74,10 @@ class Measurement:
         asked = examples or long_examples(session)
         if not asked:
             return {}
-        limit = session.micro_batch_tokens // 2  # MLX allocates room for 256 more tokens of each answer
         model, tokenizer = session.loaded.model, session.loaded.tokenizer
         tick = self._loop.ticker("test answers")
         shared = session.config.shares_prompts
-        answers = answer_all(model, tokenizer, asked, tick, max_tokens=limit, shared=shared)
+        answers = answer_all(model, tokenizer, asked, tick, memory=session.answering_memory, shared=shared)
         kept = {"answers": samples(tokenizer, asked, answers)}
         return {"exact_match": exact_match(answers), "asked": len(answers), **kept} if examples else kept
 

@@ -27,7 +27,7 @@ from mlxsched.model import adapters
 from mlxsched.model.adapters import Attached
 from mlxsched.model.load import LoadedModel, count_parameters, load_model, max_positions
 from mlxsched.model.start_adapter import attach_adapter
-from mlxsched.model.trees import flatten
+from mlxsched.model.trees import flatten, n_bytes
 from mlxsched.planning.length import plan_length
 from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan, steps_per_eval
 from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
@@ -80,6 +80,12 @@ class Session:
     def micro_batch_tokens(self) -> int:
         """The most padded tokens that go through the model at once."""
         return self.memory.micro_batch_tokens
+
+    @property
+    def answering_memory(self) -> int:
+        """The bytes that generated answers may take: an update's, without the trained weights and their two moments."""
+        held = 3 * n_bytes(self.loaded.model.trainable_parameters())
+        return max(self.memory.above_weights - held, 0)
 
     @cached_property
     def sampler(self) -> Sampler:

@@ -61,7 +61,7 @@ class ShapeTimes:
     """Seconds of the micro-batches that ``run`` computes.
 
     The time of a shape that was not timed follows from its positions: between two timed ones by interpolation, beyond the
-    largest one along the line through the two largest.
+    largest one along the line through the two largest, but at most in proportion to the positions.
     """
 
     run: Callable[[Shape], object]
@@ -92,7 +92,10 @@ class ShapeTimes:
             return self.known[sizes[0]] * positions / sizes[0]
         if positions > sizes[-1]:
             (first, last), (low, high) = sizes[-2:], (self.known[size] for size in sizes[-2:])
-            return high + max((high - low) / (last - first), 0.0) * (positions - last)
+            slope = min(
+                max((high - low) / (last - first), 0.0), high / last
+            )  # two close ones may differ by chance
+            return high + slope * (positions - last)
         return float(np.interp(positions, sizes, [self.known[size] for size in sizes]))
 
     def sum(self, shapes: Iterable[Shape]) -> float:
@@ -112,10 +115,11 @@ class ShapeTimes:
 
     def _time(self, shape: Shape, room: float) -> None:
         first = self.watch.time(lambda: self.run(shape))
+        compiling = min(statistics.fmean(self.compiling or [0.0]), 0.9 * first)
         again: list[float] = []
-        while len(again) < REPEATS and (len(again) + 2) * first <= room:
+        while len(again) < REPEATS and first + (len(again) + 1) * (first - compiling) <= room:
             again.append(self.watch.time(lambda: self.run(shape)))
-        self.known[_positions(shape)] = statistics.fmean(again) if again else first
+        self.known[_positions(shape)] = statistics.fmean(again) if again else first - compiling
         if again:
             self.compiling.append(max(first - statistics.fmean(again), 0.0))
 

@@ -153,3 +153,16 @@ def test_prompts_that_begin_alike_reach_behind_a_sliding_window(build, loaded):
     expected = answer_all(model, loaded.tokenizer, examples, shared=False)
     assert len({answer.text for answer in expected}) == 3
     assert answer_all(model, loaded.tokenizer, examples) == expected
+
+
+def test_answers_take_no_more_memory_than_they_may_and_stay_the_same(loaded):
+    encode = loaded.tokenizer.encode
+    examples = [Example(encode(f"the sum of {cell}"), "=SUM(A1:A9)") for cell in "ABCDEFGHIJKLMNOP"]
+    peaks, answers = [], []
+    for memory in (None, 12_000_000, 0):
+        base = mx.get_active_memory()
+        mx.reset_peak_memory()
+        answers.append(answer_all(loaded.model, loaded.tokenizer, examples, memory=memory))
+        peaks.append(mx.get_peak_memory() - base)
+    assert answers[0] == answers[1] == answers[2]
+    assert peaks[0] > 20_000_000 and peaks[1] < 16_000_000 and peaks[2] < 8_000_000

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 
+from mlxsched.model.generate import answer_all
 from mlxsched.runs.events import RunStarted
 from mlxsched.training import estimate as module
+from mlxsched.training import results
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.assembly import make_engine
 from mlxsched.training.estimate import estimate, estimate_plan
@@ -50,6 +53,27 @@ def test_the_parts_add_up_to_the_whole(session, monkeypatch):
     assert found.seconds == pytest.approx(once + during)
     rest = estimate(made, engine, acceleration, 15, 20)
     assert rest.seconds < 0.7 * found.seconds
+
+
+@pytest.mark.parametrize("late", [0.0, 60.0])
+def test_answers_to_few_test_rows_stand_for_all(session, monkeypatch, late):
+    """Also where no time is left to answer more than the first: what comes before it is not part of each token's time."""
+    monkeypatch.setattr(module, "SHORT", 0.0)
+    monkeypatch.setattr(module, "LATE", late)
+    made = session(iters=2000, test=True)
+    acceleration = accelerate(made, None, lambda note: None)
+    engine = make_engine(made, acceleration.training)
+    timing = module._Timing(made, engine, acceleration, time.process_time)
+    found = timing.estimate(0, 2000).measuring
+    started = time.process_time()
+    answer_all(
+        made.loaded.model,
+        made.loaded.tokenizer,
+        results.test_examples(made)[:25],
+        memory=made.answering_memory,
+    )
+    spent = 8 * (time.process_time() - started)
+    assert spent / 4 < found < 4 * spent
 
 
 def test_a_given_time_is_not_estimated(session, monkeypatch):

@@ -68,6 +68,20 @@ def test_a_slow_machine_times_fewer_rows_and_stays_within_what_is_allowed():
     assert times.seconds((8, 64)) == pytest.approx(5.12, rel=0.3)
 
 
+def test_a_shape_that_is_run_once_is_not_taken_for_as_slow_as_its_compilation():
+    machine = Machine(compiling=0.5)
+    times = times_of(machine, 1.15)
+    times.measure(SHAPES, 10**6, 1.0)
+    assert machine.made.count((4, 32)) == 1  # no time was left to repeat it
+    assert times.seconds((4, 32)) == pytest.approx(machine.seconds((4, 32)), abs=0.05)
+
+
+def test_two_close_shapes_that_differ_by_chance_do_not_make_a_long_one_endless():
+    times = times_of(Machine(), 1.0)
+    times.known = {100: 0.01, 110: 0.03}
+    assert times.seconds((1, 1100)) == pytest.approx(0.3)
+
+
 def test_without_any_time_the_smallest_shape_is_run_once():
     machine = Machine()
     times = times_of(machine, 0.0)
