@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mlxsched.text import number
+
 # Adam moves each parameter by about the rate in every update, whatever the size of the gradient. LoRA's A starts within
 # 1 / sqrt(width), 0.02 for a width of 2048, so at 0.02 one update moves A by as much as A is. In 40 updates on the
 # bundled model (validation loss 2.20 at the start) a LoRA of rank 8 and scale 20 reaches 0.73 at 2e-3, 2.28 at 5e-3 and
@@ -36,3 +38,12 @@ def peak_rates(optimizer: str, fine_tune_type: str = "") -> Rates:
     kind = "lora" if fine_tune_type == "dora" else fine_tune_type
     factors = _FACTORS.get(optimizer, (1.0, 1.0, 1.0))
     return Rates(*(rate * factor for rate, factor in zip(_ADAM[kind], factors, strict=True)))
+
+
+def next_peak(lower: float, usual: float) -> str:
+    """The peak to try after one that was too high, for a command: the ``lower`` one, or the ``usual`` one below it.
+
+    >>> next_peak(0.5 / 10, 2e-4), next_peak(3.3333e-5, 2e-4)
+    ('2e-4', '3.3e-5')
+    """
+    return number(float(f"{min(lower, usual):.2g}"))

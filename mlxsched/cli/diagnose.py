@@ -30,21 +30,24 @@ def command(run: Path, as_json: bool) -> None:
       mlxsched diagnose outputs/checkpoint-500/trainer_state.json
       mlx_lm.lora -c lora.yaml | tee lora.log; mlxsched diagnose lora.log
     """
-    from mlxsched.analysis.diagnosis import SHORTEST, diagnose, is_healthy
+    from mlxsched.analysis.diagnosis import diagnose, is_healthy
     from mlxsched.analysis.diagnosis.histories import history_of
+    from mlxsched.analysis.diagnosis.verdict import HEALTHY, headline, verdict
     from mlxsched.errors import ChecksFailed
 
     history = history_of(run)
     findings = diagnose(history)
     healthy = is_healthy(findings)
+    head = headline(findings, history.made, results=history.results, best_update=history.best_update)
     if as_json:
-        print_json({"healthy": healthy, "findings": [finding.to_dict() for finding in findings]})
+        found = [finding.to_dict() for finding in findings]
+        print_json({"healthy": healthy, "findings": found, "verdict": verdict(head, findings)})
     else:
         for finding in findings:
             show_finding(finding)
     if healthy:
-        short = "; most checks need more updates" if history.made < SHORTEST else ""
-        note(f"{run} is healthy over {counted(history.made, 'update')}{short}.")
+        over = f" is healthy over {counted(history.made, 'update')}" if head == HEALTHY else f": {head}"
+        note(f"{run}{over}.")
         return
     problems = sum(finding.severity != "note" for finding in findings)
     raise ChecksFailed(f"{run} has {counted(problems, 'problem')}, listed above.")

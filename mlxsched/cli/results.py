@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,6 @@ MEASURES = (
     ("test_perplexity", "test perplexity", "{:.4g}"),
     ("exact_match", "test exact match", "{:.1%}"),
 )
-
-_NAMES = {key: name for key, name, _ in MEASURES}
 
 
 def show_results(run: RunDirectory, progress: Progress) -> None:
@@ -91,32 +88,14 @@ def _rows(before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[t
 
 def verdict(run: RunDirectory, progress: Progress) -> list[str]:
     """One to three lines: the run is healthy, or what is wrong with it and the fix."""
-    from mlxsched.analysis.diagnosis import SHORTEST, diagnose, is_healthy
+    from mlxsched.analysis.diagnosis import diagnose
     from mlxsched.analysis.diagnosis.histories import run_history
+    from mlxsched.analysis.diagnosis.verdict import headline
+    from mlxsched.analysis.diagnosis.verdict import verdict as lines_of
 
     findings = diagnose(run_history(run))
-    lines = [
-        f"{finding.evidence[0].upper()}{finding.evidence[1:]}. {finding.fix}." for finding in findings[:2]
-    ]
-    worse = _got_worse(progress)
-    if progress.best_update == 0:
-        lines.insert(0, "Training did not improve the model: the adapter is that of update 0.")
-    elif worse:
-        lines.insert(0, f"Training made the model worse: {worse}.")
-    elif is_healthy(findings):
-        lines.insert(0, "healthy." if progress.update >= SHORTEST else "too few updates to judge.")
-    return [f"Verdict: {lines[0]}", *lines[1:]]
-
-
-def _got_worse(progress: Progress) -> str:
-    """The loss that is higher after the run than before it; empty if none is."""
-    before, after = measures(progress.results, "before"), measures(progress.results, "after")
-    worse = [
-        name for name in ("loss", "test_loss") if after.get(name, -math.inf) > before.get(name, math.inf)
-    ]
-    return ", ".join(
-        f"its {_NAMES[name]} rose from {before[name]:.4f} to {after[name]:.4f}" for name in worse
-    )
+    made, best = progress.update, progress.best_update
+    return lines_of(headline(findings, made, results=progress.results, best_update=best), findings)
 
 
 def next_commands(run: RunDirectory) -> list[str]:

@@ -163,17 +163,11 @@ def head_line(watched: Watched) -> str:
 
 def verdict_lines(watched: Watched) -> list[str]:
     """The verdict on the records so far, with the fix of each finding; notes are about the end, and wait for it."""
-    from mlxsched.analysis.diagnosis import SHORTEST, is_healthy
+    from mlxsched.analysis.diagnosis.verdict import headline_of, verdict
 
     running = watched.status == "running"
     findings = [one for one in watched.findings() if not running or one.severity != "note"]
-    lines = [
-        f"{one.severity} {one.code}, update {one.update}: {one.evidence}. {one.fix}." for one in findings[:3]
-    ]
-    if is_healthy(findings):
-        so_far = " so far" if running else ""
-        lines.insert(0, f"healthy{so_far}." if watched.made >= SHORTEST else "too few updates to judge.")
-    return [f"Verdict: {lines[0]}", *lines[1:]]
+    return verdict(headline_of(watched.info, watched.status, findings, watched.made), findings)
 
 
 # Lines

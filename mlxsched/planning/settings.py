@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlxsched.analysis.findings import Finding
-from mlxsched.analysis.rates import peak_rates
+from mlxsched.analysis.rates import next_peak, peak_rates
 from mlxsched.config.mlx_lm import INTERVALS, differing_defaults
 from mlxsched.config.origins import DEFAULT, is_inherited
 from mlxsched.config.schema import NESTED, RunConfig
@@ -44,9 +44,9 @@ def _default_model(config: RunConfig, origins: Mapping[str, str]) -> Iterator[Fi
 
 def _rate_too_high(config: RunConfig, peak: float) -> Iterator[Finding]:
     full = config.fine_tune_type == "full"
-    bound = peak_rates(config.optimizer, config.fine_tune_type).high
+    rates = peak_rates(config.optimizer, config.fine_tune_type)
     ratio = 1.0 if full else max(config.lora_plus_ratio, 1.0)
-    if peak * ratio <= bound * (1 + 1e-9):
+    if peak * ratio <= rates.high * (1 + 1e-9):
         return
     times = f" times lora_plus_ratio {ratio:g}" if ratio > 1 else ""
     kind = (
@@ -57,10 +57,10 @@ def _rate_too_high(config: RunConfig, peak: float) -> Iterator[Finding]:
     yield Finding(
         "rate_too_high",
         "warning",
-        f"the highest learning rate, {peak:.3g}{times}, is above {number(bound)}, where {config.optimizer} on "
+        f"the highest learning rate, {peak:.3g}{times}, is above {number(rates.high)}, where {config.optimizer} on "
         f"{kind} is likely to diverge",
         why="A few updates at this rate change a parameter by as much as its own value",
-        fix=f"Lower --learning-rate; with Adam, {'1e-5 to 5e-5 are usual' if full else '1e-4 to 1e-3 are usual'}",
+        fix=f"Train with --learning-rate {next_peak(peak, rates.usual / ratio)}, which is usual, or auto, which searches",
     )
 
 

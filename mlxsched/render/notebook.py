@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from mlxsched.analysis.diagnosis import Diagnosis, diagnose, is_healthy
+from mlxsched.analysis.diagnosis import Diagnosis, diagnose
 from mlxsched.analysis.diagnosis.histories import run_history
+from mlxsched.analysis.diagnosis.verdict import headline_of
 from mlxsched.render.chart import Chart
 from mlxsched.render.curves import schedule_chart
 from mlxsched.render.run_chart import run_chart
@@ -16,6 +17,7 @@ from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Notice
 from mlxsched.runs.info import RunInfo
 from mlxsched.runs.recording import Columns, Recording, read_recording
+from mlxsched.runs.summary import status_now
 from mlxsched.schedules.base import Schedule
 from mlxsched.text import counted, without_controls
 
@@ -98,8 +100,8 @@ class Run:
         name, status = escape(without_controls(self.recording.name)), escape(self.info.status)
         findings = self.diagnose() if len(self.train) else []
         items = "".join(f"<li><b>{finding.code}</b>: {escape(str(finding))}</li>" for finding in findings)
-        verdict = "healthy" if is_healthy(findings) else "see below"
-        head = f"<b>{name}</b>: {status}, {counted(self.info.update, 'update')}, {verdict}"
+        verdict = headline_of(self.info, status_now(self.path, self.info), findings, self.info.update)
+        head = f"<b>{name}</b>: {status}, {counted(self.info.update, 'update')}, {escape(verdict or 'see below')}"
         picture = self.plot()._repr_svg_() if len(self.train) else ""
         return f"<div>{head}<ul>{items}</ul>{picture}</div>"
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
+from mlxsched.analysis.rates import next_peak, peak_rates
 from mlxsched.config.average import parse_average
 from mlxsched.model.evaluate import Evaluator
 from mlxsched.model.fast.forward_path import ForwardPath
@@ -188,9 +189,20 @@ def _divergence_policies(session: Session, run: RunDirectory, loop: Loop) -> lis
     places = lambda update: f"training rows {rows.places(loop.loader.indices(update))}"  # noqa: E731
     return [
         Spikes(),
-        NonFinite(config.max_bad_updates, may_roll_back, places, adapter),
-        Divergence(uniform_loss(session), may_roll_back, adapter),
+        NonFinite(config.max_bad_updates, may_roll_back, places, adapter, _lower_rate(session, 3)),
+        Divergence(uniform_loss(session), may_roll_back, adapter, _lower_rate(session, 10)),
     ]
+
+
+def _lower_rate(session: Session, factor: float) -> str:
+    """What to do about a rate that was too high, with the number that `mlxsched diagnose` gives as well."""
+    config = session.config
+    ratio = 1.0 if config.fine_tune_type == "full" else max(config.lora_plus_ratio, 1.0)
+    usual = peak_rates(config.optimizer, config.fine_tune_type).usual / ratio
+    return (
+        f"Train again with --learning-rate {next_peak(session.plan.peak / factor, usual)}, lengthen --warmup, or let the "
+        "run recover by itself with --on-divergence halve"
+    )
 
 
 def resume_command(session: Session, path: Path) -> str:

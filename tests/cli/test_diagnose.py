@@ -7,6 +7,8 @@ import json
 import pytest
 
 from mlxsched.cli.main import main
+from mlxsched.render.report import ReportedRun, report_html
+from mlxsched.runs.directory import RunDirectory
 
 SHORT = [
     "--iters",
@@ -53,6 +55,10 @@ def test_a_diverged_run(runs, capsys):
     assert first["code"] == "diverged"
     assert set(first) == {"code", "severity", "update", "evidence", "why", "fix", "confidence"}
     assert "--learning-rate 2e-4" in first["fix"]
+    info = RunDirectory.open(runs / "bad").info
+    assert "Train again with --learning-rate 2e-4, " in info.message  # of the error that ended it
+    (warning,) = [text for text in info.plan["warnings"] if "likely to diverge" in text]
+    assert "Train with --learning-rate 2e-4, " in warning  # of the plan
     assert main(["diagnose", str(runs / "bad")]) == 3
     streams = capsys.readouterr()
     assert streams.out.startswith("error diverged, update ")
@@ -71,7 +77,15 @@ def test_the_verdict_comes_by_itself(tmp_path, capsys):
 def test_a_run_that_made_nothing_better_is_no_success(tmp_path, capsys):
     flags = ["--iters", "3", "--learning-rate", "1e-15", "--warmup", "0"]
     assert main(["train", "--run-dir", str(tmp_path / "run"), *SHORT, *flags]) == 0
-    assert "Verdict: Training did not improve the model" in capsys.readouterr().out
+    said = "training did not improve the model: the adapter is that of update 0."
+    assert f"Verdict: {said}" in capsys.readouterr().out
+    # The report, the commands and a notebook say the same.
+    assert main(["diagnose", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().err == f"{tmp_path / 'run'}: {said}\n"
+    assert told(tmp_path / "run", capsys)[1]["verdict"] == [f"Verdict: {said}"]
+    assert main(["watch", str(tmp_path / "run")]) == 0
+    assert f"Verdict: {said}" in capsys.readouterr().out
+    assert f"Verdict: {said}" in report_html([ReportedRun.read(tmp_path / "run")])
 
 
 def test_a_place_without_a_run_is_named(tmp_path, capsys):

@@ -40,14 +40,14 @@ def test_a_run_whose_validation_loss_rose_is_no_improvement(tmp_path, capsys):
     progress = Progress(update=30, best_update=0, best_loss=2.0, results={"before": same, "after": same})
     show_results(run, progress)
     shown = capsys.readouterr().out
-    assert "Training did not improve the model" in shown and "healthy" not in shown
+    assert "training did not improve the model" in shown and "healthy" not in shown
 
 
 def test_a_higher_test_loss_is_no_improvement(tmp_path):
     run = recorded(tmp_path, [2.0, 1.9, 1.8, 1.7])
     results = {"before": {"loss": 2.0, "test_loss": 2.0}, "after": {"loss": 1.7, "test_loss": 2.4}}
     found = verdict(run, Progress(update=30, best_update=30, best_loss=1.7, results=results))
-    assert found[0] == "Verdict: Training made the model worse: its test loss rose from 2.0000 to 2.4000."
+    assert found[0] == "Verdict: training made the model worse: its test loss rose from 2.0000 to 2.4000."
 
 
 def test_the_decisions_about_the_length_are_listed(tmp_path, capsys):

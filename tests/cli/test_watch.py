@@ -107,7 +107,7 @@ def test_the_time_left_is_that_of_the_last_updates(run):
         record(run, 0, 10)
         watched = Watched(run.path)
         assert watched.status == "running" and watched.seconds_left == pytest.approx(30 * 0.5)
-        assert verdict_lines(watched) == ["Verdict: too few updates to judge."]
+        assert verdict_lines(watched) == ["Verdict: too few updates to judge: 10, and most checks need 20."]
 
 
 def test_the_live_picture_has_progress_chart_and_verdict(run):

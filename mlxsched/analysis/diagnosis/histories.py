@@ -10,6 +10,7 @@ from mlxsched.analysis.schedule_health import RunFacts
 from mlxsched.errors import ScheduleError, UsageError
 from mlxsched.runs.directory import METRICS_FILE, RunDirectory, is_run
 from mlxsched.runs.foreign_logs import read_log
+from mlxsched.runs.json_file import finite_number
 from mlxsched.runs.recording import Recording, read_recording
 from mlxsched.runs.summary import planned_updates, status_now
 from mlxsched.schedules import from_dict
@@ -47,7 +48,20 @@ def run_history(run: RunDirectory, recording: Recording | None = None, status: s
         schedule_steps=_schedule_steps(run),
         target=shlex.quote(str(run.path)),
         is_run=True,
+        rate_factor=_rate_factor(run),
+        results=run.info.results,
+        best_update=_best_update(run),
     )
+
+
+def _best_update(run: RunDirectory) -> int | None:
+    update = (run.info.best or {}).get("update")
+    return update if isinstance(update, int) else None
+
+
+def _rate_factor(run: RunDirectory) -> float:
+    ratio = finite_number(run.info.config.get("lora_plus_ratio"))
+    return 1.0 if ratio is None or run.info.config.get("fine_tune_type") == "full" else max(ratio, 1.0)
 
 
 def _schedule_steps(run: RunDirectory) -> int | None:

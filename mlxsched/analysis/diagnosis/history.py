@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlxsched.analysis.diagnosis.robust import Floats, deviation, running_median
+from mlxsched.analysis.rates import next_peak
 from mlxsched.runs.events import Recorded
 from mlxsched.runs.recording import EventColumns
-from mlxsched.text import number
 
 WINDOW = 21
 """Updates of the running median of the training loss."""
@@ -35,6 +35,9 @@ class History(EventColumns):
         schedule_steps: updates that the planned schedule is made for; None where it has no end or is not known.
         target: the run directory or file, for the commands of fixes.
         is_run: whether `target` is a run directory of mlxsched.
+        rate_factor: the highest rate of a parameter over the learning rate: the ratio of LoRA+, else 1.
+        results: what was measured before and after the run.
+        best_update: the update with the best adapter; None where that is not known.
     """
 
     events: Sequence[Recorded]
@@ -44,6 +47,9 @@ class History(EventColumns):
     schedule_steps: int | None = None
     target: str = "RUN"
     is_run: bool = False
+    rate_factor: float = 1.0
+    results: Mapping[str, object] = field(default_factory=dict)
+    best_update: int | None = None
 
     @cached_property
     def good(self) -> NDArray[np.bool_]:
@@ -84,8 +90,7 @@ class History(EventColumns):
 
     def lower_rate(self, factor: float) -> str:
         """A peak for the next run: the present one divided by ``factor``, or the usual one if that is lower."""
-        usual = self.peaks[1] if self.peaks else math.inf
-        return number(float(f"{min(self.peak / factor, usual):.2g}"))
+        return next_peak(self.peak / factor, self.peaks[1] / self.rate_factor if self.peaks else math.inf)
 
     @cached_property
     def start(self) -> float:

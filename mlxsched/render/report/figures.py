@@ -30,12 +30,13 @@ class _Panel:
     title: str
     shown: str  # bokeh's format of a value
     log: bool = False
+    from_zero: bool = False
 
 
 _PANELS = (
     _Panel("grad_norm", "gradient norm", "0.000", log=True),
-    _Panel("tokens_per_second", "tokens per second", "0,0"),
-    _Panel("peak_memory_gb", "peak memory, GB", "0.000"),
+    _Panel("tokens_per_second", "tokens per second", "0,0", from_zero=True),
+    _Panel("peak_memory_gb", "peak memory, GB", "0.000", from_zero=True),
 )
 
 
@@ -85,7 +86,6 @@ def figures(recordings: Sequence[Recording], names: Sequence[str]) -> Column:
         TabPanel(child=drawing.losses(rate, log), title=title)
         for title, log in (("loss", False), ("log", True))
     ]
-    rate.xaxis.axis_label = "update"
     others = [drawing.panel(panel, rate) for panel in _PANELS]
     found: list[UIElement] = [Tabs(tabs=losses, sizing_mode="stretch_width"), rate]
     found += [panel for panel in others if panel is not None]
@@ -134,9 +134,13 @@ class _Drawing:
 
     def panel(self, panel: _Panel, rate: figure) -> figure | None:
         """A figure of one more column; None where no run has recorded it."""
+        from bokeh.models import DataRange1d
+
         if not any(f"{number}/{panel.field}" in self.sources for number in range(len(self.names))):
             return None
-        plot = _figure(panel.title, rate.x_range, log=panel.log, height=180)
+        plot = _figure(panel.title, rate.x_range, log=panel.log, height=200)
+        if panel.from_zero:  # a constant would lie in the middle of an axis that begins below zero
+            plot.y_range = DataRange1d(start=0)
         self.lines(plot, panel.field, panel.shown)
         return plot
 
@@ -186,6 +190,7 @@ def _figure(title: str, x_range: Any = None, *, log: bool = False, height: int =
         min_border_left=80,  # one left edge for all, whatever their labels
         **({} if x_range is None else {"x_range": x_range}),  # shared, so that zooming one figure zooms all
     )
+    plot.xaxis.axis_label = "update"
     plot.toolbar.logo = None
     plot.grid.grid_line_color, plot.grid.grid_line_alpha = INK, 0.2
     for axis in plot.axis:

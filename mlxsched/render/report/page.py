@@ -1,4 +1,4 @@
-"""The page of a report: figures above, and for each run its verdict, results, events, plan and configuration."""
+"""The page of a report: the verdict on each run, the figures, and results, events, plan and configuration."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mlxsched.analysis.diagnosis import Diagnosis, diagnose, is_healthy
+from mlxsched.analysis.diagnosis import Diagnosis, diagnose
 from mlxsched.analysis.diagnosis.histories import run_history
+from mlxsched.analysis.diagnosis.verdict import headline_of
 from mlxsched.render.report.figures import figures
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.info import RunInfo
@@ -21,6 +22,7 @@ from mlxsched.text import counted, printable, without_controls
 MOST_EVENTS = 500
 MOST_ANSWERS = 20
 _LONGEST_ANSWER = 1000
+_TEMPLATES = ("page.html", "runs.html", "verdicts.html")
 _LONGEST = 300  # characters of a value
 _MEASURES = (
     ("loss", "validation loss"),
@@ -97,14 +99,19 @@ def report_html(runs: Sequence[ReportedRun], *, live: str = "") -> str:
 
 
 def runs_html(runs: Sequence[ReportedRun]) -> str:
-    """The part of the page below the figures: verdict, results, answers, events, plan and configuration of each run."""
+    """The part of the page below the figures: results, answers, events, plan and configuration of each run."""
     return _rendered("runs.html", runs=[_described(run) for run in runs])
+
+
+def verdicts_html(runs: Sequence[ReportedRun]) -> str:
+    """The part of the page above the figures: the state of each run, the verdict on it and the findings."""
+    return _rendered("verdicts.html", runs=[_described(run) for run in runs])
 
 
 def _rendered(name: str, **values: object) -> str:
     from jinja2 import DictLoader, Environment
 
-    texts = {one: files(__package__).joinpath(one).read_text("utf-8") for one in ("page.html", "runs.html")}
+    texts = {one: files(__package__).joinpath(one).read_text("utf-8") for one in _TEMPLATES}
     return Environment(autoescape=True, loader=DictLoader(texts)).get_template(name).render(**values)
 
 
@@ -118,7 +125,7 @@ def _described(run: ReportedRun) -> dict[str, Any]:
         "updates": counted(run.updates, "update"),
         "best": _best(run.recording),
         "message": printable(info.message, _LONGEST),
-        "healthy": is_healthy(run.findings),
+        "verdict": headline_of(info, info.status, run.findings, run.updates),
         "findings": run.findings,
         "results": _results(info),
         "answers": _answers(info),

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from mlxsched.errors import MlxschedError
 from mlxsched.render.report.figures import curves
-from mlxsched.render.report.page import ReportedRun, report_html, runs_html
+from mlxsched.render.report.page import ReportedRun, report_html, runs_html, verdicts_html
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.json_file import finite
 from mlxsched.runs.recording import read_recording
@@ -58,6 +58,7 @@ class LiveReport:
                 "version": _version(run),
                 "running": run.info.status == "running",
                 "runs": runs_html([run]),
+                "verdicts": verdicts_html([run]),
                 "sources": {
                     name: {"x": x.tolist(), "y": y.tolist()}
                     for name, (x, y) in curves(run.recording, 0).items()

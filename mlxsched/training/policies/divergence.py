@@ -14,10 +14,6 @@ from mlxsched.training.policies.base import Abort, Action, Policy, Report, RollB
 from mlxsched.training.progress import WINDOW, Progress
 
 _FEW = 5  # losses whose median is no longer one bad batch
-_FIX = (
-    "Lower --learning-rate by a factor of 3 to 10, lengthen --warmup, or let the run recover by itself with "
-    "--on-divergence halve"
-)
 
 
 class Spikes(Policy):
@@ -33,13 +29,14 @@ class Spikes(Policy):
 class NonFinite(Policy):
     """Report updates that are not finite; after ``limit`` in a row, roll back once if ``may_roll_back``, else give up.
 
-    ``rows_of`` names the rows of an update, and ``adapter`` is where the last good adapter is.
+    ``rows_of`` names the rows of an update, ``adapter`` is where the last good adapter is, and ``fix`` what to do.
     """
 
     limit: int
     may_roll_back: bool
     rows_of: Callable[[int], str]
     adapter: str
+    fix: str = "Train again with a lower --learning-rate"
 
     def after_update(self, progress: Progress, made: UpdateMade) -> Iterable[Action]:
         if made.applied:
@@ -61,7 +58,7 @@ class NonFinite(Policy):
         return DivergedError(
             f"{counted(count, 'update')} in a row had a loss, gradient or weights that are not finite; the last was "
             f"update {made.update} at a rate of {made.lr:.3g}. None of them was applied, and {self.adapter} holds the "
-            f"last good adapter. {_FIX}; `mlxsched data check` looks for bad rows."
+            f"last good adapter. {self.fix}; `mlxsched data check` looks for bad rows."
         )
 
 
@@ -84,6 +81,7 @@ class Divergence(Policy):
     uniform: float
     may_roll_back: bool
     adapter: str
+    fix: str = "Train again with a lower --learning-rate"
 
     def after_update(self, progress: Progress, made: UpdateMade) -> Iterable[Action]:
         level = self._level(progress)
@@ -117,7 +115,7 @@ class Divergence(Policy):
 
     def _error(self, reason: str) -> DivergedError:
         return DivergedError(
-            f"The run diverged: {reason}. {self.adapter} holds the best adapter before that. {_FIX}."
+            f"The run diverged: {reason}. {self.adapter} holds the best adapter before that. {self.fix}."
         )
 
 

@@ -14,6 +14,7 @@ from mlxsched.analysis.diagnosis.histories import run_history
 from mlxsched.cli.main import main
 from mlxsched.errors import UsageError
 from mlxsched.render.report import ReportedRun, report_html
+from mlxsched.render.report.figures import figures
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, Notice, UpdateMade
 from mlxsched.runs.recording import read_recording
@@ -38,7 +39,11 @@ def make(tmp_path):
         )
         with run.lock():
             for update in range(updates):
-                run.metrics.record(UpdateMade(update, 2.0 / (1 + update), 1e-4, grad_norm=1.0, seconds=0.1))
+                run.metrics.record(
+                    UpdateMade(
+                        update, 2.0 / (1 + update), 1e-4, grad_norm=1.0, seconds=0.1, peak_memory_gb=0.03
+                    )
+                )
             run.metrics.record(Notice(3, text, text))
             run.metrics.record(Evaluated(updates, 0.5))
             results = {
@@ -153,3 +158,17 @@ def test_the_command(make, tmp_path, monkeypatch, capsys):
     assert "--force" in capsys.readouterr().err
     assert main(["report", "one", "-o", "a.png"]) == 0
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_verdict_stands_above_the_figures(make):
+    page = without_scripts(report_html([make()]))
+    assert page.index("Verdict: healthy.") < page.index("data-root-id") < page.index("Configuration")
+
+
+def test_each_figure_names_its_axis_and_amounts_begin_at_zero(make):
+    from bokeh.models import Plot
+
+    plots = list(figures([make().recording], ["one"]).select({"type": Plot}))
+    by_title = {plot.title.text: plot for plot in plots}
+    assert {plot.xaxis.axis_label for plot in plots} == {"update"}
+    assert by_title["peak memory, GB"].y_range.start == 0

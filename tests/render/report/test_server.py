@@ -101,7 +101,7 @@ def test_the_data_follows_the_run(server, run):
     assert first["version"] != second["version"]
     assert second["sources"]["0/lr"]["x"] == [0, 1, 2, 3, 4]
     assert second["sources"]["0/validation"]["x"] == [3, 5]
-    assert second["running"] and "5 updates" in second["runs"] and "<img" not in second["runs"]
+    assert second["running"] and "5 updates" in second["verdicts"] and "<img" not in second["verdicts"]
     run.update_info(status="finished", update=5)
     assert not json.loads(get(server, f"/{server.token}/data")[2])["running"]
 
