@@ -52,6 +52,11 @@ class Rendering:
         cut = self.cuts.get(count)
         return None if cut is None else self.text[:cut] + self.tails[prompt]
 
+    def end_of(self, count: int, *, prompt: bool = False) -> int | None:
+        """Where that rendering ends in ``text``; None if it is unknown or not how ``text`` begins."""
+        cut, tail = self.cuts.get(count), self.tails[prompt]
+        return cut + len(tail) if cut is not None and self.text.startswith(tail, cut) else None
+
 
 class CompiledTemplate:
     """Renders chats with the Jinja template ``source``, as transformers does, but without its copies of the data.

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlxsched.data.chat import ChatTemplate, Span
+from mlxsched.data.pieces import Pieces
 from mlxsched.data.rendering import Rendered
 from mlxsched.data.token_bytes import Ends, TokenBytes
 
+Tokens = NDArray[np.int32]
 Offsets = list[Span] | Ends  # of each token: the characters that it came from
 
 
@@ -27,7 +29,7 @@ Offsets = list[Span] | Ends  # of each token: the characters that it came from
 class Encoded:
     """One row as tokens; ``prompt_length`` is the number of tokens before the last span."""
 
-    tokens: NDArray[np.int32]
+    tokens: Tokens
     targets: NDArray[np.bool_]
     prompt_length: int
 
@@ -47,6 +49,7 @@ class Encoder:
         self._batched: dict[bool, bool] = {}
         backend = getattr(self._inner, "backend_tokenizer", None)
         self._bytes = TokenBytes.of(backend) if hasattr(backend, "encode_batch_fast") else None
+        self._pieces = Pieces.of(backend, self._bytes)
 
     def template(self) -> ChatTemplate | None:
         """The tokenizer's chat template, if it has one."""
@@ -58,41 +61,40 @@ class Encoder:
 
     def identity(self) -> str:
         """A hash of everything that decides how text becomes tokens."""
-        inner = self._inner
-        backend = getattr(inner, "backend_tokenizer", None)
-        facts = {
-            "class": type(inner).__qualname__,
-            "vocabulary": backend.to_str() if backend is not None else sorted(inner.get_vocab().items()),
-            "template": str(getattr(inner, "chat_template", None)),
-            "renderer": getattr(getattr(self._tokenizer, "_chat_template", None), "__module__", None),
-            "special": {key: str(value) for key, value in sorted(inner.special_tokens_map.items())},
-            "ends": sorted(self.end_ids),
-        }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+        return _identity(self._tokenizer, self._inner, self.end_ids)
 
     def encode(self, batch: Sequence[Rendered]) -> list[Encoded]:
         """Tokens and targets of each row; either all rows of a batch are raw, or none."""
         if not batch:
             return []
+        raw = batch[0].raw
+        if not self._can_batch(batch[0].text, raw):
+            return [self._finish(row, _array(self._single(row.text, raw)), None) for row in batch]
+        if self._bytes is None or (raw and any(row.spans for row in batch)):
+            return self._with_offsets(batch)
+        return self._without_offsets(batch, self._bytes)
+
+    def _with_offsets(self, batch: Sequence[Rendered]) -> list[Encoded]:
         texts, raw = [row.text for row in batch], batch[0].raw
-        if not self._can_batch(texts[0], raw):
-            return [self._finish(row, self._single(row.text, raw), None) for row in batch]
-        if self._bytes is not None and not (raw and any(row.spans for row in batch)):
-            # Without the copies that transformers makes, and without offsets.
-            found = self._inner.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=raw)
-            return [self._from_bytes(row, one.ids) for row, one in zip(batch, found, strict=True)]
         out = self._inner(texts, add_special_tokens=raw, return_offsets_mapping=True, verbose=False)
         rows = zip(batch, out["input_ids"], out["offset_mapping"], strict=True)
-        return [self._finish(row, ids, offsets) for row, ids, offsets in rows]
+        return [self._finish(row, _array(ids), offsets) for row, ids, offsets in rows]
 
-    def _from_bytes(self, row: Rendered, ids: list[int]) -> Encoded:
-        if not row.spans and not row.unscored:
-            return self._finish(row, ids, [])
-        ends = None if self._bytes is None else self._bytes.ends(row.text, ids)
-        if ends is not None:
-            return self._finish(row, ids, ends)
-        out = self._inner([row.text], add_special_tokens=row.raw, return_offsets_mapping=True, verbose=False)
-        return self._finish(row, out["input_ids"][0], out["offset_mapping"][0])
+    def _without_offsets(self, batch: Sequence[Rendered], token_bytes: TokenBytes) -> list[Encoded]:
+        """Encode in pieces, or else whole texts, without the copies that transformers makes."""
+        texts, raw = [row.text for row in batch], batch[0].raw
+        found = [None] * len(batch) if self._pieces is None else self._pieces.encode(texts, raw)
+        others = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        whole = iter(self._inner.backend_tokenizer.encode_batch_fast(others, add_special_tokens=raw))
+        encoded = []
+        for row, pieces in zip(batch, found, strict=True):
+            ids = _array(next(whole).ids) if pieces is None else pieces
+            has_spans = row.spans or row.unscored
+            if has_spans and pieces is None and not token_bytes.match(row.text, ids.tolist()):
+                encoded += self._with_offsets([row])
+            else:
+                encoded.append(self._finish(row, ids, token_bytes.ends(row.text, ids) if has_spans else []))
+        return encoded
 
     def ends_turn(self, row: Encoded) -> bool:
         """Whether a token that ends a turn is among the last four targets: a template may write line breaks after it."""
@@ -112,10 +114,10 @@ class Encoder:
     def _single(self, text: str, raw: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=raw))
 
-    def _finish(self, row: Rendered, ids: list[int], offsets: Offsets | None) -> Encoded:
+    def _finish(self, row: Rendered, ids: Tokens, offsets: Offsets | None) -> Encoded:
         ids, offsets = self._without_doubled_marks(row, ids, offsets)
-        closed = row.raw and isinstance(self._eos, int) and ids[-1:] != [self._eos]
-        tokens = np.asarray([*ids, self._eos] if closed else ids, np.int32)
+        closed = row.raw and isinstance(self._eos, int) and ids[-1:].tolist() != [self._eos]
+        tokens = np.append(ids, np.int32(self._eos)) if closed else ids
         targets = np.zeros(len(tokens), np.bool_)
         prompt = 0
         for span in row.spans or ():
@@ -132,8 +134,8 @@ class Encoder:
         return Encoded(tokens, targets, prompt)
 
     def _without_doubled_marks(
-        self, row: Rendered, ids: list[int], offsets: Offsets | None
-    ) -> tuple[list[int], Offsets | None]:
+        self, row: Rendered, ids: Tokens, offsets: Offsets | None
+    ) -> tuple[Tokens, Offsets | None]:
         """Drop the special tokens that the tokenizer added to a text which has them already.
 
         Texts made with a chat template begin with the begin token and end with the end token. Both twice would be
@@ -142,11 +144,11 @@ class Encoder:
         if not row.raw or isinstance(offsets, Ends):
             return ids, offsets
         bos, eos = self._bos, self._eos
-        if isinstance(bos, int) and ids[:2] == [bos, bos]:
+        if isinstance(bos, int) and ids[:2].tolist() == [bos, bos]:
             mark = self._mark(bos)
             if row.text.startswith(mark) and not row.text.startswith(mark * 2):  # written twice, it is meant
                 ids, offsets = ids[1:], offsets and offsets[1:]
-        if isinstance(eos, int) and ids[-2:] == [eos, eos]:
+        if isinstance(eos, int) and ids[-2:].tolist() == [eos, eos]:
             mark = self._mark(eos)
             if row.text.endswith(mark) and not row.text.endswith(mark * 2):
                 ids, offsets = ids[:-1], offsets and offsets[:-1]
@@ -155,7 +157,7 @@ class Encoder:
     def _mark(self, token: int) -> str:
         return str(self._inner.convert_ids_to_tokens(token))
 
-    def _token_span(self, row: Rendered, span: Span, ids: list[int], offsets: Offsets | None) -> Span:
+    def _token_span(self, row: Rendered, span: Span, ids: Tokens, offsets: Offsets | None) -> Span:
         """First token of a span of characters, and the one after the last."""
         begin, end = span
         if offsets is None:
@@ -165,14 +167,15 @@ class Encoder:
         inside = [i for i, (a, b) in enumerate(offsets) if b > begin and a < end and b > a]
         return (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
 
-    def _without_what_follows(self, ids: list[int], start: int, stop: int) -> int:
+    def _without_what_follows(self, ids: Tokens, start: int, stop: int) -> int:
         """The end of a span without the line break that a template writes after an end token.
 
         The model stops at the end token, so what follows would be a target that it never gets to predict.
         """
-        for i in range(stop - 1, max(start, stop - 4) - 1, -1):
-            if ids[i] in self.end_ids:
-                return i + 1 if self._is_blank(tuple(ids[i + 1 : stop])) else stop
+        last = ids[max(start, stop - 4) : stop].tolist()
+        for after in range(len(last)):
+            if last[-1 - after] in self.end_ids:
+                return stop - after if self._is_blank(tuple(last[len(last) - after :])) else stop
         return stop
 
     def _is_blank(self, ids: tuple[int, ...]) -> bool:
@@ -180,16 +183,31 @@ class Encoder:
             self._blank[ids] = not self._tokenizer.decode(list(ids)).strip()
         return self._blank[ids]
 
-    def _tokens_before(self, row: Rendered, position: int, ids: list[int]) -> int:
+    def _tokens_before(self, row: Rendered, position: int, ids: Tokens) -> int:
         """How many tokens of the whole come before character ``position``."""
         if position >= len(row.text):
             return len(ids)
-        before = self._single(row.text[:position], row.raw)
+        before = _array(self._single(row.text[:position], row.raw))
         before, _ = self._without_doubled_marks(row, before, None)
-        shared = 0
-        while shared < min(len(before), len(ids)) and before[shared] == ids[shared]:
-            shared += 1
-        return shared
+        most = min(len(before), len(ids))
+        return int(np.append(before[:most] != ids[:most], True).argmax())
+
+
+def _array(ids: list[int]) -> Tokens:
+    return np.asarray(ids, np.int32)
+
+
+def _identity(tokenizer: Any, inner: Any, end_ids: frozenset[int]) -> str:
+    backend = getattr(inner, "backend_tokenizer", None)
+    facts = {
+        "class": type(inner).__qualname__,
+        "vocabulary": backend.to_str() if backend is not None else sorted(inner.get_vocab().items()),
+        "template": str(getattr(inner, "chat_template", None)),
+        "renderer": getattr(getattr(tokenizer, "_chat_template", None), "__module__", None),
+        "special": {key: str(value) for key, value in sorted(inner.special_tokens_map.items())},
+        "ends": sorted(end_ids),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _end_ids(tokenizer: Any) -> frozenset[int]:

@@ -198,18 +198,20 @@ class RowsWriter:
         self.count += 1
         file, line = origin or ("", 0)
         number = self._file_numbers.setdefault(file, len(self._file_numbers)) if origin else 0
-        values = {
-            "tokens": tokens,
-            "targets": targets,
+        files = self._files
+        files["tokens"].write(np.asarray(tokens, COLUMNS["tokens"]).tobytes())
+        files["targets"].write(np.asarray(targets, COLUMNS["targets"]).tobytes())
+        files["answers"].write(text)
+        numbers = {
             "ends": self._tokens,
             "prompt_lengths": prompt_length,
-            "answers": np.frombuffer(text, np.uint8),
             "answer_ends": self._answer_bytes,
             "files": number,
             "lines": line,
         }
-        for name, dtype in COLUMNS.items():
-            self._files[name].write(np.asarray(values[name], dtype).tobytes())
+        for name, value in numbers.items():  # an array for each of them would take most of the time
+            size = COLUMNS[name].itemsize
+            files[name].write(value.to_bytes(size, "little", signed=COLUMNS[name].kind == "i"))
 
 
 def from_buffers(buffers: Mapping[str, Any], file_names: Sequence[str] = ()) -> Rows:

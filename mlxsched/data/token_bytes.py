@@ -7,11 +7,13 @@ the concatenated bytes of the tokens equal the text, the position of every token
 from __future__ import annotations
 
 import json
-from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mlxsched.data.chat import Span
 
@@ -25,15 +27,15 @@ class Ends:
     """The number of bytes of ``text`` up to the end of each token."""
 
     text: str
-    ends: list[int]
+    ends: NDArray[np.int64]
 
     def tokens(self, span: Span) -> Span:
         """The first token that has characters of ``span``, and the one after the last; twice the end if none has."""
         begin, end = span
         if not self.text.isascii():
             begin, end = (len(self.text[:position].encode()) for position in span)
-        first = bisect_right(self.ends, begin)
-        stop = min(bisect_left(self.ends, end) + 1, len(self.ends)) if end else 0
+        first = int(self.ends.searchsorted(begin, "right"))
+        stop = min(int(self.ends.searchsorted(end)) + 1, len(self.ends)) if end else 0
         return (first, stop) if first < stop else (len(self.ends), len(self.ends))
 
 
@@ -44,6 +46,7 @@ class TokenBytes:
         self._backend = backend
         self._added = {number: token.content for number, token in backend.get_added_tokens_decoder().items()}
         self._known: dict[int, bytes] = {}
+        self._lengths = np.zeros(1 + max(backend.get_vocab(with_added_tokens=True).values()), np.int64)
 
     @classmethod
     def of(cls, backend: Any) -> TokenBytes | None:
@@ -56,10 +59,13 @@ class TokenBytes:
         keeps = all(step is None or _keeps(json.loads(step.__getstate__()), moves) for step, moves in steps)
         return cls(backend) if is_byte_level and keeps and backend.normalizer is None else None
 
-    def ends(self, text: str, ids: list[int]) -> Ends | None:
-        """Where each token ends; None if the tokens are not this text."""
-        pieces = [self._known.get(number) or self._look_up(number) for number in ids]
-        return Ends(text, list(accumulate(map(len, pieces)))) if b"".join(pieces) == text.encode() else None
+    def match(self, text: str, ids: Sequence[int]) -> bool:
+        """Whether the bytes of these tokens are those of ``text``."""
+        return b"".join([self._known.get(number) or self._look_up(number) for number in ids]) == text.encode()
+
+    def ends(self, text: str, ids: NDArray[np.int32]) -> Ends:
+        """Where each token of ``text`` ends, given that they match."""
+        return Ends(text, np.cumsum(self._lengths[ids]))
 
     def _look_up(self, number: int) -> bytes:
         found: bytes
@@ -69,6 +75,7 @@ class TokenBytes:
             characters = self._backend.id_to_token(number) or ""
             found = bytes(_bytes_of_characters().get(c, 255) for c in characters) or _NO_TEXT
         self._known[number] = found
+        self._lengths[number] = len(found)
         return found
 
 

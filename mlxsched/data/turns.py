@@ -80,6 +80,9 @@ class _Finder:
 
     def begin(self, index: int) -> int | None:
         """Where the model would start to write message ``index``."""
+        known = self._whole.end_of(index, prompt=True)
+        if known is not None:
+            return known
         text = self._text
         prompt = self._first(index, prompt=True)
         if prompt is not None and text.startswith(prompt):
@@ -131,6 +134,9 @@ class _Finder:
         text = self._text
         if index == len(self._messages) - 1:
             return self._end_of_last(begin)
+        known = self._whole.end_of(index + 1)
+        if known is not None and known > begin:
+            return self._with_end_token(known)
         through = self._first(index + 1)
         ends = self._template.ends
         if through is not None and len(through) > begin and text.startswith(through):
@@ -155,7 +161,7 @@ class _Finder:
     def _with_end_token(self, end: int) -> int:
         """``end``, or behind the end token that follows: GLM's turns end where the next one begins, at <|user|>."""
         text, ends = self._text, self._template.ends
-        if text[:end].rstrip().endswith(ends):
+        if text.endswith(ends, 0, end) or text[:end].rstrip().endswith(ends):
             return end
         return next((end + len(token) for token in ends if text.startswith(token, end)), end)
 

@@ -160,7 +160,9 @@ def test_bad_rows_are_skipped_and_counted_when_asked(write: Write, tokenizer: An
     assert "the format is text, but earlier rows are chat" in dataset.problems.shown[1]
 
 
-def test_memory_does_not_grow_with_the_rows(write: Write, tmp_path: Path, tokenizer: Any) -> None:
+def test_memory_does_not_grow_with_the_rows(
+    write: Write, tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import tracemalloc
 
     def peak(count: int) -> int:
@@ -177,6 +179,7 @@ def test_memory_does_not_grow_with_the_rows(write: Write, tmp_path: Path, tokeni
         finally:
             tracemalloc.stop()
 
+    monkeypatch.setattr("mlxsched.data.pieces.MOST_BYTES", 50_000)
     peak(600)  # what is imported and compiled once
     few, many = peak(1500), peak(6000)
     # 4500 rows more are 1.5 MB of tokens; only their ends (16 bytes a row) may come into memory
