@@ -49,11 +49,14 @@ def _found(session: Session, flags: dict[str, Any]) -> Found:
 
     if not flags["dry_run"]:
         return found_rate(session, None, plain=flags["plain"])
-    stored = Store(cache_home(), session).load()
+    store = Store(cache_home(), session)
+    stored = store.load()
     if stored is None:
+        found = store.differences()
+        nearest = f" The nearest stored search differs in {', '.join(found)}." if found else ""
         raise UsageError(
-            "--dry-run trains nothing, and there is no stored rate for these settings. Run `mlxsched lr-find` with the "
-            "same flags first."
+            f"--dry-run trains nothing, and there is no stored rate for these settings.{nearest} Run `mlxsched lr-find` "
+            "with the same flags first."
         )
     return stored
 

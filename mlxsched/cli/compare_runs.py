@@ -16,26 +16,30 @@ if TYPE_CHECKING:
 
 
 def compare_runs(paths: Sequence[Path], *, as_json: bool, output: Path | None) -> None:
-    """Show what the runs came to, which is the best, and whether the difference is significant."""
-    from mlxsched.experiments.finished import differing, doubts, measured, read_finished, result, variant_of
+    """Show what the runs came to; if they are comparable, which is the best, and whether the difference is significant."""
+    from mlxsched.experiments import finished
     from mlxsched.experiments.ranking import points_of, rank, verdict
     from mlxsched.render.image import save
 
     if len(paths) < 2:
         raise UsageError("compare needs two runs or more. `mlxsched runs` lists them.")
-    runs = [read_finished(path) for path in paths]
-    for doubt in doubts(runs):
-        warn(doubt)
-    ranked, keys = rank(points_of(measured(runs))), differing(runs)
+    runs = [finished.read_finished(path) for path in paths]
+    apart = finished.incomparable(runs)
+    warnings = [*apart, *finished.doubts(runs)]
+    for warning in warnings:
+        warn(warning)
+    keys = finished.differing(runs)
+    ranked = [] if apart else rank(points_of(finished.measured(runs)))
     if output is not None:
         save(runs_chart(paths), output)
         note(f"Chart: {output}")
     if as_json:
-        results = [result(run, variant_of(run, keys)) for run in runs]
+        results = [finished.result(run, finished.variant_of(run, keys)) for run in runs]
         best = {one.variant: one.to_dict() for one in ranked}
-        print_json({"results": results, "differing": keys, "best": best, "verdict": verdict(ranked)})
+        more = {"verdict": verdict(ranked), "warnings": warnings, "comparable": not apart}
+        print_json({"results": results, "differing": keys, "best": best, **more})
         return
-    _show_runs(runs, keys)
+    _show_runs(runs, keys, ranked=not apart)
     for line in verdict(ranked):
         say(f"{line}.")
     from mlxsched.render.terminal import draw, look_of_stdout
@@ -43,8 +47,10 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool, output: Path | None) -
     picture(draw(runs_chart(paths), look_of_stdout(height=16)) + "\n")
 
 
-def _show_runs(runs: Sequence[FinishedRun], keys: Sequence[str]) -> None:
-    shown = sorted(runs, key=lambda run: run.best if run.best is not None else float("inf"))
+def _show_runs(runs: Sequence[FinishedRun], keys: Sequence[str], *, ranked: bool) -> None:
+    shown = list(runs)
+    if ranked:
+        shown.sort(key=lambda run: run.best if run.best is not None else float("inf"))
     rows = [
         (
             run.summary.name,
@@ -61,7 +67,7 @@ def _show_runs(runs: Sequence[FinishedRun], keys: Sequence[str]) -> None:
         for run in shown
     ]
     header = ("run", "schedule", "peak", "seed", "updates", "best loss", "last loss", "exact", "time", *keys)
-    table(rows, header=header, title="Runs, by their best validation loss")
+    table(rows, header=header, title="Runs, by their best validation loss" if ranked else "Runs")
     say()
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from mlxsched.cli.options import GroupedCommand, load_given, run_options
-from mlxsched.cli.output import print_json
+from mlxsched.cli.options import GroupedCommand, load_given, repeated_flags, run_options
+from mlxsched.cli.output import print_json, say
 from mlxsched.errors import ChecksFailed, UsageError
 
 
@@ -17,7 +17,7 @@ from mlxsched.errors import ChecksFailed, UsageError
 @click.option(
     "--budget",
     metavar="SIZE",
-    help="Budget of the search: 20% of the run, 3m, or 100 updates. [10%, at least 100]",
+    help="Budget of the search: 20% of the run, 3m, or 100 updates. [10%, at least 100 updates or the length of the run]",
 )
 @click.option("--png", type=Path, metavar="FILE", help="Also write the chart as a PNG file.")
 @click.option("--svg", type=Path, metavar="FILE", help="Also write the chart as an SVG file.")
@@ -59,8 +59,17 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
         print_json(found.to_dict())
     else:
         show_found(found)
+        if found.suggestion is not None:
+            say(f"\nNext: {_next(ctx)}")
     if not found.conclusive:
         raise ChecksFailed(f"inconclusive: {found.reason}")
+
+
+def _next(ctx: click.Context) -> str:
+    """The command that trains at the suggestion."""
+    return " ".join(
+        ["mlxsched train", *repeated_flags(ctx, without=("learning_rate",)), "--learning-rate auto"]
+    )
 
 
 def _check_targets(pictures: list[Path], out: Path | None) -> None:

@@ -43,10 +43,17 @@ def show_search(search: Search) -> None:
         ("branches", layout.describe()),
         (
             "cost",
-            f"about {layout.cost:.0f} updates, {layout.cost / plan.updates:.0%} of the run: {clock(seconds)}",
+            f"about {layout.cost:.0f} updates, {layout.cost / plan.updates:.0%} of the run: {clock(seconds)}"
+            + (f"; {_expensive(search)}" if layout.cost > plan.updates / 2 else ""),
         ),
     ]
     table(rows, title="Search", stderr=True)
+
+
+def _expensive(search: Search) -> str:
+    """What to do if a search costs about as much as its run."""
+    rate = rate_text(search.prior.peak)
+    return f"shorter searches rank rates badly. Without one: --learning-rate {rate}, the prior"
 
 
 class SearchDisplay:
@@ -109,7 +116,8 @@ def verdict(found: Found) -> str:
         return f"No suggestion: {found.reason}. {cost}"
     words = "Suggestion" if found.conclusive else "Inconclusive; the best guess is"
     interval = f"{rate_text(found.low or 0)} and {rate_text(found.high or 0)}"
-    return f"{words} {rate_text(found.suggestion)}, likely between {interval}: {found.reason}.\n{cost}"
+    other = f" {found.explanation[0].upper()}{found.explanation[1:]}." if found.explanation else ""
+    return f"{words} {rate_text(found.suggestion)}, likely between {interval}: {found.reason}.{other}\n{cost}"
 
 
 def rate_text(rate: float) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
 from mlxsched.config.load import LoadedConfig, load_config
@@ -151,6 +153,22 @@ def given_flags(ctx: click.Context) -> dict[str, object]:
     """What the user set on the command line, by key of the config, for ``load_config(flags=...)``."""
     values = {getattr(option, "key", ""): ctx.params.get(option.name or "") for option in ctx.command.params}
     return {key: value for key, value in values.items() if key and value is not None}
+
+
+def repeated_flags(ctx: click.Context, without: Collection[str] = ()) -> list[str]:
+    """The flags of a run as they were given, for a command that makes that run; quoted for a shell."""
+    found = []
+    for option in ctx.command.params:
+        name = option.name or ""
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not isinstance(option, GroupedOption) or not given or option.key in without:
+            continue
+        value = ctx.params[name]
+        if option.is_flag:
+            found.append(option.opts[-1] if value else option.secondary_opts[-1])
+        else:
+            found.append(f"{option.opts[-1]} {shlex.quote(str(value))}")
+    return found
 
 
 def _flag(key: str, group: str) -> Decorator:

@@ -27,6 +27,9 @@ def found_rate(session: Session, budget: str | None, *, plain: bool, again: bool
     if stored is not None:
         note("Using the stored result for these settings; --again searches again.")
         return stored
+    differing = [] if again or budget else store.differences()
+    if differing:
+        note(f"No stored result for these settings; the nearest differs in {', '.join(differing)}.")
     search = Search(session, parse_budget(budget, updates) if budget else usual_budget(updates))
     show_search(search)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlxsched.experiments.ranking import Measured
 from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.info import RunInfo
 from mlxsched.runs.json_file import finite_number
 from mlxsched.runs.recording import read_recording
 from mlxsched.runs.store import StoredRun
@@ -46,6 +47,7 @@ class FinishedRun:
         results: what was measured after the training.
         data: the fingerprint of its rows.
         model: the fingerprint of its model.
+        evaluated: the number of validation rows that its losses are of, at most.
     """
 
     summary: RunSummary
@@ -55,6 +57,7 @@ class FinishedRun:
     results: Mapping[str, object]
     data: object
     model: object
+    evaluated: int
 
     @property
     def seed(self) -> int:
@@ -94,7 +97,15 @@ def read_finished(path: Path) -> FinishedRun:
         after if isinstance(after, dict) else {},
         info.data.get("fingerprint"),
         info.model.get("fingerprint"),
+        _evaluated(info),
     )
+
+
+def _evaluated(info: RunInfo) -> int:
+    rows, batches, size = info.plan.get("valid_rows"), *map(info.config.get, ("val_batches", "batch_size"))
+    if not isinstance(rows, int) or not isinstance(batches, int) or not isinstance(size, int) or batches < 0:
+        return rows if isinstance(rows, int) else 0
+    return min(rows, batches * size)
 
 
 def differing(runs: Sequence[FinishedRun]) -> list[str]:
@@ -118,13 +129,19 @@ def measured(runs: Sequence[FinishedRun]) -> list[Measured]:
     ]
 
 
-def doubts(runs: Sequence[FinishedRun]) -> list[str]:
-    """Why the runs are not comparable, or which of them say less than the others."""
-    found = [
-        f"the runs don't have the same {what}, so their losses are not comparable."
-        for what in ("data", "model")
-        if len({getattr(run, what) for run in runs}) > 1
+def incomparable(runs: Sequence[FinishedRun]) -> list[str]:
+    """Why the losses of the runs are not comparable; empty if they are."""
+    facts = {"data": "data", "model": "model", "evaluated": "validation rows (val_batches)"}
+    return [
+        f"the runs don't have the same {what}, so their losses are not comparable and not ranked."
+        for key, what in facts.items()
+        if len({getattr(run, key) for run in runs}) > 1
     ]
+
+
+def doubts(runs: Sequence[FinishedRun]) -> list[str]:
+    """Which of the runs say less than the others."""
+    found = []
     for run in runs:
         name, status = run.summary.name, run.summary.status
         if run.best is None:

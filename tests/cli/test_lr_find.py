@@ -48,6 +48,10 @@ def test_the_same_settings_are_not_searched_again(found, capsys):
     main(["lr-find", *RUN])
     out = capsys.readouterr().out
     assert "Branches" in out and "suggestion" in out and "Cost: " in out
+    flags = "--iters 20 --batch-size 2 --no-test --num-layers 1"
+    (command,) = [line for line in out.splitlines() if line.startswith("Next: ")]
+    assert command.startswith("Next: mlxsched train ") and command.endswith(" --learning-rate auto")
+    assert sorted(command.split()[3:-2]) == sorted(flags.split())
 
 
 def test_auto_trains_at_the_suggestion_and_records_where_it_is_from(found, capsys):
@@ -64,7 +68,9 @@ def test_auto_is_refused_where_it_cannot_help(found, capsys):
     )
     assert "a peak of its own" in capsys.readouterr().err
     assert main(["train", *RUN, "--learning-rate", "auto", "--rank", "2", "--dry-run"]) == 2
-    assert "Run `mlxsched lr-find`" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "Run `mlxsched lr-find`" in err
+    assert "The nearest stored search differs in rank (8 there, 2 here)." in err
 
 
 def test_the_cache_lists_the_result_and_a_damaged_one_is_searched_again(found, folder, capsys):

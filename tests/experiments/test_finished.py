@@ -18,7 +18,7 @@ def make(tmp_path):
             tmp_path / name,
             config={"schedule": "linear", "seed": 0, **config},
             origins={},
-            plan={"updates": 2, "peak": 1e-3, "schedule": {"name": "warmup_linear"}},
+            plan={"updates": 2, "valid_rows": 100, "peak": 1e-3, "schedule": {"name": "warmup_linear"}},
             versions={},
             data={"fingerprint": "rows"},
             model={"fingerprint": "tiny"},
@@ -84,5 +84,23 @@ def test_runs_on_other_data_are_not_comparable(make, tmp_path, capsys):
     other = RunDirectory.open(tmp_path / "two")
     with other.lock():
         other.update_info(data={"fingerprint": "others"})
+    assert_not_ranked(runs, "don't have the same data", capsys)
+
+
+def test_runs_with_other_validation_rows_are_not_comparable(make, capsys):
+    runs = [make("one", 0.5, val_batches=4, batch_size=2), make("two", 0.4, val_batches=-1, batch_size=2)]
+    assert_not_ranked(runs, "don't have the same validation rows", capsys)
+    again = [*runs[:1], make("three", 0.6, val_batches=8, batch_size=1)]  # the same 8 rows
+    assert main(["compare", *again, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["comparable"]
+
+
+def assert_not_ranked(runs, why, capsys):
     assert main(["compare", *runs]) == 0
-    assert "don't have the same data" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert why in captured.err and "against" not in captured.out
+    assert captured.out.index("one ") < captured.out.index("two ")
+    assert main(["compare", *runs, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["comparable"], shown["best"], shown["verdict"], len(shown["results"])) == (False, {}, [], 2)
+    assert why in shown["warnings"][0]

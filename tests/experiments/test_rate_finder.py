@@ -15,7 +15,7 @@ from mlxsched.errors import UsageError
 from mlxsched.experiments.rate_finder.branches import Rounds, two_rounds
 from mlxsched.experiments.rate_finder.budget import LEAST, Budget, parse_budget, usual_budget
 from mlxsched.experiments.rate_finder.estimate import estimate, lowest, minimum
-from mlxsched.experiments.rate_finder.finder import Search, _prior, doubt
+from mlxsched.experiments.rate_finder.finder import Search, _prior, doubt, explained
 from mlxsched.experiments.rate_finder.layout import layout_of
 from mlxsched.experiments.rate_finder.prior import Facts, Prior, prior_of
 from mlxsched.experiments.rate_finder.range_test import RangeTest, range_test, steepest, valley
@@ -283,6 +283,10 @@ def test_a_plan_stays_within_its_budget():
 def test_budgets_are_shares_times_and_updates():
     assert parse_budget("5%", 2000) == Budget(100.0) and parse_budget("90s", 10) == Budget(seconds=90.0)
     assert parse_budget("100 updates", 10) == parse_budget("100", 10) == usual_budget(500)
+    assert [usual_budget(run).updates for run in (80, 20)] == [
+        80,
+        LEAST,
+    ]  # not above the run, if that suffices
     assert Budget(seconds=40.0).in_updates(0.5) == 80
     with pytest.raises(UsageError, match="here 30 s"):
         Budget(seconds=3.0).in_updates(0.5)
@@ -298,3 +302,12 @@ def test_the_marks_are_those_of_fastai_and_of_the_gradient():
     losses = [4 - 2 / (1 + math.exp(-4 * (math.log10(r) + 3))) + (r / 0.05) ** 2 for r in rates]
     assert steepest(rates, losses) == pytest.approx(1e-3, rel=0.3)
     assert 1e-5 < valley(rates, losses) < 1e-2
+
+
+def test_a_suggestion_other_than_the_best_branch_is_explained():
+    rounds = Rounds([], [Candidate(peak, 16, loss) for peak, loss in ((5e-4, 2.0), (1e-3, 1.0), (2e-3, 2.0))])
+    text = explained(rounds, 500, 5e-4, 2e-4, 4e-4)
+    assert "the best peak of the branches was 1e-3" in text
+    assert "a run of 500 updates instead of 16 wants a lower one, 5e-4" in text
+    assert text.endswith("the prior, 2e-4, counts as well and moves it to 4e-4")
+    assert explained(rounds, 500, 1e-3, 1e-3, 1.01e-3) == ""

@@ -51,5 +51,11 @@ def parse_budget(text: str, run: int) -> Budget:
 
 
 def usual_budget(run: int) -> Budget:
-    """A tenth of a ``run`` in updates, but at least `USUAL`: shorter branches rank rates badly."""
-    return Budget(updates=max(run / 10, USUAL))
+    """A tenth of a ``run`` in updates, but at least `USUAL`, since shorter branches rank rates badly.
+
+    For a run shorter than that it is the run's length, but at least `LEAST`.
+
+    >>> [usual_budget(run).updates for run in (5000, 500, 80, 20)]
+    [500.0, 100, 80, 60]
+    """
+    return Budget(updates=max(run / 10, min(USUAL, max(run, LEAST))))

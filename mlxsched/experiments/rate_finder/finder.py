@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from mlxsched.config.origins import DEFAULT, from_flag
 from mlxsched.experiments.rate_finder.branches import Rounds, two_rounds
@@ -17,6 +18,7 @@ from mlxsched.experiments.rate_finder.range_test import RangeTest, range_test
 from mlxsched.experiments.rate_finder.result import Found
 from mlxsched.experiments.rate_finder.trials import LOST, Trials
 from mlxsched.model.trees import flatten
+from mlxsched.text import number
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.session import Session
 
@@ -27,6 +29,9 @@ SAFETY = 2.0
 
 LEARNED = 0.005
 """A branch that lowers the loss of the untrained model by a smaller share has learned too little to be compared."""
+
+NEAR = 0.05
+"""Logarithm of the ratio of two peaks that need no explanation."""
 
 SAMPLES = 1000
 """Updates of a run from which its mean rate is computed, at least; all of a shorter run."""
@@ -62,13 +67,15 @@ class Search:
         test = range_test(trials, peak / BELOW, peak * ABOVE, layout.sweep, SWEEPS)
         most = math.inf if test.broke is None else test.broke / SAFETY
         rounds = two_rounds(trials, peak, most, layout)
-        found = None
+        found, why_other = None, ""
         if learned(rounds, untrained):
             config, updates = self.session.config, self.session.plan.updates
-            found = estimate(self.prior, *rounds.for_run(updates, config.optimizer))
+            fitted, sure = rounds.for_run(updates, config.optimizer)
+            found = estimate(self.prior, fitted, sure)
+            why_other = explained(rounds, updates, fitted, self.prior.peak, found.peak)
         marks = {"prior": peak, "branches": rounds.best, **test.marks}
         why = doubt(rounds, untrained, held_out=not trials.trains_on_judged(layout.second))
-        return self._found(found, why, rounds, test, marks)
+        return replace(self._found(found, why, rounds, test, marks), explanation=why_other)
 
     def _found(
         self, found: Estimate | None, doubt: str, rounds: Rounds, test: RangeTest, marks: dict[str, float]
@@ -86,6 +93,22 @@ class Search:
             updates=self.session.plan.updates,
             seconds=time.monotonic() - self._started,
         )
+
+
+def explained(rounds: Rounds, updates: int, fitted: float, prior: float, suggestion: float) -> str:
+    """Why the ``suggestion`` is not the best peak of the branches: ``fitted`` is what they say about the whole run."""
+    best, length = rounds.best, rounds.second[0].updates
+    text = f"the best peak of the branches was {_short(best)}"
+    if abs(math.log(fitted / best)) > NEAR:
+        side = "lower" if fitted < best else "higher"
+        text += f"; with the shape of their losses, a run of {updates:,} updates instead of {length} wants a {side} one, {_short(fitted)}"
+    if abs(math.log(suggestion / fitted)) > NEAR:
+        text += f"; the prior, {_short(prior)}, counts as well and moves it to {_short(suggestion)}"
+    return text if abs(math.log(suggestion / best)) > NEAR else ""
+
+
+def _short(rate: float) -> str:
+    return number(float(f"{rate:.3g}"))
 
 
 def learned(rounds: Rounds, untrained: float) -> bool:

@@ -34,6 +34,7 @@ class Found:
         cost_updates: the compute spent, in updates of the run.
         updates: the length of the run.
         seconds: the time that it took.
+        explanation: why the suggestion is not the best peak of the branches; empty if it is, or if not known.
     """
 
     suggestion: float | None
@@ -47,6 +48,7 @@ class Found:
     cost_updates: float = 0.0
     updates: int = 0
     seconds: float = 0.0
+    explanation: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mlxsched.errors import UserError
 from mlxsched.experiments.rate_finder.result import Found
@@ -13,9 +14,12 @@ from mlxsched.model.load import model_fingerprint
 from mlxsched.platform.caches import HEADER
 from mlxsched.runs import atomic
 from mlxsched.runs.json_file import read_object
+from mlxsched.text import printable
 from mlxsched.training.session import Session
 
 FORMAT = 3  # increase it when results of searches change
+_DIGESTS = {"rows": "the rows", "model": "the model"}
+_LONGEST = 40  # characters of a value in a message
 # Settings on which the best peak does not depend. The length of the run and the rows are part of the key by their
 # resolved values.
 _WITHOUT = [
@@ -94,17 +98,58 @@ class Store:
             return
         with atomic.storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        header = {"format": FORMAT, "model": self._session.loaded.name, "found": found.to_dict()}
+        facts = _facts(self._session)
+        header = {
+            "format": FORMAT,
+            "model": self._session.loaded.name,
+            "facts": facts,
+            "found": found.to_dict(),
+        }
         atomic.write_json(self.path / HEADER, header)
+
+    def differences(self) -> list[str]:
+        """What differs between this run and the stored search that is most like it, as clauses; empty without one."""
+        mine, all_differences = _flat(_facts(self._session)), []
+        for header in self.path.parent.glob(f"*/{HEADER}"):
+            with suppress(UserError):
+                theirs = _flat(read_object(header).get("facts"))
+                if theirs and mine["format"] == theirs.get("format"):
+                    all_differences.append(
+                        [
+                            _DIGESTS.get(key)
+                            or f"{key} ({_shown(theirs.get(key))} there, {_shown(mine.get(key))} here)"
+                            for key in {**mine, **theirs}
+                            if mine.get(key) != theirs.get(key)
+                        ]
+                    )
+        return min(all_differences, key=len, default=[])
+
+
+def _flat(facts: object) -> dict[str, Any]:
+    """The facts of a search by name, settings and their blocks included; empty for anything else."""
+    if not isinstance(facts, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        found |= _flat(value) if isinstance(value, dict) else {key: value}
+    return found
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None else printable(str(value), _LONGEST)
 
 
 def _key(session: Session) -> str:
+    return hashlib.sha256(json.dumps(_facts(session), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _facts(session: Session) -> dict[str, Any]:
+    """Everything that a result depends on."""
     config, dataset = session.config.to_dict(), session.dataset
-    facts = {
+    return {
         "format": FORMAT,
         "settings": {key: value for key, value in config.items() if key not in _WITHOUT},
         "model": model_fingerprint(session.loaded.path) or session.loaded.name,
         "rows": [rows.digest() for rows in (dataset.train, dataset.valid) if rows],
         "updates": session.plan.updates,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
