@@ -65,7 +65,7 @@ def command(
         more = {"fixed": fixed} if fixed is not None else {}
         print_json({"healthy": healthy, "findings": [one.to_dict() for one in findings], **more})
     else:
-        _show(found, findings)
+        _show(found, findings, stderr=fixed is not None and fix == STDOUT)
     if fixed is not None and (fix != STDOUT or not as_json):
         _give(found, fixed, fix or STDOUT, force)
     if healthy:
@@ -110,21 +110,28 @@ def _give(subject: Subject, text: str, file: str, force: bool) -> None:
     note(f"Wrote {file}. Check it with `mlxsched check {again}`.")
 
 
-def _show(subject: Subject, findings: list[ScheduleFinding]) -> None:
-    """The small picture with the places of the problems, and the findings beneath."""
+def _show(subject: Subject, findings: list[ScheduleFinding], *, stderr: bool) -> None:
+    """The small picture with the places of the problems, and the findings beneath.
+
+    On ``stderr`` where stdout has the fixed text, so that it can be redirected to a file.
+    """
     from mlxsched.render.curves import small_picture
 
+    tell = note if stderr else say
     for line in subject.assumed:
         note(f"{subject.name}: {line}")
-    if console().width >= NARROWEST:
+    if console(stderr=stderr).width >= NARROWEST:
         updates = subject.facts.updates
-        picture(small_picture(subject.schedule, steps=updates, marks=marks_of(findings, updates)) + "\n")
+        picture(
+            small_picture(subject.schedule, steps=updates, marks=marks_of(findings, updates)) + "\n",
+            stderr=stderr,
+        )
     for one in findings:
-        say(f"{one.severity} {one.code}, update {one.update}: {one.evidence}.")
+        tell(f"{one.severity} {one.code}, update {one.update}: {one.evidence}.")
         if one.why:
-            say(f"    {one.why}.")
+            tell(f"    {one.why}.")
         for line in one.fix.splitlines():
-            say(f"    fix: {line}")
+            tell(f"    fix: {line}")
 
 
 def marks_of(findings: Sequence[ScheduleFinding], updates: int) -> list[Mark]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RECENT = 20  # updates whose mean time gives the time left
 CHART_LINES = 18
+WAIT_STEP = 0.2  # seconds between two looks for a run that does not exist yet
 ENDED_BADLY = ("failed", "interrupted")
 
 
@@ -40,13 +41,21 @@ ENDED_BADLY = ("failed", "interrupted")
     metavar="SECONDS",
     help="Time between refreshes.",
 )
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, 3600),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to wait for a run that does not exist yet.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print each record as a line of JSON.")
 @click.option("--plain", is_flag=True, help="Print lines instead of a live display.")
-def command(run: Path, web: bool, port: int, every: float, as_json: bool, plain: bool) -> int:
+def command(run: Path, web: bool, port: int, every: float, wait: float, as_json: bool, plain: bool) -> int:
     """Follow a run until it ends: rate and loss, the verdict so far, and the time left.
 
-    The run may be trained by another process. Watching changes nothing in it. Exits with 1 if the run failed or was
-    killed.
+    The run may be trained by another process, which may still be planning it. Watching changes nothing in it. Exits
+    with 1 if the run failed or was killed.
 
     With --web, a browser on this machine shows the page of `mlxsched report`. Its address contains a random token, without
     which requests are rejected. The server runs until Ctrl-C.
@@ -57,10 +66,11 @@ def command(run: Path, web: bool, port: int, every: float, as_json: bool, plain:
       mlxsched watch runs/laptop-001 --web
       mlxsched watch runs/laptop-001 --json | jq .loss
     """
-    watched = Watched(run)
-    if web:
-        return _serve(run, port)
     try:
+        _await_run(run, wait)
+        watched = Watched(run)
+        if web:
+            return _serve(run, port)
         if as_json:
             _print_json(watched, every)
         elif plain or not sys.stdout.isatty():
@@ -68,9 +78,19 @@ def command(run: Path, web: bool, port: int, every: float, as_json: bool, plain:
         else:
             _show_live(watched, every)
     except KeyboardInterrupt:
-        note("Stopped watching; the run continues.")
+        note("Stopped watching; a run continues.")
         return 130
     return 1 if watched.status in ENDED_BADLY else 0
+
+
+def _await_run(path: Path, seconds: float) -> None:
+    """Wait until ``path`` exists: a run creates its directory after its plan, complete with its run.json."""
+    if path.exists() or not seconds:
+        return
+    note(f"There is no {path} yet. Waiting {seconds:g} s for a run to begin there; Ctrl-C ends the wait.")
+    end = time.monotonic() + seconds
+    while not path.exists() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, WAIT_STEP))
 
 
 class Watched:

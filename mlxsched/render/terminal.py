@@ -102,11 +102,14 @@ def _curves(chart: Chart) -> list[Series]:
     return [*chart.on("left"), *chart.on("right")]
 
 
-def _marker(index: int, look: Look) -> str:
-    """The marker of curve ``index``."""
+def _marker(index: int, curves: Sequence[Series], look: Look) -> str:
+    """The marker of curve ``index``; curves of one axis and style share it where their colours tell them apart."""
     if look.ascii_only:
         return ASCII_MARKERS[index % len(ASCII_MARKERS)]
-    return MARKERS[0] if look.color else MARKERS[index % len(MARKERS)]
+    if look.color:
+        kinds = list(dict.fromkeys((curve.axis, curve.style) for curve in curves))
+        index = kinds.index((curves[index].axis, curves[index].style))
+    return MARKERS[index % len(MARKERS)]
 
 
 def _legend(chart: Chart, look: Look) -> list[str]:
@@ -114,7 +117,8 @@ def _legend(chart: Chart, look: Look) -> list[str]:
     curves = _curves(chart)
     if len(curves) < 2:
         return []
-    samples = [_marker(index, look).replace("braille", BRAILLE_SAMPLE) * 2 for index in range(len(curves))]
+    markers = [_marker(index, curves, look) for index in range(len(curves))]
+    samples = [marker.replace("braille", BRAILLE_SAMPLE) * 2 for marker in markers]
     lines = enumerate(zip(samples, curves, strict=True))
     return [
         f"  {_paint(sample, index, look)} {_name(curve)[: look.width - 5]}"
@@ -155,7 +159,7 @@ def _plot(chart: Chart, frame: _Frame, height: int) -> list[str]:
             marker = "." if frame.look.ascii_only else FAINT
             _points(replace(curve.behind, style="dots"), frame, marker, "gray")
     for index, curve in enumerate(curves):
-        marker, color = _marker(index, frame.look), COLORS[index % len(COLORS)]
+        marker, color = _marker(index, curves, frame.look), COLORS[index % len(COLORS)]
         _points(curve, frame, marker, color)
         if curve.style == "marked":
             _points(replace(curve, style="dots"), frame, "*" if frame.look.ascii_only else "●", color)

@@ -123,3 +123,14 @@ def test_the_live_picture_has_progress_chart_and_verdict(run):
 def test_a_path_without_a_run_is_refused(tmp_path, capsys):
     assert main(["watch", str(tmp_path)]) == 2
     assert "no run in" in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_exist_yet_is_waited_for(tmp_path, run, capsys):
+    later = tmp_path / "later"
+    assert main(["watch", str(later), "--wait", "0.1"]) == 2
+    err = capsys.readouterr().err
+    assert f"There is no {later} yet. Waiting 0.1 s" in err and "no run in" in err
+    trained(run)
+    threading.Timer(0.3, run.path.rename, [later]).start()
+    assert main(["watch", str(later), "--wait", "20", "--plain"]) == 0
+    assert "40 of 40 updates" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from mlxsched.errors import UsageError
@@ -123,3 +125,11 @@ def test_a_marked_curve_has_a_dot_at_each_point() -> None:
 def test_a_name_at_the_right_edge_is_shifted_into_the_picture() -> None:
     chart = chart_of(series=(Series("a", [0, 100], [1.0, 2.0]),), marks=(Mark(99, "best 0.25"),))
     assert "best 0.25" in draw(chart, Look(70, 16))
+
+
+def test_with_colour_too_the_legend_tells_axes_and_styles_apart() -> None:
+    losses = ("training", "line"), ("validation", "dots"), ("test", "dots")
+    right = [Series(name, [1, 500, 1000], [3.0, 2.0, 1.5], "right", style) for name, style in losses]  # type: ignore[arg-type]
+    text = draw(chart_of(series=(Series("rate", STEPS, RATES), *right)), Look(80, 20, color=True))
+    samples = [re.sub(r"\x1b\[[0-9;]*m", "", line).split()[0] for line in text.splitlines()[1:5]]
+    assert samples == ["⠒⠒", "••", "xx", "xx"]

@@ -59,7 +59,10 @@ def _advice(source: str, path: Path) -> str:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
         names = []
-    near = closest(path.name, names if "/" in source else [*DATA, *names])
+    # Compared without suffixes, which would make every other .jsonl file similar.
+    by_stem = {Path(name).stem: name for name in (names if "/" in source else [*DATA, *names])}
+    stem = closest(path.stem, list(by_stem))
+    near = by_stem[stem] if stem else None
     advice = f" Did you mean {harmless(str(path.parent / near), 200)!r}?" if near else ""
     if "/" not in source:
         advice += f" Bundled: {', '.join(DATA)}."

@@ -46,6 +46,7 @@ def test_what_is_not_there(tmp_path: Path, write: Write, tokenizer: Any) -> None
         ),
         ("./my-data/train", " Did you mean 'my-data/train.jsonl'?"),
         ("row.jsonl", " Did you mean 'rows.jsonl'? Bundled: excel."),
+        ("chat.jsonl", " Bundled: excel."),  # rows.jsonl has nothing but the suffix in common with it
     ],
 )
 def test_a_missing_path_is_named_with_the_nearest_one(
