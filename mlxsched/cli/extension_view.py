@@ -47,7 +47,7 @@ def extension_lines(session: Session, run: RunDirectory, extension: Extension) -
     yield "learning rate", _rates(extension)
     if extension.seconds is not None:
         yield "time", f"about {clock(extension.seconds)}, at the speed so far"
-    yield "result", _result(extension)
+    yield "result", _result(session, extension)
     if extension.replaces:
         yield "kept", f"the run as it is now, with its adapter, in {run.path}/earlier"
 
@@ -74,11 +74,12 @@ def _rates(extension: Extension) -> str:
     return f"{first:.3g} in all of them" if first == last else f"from {first:.3g} down to {end}"
 
 
-def _result(extension: Extension) -> str:
+def _result(session: Session, extension: Extension) -> str:
     updates = counted(extension.horizon.updates, "update")
     if extension.exact:
         with_warmup = f" with a warmup of {extension.warmup:,}" if extension.warmup else ""
-        return f"bit-identical to a run planned for {updates}{with_warmup}"
+        tuned = ", with the same tuning choice" if session.config.tune else ""
+        return f"bit-identical to a run planned for {updates}{with_warmup}{tuned}"
     if extension.how in ("on", "cooldown"):
         return "a run with a complete schedule"
     start = extension.rate(extension.request.at - 1)

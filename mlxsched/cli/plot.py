@@ -84,6 +84,7 @@ def _updates_or_ratio(_: click.Context, __: click.Parameter, value: str | None) 
 )
 @click.option("--json", "as_json", is_flag=True, help="Print name, steps and values as JSON.")
 def command(schedules: tuple[str, ...], steps: int | None, points: int | None, **options: Any) -> None:
+    """Draw schedules and runs in the terminal and to a file, or print their values; the help is in `HELP`."""
     from mlxsched.render.sources import Planned, Shape, find_source
 
     shape = Shape(options["peak"], steps, options["warmup"], options["end"])

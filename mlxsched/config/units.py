@@ -29,9 +29,15 @@ def parse_size(value: object) -> object:
 
 
 @overload
-def parse_duration(value: str) -> float: ...
+def parse_duration(value: str) -> float:
+    """A duration written as text."""
+
+
 @overload
-def parse_duration(value: object) -> object: ...
+def parse_duration(value: object) -> object:
+    """A value of any type, as a validator receives it."""
+
+
 def parse_duration(value: object) -> object:
     """A duration in seconds; a value that is not text is returned unchanged.
 

@@ -122,7 +122,11 @@ def estimate(
     snapshot = engine.snapshot()
     try:
         return _Timing(session, engine, acceleration, clock).estimate(made, updates or session.plan.updates)
-    except Exception:  # noqa: BLE001  the run itself says what is wrong, or goes well without an estimate
+    except (
+        RuntimeError,
+        ValueError,
+        MemoryError,
+    ):  # MLX's; the run says what is wrong, or goes well without an estimate
         _LOG.debug("estimate", exc_info=True)
         return None
     finally:

@@ -35,6 +35,7 @@ from mlxsched.training.averaging import bytes_kept
 from mlxsched.training.checkpointer import copy_adapter
 from mlxsched.training.estimate import estimate
 from mlxsched.training.gpu_timeout import gpu_timeout, is_gpu_timeout, is_watched, risk
+from mlxsched.training.layout import LAYOUT, LAYOUT_NAME
 from mlxsched.training.loop import Loop
 from mlxsched.training.memory_plan import default_micro_batch_tokens
 from mlxsched.training.policies.base import Policy
@@ -44,10 +45,6 @@ from mlxsched.training.results import Measurement
 from mlxsched.training.session import Session
 from mlxsched.training.tuning.tuner import Tuner
 from mlxsched.training.workers.world import WorkersLost
-
-# Increase it with every change that affects the last bits of a run: shapes of micro-batches, blocks, groups of stored
-# activations.
-_LAYOUT = 2
 
 
 def create_run(session: Session, path: Path) -> RunDirectory:
@@ -71,7 +68,7 @@ def _read_paths(config: RunConfig) -> dict[str, object]:
 def _identity(session: Session) -> dict[str, Any]:
     """What a resume must find unchanged."""
     return {
-        "versions": {**versions(), "layout of micro-batches": str(_LAYOUT)},
+        "versions": {**versions(), LAYOUT_NAME: str(LAYOUT)},
         "data": {"fingerprint": session.dataset.fingerprint},
         "model": {"fingerprint": model_fingerprint(session.loaded.path)},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def test_extend_says_what_it_does_and_then_does_it(run, capsys):
     assert RunDirectory.open(run).info.requests == ()
     assert main(["extend", str(run), "--steps", "6", "--plain"]) == 0
     out, err = capsys.readouterr()
-    assert "bit-identical to a run planned for 6 updates" in err and "update 6/6" in err
+    assert re.search("bit-identical to a run planned for 6 updates.*, with the same tuning choice", err)
+    assert "update 6/6" in err
     assert f"Before the extension or cooldown: {run}/earlier/000004" in out
     assert main(["eval", str(run / "earlier/000004"), "--limit", "4", "--no-generate"]) == 0
     assert main(["runs", str(run.parent), "--json"]) == 0

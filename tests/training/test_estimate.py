@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+import mlx.core as mx
 import pytest
 
 from mlxsched.model.generate import answer_all
@@ -85,11 +86,14 @@ def test_a_given_time_is_not_estimated(session, monkeypatch):
 
 def test_a_model_that_cannot_be_timed_is_trained_without_an_estimate(session, monkeypatch):
     monkeypatch.setattr(module, "SHORT", 0.0)
-    monkeypatch.setattr(module, "random_batch", lambda *arguments, **more: 1 / 0)
     made = session(iters=20)
     acceleration = accelerate(made, None, lambda note: None)
     engine = make_engine(made, acceleration.training)
+    monkeypatch.setattr(module, "random_batch", lambda *arguments, **more: mx.zeros(3) + mx.zeros(2))
     assert estimate(made, engine, acceleration) is None
+    monkeypatch.setattr(module, "random_batch", lambda *arguments, **more: 1 / 0)  # a mistake of ours
+    with pytest.raises(ZeroDivisionError):
+        estimate(made, engine, acceleration)
 
 
 def test_timed_batches_stay_within_a_small_vocabulary():

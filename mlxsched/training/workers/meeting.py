@@ -11,6 +11,7 @@ from mlxsched.model.load import model_fingerprint
 from mlxsched.model.trees import flatten
 from mlxsched.platform.machine import versions
 from mlxsched.text import counted
+from mlxsched.training.layout import LAYOUT, LAYOUT_NAME
 from mlxsched.training.session import Session
 from mlxsched.training.workers.world import Order, World
 
@@ -72,6 +73,7 @@ def _facts(session: Session) -> dict[str, object]:
     }
     return {
         **{package: installed.get(package) for package in _VERSIONS},
+        LAYOUT_NAME: LAYOUT,
         "the content of the data": session.dataset.fingerprint,
         "the content of the model": model_fingerprint(session.loaded.path),
         "trained tensors": hashlib.sha256(json.dumps(trained).encode()).hexdigest(),

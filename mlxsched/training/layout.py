@@ -1,0 +1,6 @@
+"""The version of what decides the last bits of a run beside its settings: a resume and all workers must have the same."""
+
+LAYOUT = 2
+"""Increase it with every change that affects the last bits of a run: shapes of micro-batches, blocks, groups of stored
+activations."""
+LAYOUT_NAME = "layout of micro-batches"
