@@ -37,6 +37,16 @@ def number(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
+def rounded(value: float, digits: int = 2) -> str:
+    """A number with so many significant digits, and never with an exponent where it is large.
+
+    >>> rounded(0.0123), rounded(9.96), rounded(128.4), rounded(1234.5, 3)
+    ('0.012', '10', '130', '1,230')
+    """
+    short = float(f"{value:.{digits}g}")
+    return f"{short:,.0f}" if abs(short) >= 10 ** (digits - 1) else f"{short:g}"
+
+
 def megabytes(size: float) -> str:
     """A size in bytes as megabytes of 10**6 bytes.
 

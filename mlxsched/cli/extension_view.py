@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import print_json, table
 from mlxsched.cli.workers import meet
-from mlxsched.text import clock, counted
+from mlxsched.text import clock, counted, rounded
 
 if TYPE_CHECKING:
     from mlxsched.runs.directory import RunDirectory
@@ -42,7 +42,7 @@ def extension_lines(session: Session, run: RunDirectory, extension: Extension) -
     yield "from", _start(extension)
     yield (
         "length",
-        f"{counted(updates, 'update')}, {updates / per_epoch:.3g} epochs; {extension.left:,} to go",
+        f"{counted(updates, 'update')}, {rounded(updates / per_epoch, 3)} epochs; {extension.left:,} to go",
     )
     yield "learning rate", _rates(extension)
     if extension.seconds is not None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import console, note, picture, table, warn
-from mlxsched.text import about, clock, counted, short_time
+from mlxsched.text import about, clock, counted, rounded, short_time
 
 if TYPE_CHECKING:
     from mlxsched.data.batching.sharing import Sharing
@@ -101,11 +101,11 @@ def _time(expected: Estimate) -> str:
 
 def _memory(session: Session) -> str:
     memory = session.memory
-    kept = f", {memory.cache / 1e9:.2g} GB for frozen-prefix activations" if memory.cache else ""
+    kept = f", {rounded(memory.cache / 1e9)} GB for frozen-prefix activations" if memory.cache else ""
     again = ", gradient checkpointing" if memory.checkpoint else ""
     return (
-        f"about {memory.peak / 1e9:.2g} GB at the peak ({memory.weights / 1e9:.2g} GB weights){kept}, of "
-        f"{memory.limit / 1e9:.3g} GB{again}"
+        f"about {rounded(memory.peak / 1e9)} GB at the peak ({rounded(memory.weights / 1e9)} GB weights){kept}, of "
+        f"{rounded(memory.limit / 1e9, 3)} GB{again}"
     )
 
 
@@ -117,7 +117,7 @@ def _micro_batches(session: Session) -> str:
     shared = f"; {_shared(cut.sharing)}" if cut.sharing else ""
     lines = f"; rows of up to {cut.packing.width + 1} tokens are packed" if cut.packing else ""
     return (
-        f"{found.per_update:.2g} per update of at most {cut.max_tokens:,} tokens, in {counted(len(set(found.shapes)), 'shape')}; "
+        f"{rounded(found.per_update)} per update of at most {cut.max_tokens:,} tokens, in {counted(len(set(found.shapes)), 'shape')}; "
         f"{found.padding:.0%} padding{lines}{shared}"
     )
 
@@ -226,5 +226,5 @@ def _short(value: object) -> str:
 def _count(number: int) -> str:
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if number >= size:
-            return f"{number / size:.3g}{letter}"
+            return f"{rounded(number / size, 3)}{letter}"
     return str(number)

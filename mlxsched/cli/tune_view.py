@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlxsched.cli.output import note, say, table
+from mlxsched.text import rounded
 
 SECONDS = 20.0  # that timing may take: no run is waiting
 
@@ -44,7 +45,7 @@ def show_tuning(found: dict[str, Any]) -> None:
         (
             case["kind"],
             case["name"],
-            "-" if case["seconds"] is None else f"{1000 * case['seconds']:.3g} ms",
+            "-" if case["seconds"] is None else f"{rounded(1000 * case['seconds'], 3)} ms",
             "-" if not case["gain"] else f"{case['gain']:.2f}x",
             "chosen" if case["chosen"] else case["refused"],
         )

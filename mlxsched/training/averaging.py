@@ -22,7 +22,7 @@ from mlxsched.model.trees import Tensors, n_bytes
 from mlxsched.planning.cycles import cycle_ends
 from mlxsched.planning.schedule import ScheduleLike
 from mlxsched.schedules import wsd
-from mlxsched.text import counted
+from mlxsched.text import counted, rounded
 from mlxsched.training.optimizers import Packed
 
 WINDOW = 0.4
@@ -179,7 +179,7 @@ def average_findings(
         "cycles": "the ends of the schedule's cycles",
     }[average.kind]
     text = (
-        f"average {average}: {how}. Evaluated with every evaluation; it keeps {size / 1e6:.3g} MB more in memory "
+        f"average {average}: {how}. Evaluated with every evaluation; it keeps {rounded(size / 1e6, 3)} MB more in memory "
         "and in each checkpoint"
     )
     return [Finding("average", "note", text), *_decays_twice(average, schedule, updates)]

@@ -21,6 +21,7 @@ from mlxsched.model.load import LoadedModel, count_parameters
 from mlxsched.model.trees import flatten, n_bytes
 from mlxsched.planning.memory_model import ModelShape
 from mlxsched.platform.machine import total_memory
+from mlxsched.text import rounded
 from mlxsched.training.averaging import bytes_kept
 from mlxsched.training.gpu_timeout import WATCHDOG, short_enough, watched_rate
 from mlxsched.training.memory_estimate import PlannedRun, Setting, estimate, workload_of
@@ -174,4 +175,4 @@ def _too_much(least: MemoryPlan, config: RunConfig, rows: Rows) -> UsageError:
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.3g} GB"
+    return f"{rounded(size / 1e9, 3)} GB"
