@@ -121,7 +121,7 @@ _ADDED = (
 )
 
 
-# Judged only: written down when all constants were final, and nothing was chosen on them. Cheap models come first.
+# Judged only: first trained when all constants were final. Cheap models come first.
 _FRESH = (
     Case("short", "orders", SHORT, 16, 10),
     Case("short", "excel", SHORT, 4, 40),

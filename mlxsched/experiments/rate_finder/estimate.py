@@ -11,10 +11,10 @@ import numpy as np
 from mlxsched.experiments.rate_finder.prior import Prior
 from mlxsched.experiments.rate_finder.result import Candidate
 
-# Chosen on the even cases of benchmarks/rate_finder.py, with four seeds each; its tables show other cases.
+# Chosen on the even cases with benchmarks/rate_constants.py; the tables of benchmarks/rate_finder.py show other cases.
 HORIZON = 0.2
 """The best peak falls with the number of updates: a run of N updates wants `at_length` of what is best for branches of
-n, ``(n / N) ** HORIZON``. With SGD it does not fall: its updates shrink with the gradient as the run goes on."""
+n, ``(n / N) ** HORIZON``. With SGD it did not fall in the two cases that there are."""
 SHARPNESS = 10
 """The weight of a branch in the fit is its loss relative to the lowest one of its round, to the power of minus this: a
 parabola describes the loss near its minimum only, and 5% above it the weight is down to 0.6."""
