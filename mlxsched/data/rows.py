@@ -34,6 +34,7 @@ _ORIGIN: dict[str, np.dtype[Any]] = {
 }
 COLUMNS = {**_CONTENT, **_ORIGIN}
 NO_PROMPT = -1
+_BLOCK = 4096  # rows
 
 
 class Row(NamedTuple):
@@ -88,9 +89,14 @@ class Rows:
     @cached_property
     def target_counts(self) -> NDArray[np.int32]:
         """Targets of each row, ``[rows]``; in joined rows, each as often as it counts."""
-        if not len(self):
-            return np.zeros(0, np.int32)
-        return np.add.reduceat(self.columns["targets"], self.offsets[:-1], dtype=np.int32)
+        counts = np.zeros(len(self), np.int32)
+        for first in range(0, len(self), _BLOCK):  # reduceat makes int32 of all targets that it is given
+            offsets = self.offsets[first : first + _BLOCK + 1]
+            targets = self.columns["targets"][offsets[0] : offsets[-1]]
+            counts[first : first + _BLOCK] = np.add.reduceat(
+                targets, offsets[:-1] - offsets[0], dtype=np.int32
+            )
+        return counts
 
     @property
     def scored(self) -> int:
