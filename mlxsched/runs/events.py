@@ -183,8 +183,10 @@ def event_from_record(record: Mapping[str, object]) -> Recorded:
     if cls is None:
         raise ValueError(f"'kind' must be one of {', '.join(KINDS)}; got {shortened(record.get('kind'))}")
     values = {
-        # Nearly all values have the right type already, and a call for each would double the time of 100,000 records.
-        name: value if type(value) is of and of is not int else _typed(name, value, of)
+        # Nearly all values are right as they are, and a call for each would double the time of 100,000 records.
+        name: value
+        if type(value) is of and (of is not int or 0 <= value <= _USUAL)  # type: ignore[operator]
+        else _typed(name, value, of)
         for name, of in field_types(cls).items()
         if (value := record.get(name, _MISSING)) is not _MISSING
     }
@@ -244,6 +246,7 @@ def update_of(value: object) -> int:
 
 
 _MISSING = object()
+_USUAL = min(MOST_UPDATES, MOST_COUNT)
 _NAMES = {int: "whole number", bool: "true or false", str: "text"}
 _DEFAULTS: dict[type[Event], dict[str, object]] = {}
 _FIELD_TYPES: dict[type[Event], dict[str, type]] = {}

@@ -25,6 +25,7 @@ __all__ = ["START", "MetricsWriter", "Position", "Record", "format_record", "rea
 LONGEST_LINE = LARGEST
 """A file without line ends (a sparse one of 6 GB, say) must not end up in memory as one line."""
 _TAIL = 64
+_decode = json.JSONDecoder().decode  # `json.loads` first looks for the encoding, at each line
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def _position_after(path: Path, update: int) -> int:
 
 def _parse(line: bytes) -> Record | None:
     try:
-        value = json.loads(line)
+        value = _decode(line.decode())
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and _is_record(value) else None
