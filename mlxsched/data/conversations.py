@@ -110,9 +110,8 @@ class Splitter:
             self._conversations()[places], return_index=True, return_inverse=True, return_counts=True
         )
         chosen = _choose(sizes[np.argsort(firsts)].tolist(), wanted, count)
-        rank = np.argsort(np.argsort(firsts))[
-            group
-        ]  # of each record: its conversation, in order of the first hash
+        # Of each record: the place of its conversation in the order of their first hashes.
+        rank = np.argsort(np.argsort(firsts))[group]
         test, valid = (frozenset(contents[np.isin(rank, groups)].tolist()) for groups in chosen)
         return HeldOut(test, valid, int(sizes[sizes > 1].sum()))
 
@@ -149,9 +148,11 @@ def _choose(sizes: list[int], wanted: list[int], count: int) -> list[list[int]]:
     left = count - sum(wanted) + sum(room)
     # A few long conversations: hold out the shortest, first for valid, as long as half of the rows are left.
     for split in (1, 0):
-        free = [place for place in range(len(sizes)) if place not in chosen[0] + chosen[1]]
-        shortest = min(free, key=sizes.__getitem__)
-        if wanted[split] and not chosen[split] and left - sizes[shortest] >= count / 2:
+        if not wanted[split] or chosen[split]:
+            continue
+        taken = {*chosen[0], *chosen[1]}
+        shortest = min((at for at in range(len(sizes)) if at not in taken), key=sizes.__getitem__)
+        if left - sizes[shortest] >= count / 2:
             chosen[split].append(shortest)
             left -= sizes[shortest]
     return chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -109,20 +110,21 @@ class Store:
 
     def differences(self) -> list[str]:
         """What differs between this run and the stored search that is most like it, as clauses; empty without one."""
-        mine, all_differences = _flat(_facts(self._session)), []
+        mine, found = _flat(_facts(self._session)), []
         for header in self.path.parent.glob(f"*/{HEADER}"):
             with suppress(UserError):
                 theirs = _flat(read_object(header).get("facts"))
-                if theirs and mine["format"] == theirs.get("format"):
-                    all_differences.append(
-                        [
-                            _DIGESTS.get(key)
-                            or f"{key} ({_shown(theirs.get(key))} there, {_shown(mine.get(key))} here)"
-                            for key in {**mine, **theirs}
-                            if mine.get(key) != theirs.get(key)
-                        ]
-                    )
-        return min(all_differences, key=len, default=[])
+                if theirs.get("format") == FORMAT:
+                    found.append(_differing(theirs, mine))
+        return min(found, key=len, default=[])
+
+
+def _differing(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
+    return [
+        _DIGESTS.get(key) or f"{key} ({_shown(theirs.get(key))} there, {_shown(mine.get(key))} here)"
+        for key in {**mine, **theirs}
+        if mine.get(key) != theirs.get(key)
+    ]
 
 
 def _flat(facts: object) -> dict[str, Any]:
