@@ -2,6 +2,7 @@
 
 python benchmarks/rate_constants.py schedules --folder /tmp/rates  # seven cases with four schedules: where is the best peak?
 python benchmarks/rate_constants.py search --folder /tmp/rates     # searches of each case with four seeds
+python benchmarks/rate_constants.py mislead --folder /tmp/rates    # searches with a prior that is off by a factor of 5
 python benchmarks/rate_constants.py table --folder /tmp/rates      # their regrets, for several values of the constants
 """
 
@@ -41,6 +42,8 @@ OTHERWISE_ALIKE = (
 )
 PRIOR_ERRORS = (1.0, 1.6)
 """Deviations of the prior: as it is on the cases that it was fitted to, and with an error as on others."""
+MISLED = (0.2, 5.0)
+"""Factors on the prior."""
 DRAWS = 7  # errors of the prior, for each search
 
 
@@ -81,6 +84,42 @@ def search_all(folder: Path) -> None:
                 print(f"{seed} {case.name}", file=sys.stderr, flush=True)
 
 
+def mislead_all(folder: Path) -> None:
+    """Search with a prior that is far too low or too high, as it may be on other models."""
+    file = folder / "misled.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    cases = [
+        case for case in even_cases() if case.model in ("short", "slim") and "optimizer=sgd" not in case.name
+    ]
+    for factor in MISLED:
+        for case in cases:
+            if (key := f"{case.name}|{factor}") not in found:
+                loaded = case.config(folder, seed=1)
+                searching = Search(prepare(loaded.config, loaded.origins), Budget(BUDGET))
+                searching.prior = searching.prior._replace(peak=factor * searching.prior.peak)
+                found[key] = {"result": searching.run().to_dict(), **searching.prior._asdict()}
+                atomic.write_json(file, found)
+                print(key, file=sys.stderr, flush=True)
+
+
+def print_misled(kept: Kept, folder: Path) -> None:
+    """Regrets with a prior that is far off."""
+    by_name = {case.name: case for case in even_cases()}
+    found = json.loads((folder / "misled.json").read_text())
+    for factor in MISLED:
+        regrets, hidden = [], 0
+        for key, one in found.items():
+            if key.endswith(f"|{factor}"):
+                case, rounds, prior = _search(by_name[key.split("|")[0]], one)
+                hidden += not estimate.minimum(rounds)[1]
+                regrets.append(interpolated_regret(case, kept, next(suggestions(case, rounds, prior, 0.0))))
+        within = sum(value <= 0.03 for value in regrets)
+        print(
+            f"prior times {factor:g}: median {statistics.median(regrets):.1%}, {within} of {len(regrets)} within 3%, "
+            f"worst {max(regrets):.1%}, {hidden} fits without a minimum"
+        )
+
+
 def _file(folder: Path, seed: int) -> Path:
     return folder / f"searches-{seed}.json"
 
@@ -90,9 +129,12 @@ def searches(folder: Path) -> Iterator[tuple[Case, Rounds, Prior]]:
     for seed in SEARCHES:
         found = json.loads(_file(folder, seed).read_text())
         for case in even_cases():
-            one = found[case.name]
-            tried = [Candidate(**values) for values in one["result"]["candidates"]]
-            yield case, Rounds(tried[:-SECOND], tried[-SECOND:]), Prior(one["peak"], one["spread"])
+            yield _search(case, found[case.name])
+
+
+def _search(case: Case, one: dict[str, Any]) -> tuple[Case, Rounds, Prior]:
+    tried = [Candidate(**values) for values in one["result"]["candidates"]]
+    return case, Rounds(tried[:-SECOND], tried[-SECOND:]), Prior(one["peak"], one["spread"])
 
 
 def print_fit(kept: Kept, folder: Path) -> None:
@@ -146,7 +188,7 @@ def suggestions(case: Case, rounds: Rounds, prior: Prior, error: float) -> Itera
 def main() -> None:
     """Run one of the steps; all but the last are resumable."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("schedules", "search", "table"))
+    parser.add_argument("step", choices=("schedules", "search", "mislead", "table"))
     parser.add_argument("--folder", type=Path, required=True, help="models, data and kept results")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -156,8 +198,11 @@ def main() -> None:
         print_schedules(kept)
     elif given.step == "search":
         search_all(given.folder)
+    elif given.step == "mislead":
+        mislead_all(given.folder)
     else:
         print_fit(kept, given.folder)
+        print_misled(kept, given.folder)
         print_constants(kept, given.folder)
 
 

@@ -195,6 +195,16 @@ def test_losses_that_fall_throughout_have_no_minimum():
     )
 
 
+def test_a_wall_bounds_a_minimum_that_the_fit_does_not_see():
+    """The losses of a search: they fall up to a rate that diverges, and only the first round has that rate."""
+    first = {9.41e-4: 1.9201, 2.35e-3: 1.6272, 5.88e-3: 1.0976, 0.0147: 1.9716}
+    second = {2.92e-3: 1.5090, 5.26e-3: 1.1797, 9.46e-3: 0.9718}
+    rounds = Rounds(*([Candidate(peak, 4, loss) for peak, loss in one.items()] for one in (first, second)))
+    assert minimum(rounds) == (pytest.approx(0.0147), False)
+    peak, sure = rounds.for_run(4, "adamw")
+    assert sure and 2.35e-3 < peak < 9.46e-3
+
+
 def test_branches_are_corrected_for_their_length_except_with_sgd():
     best = [Candidate(1e-3 * 2.0**at, 16, 2 + at**2) for at in (-1, 0, 1)]
     rounds = Rounds([replace(one, updates=8) for one in best], best)
