@@ -23,7 +23,7 @@ from shared_prefix import LLAMA_17M  # noqa: E402
 
 from mlxsched.bench.synthetic import LogNormal, lognormal_rows  # noqa: E402
 
-CASES = (("bundled", 2, 32), ("bundled", -1, 32), ("Llama, 17M", 4, 8), ("Llama, 17M", -1, 8))
+CASES = (("bundled", 2, 32), ("bundled", -1, 32), ("Llama, 17M", -1, 8))
 
 
 def main() -> None:
