@@ -205,6 +205,19 @@ def test_a_wall_bounds_a_minimum_that_the_fit_does_not_see():
     assert sure and 2.35e-3 < peak < 9.46e-3
 
 
+def test_a_vertex_without_a_bracketed_round_is_unsure():
+    """The losses of a search: the first round rises throughout, and the second one falls."""
+    first = {4.85e-4: 2.065, 1.456e-3: 2.108, 4.369e-3: 2.76}
+    second = {2.35e-4: 2.015, 4.23e-4: 1.968, 7.61e-4: 1.959}
+    tried = (
+        [Candidate(peak, n, loss) for peak, loss in one.items()] for n, one in ((8, first), (16, second))
+    )
+    rounds = Rounds(*tried)
+    peak, sure = rounds.for_run(16, "sgd")
+    assert minimum(rounds) == (peak, True) and 4.85e-4 < peak < 7.61e-4
+    assert not sure and not rounds.bracketed
+
+
 def test_branches_are_corrected_for_their_length_except_with_sgd():
     best = [Candidate(1e-3 * 2.0**at, 16, 2 + at**2) for at in (-1, 0, 1)]
     rounds = Rounds([replace(one, updates=8) for one in best], best)

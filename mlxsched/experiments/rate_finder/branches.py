@@ -32,7 +32,7 @@ class Rounds(NamedTuple):
         return lowest(self.first)[1] or lowest(self.second)[1]
 
     def for_run(self, updates: int, optimizer: str) -> tuple[float, bool]:
-        """The best peak for a run of ``updates``, by both rounds, and whether it is a minimum between their peaks.
+        """The best peak for a run of ``updates``, by both rounds, and whether a round has worse branches on both sides of it.
 
         If the fit has no minimum, but a round has worse branches on both sides of its best one, that is the minimum: where
         the loss rises steeply, the branches above it have no weight in the fit. With a prior 5 times too low, this happened
@@ -42,9 +42,12 @@ class Rounds(NamedTuple):
             [replace(one, peak=at_length(one.peak, one.updates / updates, optimizer)) for one in tried]
             for tried in self
         ]
-        fitted, sure = minimum(rounds)
+        fitted, inside = minimum(rounds)
         bottoms = [peak for peak, bracketed in map(lowest, rounds) if bracketed]
-        return (fitted, sure) if sure or not bottoms else (statistics.geometric_mean(bottoms), True)
+        peak = fitted if inside or not bottoms else statistics.geometric_mean(bottoms)
+        return peak, bool(
+            bottoms
+        )  # rounds that overlap can have a vertex between them where neither is bracketed
 
 
 def two_rounds(trials: Trials, centre: float, most: float, layout: Layout) -> Rounds:

@@ -18,7 +18,7 @@ from mlxsched.runs.json_file import read_object
 from mlxsched.text import printable
 from mlxsched.training.session import Session
 
-FORMAT = 3  # increase it when results of searches change
+FORMAT = 4  # increase it when results of searches change
 _DIGESTS = {"rows": "the rows", "model": "the model"}
 _LONGEST = 40  # characters of a value in a message
 # Settings on which the best peak does not depend. The length of the run and the rows are part of the key by their
