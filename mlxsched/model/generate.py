@@ -55,7 +55,7 @@ def answer_all(
     prompts = [list(example.prompt) for example in examples]
     reading = reading_of(model, prompts, shared=shared)
     at_once = _MOST_AT_ONCE if reading.together else 1
-    if at_once > 1 and memory is not None:
+    if memory is not None and at_once > 1 and len(prompts) > 1:
         longest = max(len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True))
         at_once = _fitting(cache_size(model, longest), memory)
     generator: Any = BatchGenerator(
@@ -94,21 +94,23 @@ def _insert(generator: Any, prompts: list[list[int]], limits: list[int], reading
     return identifiers
 
 
-def _fitting(size: float, memory: int) -> int:
+def _fitting(size: int, memory: int) -> int:
     """How many sequences with caches of ``size`` bytes are generated at once in ``memory`` bytes; one always is.
 
     A cache is there twice while it grows, and prompts that are being read have caches of their own.
 
-    >>> _fitting(1e6, 20_000_000), _fitting(1e9, 20_000_000), _fitting(1, 20_000_000)
+    >>> _fitting(1_000_000, 20_000_000), _fitting(10**9, 20_000_000), _fitting(0, 20_000_000)
     (8, 1, 32)
     """
-    return int(min(max(memory / (2.5 * size), 1), _MOST_AT_ONCE))
+    return int(min(max(memory / (2.5 * max(size, 1)), 1), _MOST_AT_ONCE))
 
 
 def _token_lists(generator: Any, identifiers: list[int], on_progress: OnProgress | None) -> list[list[int]]:
     """The tokens of each answer, in the order of ``identifiers``."""
     tokens: dict[int, list[int]] = {identifier: [] for identifier in identifiers}
     done = 0
+    if on_progress:
+        on_progress(done, len(identifiers))
     for identifier, token, finished in _generated(generator):
         if token is not None:
             tokens[identifier].append(token)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from mlxsched.model.load import room_for_answer
 from mlxsched.model.trees import flatten
 
 _LOG = logging.getLogger(__name__)
@@ -91,14 +92,21 @@ def _read(model: Any, tokens: list[int]) -> list[Any]:
     return caches
 
 
-def cache_size(model: Module, length: int) -> float:
-    """The most bytes of the model's caches for a sequence of ``length`` tokens.
+def cache_size(model: Module, length: int) -> int:
+    """The bytes of the model's caches for a sequence of ``length`` tokens, with room to grow.
 
-    They are measured after as many tokens as a cache allocates at once. States of a fixed size count as ones that grow.
+    Measured at two lengths, since some layers keep a state of a fixed size, and others one for each token.
     """
-    caches = _read(model, [0] * _STEP)
+    positions = room_for_answer(model, 0)
+    if positions < 2 * _STEP:
+        return _bytes(_read(model, [0] * int(positions)))
+    first, second = (_bytes(_read(model, [0] * tokens)) for tokens in (_STEP, 2 * _STEP))
+    return first + (second - first) * length // _STEP
+
+
+def _bytes(caches: list[Any]) -> int:
     arrays = flatten([cache.state for cache in caches]).values()
-    return sum(array.nbytes for array in arrays if isinstance(array, mx.array)) / _STEP * (length + _STEP)
+    return sum(array.nbytes for array in arrays if isinstance(array, mx.array))
 
 
 def _agrees(model: Any, reading: Reading, prompts: list[list[int]], expected: mx.array) -> bool:

@@ -47,6 +47,7 @@ QUICK_CPU, QUICK_GPU = 5e7, 4e9  # parameters of a model that is checked and tim
 FILES, BYTES = 0.03, 3e8  # seconds for the files of a checkpoint, and bytes a second on a usual disk
 STEP = 3.0  # a generated token takes that many times a position of a forward pass
 ANSWERED, LATE = 16, 0.5  # prompts that are answered, and seconds that this may take when no time is left
+LEAST = 2 * ANSWERED  # tokens whose time says how long one takes: they come in bursts of up to ANSWERED
 
 
 @dataclass(frozen=True)
@@ -250,8 +251,10 @@ class _Timing:
         )
         prompts = [(1, len(one.prompt)) for one in examples]
         reading = self._seconds(self._plain, prompts)
+        untimed = reading + STEP * self._seconds(self._plain, [(1, tokens)])
         if 2 * self._seconds(self._plain, prompts[:ANSWERED]) > watch.left:
-            return reading + STEP * self._seconds(self._plain, [(1, tokens)])
+            return untimed
+        # The times of: the start, the end of the comparisons of ways to read prompts, and each token.
         asked, ticks, end = examples[:ANSWERED], [watch.clock()], watch.clock() + watch.left + LATE
 
         def tick(done: int, total: int) -> None:
@@ -264,9 +267,10 @@ class _Timing:
             memory = self._session.answering_memory  # as `Measurement` has it
             answer_all(loaded.model, loaded.tokenizer, asked, tick, memory=memory)
             # By answers, not by tokens: where answers are short, reading the prompts takes most of the time.
-            return (ticks[-1] - ticks[0]) / len(asked) * len(examples)
+            return ticks[1] - ticks[0] + (ticks[-1] - ticks[1]) / len(asked) * len(examples)
         except _EnoughError:
-            return reading + (ticks[-1] - ticks[1]) / max(len(ticks) - 2, 1) * tokens
+            seen = len(ticks) - 3  # after the first
+            return reading + (ticks[-1] - ticks[2]) / seen * tokens if seen >= LEAST else untimed
         finally:
             watch.spent += ticks[-1] - ticks[0]
 
