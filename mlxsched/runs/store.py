@@ -72,8 +72,9 @@ def run_path(run_dir: str | None, name: str | None, hint: str | None) -> Path:
     return path
 
 
-def next_run_name(base: Path, hint: str) -> Path:
-    """The next free directory of the form ``base/hint-001``; `hint` is reduced to letters, digits and hyphens.
+def next_run_name(base: Path, hint: str, after: int = 0) -> Path:
+    """The next free directory of the form ``base/hint-001`` with a number greater than `after`; `hint` is reduced to
+    letters, digits and hyphens.
 
     >>> next_run_name(Path("no-such-directory"), "Laptop (small)")
     PosixPath('no-such-directory/laptop-small-001')
@@ -83,22 +84,24 @@ def next_run_name(base: Path, hint: str) -> Path:
     with reading_errors(Path(base)):
         names = os.listdir(base) if os.path.isdir(base) else []
     taken = [int(match[1][:12]) for name in names if (match := pattern.fullmatch(name))]
-    return Path(base) / f"{stem}-{max(taken, default=0) + 1:03d}"
+    return Path(base) / f"{stem}-{max([after, *taken]) + 1:03d}"
 
 
 def at_free_name(path: Path, *, named: bool, create: Callable[[Path], _Created]) -> _Created:
     """What `create` makes of `path`, from `run_path`; raises what it raises.
 
     A run that started at the same moment may have taken the number in between. Unless the user `named` the path, the
-    next free number is used then.
+    next free number is used then. It is greater than the one that was tried, since the list of names need not show why
+    that was taken: a file system may ignore case.
     """
     while True:
         try:
             return create(path)
         except TakenError:
-            if named:
+            stem, _, number = path.name.rpartition("-")
+            if named or not number.isdecimal():
                 raise
-            path = next_run_name(path.parent, path.name.rpartition("-")[0])
+            path = next_run_name(path.parent, stem, after=int(number))
 
 
 def comparison_directory(path: Path, file: str, record: Mapping[str, Any]) -> None:

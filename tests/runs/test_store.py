@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mlxsched.errors import UsageError
+from mlxsched.runs.atomic import TakenError
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.store import (
     at_free_name,
@@ -70,6 +71,27 @@ def test_a_comparison_keeps_the_name_that_it_is_given(tmp_path):
 def test_a_hostile_number_in_a_name_does_not_matter(tmp_path):
     (tmp_path / ("laptop-" + "9" * 200)).mkdir()
     assert next_run_name(tmp_path, "laptop").name == "laptop-1000000000000"
+
+
+def test_a_number_that_is_taken_is_never_tried_twice(tmp_path):
+    """On a file system that ignores case, Lora-001 takes lora-001, which is not among the names."""
+    tried = []
+
+    def create(path):
+        tried.append(path.name)
+        assert len(tried) < 9, tried
+        if len(tried) < 3:
+            raise TakenError("taken")
+        return path
+
+    (tmp_path / "Lora-001").mkdir()
+    assert at_free_name(tmp_path / "lora-001", named=False, create=create).name == "lora-003"
+    tried.clear()
+    (tmp_path / ("lora-" + "9" * 200)).mkdir()  # its number is read as one with 12 digits
+    assert at_free_name(tmp_path / "lora-1000000000000", named=False, create=create).name == "lora-1000000000002"
+    tried.clear()
+    with pytest.raises(TakenError):
+        at_free_name(tmp_path / "unnumbered", named=False, create=create)
 
 
 def test_where_a_new_run_goes(tmp_path, monkeypatch):
