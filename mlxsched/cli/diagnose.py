@@ -22,7 +22,8 @@ def command(run: Path, as_json: bool) -> None:
 
     RUN is a run directory, finished or not, or a log of another trainer: mlx-lm's output, transformers'
     trainer_state.json, the lines that TRL and Unsloth print, JSON lines or CSV. Exits with 3 if there are problems;
-    notes do not count.
+    notes do not count. In the JSON,
+    "healthy" is false in that case, and where training made the model worse or did not improve it.
 
     \b
     Examples:
@@ -32,16 +33,17 @@ def command(run: Path, as_json: bool) -> None:
     """
     from mlxsched.analysis.diagnosis import diagnose, is_healthy
     from mlxsched.analysis.diagnosis.histories import history_of
-    from mlxsched.analysis.diagnosis.verdict import HEALTHY, headline, verdict
+    from mlxsched.analysis.diagnosis.verdict import HEALTHY, failure, headline, verdict
     from mlxsched.errors import ChecksFailed
 
     history = history_of(run)
     findings = diagnose(history)
     healthy = is_healthy(findings)
-    head = headline(findings, history.made, results=history.results, best_update=history.best_update)
+    failed = failure(history.status, history, history.results, history.best_update)
+    head = headline(findings, history.made, failed)
     if as_json:
         found = [finding.to_dict() for finding in findings]
-        print_json({"healthy": healthy, "findings": found, "verdict": verdict(head, findings)})
+        print_json({"healthy": healthy and not failed, "findings": found, "verdict": verdict(head, findings)})
     else:
         for finding in findings:
             show_finding(finding)

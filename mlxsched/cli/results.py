@@ -90,12 +90,13 @@ def verdict(run: RunDirectory, progress: Progress) -> list[str]:
     """One to three lines: the run is healthy, or what is wrong with it and the fix."""
     from mlxsched.analysis.diagnosis import diagnose
     from mlxsched.analysis.diagnosis.histories import run_history
-    from mlxsched.analysis.diagnosis.verdict import headline
+    from mlxsched.analysis.diagnosis.verdict import failure, headline
     from mlxsched.analysis.diagnosis.verdict import verdict as lines_of
 
-    findings = diagnose(run_history(run))
-    made, best = progress.update, progress.best_update
-    return lines_of(headline(findings, made, results=progress.results, best_update=best), findings)
+    history = run_history(run)
+    findings = diagnose(history)
+    failed = failure(history.status, history, progress.results, progress.best_update)
+    return lines_of(headline(findings, progress.update, failed), findings)
 
 
 def next_commands(run: RunDirectory) -> list[str]:

@@ -187,7 +187,8 @@ def verdict_lines(watched: Watched) -> list[str]:
 
     running = watched.status == "running"
     findings = [one for one in watched.findings() if not running or one.severity != "note"]
-    return verdict(headline_of(watched.info, watched.status, findings, watched.made), findings)
+    head = headline_of(watched.info, watched.status, findings, watched.made, watched.recording)
+    return verdict(head, findings)
 
 
 # Lines
@@ -196,18 +197,20 @@ def verdict_lines(watched: Watched) -> list[str]:
 def _print_json(watched: Watched, every: float) -> None:
     """Each record as it is in metrics.jsonl, and at the end one of kind "end" with the verdict."""
     from mlxsched.analysis.diagnosis import is_healthy
+    from mlxsched.analysis.diagnosis.verdict import failure_of
 
     for new in watched.follow(every):
         for event in new:
             print_json_line(event.record())
     findings = watched.findings()
+    failed = failure_of(watched.info, watched.status, watched.recording)
     print_json_line(
         {
             "kind": "end",
             "status": watched.status,
             "updates": watched.made,
             "message": watched.info.message,
-            "healthy": is_healthy(findings),
+            "healthy": is_healthy(findings) and not failed,
             "findings": [one.to_dict() for one in findings],
         }
     )

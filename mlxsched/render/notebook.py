@@ -100,7 +100,9 @@ class Run:
         name, status = escape(without_controls(self.recording.name)), escape(self.info.status)
         findings = self.diagnose() if len(self.train) else []
         items = "".join(f"<li><b>{finding.code}</b>: {escape(str(finding))}</li>" for finding in findings)
-        verdict = headline_of(self.info, status_now(self.path, self.info), findings, self.info.update)
+        verdict = headline_of(
+            self.info, status_now(self.path, self.info), findings, self.info.update, self.recording
+        )
         head = f"<b>{name}</b>: {status}, {counted(self.info.update, 'update')}, {escape(verdict or 'see below')}"
         picture = self.plot()._repr_svg_() if len(self.train) else ""
         return f"<div>{head}<ul>{items}</ul>{picture}</div>"

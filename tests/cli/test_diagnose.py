@@ -9,6 +9,7 @@ import pytest
 from mlxsched.cli.main import main
 from mlxsched.render.report import ReportedRun, report_html
 from mlxsched.runs.directory import RunDirectory
+from mlxsched.runs.events import Evaluated, UpdateMade
 
 SHORT = [
     "--iters",
@@ -82,10 +83,44 @@ def test_a_run_that_made_nothing_better_is_no_success(tmp_path, capsys):
     # The report, the commands and a notebook say the same.
     assert main(["diagnose", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().err == f"{tmp_path / 'run'}: {said}\n"
-    assert told(tmp_path / "run", capsys)[1]["verdict"] == [f"Verdict: {said}"]
+    code, found = told(tmp_path / "run", capsys)
+    assert (code, found["healthy"], found["verdict"]) == (0, False, [f"Verdict: {said}"])
     assert main(["watch", str(tmp_path / "run")]) == 0
     assert f"Verdict: {said}" in capsys.readouterr().out
+    assert main(["watch", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["healthy"] is False
     assert f"Verdict: {said}" in report_html([ReportedRun.read(tmp_path / "run")])
+
+
+WORSE = {"before": {"loss": 1.0}, "after": {"loss": 1.5}}
+
+
+@pytest.mark.parametrize(
+    "status, evaluated, results, said",
+    [
+        ("stopped", [0], {}, ""),  # nothing was evaluated after update 0
+        ("stopped", [0, 20], {}, "did not improve"),
+        ("finished", [0], {}, "did not improve"),
+        ("running", [0, 20], {}, ""),
+        ("finished", [], WORSE, "made the model worse"),
+        ("running", [], WORSE, ""),  # it is extended: that was the earlier end
+        ("stopped", [], WORSE, ""),
+    ],
+)
+def test_a_run_is_judged_by_what_was_measured_after_its_training(
+    tmp_path, capsys, status, evaluated, results, said
+):
+    run = RunDirectory.create(tmp_path / "run", config={}, origins={}, plan={"updates": 40}, versions={})
+    with run.lock():
+        for update in range(40):
+            run.metrics.record(UpdateMade(update, 2.0 / (1 + update), 1e-4))
+        for update in evaluated:
+            run.metrics.record(Evaluated(update, 2.0))
+        best = {"update": 0, "loss": 2.0} if evaluated else None
+        run.update_info(status=status, update=40, best=best, results=results)
+        code, found = told(run.path, capsys)
+    assert code == 0 and found["healthy"] is not bool(said)
+    assert said in found["verdict"][0] and ("healthy" in found["verdict"][0]) is not bool(said)
 
 
 def test_a_place_without_a_run_is_named(tmp_path, capsys):

@@ -88,7 +88,9 @@ def test_a_number_that_is_taken_is_never_tried_twice(tmp_path):
     assert at_free_name(tmp_path / "lora-001", named=False, create=create).name == "lora-003"
     tried.clear()
     (tmp_path / ("lora-" + "9" * 200)).mkdir()  # its number is read as one with 12 digits
-    assert at_free_name(tmp_path / "lora-1000000000000", named=False, create=create).name == "lora-1000000000002"
+    assert (
+        at_free_name(tmp_path / "lora-1000000000000", named=False, create=create).name == "lora-1000000000002"
+    )
     tried.clear()
     with pytest.raises(TakenError):
         at_free_name(tmp_path / "unnumbered", named=False, create=create)

@@ -8,35 +8,21 @@ from collections.abc import Mapping, Sequence
 from mlxsched.analysis.diagnosis import SHORTEST, is_healthy
 from mlxsched.analysis.diagnosis.finding import Diagnosis
 from mlxsched.runs.info import RunInfo, measures
+from mlxsched.runs.recording import EventColumns
 
 HEALTHY = "healthy"
 _MOST = 2  # findings in a verdict
 _LOSSES = {"loss": "validation loss", "test_loss": "test loss"}
 
 
-def headline(
-    findings: Sequence[Diagnosis],
-    made: int,
-    *,
-    results: Mapping[str, object] | None = None,
-    best_update: object = None,
-) -> str:
-    """How a run of ``made`` updates went, as a clause; empty if the findings say it.
+def headline(findings: Sequence[Diagnosis], made: int, failure: str = "") -> str:
+    """How a run of ``made`` updates went, as a clause: its `failure`, if any; empty if the findings say it.
 
-    Args:
-        findings: of `diagnose`.
-        made: updates made.
-        results: what was measured before and after the run.
-        best_update: the update with the best adapter; 0 if training never improved the model.
-
-    >>> headline([], 8), headline([], 40), headline([], 40, best_update=0)[:33]
-    ('too few updates to judge: 8, and most checks need 20', 'healthy', 'training did not improve the mode')
+    >>> headline([], 8), headline([], 40), headline([], 40, "training made the model worse")
+    ('too few updates to judge: 8, and most checks need 20', 'healthy', 'training made the model worse')
     """
-    if best_update == 0:
-        return "training did not improve the model: the adapter is that of update 0"
-    worse = _got_worse(results or {})
-    if worse:
-        return f"training made the model worse: {worse}"
+    if failure:
+        return failure
     if not is_healthy(findings):
         return ""
     return (
@@ -44,13 +30,35 @@ def headline(
     )
 
 
-def headline_of(info: RunInfo, status: str, findings: Sequence[Diagnosis], made: int) -> str:
-    """`headline` of one of our runs with the present ``status``; what a running one has measured is not final."""
-    if status != "running":
-        best = (info.best or {}).get("update")
-        return headline(findings, made, results=info.results, best_update=best)
-    head = headline(findings, made)
-    return f"{head} so far" if head == HEALTHY else head
+def failure(status: str, records: EventColumns, results: Mapping[str, object], best_update: object) -> str:
+    """That training made the model worse, or did not improve it, as a clause; empty if neither is known.
+
+    Args:
+        status: of the run. What a running one has measured is not final.
+        records: its evaluations. The adapter of update 0 is also the best of a run that evaluated nothing later.
+        results: what was measured before and after it. Only a finished run was measured at its end: in another one that
+            is an earlier end, before it was extended.
+        best_update: the update with the best adapter, if that is known.
+    """
+    if status == "running":
+        return ""
+    if best_update == 0 and (status == "finished" or (records.evaluations["update"] > 0).any()):
+        return "training did not improve the model: the adapter is that of update 0"
+    worse = _got_worse(results) if status == "finished" else ""
+    return f"training made the model worse: {worse}" if worse else ""
+
+
+def failure_of(info: RunInfo, status: str, records: EventColumns) -> str:
+    """`failure` of one of our runs with the present ``status``."""
+    return failure(status, records, info.results, (info.best or {}).get("update"))
+
+
+def headline_of(
+    info: RunInfo, status: str, findings: Sequence[Diagnosis], made: int, records: EventColumns
+) -> str:
+    """`headline` of one of our runs with the present ``status``."""
+    head = headline(findings, made, failure_of(info, status, records))
+    return f"{head} so far" if status == "running" and head == HEALTHY else head
 
 
 def verdict(head: str, findings: Sequence[Diagnosis]) -> list[str]:

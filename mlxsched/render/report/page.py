@@ -125,7 +125,7 @@ def _described(run: ReportedRun) -> dict[str, Any]:
         "updates": counted(run.updates, "update"),
         "best": _best(run.recording),
         "message": printable(info.message, _LONGEST),
-        "verdict": headline_of(info, info.status, run.findings, run.updates),
+        "verdict": headline_of(info, info.status, run.findings, run.updates, run.recording),
         "findings": run.findings,
         "results": _results(info),
         "answers": _answers(info),
