@@ -62,7 +62,7 @@ def _show_runs(runs: Sequence[FinishedRun], keys: Sequence[str], *, ranked: bool
             _loss(run.last),
             _share(run.results.get("exact_match")),
             "-" if run.summary.seconds is None else clock(run.summary.seconds),
-            *(str(run.config.get(key)) for key in keys),
+            *(str(run.value(key)) for key in keys),
         )
         for run in shown
     ]

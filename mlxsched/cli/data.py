@@ -84,10 +84,11 @@ def check(source: str, as_json: bool, **flags: Any) -> None:
     """
     from mlxsched.data import check as checking
     from mlxsched.data import load_dataset
+    from mlxsched.data.sources.open import is_one_file
     from mlxsched.errors import ChecksFailed
 
     tokenizer, options = _open(source, (), **flags)
-    one_file = Path(source).expanduser().is_file()
+    one_file = is_one_file(source)
     report = checking.check(
         load_dataset(source, tokenizer, options, progress=RowsRead()), options, one_file=one_file
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlxsched.experiments.ranking import Measured
+from mlxsched.experiments.ranking import Measured, points_of
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.info import RunInfo
 from mlxsched.runs.json_file import finite_number
@@ -31,6 +31,9 @@ OWN = (
 )
 """Keys that do not define a variant: the peak, the seed, and the location of a run. The schedule is named first."""
 
+ROWS = "rows"
+"""In place of a key, where only the content of the data tells variants apart."""
+
 UNFINISHED = ("running", "failed", INTERRUPTED)
 """Statuses of a run whose training could have continued."""
 
@@ -46,6 +49,8 @@ class FinishedRun:
         last: the last validation loss; None where there is none.
         results: what was measured after the training.
         data: the fingerprint of its rows.
+        valid: that of its validation rows; None for a run without any, and for one of an earlier version.
+        split_by_seed: whether its data is one file, of which the seed decides the validation rows.
         model: the fingerprint of its model.
         evaluated: the number of validation rows that its losses are of, at most.
     """
@@ -56,6 +61,8 @@ class FinishedRun:
     last: float | None
     results: Mapping[str, object]
     data: object
+    valid: object
+    split_by_seed: bool
     model: object
     evaluated: int
 
@@ -64,6 +71,10 @@ class FinishedRun:
         """The seed of the run."""
         seed = self.config.get("seed")
         return seed if isinstance(seed, int) else 0
+
+    def value(self, key: str) -> object:
+        """The value of a key of `differing`."""
+        return str(self.data)[:8] if key == ROWS else self.config.get(key)
 
     @property
     def schedule(self) -> str:
@@ -96,6 +107,8 @@ def read_finished(path: Path) -> FinishedRun:
         losses[-1] if losses else None,
         after if isinstance(after, dict) else {},
         info.data.get("fingerprint"),
+        info.data.get("valid"),
+        info.data.get("split_by_seed") is True,
         info.model.get("fingerprint"),
         _evaluated(info),
     )
@@ -109,14 +122,17 @@ def _evaluated(info: RunInfo) -> int:
 
 
 def differing(runs: Sequence[FinishedRun]) -> list[str]:
-    """The keys, besides those of `OWN`, whose values are not the same in all runs."""
-    keys = dict.fromkeys(key for run in runs for key in run.config if key not in OWN)
-    return [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]
+    """The keys, besides those of `OWN`, whose values are not the same in all runs; `ROWS` where these don't suffice."""
+    known = dict.fromkeys(key for run in runs for key in run.config if key not in OWN)
+    keys = [key for key in known if len({repr(run.config.get(key)) for run in runs}) > 1]
+    equal = {(variant_of(run, keys), run.summary.peak, run.seed) for run in runs}
+    same_rows = {(variant_of(run, keys), run.summary.peak, run.seed, run.data) for run in runs}
+    return keys if len(equal) == len(same_rows) else [*keys, ROWS]
 
 
 def variant_of(run: FinishedRun, keys: Sequence[str]) -> str:
     """The name of a run's variant: its schedule, and its values of ``keys``."""
-    return ", ".join([run.schedule, *(f"{key}={run.config.get(key)}" for key in keys)])
+    return ", ".join([run.schedule, *(f"{key}={run.value(key)}" for key in keys)])
 
 
 def measured(runs: Sequence[FinishedRun]) -> list[Measured]:
@@ -131,17 +147,40 @@ def measured(runs: Sequence[FinishedRun]) -> list[Measured]:
 
 def incomparable(runs: Sequence[FinishedRun]) -> list[str]:
     """Why the losses of the runs are not comparable; empty if they are."""
-    facts = {"data": "data", "model": "model", "evaluated": "validation rows (val_batches)"}
+    facts = {"model": "model", "evaluated": "validation rows (val_batches)"}
+    apart = [what for key, what in facts.items() if len({getattr(run, key) for run in runs}) > 1]
+    if any(run.valid is None for run in runs):
+        apart += ["data"] if len({run.data for run in runs}) > 1 else []
+    elif _other_rows(runs) and not _repetitions(runs):
+        apart.append("validation rows")
     return [
         f"the runs don't have the same {what}, so their losses are not comparable and not ranked."
-        for key, what in facts.items()
-        if len({getattr(run, key) for run in runs}) > 1
+        for what in apart
     ]
 
 
+def _other_rows(runs: Sequence[FinishedRun]) -> bool:
+    return len({run.valid for run in runs}) > 1
+
+
+def _repetitions(runs: Sequence[FinishedRun]) -> bool:
+    """Whether only the seed decides which rows of one file are validation rows, and each variant has the same seeds.
+
+    The differences within each seed are of the same rows then.
+    """
+    per_seed = {(run.seed, run.valid) for run in runs}
+    seeds = {tuple(sorted(point.losses)) for point in points_of(measured(runs))}
+    return all(run.split_by_seed for run in runs) and len(per_seed) == len(dict(per_seed)) and len(seeds) == 1
+
+
 def doubts(runs: Sequence[FinishedRun]) -> list[str]:
-    """Which of the runs say less than the others."""
+    """Which of the runs say less than the others, and where repetitions differ in more than the seed."""
     found = []
+    if _other_rows(runs) and _repetitions(runs):
+        found.append(
+            "the seed decides which rows of the data are validation rows, so the losses of different seeds are of "
+            "different rows. Put the validation rows into a valid.jsonl beside a train.jsonl to have the same ones."
+        )
     for run in runs:
         name, status = run.summary.name, run.summary.status
         if run.best is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlxsched.config.schema import RunConfig
+from mlxsched.data.sources.open import is_one_file
 from mlxsched.errors import DivergedError, MlxschedError, RunError, Stopped, UsageError
 from mlxsched.model.load import model_fingerprint
 from mlxsched.model.trees import flatten, n_bytes
@@ -50,13 +51,14 @@ from mlxsched.training.workers.world import WorkersLost
 def create_run(session: Session, path: Path) -> RunDirectory:
     """Make the directory of a new run; the disk must have room for its checkpoints."""
     free_space_check(path, _bytes_needed(session))
+    identity = _identity(session)
     return RunDirectory.create(
         path,
         config=session.config.to_dict(),
         origins=dict(session.origins),
         plan=session.plan.to_dict(),
         paths=local_paths(_read_paths(session.config), path),
-        **_identity(session),
+        **{**identity, "data": {**identity["data"], **_validation(session)}},
     )
 
 
@@ -71,6 +73,15 @@ def _identity(session: Session) -> dict[str, Any]:
         "versions": {**versions(), LAYOUT_NAME: str(LAYOUT)},
         "data": {"fingerprint": session.dataset.fingerprint},
         "model": {"fingerprint": model_fingerprint(session.loaded.path)},
+    }
+
+
+def _validation(session: Session) -> dict[str, object]:
+    """Which rows are evaluated: runs are comparable if they have the same ones, whatever they train on."""
+    valid, config = session.dataset.valid, session.config
+    return {
+        "valid": None if valid is None else valid.digest(),
+        "split_by_seed": not config.hf_dataset and is_one_file(config.data),
     }
 
 

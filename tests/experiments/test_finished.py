@@ -13,14 +13,14 @@ from mlxsched.runs.events import Evaluated, UpdateMade
 
 @pytest.fixture
 def make(tmp_path):
-    def made(name, loss, status="finished", **config):
+    def made(name, loss, status="finished", data=None, **config):
         run = RunDirectory.create(
             tmp_path / name,
             config={"schedule": "linear", "seed": 0, **config},
             origins={},
             plan={"updates": 2, "valid_rows": 100, "peak": 1e-3, "schedule": {"name": "warmup_linear"}},
             versions={},
-            data={"fingerprint": "rows"},
+            data={"fingerprint": "rows", **(data or {})},
             model={"fingerprint": "tiny"},
         )
         with run.lock():
@@ -87,6 +87,50 @@ def test_runs_on_other_data_are_not_comparable(make, tmp_path, capsys):
     assert_not_ranked(runs, "don't have the same data", capsys)
 
 
+def test_runs_with_the_same_validation_rows_are_comparable_whatever_they_train_on(make, capsys):
+    runs = [
+        make("less", 0.5, data={"fingerprint": "few", "valid": "held"}),
+        make("more", 0.4, data={"fingerprint": "many", "valid": "held"}),
+        make("joined", 0.3, data={"fingerprint": "other", "valid": "held"}, join_turns=True),
+    ]
+    assert main(["compare", *runs, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["comparable"] and shown["warnings"] == []
+    assert list(shown["best"]) == [
+        "linear, join_turns=True, rows=other",
+        "linear, join_turns=None, rows=many",
+        "linear, join_turns=None, rows=few",
+    ]
+
+
+def split_by(seed):
+    return {"fingerprint": f"by {seed}", "valid": f"held out by {seed}", "split_by_seed": True}
+
+
+def test_repetitions_on_one_file_are_ranked_with_a_warning(make, capsys):
+    runs = [
+        make(f"{rank}-{seed}", 0.4 + rank / 100 + seed, rank=rank, seed=seed, data=split_by(seed))
+        for rank in (8, 16)
+        for seed in (0, 1)
+    ]
+    assert main(["compare", *runs, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["comparable"] and shown["differing"] == ["rank"]
+    assert shown["best"]["linear, rank=16"]["difference"] == pytest.approx(0.08)
+    (warning,) = shown["warnings"]
+    assert "the seed decides which rows" in warning and "valid.jsonl" in warning
+
+
+@pytest.mark.parametrize("by_seed", [False, True])
+def test_other_validation_rows_are_not_comparable(make, capsys, by_seed):
+    """Those of other files; and of one file, where variants have different seeds."""
+    runs = [
+        make(name, 0.4, rank=rank, seed=seed, data={**split_by(seed), "split_by_seed": by_seed})
+        for name, rank, seed in (("one", 8, 0), ("two", 16, 1))
+    ]
+    assert_not_ranked(runs, "don't have the same validation rows", capsys)
+
+
 def test_runs_with_other_validation_rows_are_not_comparable(make, capsys):
     runs = [make("one", 0.5, val_batches=4, batch_size=2), make("two", 0.4, val_batches=-1, batch_size=2)]
     assert_not_ranked(runs, "don't have the same validation rows", capsys)
@@ -104,3 +148,26 @@ def assert_not_ranked(runs, why, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert (shown["comparable"], shown["best"], shown["verdict"], len(shown["results"])) == (False, {}, [], 2)
     assert why in shown["warnings"][0]
+
+
+def test_the_seed_splits_one_file_and_its_runs_say_so(tmp_path, capsys):
+    rows = [{"prompt": f"{n} + {n}", "completion": str(2 * n)} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [
+        "--data",
+        str(tmp_path / "rows.jsonl"),
+        "--iters",
+        "1",
+        "--batch-size",
+        "2",
+        "--no-test",
+        "--plain",
+    ]
+    runs = [str(tmp_path / f"seed-{seed}") for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        assert main(["train", "--run-dir", run, "--seed", str(seed), *flags]) == 0
+    capsys.readouterr()
+    assert main(["compare", *runs, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["comparable"] and shown["differing"] == []
+    assert "the seed decides which rows" in shown["warnings"][0]

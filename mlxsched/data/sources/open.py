@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,11 @@ def open_source(
     if _is_path(source) or (find_spec("datasets") is None and path.parent.is_dir()):
         raise DataError(f"There is no file or directory {harmless(source, 200)!r}.{_advice(source, path)}")
     return HubSource.of_name(source, options)
+
+
+def is_one_file(source: object) -> bool:
+    """Whether ``source`` is a file that is split by a hash with the seed."""
+    return isinstance(source, str) and source not in DATA and os.path.isfile(os.path.expanduser(source))
 
 
 def _is_path(source: str) -> bool:
