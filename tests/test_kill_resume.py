@@ -1,6 +1,6 @@
 """A training that is killed and resumed ends like one that was not, and no file of the user's is lost.
 
-``MLXSCHED_KILLS=20 pytest tests/test_kill_resume.py`` does what CI does.
+``MLXSCHED_KILLS=16 pytest tests/test_kill_resume.py`` does what CI does.
 """
 
 from __future__ import annotations

@@ -22,8 +22,16 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "gemma3_text", "granite"])
-@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "quantized"),
+    [
+        *(("llama", quantized) for quantized in (False, True)),
+        ("qwen3", True),
+        ("gemma2", False),
+        ("gemma3_text", True),
+        ("granite", False),
+    ],
+)
 def test_trains_for_a_few_updates(train, architecture, kind, quantized):
     model = architecture(kind, quantized=quantized)
     run, _, events = train(model=str(model), **SETTINGS)
