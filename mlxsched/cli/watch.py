@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlxsched.cli.output import console, note, print_json_line, say
-from mlxsched.text import clock, without_controls
+from mlxsched.text import clock, did_you_mean, without_controls
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -84,13 +85,38 @@ def command(run: Path, web: bool, port: int, every: float, wait: float, as_json:
 
 
 def _await_run(path: Path, seconds: float) -> None:
-    """Wait until ``path`` exists: a run creates its directory after its plan, complete with its run.json."""
-    if path.exists() or not seconds:
+    """Wait while a run may still begin in ``path``: it creates its directory after its plan, complete with its run.json.
+
+    A job script may have made the directory already; in one that holds something else no run begins.
+    """
+    if not seconds or not _is_free(path):
         return
-    note(f"There is no {path} yet. Waiting {seconds:g} s for a run to begin there; Ctrl-C ends the wait.")
+    note(
+        f"There is no run in {path} yet.{_near(path)} Waiting {seconds:g} s for one to begin there; Ctrl-C ends the wait."
+    )
     end = time.monotonic() + seconds
-    while not path.exists() and (left := end - time.monotonic()) > 0:
+    while _is_free(path) and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, WAIT_STEP))
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        return not os.path.lexists(path) or not os.listdir(path)
+    except OSError:  # a file, or not readable: `RunDirectory.open` says so
+        return False
+
+
+def _near(path: Path) -> str:
+    """A question for a name that resembles that of a run beside it; the next number of a name is no typing mistake."""
+    from mlxsched.runs.directory import is_run
+
+    stem = path.name.rstrip("0123456789")
+    try:
+        names = [other.name for other in path.parent.iterdir() if is_run(other)]
+    except OSError:
+        return ""
+    others = [name for name in names if name.rstrip("0123456789") != stem]
+    return without_controls(did_you_mean(path.name, others, cutoff=0.75))
 
 
 class Watched:

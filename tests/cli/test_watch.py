@@ -121,6 +121,7 @@ def test_the_live_picture_has_progress_chart_and_verdict(run):
 
 
 def test_a_path_without_a_run_is_refused(tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
     assert main(["watch", str(tmp_path)]) == 2
     assert "no run in" in capsys.readouterr().err
 
@@ -129,8 +130,16 @@ def test_a_run_that_does_not_exist_yet_is_waited_for(tmp_path, run, capsys):
     later = tmp_path / "later"
     assert main(["watch", str(later), "--wait", "0.1"]) == 2
     err = capsys.readouterr().err
-    assert f"There is no {later} yet. Waiting 0.1 s" in err and "no run in" in err
+    assert f"There is no run in {later} yet. Waiting 0.1 s" in err and "no run in" in err
     trained(run)
+    later.mkdir()  # as a job script makes it before
     threading.Timer(0.3, run.path.rename, [later]).start()
     assert main(["watch", str(later), "--wait", "20", "--plain"]) == 0
     assert "40 of 40 updates" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name, near", [("laptpo-001", " Did you mean 'laptop-001'?"), ("laptop-002", "")])
+def test_a_mistyped_name_is_noticed_before_the_wait(tmp_path, run, capsys, name, near):
+    run.path.rename(tmp_path / "laptop-001")
+    assert main(["watch", str(tmp_path / name), "--json", "--wait", "0.05"]) == 2
+    assert f"There is no run in {tmp_path / name} yet.{near} Waiting" in capsys.readouterr().err
