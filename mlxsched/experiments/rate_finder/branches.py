@@ -32,7 +32,7 @@ class Rounds(NamedTuple):
         return lowest(self.first)[1] or lowest(self.second)[1]
 
     def for_run(self, updates: int, optimizer: str) -> tuple[float, bool]:
-        """The best peak for a run of ``updates``, by both rounds, and whether a round has worse branches on both sides of it.
+        """The best peak for a run of ``updates``, by both rounds, and whether a round has worse branches on both sides.
 
         If the fit has no minimum, but a round has worse branches on both sides of its best one, that is the minimum: where
         the loss rises steeply, the branches above it have no weight in the fit. With a prior 5 times too low, this happened
@@ -45,9 +45,8 @@ class Rounds(NamedTuple):
         fitted, inside = minimum(rounds)
         bottoms = [peak for peak, bracketed in map(lowest, rounds) if bracketed]
         peak = fitted if inside or not bottoms else statistics.geometric_mean(bottoms)
-        return peak, bool(
-            bottoms
-        )  # rounds that overlap can have a vertex between them where neither is bracketed
+        # Where the rounds overlap, there can be a vertex between them although neither has worse branches on both sides.
+        return peak, bool(bottoms)
 
 
 def two_rounds(trials: Trials, centre: float, most: float, layout: Layout) -> Rounds:
