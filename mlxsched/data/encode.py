@@ -83,9 +83,11 @@ class Encoder:
     def _without_offsets(self, batch: Sequence[Rendered], token_bytes: TokenBytes) -> list[Encoded]:
         """Encode in pieces, or else whole texts, without the copies that transformers makes."""
         texts, raw = [row.text for row in batch], batch[0].raw
+        backend = self._inner.backend_tokenizer
+        _remove_limits(backend)
         found = [None] * len(batch) if self._pieces is None else self._pieces.encode(texts, raw)
         others = [text for text, ids in zip(texts, found, strict=True) if ids is None]
-        whole = iter(self._inner.backend_tokenizer.encode_batch_fast(others, add_special_tokens=raw))
+        whole = iter(backend.encode_batch_fast(others, add_special_tokens=raw))
         encoded = []
         for row, pieces in zip(batch, found, strict=True):
             ids = _array(next(whole).ids) if pieces is None else pieces
@@ -103,12 +105,13 @@ class Encoder:
     def _can_batch(self, text: str, raw: bool) -> bool:
         """Whether the batched interface gives the same tokens as the single one; asked once, for the first text."""
         if raw not in self._batched:
-            fast = bool(getattr(self._inner, "is_fast", False))
-            # This call also removes a limit of length, or padding, that another caller has set.
+            fast, single = bool(getattr(self._inner, "is_fast", False)), self._single(text, raw)
             self._batched[raw] = fast and (
-                self._inner([text], add_special_tokens=raw, verbose=False)["input_ids"][0]
-                == self._single(text, raw)
+                self._inner([text], add_special_tokens=raw, verbose=False)["input_ids"][0] == single
             )
+            if self._pieces is not None and self._batched[raw]:
+                (found,) = self._pieces.encode([text], raw)
+                self._pieces = self._pieces if found is None or found.tolist() == single else None
         return self._batched[raw]
 
     def _single(self, text: str, raw: bool) -> list[int]:
@@ -191,6 +194,14 @@ class Encoder:
         before, _ = self._without_doubled_marks(row, before, None)
         most = min(len(before), len(ids))
         return int(np.append(before[:most] != ids[:most], True).argmax())
+
+
+def _remove_limits(backend: Any) -> None:
+    """Turn off padding and truncation that another caller has set, as every call of transformers does."""
+    if backend.padding:
+        backend.no_padding()
+    if backend.truncation:
+        backend.no_truncation()
 
 
 def _array(ids: list[int]) -> Tokens:

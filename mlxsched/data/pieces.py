@@ -3,7 +3,9 @@
 A tokenizer of the tokenizers library takes about 0.25 ms of CPU time for a chat of 100 words, nearly all of it to track
 where each character went. But byte-level tokenizers first split a text by a regular expression and encode the parts
 independently. The usual expressions always split before a single space between two characters that are not spaces, and
-added tokens are split off before. So a text can be cut there, and the tokens of its pieces are those of the text.
+added tokens are split off before. So a text can be cut there, and the tokens of its pieces are those of the text. NFC
+(Qwen's normalizer) composes no character with a space before or after it. A piece that it changes does not match its tokens,
+so a text with such a piece is encoded whole.
 """
 
 from __future__ import annotations
@@ -44,39 +46,56 @@ class Pieces:
         added = (token.content for token in backend.get_added_tokens_decoder().values())
         longest_first = sorted(added, key=len, reverse=True)
         self._added = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
-        probe = backend.encode("a")
-        first = probe.special_tokens_mask.index(0)
-        last = first + len(backend.encode("a", add_special_tokens=False).ids)
-        self._around = _bytes(probe.ids[:first]), _bytes(probe.ids[last:])
+        self._around: tuple[bytes, bytes] | None = None  # the tokens that are put before and after a text
         self._known: dict[str, bytes | None] = {}  # None: the tokens are not the bytes of the piece
         self._size = 0
 
     @classmethod
     def of(cls, backend: Any, token_bytes: TokenBytes | None) -> Pieces | None:
-        """For a tokenizer that splits at spaces as described above; None for others."""
+        """For a tokenizer that splits at spaces as described above; None for others.
+
+        Added tokens are searched in two passes, those with ``normalized`` in what the others leave. `_cut` makes one.
+        """
         if token_bytes is None or backend.model.dropout or backend.pre_tokenizer is None:
             return None
         added = backend.get_added_tokens_decoder().values()
-        plain = not any(
-            token.lstrip or token.rstrip or token.single_word or not re.fullmatch(r"[^\s\0]+", token.content)
-            for token in added
-        )
+        plain = all(map(_is_plain, added)) and len({token.normalized for token in added}) < 2
         splits = plain and _splits_at_spaces(json.loads(backend.pre_tokenizer.__getstate__()))
         return cls(backend, token_bytes) if splits else None
 
     def encode(self, texts: Sequence[str], special: bool) -> list[NDArray[np.int32] | None]:
-        """The tokens of each text; None for a text that can't be cut.
+        """The tokens of each text; None for a text that can't be cut, and for all while the tokenizer pads or truncates.
 
         Args:
             texts: what to encode.
             special: whether to add the tokens that the tokenizer puts around a text.
         """
+        if special and self._around is None and not self._is_altered():
+            self._around = self._find_around(next(filter(None, texts), ""))
+        around = self._around if special else (b"", b"")
+        if around is None or self._is_altered():
+            return [None] * len(texts)
         pieces = [self._cut(text) for text in texts]
         if self._size > MOST_BYTES:
             self._known, self._size = {}, 0
         self._learn(sorted(set().union(*pieces).difference(self._known)))
-        before, after = self._around if special else (b"", b"")
-        return [self._joined(found, before, after) for found in pieces]
+        return [self._joined(found, *around) for found in pieces]
+
+    def _is_altered(self) -> bool:
+        """Whether a setting is on that another caller may turn on at any time, and that changes tokens."""
+        backend = self._backend
+        return bool(backend.padding or backend.truncation or backend.encode_special_tokens)
+
+    def _find_around(self, text: str) -> tuple[bytes, bytes] | None:
+        """The tokens before and after those of ``text``; None if it has none, or if others are between them."""
+        inner = self._backend.encode(text, add_special_tokens=False).ids
+        if not inner:
+            return None
+        whole = self._backend.encode(text)
+        before, inside, after = bytes(whole.special_tokens_mask).partition(bytes(len(inner)))
+        first, last = len(before), len(before) + len(inside)
+        usual = 0 not in before + after and whole.ids[first:last] == inner
+        return (_bytes(whole.ids[:first]), _bytes(whole.ids[last:])) if usual else None
 
     def _cut(self, text: str) -> list[str]:
         if _CUT in text:
@@ -97,6 +116,12 @@ class Pieces:
         return (
             np.frombuffer(b"".join([before, *known, after]), np.int32) if len(known) == len(found) else None
         )
+
+
+def _is_plain(token: Any) -> bool:
+    """Whether an added token is found anywhere, and takes nothing but its own characters."""
+    sees_others = token.lstrip or token.rstrip or token.single_word
+    return not sees_others and re.fullmatch(r"[^\s\0]+", token.content) is not None
 
 
 def _bytes(ids: list[int]) -> bytes:

@@ -57,7 +57,7 @@ class TokenBytes:
         # Each kind of step reads another of the two settings that move where a token begins.
         steps = ((backend.pre_tokenizer, "add_prefix_space"), (backend.post_processor, "trim_offsets"))
         keeps = all(step is None or _keeps(json.loads(step.__getstate__()), moves) for step, moves in steps)
-        return cls(backend) if is_byte_level and keeps and backend.normalizer is None else None
+        return cls(backend) if is_byte_level and keeps and _keeps_most_texts(backend) else None
 
     def match(self, text: str, ids: Sequence[int]) -> bool:
         """Whether the bytes of these tokens are those of ``text``."""
@@ -77,6 +77,17 @@ class TokenBytes:
         self._known[number] = found
         self._lengths[number] = len(found)
         return found
+
+
+def _keeps_most_texts(backend: Any) -> bool:
+    """Whether there is no normalizer, or one that keeps usual texts; the tokens of others do not match.
+
+    With NFC an added token may be found where the text has other bytes, if it is one of the normalized ones.
+    """
+    if backend.normalizer is None:
+        return True
+    added = backend.get_added_tokens_decoder().values()
+    return type(backend.normalizer).__name__ == "NFC" and not any(token.normalized for token in added)
 
 
 def _keeps(step: dict[str, Any], moves: str) -> bool:
