@@ -20,10 +20,11 @@ from mlxsched.data.options import DataOptions, Features
 from mlxsched.data.problems import RowProblem
 
 Hashes = NDArray[np.uint64]
-# A beginning that more rows than this have in common, none of which ends there, is an example or a greeting that
-# comes before many conversations. Such rows are compared by what follows it.
+# A beginning of more rows than fit into a held-out split, with more continuations than this share of all rows, is an
+# example or a greeting that comes before many conversations. Such rows are compared by what follows it. Whether a row
+# ends there does not matter: one row must not decide about hundreds of others.
 MOST_SHARED = 0.05
-_FEW_ROWS = 8  # may have any beginning in common, since 5% of a small file is less than a conversation
+_FEW_ROWS = 8  # continuations of any beginning, since 5% of a small file is less than a conversation
 _MASK = 2**64 - 1
 _ANSWERS = ("assistant", "gpt", "chatgpt", "model", "bot", "bing", "bard")
 
@@ -31,7 +32,8 @@ _ANSWERS = ("assistant", "gpt", "chatgpt", "model", "bot", "bing", "bard")
 def beginnings(record: Mapping[str, Any], features: Features) -> list[int]:
     """A hash of the messages up to each answer, and of all of them; empty if the record is no chat.
 
-    The hashes are comparable within a process. Messages are compared as they are written, except for their weights.
+    The hashes are comparable within a process. Of a message the speaker, the content and the tool calls are compared;
+    its other keys, such as weights, names and times, are not.
 
     >>> first = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
     >>> one = beginnings({"messages": [*first]}, Features())
@@ -60,24 +62,35 @@ def _messages(record: Mapping[str, Any], features: Features) -> list[Any]:
         return from_alpaca(record)
     if name == "completion":
         prompt, completion = record[features.prompt], record[features.completion]
-        return prompt + completion if isinstance(prompt, list) and isinstance(completion, list) else []
+        if isinstance(prompt, str) and isinstance(completion, str):  # one question and answer
+            return []
+        return _side(prompt, "user") + _side(completion, "assistant")
     messages = record.get({"chat": features.chat, "ShareGPT": "conversations"}.get(name, ""))
     return messages if isinstance(messages, list) else []
 
 
+def _side(value: Any, role: str) -> list[Any]:
+    """One side of a pair: a string, or a list of messages."""
+    return value if isinstance(value, list) else [{"role": role, "content": value}]
+
+
 def _content(message: Mapping[str, Any]) -> str:
     content = message.get("content", message.get("value"))
-    if isinstance(content, str) and "tool_calls" not in message:
-        return content
-    return json.dumps({key: value for key, value in message.items() if key != "weight"}, sort_keys=True)
+    calls = message.get("tool_calls") or message.get("function_call")
+    return content if isinstance(content, str) and not calls else json.dumps([content, calls], sort_keys=True)
 
 
 class HeldOut(NamedTuple):
-    """The hashes of the records of test and valid, and how many distinct records stay with others."""
+    """The hashes of the records of test and valid.
+
+    Also how many distinct records stay with others of their conversation, and how many have a beginning that says
+    nothing about their conversation, because too many others have it.
+    """
 
     test: frozenset[int]
     valid: frozenset[int]
     together: int
+    apart: int
 
 
 class Splitter:
@@ -105,28 +118,42 @@ class Splitter:
         options, count = self._options, len(contents)
         wanted = [_wanted(count, share, options) for share in (options.test_fraction, options.valid_fraction)]
         if sum(wanted) >= count:  # too few rows to hold any out: train on all of them
-            return HeldOut(frozenset(), frozenset(), 0)
+            return HeldOut(frozenset(), frozenset(), 0, 0)
+        conversations, apart = self._conversations(max(wanted))
         _, firsts, group, sizes = np.unique(
-            self._conversations()[places], return_index=True, return_inverse=True, return_counts=True
+            conversations[places], return_index=True, return_inverse=True, return_counts=True
         )
         chosen = _choose(sizes[np.argsort(firsts)].tolist(), wanted, count)
         # Of each record: the place of its conversation in the order of their first hashes.
         rank = np.argsort(np.argsort(firsts))[group]
         test, valid = (frozenset(contents[np.isin(rank, groups)].tolist()) for groups in chosen)
-        return HeldOut(test, valid, int(sizes[sizes > 1].sum()))
+        return HeldOut(test, valid, int(sizes[sizes > 1].sum()), int(apart[places].sum()))
 
-    def _conversations(self) -> Hashes:
-        """A hash for each record, equal within a conversation."""
+    def _conversations(self, room: int) -> tuple[Hashes, NDArray[np.bool_]]:
+        """Of each record a hash, equal within a conversation, and whether it has a beginning that does not count.
+
+        ``room`` is how many records fit into a held-out split.
+        """
         found = np.asarray(self._beginnings, np.uint64)
         ends = np.asarray(self._ends, np.int64)
         starts = np.concatenate([[0], ends[:-1]])
-        values, counts = np.unique(found, return_counts=True)
-        shared = values[counts > max(MOST_SHARED * len(ends), _FEW_ROWS)]
-        examples = np.setdiff1d(shared, found[ends - 1])
-        # Of each record, the first beginning that is not an example; the last one never is.
-        usable = np.flatnonzero(~np.isin(found, examples))
-        conversations: Hashes = found[usable[np.searchsorted(usable, starts)]]
-        return conversations
+        examples = np.isin(found, _examples(found, ends, room))
+        # What comes before an example is part of it. The end of a record always counts.
+        after = np.maximum.reduceat(np.where(examples, np.arange(1, len(found) + 1), 0), starts)
+        return found[np.clip(after, starts, ends - 1)], after > 0
+
+
+def _examples(found: Hashes, ends: NDArray[np.int64], room: int) -> Hashes:
+    """Those of the beginnings ``found`` that are examples; ``ends`` says where those of each record end."""
+    values, counts = np.unique(found, return_counts=True)
+    goes_on = np.isin(found, values[counts > max(room, _FEW_ROWS)])
+    goes_on[ends - 1] = False
+    places = np.flatnonzero(goes_on)
+    _, distinct = np.unique(
+        found[places + 1], return_index=True
+    )  # each continues one beginning: hashes are of all before
+    values, counts = np.unique(found[places[distinct]], return_counts=True)
+    return values[counts > max(MOST_SHARED * len(ends), _FEW_ROWS)]
 
 
 def _wanted(count: int, share: float, options: DataOptions) -> int:

@@ -87,6 +87,9 @@ def test_weights_other_formats_and_branches_belong_to_the_conversation(tmp_path:
             {"messages": turns(first, answer, "another branch", "no"), "id": n},
             {"conversations": [{"from": "human", "value": first}, {"from": "gpt", "value": answer}]},
             {"prompt": turns(first, answer, "third"), "completion": [{"role": "assistant", "content": "ok"}]},
+            {"prompt": turns(first, answer, "fourth"), "completion": "ok"},
+            {"prompt": first, "completion": turns("", answer, "fifth", "ok")[1:]},
+            {"messages": [{**turn, "name": "x", "time": n} for turn in turns(first, answer, "sixth", "ok")]},
         ]
     found = splits_of(tmp_path / "rows.jsonl", [row for group in groups.values() for row in group])
     for first, group in groups.items():
@@ -97,6 +100,32 @@ def test_weights_other_formats_and_branches_belong_to_the_conversation(tmp_path:
 def test_examples_that_come_before_every_question_join_nothing(tmp_path: Path) -> None:
     rows = [{"messages": turns("example", "answer", f"question {n}", f"answer {n}")} for n in range(60)]
     assert splits_of(tmp_path / "rows.jsonl", rows) == by_hash(rows, 0)
+
+
+GREETING = ("hi", "hello")
+
+
+@pytest.mark.parametrize("exchanges", [1, 2])
+def test_a_row_that_is_only_the_greeting_changes_nothing(tmp_path: Path, exchanges: int) -> None:
+    """300 of 1,000 chats begin with it; they are split like the others, with or without the row that ends there."""
+    hello = GREETING * exchanges
+    rows = [{"messages": turns(*hello, f"question {n}", f"answer {n}")} for n in range(300)]
+    rows += [{"messages": turns(f"question {n}", f"answer {n}")} for n in range(300, 999)]
+    path, end = tmp_path / "rows.jsonl", {"messages": turns(*hello)}
+    assert splits_of(path, [*rows, rows[-1]]) == by_hash([*rows, rows[-1]], 0)
+    assert splits_of(path, [*rows, end]) == by_hash([*rows, end], 0)
+    source = SplitFileSource(path, DataOptions())
+    assert len(list(source.records())) == 1000
+    assert source.notes[0].endswith("; the common beginning of 301 rows does not count as a conversation")
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_branches_that_fit_into_a_split_stay_together(tmp_path: Path, ends: bool) -> None:
+    rows: list[Row] = [{"text": f"text {n}"} for n in range(300 - 30)]
+    branches = [{"messages": turns("ask", "answer", f"question {n}", f"answer {n}")} for n in range(29)]
+    branches.append({"messages": turns("ask", "answer", *(["more", "end"] if not ends else []))})
+    found = splits_of(tmp_path / "rows.jsonl", [*rows, *branches])
+    assert sum(all(row in part for row in branches) for part in found.values()) == 1
 
 
 def test_few_long_conversations(tmp_path: Path) -> None:

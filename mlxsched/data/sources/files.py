@@ -135,9 +135,11 @@ class SplitFileSource:
             yield record._replace(split=split)
         sizes = ", ".join(f"{count} {split}" for split, count in counts.items())
         together = f"; {counted(held_out.together, 'row')} stayed with others of their conversation"
+        apart = f"; the common beginning of {counted(held_out.apart, 'row')} does not count as a conversation"
         self.notes = [
             f"{self._path.name} was split by content (seed {self._options.seed}): {sizes}"
             + (together if held_out.together else "")
+            + (apart if held_out.apart else "")
         ]
 
     def share_read(self) -> float | None:
