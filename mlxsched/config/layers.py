@@ -49,7 +49,10 @@ Layer = dict[str, Given]
 def merge(layers: list[Layer]) -> Layer:
     """All layers in one, from the lowest to the highest."""
     merged: Layer = {}
+    lifted = ""  # the preset whose time limit a length replaced
     for layer in layers:
+        if "max_time" in layer:
+            lifted = ""
         for key, given in list(layer.items()):
             for rival in RIVALS.get(key, ()) if given.value is not None else ():
                 if rival not in layer and rival in merged:
@@ -59,18 +62,22 @@ def merge(layers: list[Layer]) -> Layer:
                     ):  # more than one number is lost: say so where the rate comes from
                         layer = {**layer, key: given.converted(given.value, f"replaces {lost.origin}")}
             if key in LENGTHS and given.value is not None:
-                layer = _without_time_limit(layer, key, merged)
+                lifted = _lift_time_limit(layer, merged) or lifted
         merged |= layer
+    # At the end: the length that did it may have been replaced by that of a higher layer.
+    for key in LENGTHS if lifted else ():
+        if key in merged and merged[key].value is not None:
+            merged[key] = merged[key].converted(merged[key].value, f"{LIFTS}{lifted}")
     return merged
 
 
-def _without_time_limit(layer: Layer, key: str, below: Layer) -> Layer:
-    """``layer``, whose length ``key`` replaces the time limit of a preset ``below``."""
+def _lift_time_limit(layer: Layer, below: Layer) -> str:
+    """Remove the time limit of a preset ``below`` a ``layer`` with a length; the name of the preset, if there is one."""
     limit = below.get("max_time")
     if "max_time" in layer or limit is None or not limit.origin.startswith(PRESET):
-        return layer
+        return ""
     del below["max_time"]
-    return {**layer, key: layer[key].converted(layer[key].value, f"{LIFTS}{limit.origin}")}
+    return limit.origin
 
 
 def place(keys: KeyPath, merged: Layer) -> str:

@@ -213,6 +213,15 @@ def test_a_given_length_replaces_the_time_limit_of_a_preset(length):
     assert load_config(preset="debug").config.max_time == 60
 
 
+def test_a_length_that_replaces_another_one_still_says_that_it_lifts_the_limit(write):
+    file = write("iters: 1000\n")
+    loaded = load_config(preset="debug", file=file, flags={"epochs": 2.0})
+    assert (loaded.config.iters, loaded.config.max_time) == (None, None)
+    assert loaded.origins["epochs"] == "--epochs (lifts max_time of preset debug)"
+    limited = load_config(preset="debug", file=file, flags={"epochs": 2.0, "max_time": "5m"})
+    assert (limited.config.max_time, limited.origins["epochs"]) == (300, "--epochs")
+
+
 def test_a_given_length_keeps_the_time_limit_of_a_file(write):
     assert load_config(file=write("max_time: 1h\n"), flags={"iters": "200"}).config.max_time == 3600
 
