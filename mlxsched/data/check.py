@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlxsched.analysis.findings import Finding, Severity
 from mlxsched.data.dataset import PLACES, Counts, Dataset
-from mlxsched.data.joining import RELATED, RELATED_FIX, repeated_share
+from mlxsched.data.joining import RELATED, related_fix, repeated_share
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.rows import Rows
 from mlxsched.text import counted
@@ -73,7 +73,7 @@ def check(dataset: Dataset, options: DataOptions, *, one_file: bool = False) -> 
     }
     findings = list(_missing(dataset, one_file))
     for split, report in reports.items():
-        findings += _of_counts(split, report.counts, options)
+        findings += [*_of_counts(split, report.counts, options), *_related(split, dataset)]
         if split in dataset.splits:
             findings += _duplicates(split, dataset.splits[split], hashes[split])
     findings += [] if options.join_turns else _beginnings(dataset)
@@ -142,9 +142,6 @@ def _of_counts(split: str, counts: Counts, options: DataOptions) -> Iterator[Fin
         if number:
             evidence = f"{number} of {counts.read} rows {what}{_named(places, number)}"
             yield Finding(code, severity, evidence, where=split, fix=fix)
-    if counts.related:
-        evidence = f"{counts.related} of {counts.used} rows {RELATED}{_named(counts.places['related'], counts.related)}"
-        yield Finding("related_rows", "error", evidence, where=split, fix=RELATED_FIX)
     if counts.lost_turns:
         places = counts.places.get("lost_turns", [])
         evidence = (
@@ -154,6 +151,14 @@ def _of_counts(split: str, counts: Counts, options: DataOptions) -> Iterator[Fin
         yield Finding(
             "lost_turns", "note", evidence, where=split, fix="End such chats after the turn to learn"
         )
+
+
+def _related(split: str, dataset: Dataset) -> Iterator[Finding]:
+    counts = dataset.counts[split]
+    if counts.related:
+        evidence = f"{counts.related} of {counts.used} rows {RELATED}{_named(counts.places['related'], counts.related)}"
+        files = {name for rows in dataset.splits.values() for name in rows.file_names}
+        yield Finding("related_rows", "error", evidence, where=split, fix=related_fix(files))
 
 
 def _named(places: Sequence[str], number: int) -> str:

@@ -8,7 +8,7 @@ join.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ from mlxsched.data.rows import Indices, Rows
 NO_ROW = -1
 WORTH_SAYING = 0.07  # of the tokens; `data check` names any
 RELATED = "begin with a training row or are the beginning of one, so their loss measures what was memorized"
-RELATED_FIX = "Keep the rows of a conversation in one of train.jsonl, valid.jsonl and test.jsonl"
 _MOST = 65_535  # rows in one: targets are counted in 16 bits
 _FEWEST = 16  # tokens of a beginning that relates two rows; plain texts have shorter ones in common by chance
 _BLOCK = 1 << 16  # tokens hashed at once: 2 MB
@@ -44,6 +43,16 @@ class Beginnings(NamedTuple):
         """Those that are whole ``rows``, and the others."""
         is_whole = self.lengths == rows.lengths[self.rows]
         return self.at(is_whole), self.at(~is_whole)
+
+
+def related_fix(files: Collection[str]) -> str:
+    """How rows that are `RELATED` can be separated; ``files`` are all that rows of any split came from."""
+    keep = "the rows of a conversation in one of train.jsonl, valid.jsonl and test.jsonl"
+    if len(files) == 1:
+        return f"Split the file yourself, with {keep}"
+    if any(name.endswith("]") for name in files):  # of the hub: "name [split]"
+        return f"Choose other splits, or save the data set as files, with {keep}"
+    return f"Keep {keep}"
 
 
 def find_continuations(rows: Rows, found: Beginnings | None = None) -> Indices:

@@ -15,7 +15,7 @@ from mlxsched.data.chat import SECONDS, ChatTemplate, EndlessTemplateError
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoded, Encoder
 from mlxsched.data.formats import format_of
-from mlxsched.data.joining import RELATED, RELATED_FIX, count_beginnings
+from mlxsched.data.joining import RELATED, count_beginnings, related_fix
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.problems import Problems, RowProblem, harmless
 from mlxsched.data.record import Record, Source
@@ -233,8 +233,8 @@ def _notes(done: _Pass, template: ChatTemplate | None, options: DataOptions) -> 
         if counts.ignored_tools:
             yield f"the chat template leaves out the `tools` of {counted(counts.ignored_tools, 'row')} of {split}"
         if counts.related:
-            fix = RELATED_FIX[0].lower() + RELATED_FIX[1:]
-            yield f"{counts.related:,} of {counts.used:,} rows of {split} {RELATED}: {fix}"
+            fix = related_fix({name for writer in done.writers.values() for name in writer.file_names})
+            yield f"{counts.related:,} of {counts.used:,} rows of {split} {RELATED}: {fix[0].lower()}{fix[1:]}"
         if counts.open_ended:
             yield (
                 f"{counted(counts.open_ended, 'row')} of {split} without one of the tokenizer's end tokens at the "

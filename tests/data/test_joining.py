@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlxsched.data import DataOptions, joining, load_dataset
 from mlxsched.data.check import check
-from mlxsched.data.joining import NO_ROW, find_continuations, joined
+from mlxsched.data.joining import NO_ROW, find_continuations, joined, related_fix
 from mlxsched.data.rows import Rows, rows_in_memory
 
 Write = Callable[..., Path]
@@ -173,3 +173,17 @@ def test_held_out_rows_that_are_related_to_training_rows_are_reported(write: Wri
     finding = next(found for found in check(dataset, DataOptions()).findings if found.code == "related_rows")
     assert (finding.where, finding.severity) == ("valid", "error")
     assert "valid.jsonl:1" in finding.evidence and "valid.jsonl:2" in finding.evidence
+    assert finding.fix == "Keep the rows of a conversation in one of train.jsonl, valid.jsonl and test.jsonl"
+    assert note.endswith(": k" + finding.fix[1:])
+
+
+def test_the_advice_on_related_rows_suits_the_source(write: Write, tokenizer: Any) -> None:
+    """All chats of one file begin with a long greeting, and a row is only that."""
+    hello = "hello, who are you and what can you do?", "I am a model and I answer questions about numbers."
+    rows = [{"messages": messages(*hello, f"what is {n}?", f"it is {n}")} for n in range(60)]
+    path = write("rows.jsonl", [{"messages": messages(*hello)}, *rows])
+    dataset = load_dataset(str(path), tokenizer)
+    fixes = [found.fix for found in check(dataset, DataOptions()).findings if found.code == "related_rows"]
+    assert fixes and all(fix.startswith("Split the file yourself, with the rows of a") for fix in fixes)
+    assert any(": split the file yourself" in note for note in dataset.notes)
+    assert related_fix({"a/b [train]", "a/b [test]"}).startswith("Choose other splits, or save")
