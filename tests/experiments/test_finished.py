@@ -148,26 +148,3 @@ def assert_not_ranked(runs, why, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert (shown["comparable"], shown["best"], shown["verdict"], len(shown["results"])) == (False, {}, [], 2)
     assert why in shown["warnings"][0]
-
-
-def test_the_seed_splits_one_file_and_its_runs_say_so(tmp_path, capsys):
-    rows = [{"prompt": f"{n} + {n}", "completion": str(2 * n)} for n in range(40)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = [
-        "--data",
-        str(tmp_path / "rows.jsonl"),
-        "--iters",
-        "1",
-        "--batch-size",
-        "2",
-        "--no-test",
-        "--plain",
-    ]
-    runs = [str(tmp_path / f"seed-{seed}") for seed in (0, 1)]
-    for seed, run in enumerate(runs):
-        assert main(["train", "--run-dir", run, "--seed", str(seed), *flags]) == 0
-    capsys.readouterr()
-    assert main(["compare", *runs, "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
-    assert shown["comparable"] and shown["differing"] == []
-    assert "the seed decides which rows" in shown["warnings"][0]

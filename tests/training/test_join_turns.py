@@ -14,7 +14,7 @@ from mlxsched.data.batching.grid import length_grid
 from mlxsched.model.fast.forward_path import PLAIN
 from mlxsched.model.trees import flatten
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.training.run import changes_since
+from mlxsched.training.run import changes_since, create_run
 from mlxsched.training.session import prepare
 
 TURNS = [
@@ -96,3 +96,23 @@ def test_a_run_records_it_and_resumes_with_it_only(interrupted, data):
     (change,) = changes_since(run, undone)
     assert "content of the data" in change
     assert not changes_since(run, prepare(made.config, made.origins))
+
+
+def test_a_run_records_which_rows_it_is_evaluated_on(session, data, tmp_path):
+    """The validation rows are the same whatever becomes of the training rows; the seed chooses them in one file."""
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{n} + {n}", "completion": str(2 * n)}) + "\n" for n in range(40))
+    )
+    variants = {
+        "whole": {"data": data},
+        "joined": {"data": data, "join_turns": True},
+        "one": {"data": str(tmp_path / "rows.jsonl")},
+        "other": {"data": str(tmp_path / "rows.jsonl"), "seed": 1},
+    }
+    whole, joined, one, other = (
+        create_run(session(num_layers=1, **given), tmp_path / name).info.data
+        for name, given in variants.items()
+    )
+    assert whole["valid"] == joined["valid"] and whole["fingerprint"] != joined["fingerprint"]
+    assert one["valid"] != other["valid"]
+    assert [known["split_by_seed"] for known in (whole, joined, one, other)] == [False, False, True, True]
