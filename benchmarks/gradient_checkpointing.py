@@ -2,8 +2,8 @@
 
     python benchmarks/gradient_checkpointing.py [--rounds 3]
 
-Both train the same rows from the same weights, alternating, in one process; CPU time of the first epoch, which includes
-tracing. Micro-batches have the same size on both sides.
+Both train on the same rows from the same weights, alternating in one process. Times are CPU time of the first epoch, which
+includes tracing. Micro-batches have the same size on both sides.
 """
 
 from __future__ import annotations

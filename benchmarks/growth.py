@@ -111,7 +111,7 @@ def write(folder: Path, kind: str, count: int) -> int:
 
 
 def measured(command: list[str], environment: dict[str, str]) -> dict[str, float]:
-    """Run a command; seconds of the clock and of the CPU, and the largest memory in MB, with and without mapped files."""
+    """Run a command; wall-clock and CPU seconds, and the largest memory in MB, with and without mapped files."""
     started = time.monotonic()
     with open(os.devnull, "wb") as nothing:
         process = os.posix_spawnp(
@@ -130,7 +130,7 @@ def measured(command: list[str], environment: dict[str, str]) -> dict[str, float
 
 
 def _own_mb(process: int) -> float:
-    """Memory without mapped files, which the system takes back when it needs to; 0 where it is unknown."""
+    """Memory without mapped files, whose memory the system can reclaim; 0 if it is unknown."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:

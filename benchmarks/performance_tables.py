@@ -122,7 +122,7 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def flop_limit(case: Case, found: dict[str, Any]) -> float:
-    """How much faster the first epoch could be by arithmetic alone.
+    """The speedup of the first epoch that follows from arithmetic alone.
 
     mlx-lm's FLOPs (all positions through the layers and the head) over the least that the rows need (`least_work`).
     """

@@ -121,7 +121,7 @@ _ADDED = (
 )
 
 
-# Judged only: first trained when all constants were final. Cheap models come first.
+# For evaluation only: first trained when all constants were final. Cheap models come first.
 _FRESH = (
     Case("short", "orders", SHORT, 16, 10),
     Case("short", "excel", SHORT, 4, 40),
@@ -152,17 +152,17 @@ def even_cases() -> list[Case]:
 
 
 def odd_cases() -> list[Case]:
-    """The cases that judged earlier versions, whose results were known when later ones were made."""
+    """The cases that tested earlier versions; their results were known when later versions were made."""
     return _first_cases()[1::2]
 
 
 def fresh_cases() -> list[Case]:
-    """The cases that judge."""
+    """The held-out cases, whose results are reported."""
     return list(_FRESH)
 
 
 def _first_cases() -> list[Case]:
-    """In an order in which the even and the odd ones are alike."""
+    """The cases in an order in which the even and the odd ones are similar."""
     return [*random.Random(12).sample(_UNORDERED, len(_UNORDERED)), *_ADDED]
 
 

@@ -1,4 +1,4 @@
-"""What the constants of `mlxsched lr-find` were chosen by: the even cases of rate_cases.py, and no others.
+"""How the constants of `mlxsched lr-find` were chosen: on the even cases of rate_cases.py, and no others.
 
 python benchmarks/rate_constants.py schedules --folder /tmp/rates  # seven cases with four schedules: where is the best peak?
 python benchmarks/rate_constants.py search --folder /tmp/rates     # searches of each case with four seeds
@@ -41,10 +41,10 @@ OTHERWISE_ALIKE = (
     "tiny-orders-50-r8-s20",
 )
 PRIOR_ERRORS = (1.0, 1.6)
-"""Deviations of the prior: as it is on the cases that it was fitted to, and with an error as on others."""
+"""Deviations of added errors of the prior: none, as on the cases that it was fitted to, and as on other cases."""
 MISLED = (0.2, 5.0)
 """Factors on the prior."""
-DRAWS = 7  # errors of the prior, for each search
+DRAWS = 7  # of errors of the prior, for each search
 
 
 def vertex(case: Case, kept: Kept) -> float:

@@ -38,7 +38,7 @@ def number(value: float) -> str:
 
 
 def rounded(value: float, digits: int = 2) -> str:
-    """A number with so many significant digits, and never with an exponent where it is large.
+    """A number with ``digits`` significant digits; large numbers have no exponent.
 
     >>> rounded(0.0123), rounded(9.96), rounded(128.4), rounded(1234.5, 3)
     ('0.012', '10', '130', '1,230')

@@ -41,7 +41,7 @@ def peak_rates(optimizer: str, fine_tune_type: str = "") -> Rates:
 
 
 def next_peak(lower: float, usual: float) -> str:
-    """The peak to try after one that was too high, for a command: the ``lower`` one, or the ``usual`` one below it.
+    """The peak to try after one that was too high, as text for a command: the smaller of ``lower`` and ``usual``.
 
     >>> next_peak(0.5 / 10, 2e-4), next_peak(3.3333e-5, 2e-4)
     ('2e-4', '3.3e-5')

@@ -113,7 +113,7 @@ def _give(subject: Subject, text: str, file: str, force: bool) -> None:
 def _show(subject: Subject, findings: list[ScheduleFinding], *, stderr: bool) -> None:
     """The small picture with the places of the problems, and the findings beneath.
 
-    On ``stderr`` where stdout has the fixed text, so that it can be redirected to a file.
+    On ``stderr`` if stdout has the fixed text, so that the text can be redirected to a file.
     """
     from mlxsched.render.curves import small_picture
 

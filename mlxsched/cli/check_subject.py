@@ -26,7 +26,7 @@ class Subject:
     """A schedule with the facts of its run.
 
     ``settings`` and ``text`` are the values and the YAML of a configuration; None and empty for a schedule alone.
-    ``reasoned``: the file of a preset gives the reasons for what it chose, so notes would repeat them.
+    ``reasoned``: whether it is a preset. Its file gives the reasons for its choices, so notes would repeat them.
     """
 
     name: str

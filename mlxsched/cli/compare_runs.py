@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def compare_runs(paths: Sequence[Path], *, as_json: bool, output: Path | None) -> None:
-    """Show what the runs came to; if they are comparable, which is the best, and whether the difference is significant."""
+    """Show the results; if the runs are comparable, also which is best and whether the difference is significant."""
     from mlxsched.experiments import finished
     from mlxsched.experiments.ranking import points_of, rank, verdict
     from mlxsched.render.image import save

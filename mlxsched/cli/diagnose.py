@@ -22,8 +22,8 @@ def command(run: Path, as_json: bool) -> None:
 
     RUN is a run directory, finished or not, or a log of another trainer: mlx-lm's output, transformers'
     trainer_state.json, the lines that TRL and Unsloth print, JSON lines or CSV. Exits with 3 if there are problems;
-    notes do not count. In the JSON,
-    "healthy" is false in that case, and where training made the model worse or did not improve it.
+    notes do not count. In the JSON, "healthy" is false if there are problems, or if training made the model worse or did
+    not improve it.
 
     \b
     Examples:

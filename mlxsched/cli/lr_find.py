@@ -17,7 +17,7 @@ from mlxsched.errors import ChecksFailed, UsageError
 @click.option(
     "--budget",
     metavar="SIZE",
-    help="Budget of the search: 20% of the run, 3m, or 100 updates. [10%, at least 100 updates or the length of the run]",
+    help="Budget of the search: 20% of the run, 3m, or 100 updates. [10%, but at least 100 updates, or the length of a shorter run]",
 )
 @click.option("--png", type=Path, metavar="FILE", help="Also write the chart as a PNG file.")
 @click.option("--svg", type=Path, metavar="FILE", help="Also write the chart as an SVG file.")

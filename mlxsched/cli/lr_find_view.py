@@ -53,7 +53,7 @@ def show_search(search: Search) -> None:
 def _expensive(search: Search) -> str:
     """What to do if a search costs about as much as its run."""
     rate = rate_text(search.prior.peak)
-    return f"shorter searches rank rates badly. Without one: --learning-rate {rate}, the prior"
+    return f"shorter searches rank rates badly. To skip the search, use --learning-rate {rate}, the prior"
 
 
 class SearchDisplay:

@@ -156,7 +156,7 @@ def given_flags(ctx: click.Context) -> dict[str, object]:
 
 
 def repeated_flags(ctx: click.Context, without: Collection[str] = ()) -> list[str]:
-    """The flags of a run as they were given, for a command that makes that run; quoted for a shell."""
+    """The flags of a run that were given, quoted for a shell, for another command that makes the same run."""
     found = []
     for option in ctx.command.params:
         name = option.name or ""

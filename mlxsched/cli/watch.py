@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RECENT = 20  # updates whose mean time gives the time left
 CHART_LINES = 18
-WAIT_STEP = 0.2  # seconds between two looks for a run that does not exist yet
+WAIT_STEP = 0.2  # seconds between checks for a run that does not exist yet
 ENDED_BADLY = ("failed", "interrupted")
 
 
@@ -55,8 +55,8 @@ ENDED_BADLY = ("failed", "interrupted")
 def command(run: Path, web: bool, port: int, every: float, wait: float, as_json: bool, plain: bool) -> int:
     """Follow a run until it ends: rate and loss, the verdict so far, and the time left.
 
-    The run may be trained by another process, which may still be planning it. Watching changes nothing in it. Exits
-    with 1 if the run failed or was killed.
+    Another process may be training the run, or still planning it. Watching does not change the run. Exits with 1 if the
+    run failed or was killed.
 
     With --web, a browser on this machine shows the page of `mlxsched report`. Its address contains a random token, without
     which requests are rejected. The server runs until Ctrl-C.
@@ -79,20 +79,20 @@ def command(run: Path, web: bool, port: int, every: float, wait: float, as_json:
         else:
             _show_live(watched, every)
     except KeyboardInterrupt:
-        note("Stopped watching; a run continues.")
+        note("Stopped watching. This does not stop the run.")
         return 130
     return 1 if watched.status in ENDED_BADLY else 0
 
 
 def _await_run(path: Path, seconds: float) -> None:
-    """Wait while a run may still begin in ``path``: it creates its directory after its plan, complete with its run.json.
+    """Wait until a run begins in ``path``. It creates its directory after planning, complete with its run.json.
 
-    A job script may have made the directory already; in one that holds something else no run begins.
+    A job script may have created an empty directory before. No run begins in a directory that holds something else.
     """
     if not seconds or not _is_free(path):
         return
     note(
-        f"There is no run in {path} yet.{_near(path)} Waiting {seconds:g} s for one to begin there; Ctrl-C ends the wait."
+        f"There is no run in {path} yet.{_near(path)} Waiting {seconds:g} s for it to begin; Ctrl-C stops waiting."
     )
     end = time.monotonic() + seconds
     while _is_free(path) and (left := end - time.monotonic()) > 0:
@@ -102,12 +102,12 @@ def _await_run(path: Path, seconds: float) -> None:
 def _is_free(path: Path) -> bool:
     try:
         return not os.path.lexists(path) or not os.listdir(path)
-    except OSError:  # a file, or not readable: `RunDirectory.open` says so
+    except OSError:  # a file, or not readable: `RunDirectory.open` reports it
         return False
 
 
 def _near(path: Path) -> str:
-    """A question for a name that resembles that of a run beside it; the next number of a name is no typing mistake."""
+    """A "did you mean" if ``path`` resembles the name of an existing run. A difference in the number is not a typo."""
     from mlxsched.runs.directory import is_run
 
     stem = path.name.rstrip("0123456789")

@@ -10,7 +10,7 @@ from mlxsched.config.yaml_file import KeyPath, YamlFile
 
 LENGTHS = ("iters", "epochs")
 LIFTS = "lifts max_time of "
-"""In the origin of a length: it replaces the time limit of a preset, which is there so that the preset is short."""
+"""In the origin of a length that replaces the time limit of a preset. The limit only keeps the preset short."""
 
 # A key given in one layer removes its rivals from the layers below.
 RIVALS = {
@@ -49,7 +49,7 @@ Layer = dict[str, Given]
 def merge(layers: list[Layer]) -> Layer:
     """All layers in one, from the lowest to the highest."""
     merged: Layer = {}
-    lifted = ""  # the preset whose time limit a length replaced
+    lifted = ""  # the preset whose time limit was replaced by a length
     for layer in layers:
         if "max_time" in layer:
             lifted = ""
@@ -64,7 +64,7 @@ def merge(layers: list[Layer]) -> Layer:
             if key in LENGTHS and given.value is not None:
                 lifted = _lift_time_limit(layer, merged) or lifted
         merged |= layer
-    # At the end: the length that did it may have been replaced by that of a higher layer.
+    # At the end, since a higher layer may have replaced the length that lifted the limit.
     for key in LENGTHS if lifted else ():
         if key in merged and merged[key].value is not None:
             merged[key] = merged[key].converted(merged[key].value, f"{LIFTS}{lifted}")
@@ -72,7 +72,7 @@ def merge(layers: list[Layer]) -> Layer:
 
 
 def _lift_time_limit(layer: Layer, below: Layer) -> str:
-    """Remove the time limit of a preset ``below`` a ``layer`` with a length; the name of the preset, if there is one."""
+    """Remove a preset's time limit from the layers ``below`` a ``layer`` with a length; return the preset's name, or ""."""
     limit = below.get("max_time")
     if "max_time" in layer or limit is None or not limit.origin.startswith(PRESET):
         return ""

@@ -231,7 +231,7 @@ class RunConfig(_Strict):
     )
     max_time: TimeLimit = Field(
         default=None,
-        description="End after this time, such as 45m, with the schedule completed; none lifts a limit.",
+        description="End after this time, such as 45m, with the schedule completed; none removes a limit.",
     )
     until_plateau: bool = Field(
         default=False,

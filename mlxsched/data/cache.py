@@ -22,7 +22,7 @@ import numpy as np
 
 from mlxsched.data.rows import COLUMNS, Rows
 
-# 6: which rows are a conversation; 5: conversations stay in one split; 4: how many rows begin others; 3: rules for
+# 6: which rows belong to a conversation; 5: conversations stay in one split; 4: how many rows begin others; 3: rules for
 # assistant turns, tool calls and begin tokens; 2: where each row came from
 FORMAT = 6
 KEPT_ENTRIES = 16

@@ -20,11 +20,11 @@ from mlxsched.data.options import DataOptions, Features
 from mlxsched.data.problems import RowProblem
 
 Hashes = NDArray[np.uint64]
-# A beginning of more rows than fit into a held-out split, with more continuations than this share of all rows, is an
-# example or a greeting that comes before many conversations. Such rows are compared by what follows it. Whether a row
-# ends there does not matter: one row must not decide about hundreds of others.
+# If more rows begin in the same way than fit into a held-out split, and the number of different continuations exceeds this
+# share of all rows, the beginning is an example or a greeting that precedes many conversations. Such rows are compared by
+# what follows it. Whether a row ends there does not matter: one row must not decide about hundreds of others.
 MOST_SHARED = 0.05
-_FEW_ROWS = 8  # continuations of any beginning, since 5% of a small file is less than a conversation
+_FEW_ROWS = 8  # continuations that any beginning may have: 5% of a small file can be less than a conversation
 _MASK = 2**64 - 1
 _ANSWERS = ("assistant", "gpt", "chatgpt", "model", "bot", "bing", "bard")
 
@@ -32,7 +32,7 @@ _ANSWERS = ("assistant", "gpt", "chatgpt", "model", "bot", "bing", "bard")
 def beginnings(record: Mapping[str, Any], features: Features) -> list[int]:
     """A hash of the messages up to each answer, and of all of them; empty if the record is no chat.
 
-    The hashes are comparable within a process. Of a message the speaker, the content and the tool calls are compared;
+    The hashes are comparable within a process. The speaker, the content and the tool calls of a message are compared;
     its other keys, such as weights, names and times, are not.
 
     >>> first = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}
@@ -83,8 +83,8 @@ def _content(message: Mapping[str, Any]) -> str:
 class HeldOut(NamedTuple):
     """The hashes of the records of test and valid.
 
-    Also how many distinct records stay with others of their conversation, and how many have a beginning that says
-    nothing about their conversation, because too many others have it.
+    Also how many distinct records were kept together with others of their conversation, and how many have a beginning
+    that too many others share for it to identify a conversation.
     """
 
     test: frozenset[int]
@@ -97,7 +97,7 @@ class Splitter:
     """Collects the records of a file, and decides which of them are held out.
 
     Distinct records are sorted by hash; the first go to test, the next to valid, the rest to train. Records of one
-    conversation go to the same split, in the place of the first of them; if they don't fit, they go to train.
+    conversation go to the same split, at the position of the first of them; if they don't fit, they go to train.
     """
 
     def __init__(self, options: DataOptions) -> None:
@@ -124,13 +124,13 @@ class Splitter:
             conversations[places], return_index=True, return_inverse=True, return_counts=True
         )
         chosen = _choose(sizes[np.argsort(firsts)].tolist(), wanted, count)
-        # Of each record: the place of its conversation in the order of their first hashes.
+        # For each record: the position of its conversation in the order of their first hashes.
         rank = np.argsort(np.argsort(firsts))[group]
         test, valid = (frozenset(contents[np.isin(rank, groups)].tolist()) for groups in chosen)
         return HeldOut(test, valid, int(sizes[sizes > 1].sum()), int(apart[places].sum()))
 
     def _conversations(self, room: int) -> tuple[Hashes, NDArray[np.bool_]]:
-        """Of each record a hash, equal within a conversation, and whether it has a beginning that does not count.
+        """For each record: a hash, equal within a conversation, and whether it has a beginning that does not count.
 
         ``room`` is how many records fit into a held-out split.
         """
@@ -144,7 +144,7 @@ class Splitter:
 
 
 def _examples(found: Hashes, ends: NDArray[np.int64], room: int) -> Hashes:
-    """Those of the beginnings ``found`` that are examples; ``ends`` says where those of each record end."""
+    """The beginnings in ``found`` that are examples; ``ends`` is where those of each record end."""
     values, counts = np.unique(found, return_counts=True)
     goes_on = np.isin(found, values[counts > max(room, _FEW_ROWS)])
     goes_on[ends - 1] = False
@@ -161,7 +161,7 @@ def _wanted(count: int, share: float, options: DataOptions) -> int:
 
 
 def _choose(sizes: list[int], wanted: list[int], count: int) -> list[list[int]]:
-    """The conversations of test and of valid, by their places in ``sizes``, which has the records of each."""
+    """The conversations of test and of valid, as indices into ``sizes``, the number of records of each conversation."""
     chosen: list[list[int]] = [[], []]
     room = list(wanted)
     for place, size in enumerate(sizes):

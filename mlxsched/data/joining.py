@@ -23,7 +23,7 @@ NO_ROW = -1
 WORTH_SAYING = 0.07  # of the tokens; `data check` names any
 RELATED = "begin with a training row or are the beginning of one, so their loss measures what was memorized"
 _MOST = 65_535  # rows in one: targets are counted in 16 bits
-_FEWEST = 16  # tokens of a beginning that relates two rows; plain texts have shorter ones in common by chance
+_FEWEST = 16  # tokens of a beginning that relates two rows; plain texts share shorter ones by chance
 _BLOCK = 1 << 16  # tokens hashed at once: 2 MB
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 
@@ -46,7 +46,7 @@ class Beginnings(NamedTuple):
 
 
 def related_fix(files: Collection[str]) -> str:
-    """How rows that are `RELATED` can be separated; ``files`` are all that rows of any split came from."""
+    """How to fix rows that are `RELATED`; ``files`` are all files that the rows of any split came from."""
     keep = "the rows of a conversation in one of train.jsonl, valid.jsonl and test.jsonl"
     if len(files) == 1:
         return f"Split the file yourself, with {keep}"
@@ -60,7 +60,7 @@ def find_continuations(rows: Rows, found: Beginnings | None = None) -> Indices:
 
     A row continues at most one other row, and at most one row continues it. If two rows continue the same row, it is
     joined into only one of them. Duplicates without a continuation are not joined, nor are more than 65,535 rows into
-    one. The cost is a pass over the tokens, unless their prefixes were ``found`` before, and a sort of the rows' hashes.
+    one. The cost is a sort of the rows' hashes and, unless the prefixes are given as ``found``, a pass over the tokens.
 
     >>> from mlxsched.data.rows import rows_in_memory
     >>> tokens = [np.array(row, np.int32) for row in ([5, 6], [5, 6, 7, 8], [5, 6, 9], [5, 6, 9, 9])]
@@ -89,9 +89,9 @@ def find_continuations(rows: Rows, found: Beginnings | None = None) -> Indices:
 
 
 def beginnings(rows: Rows, of: Sequence[Rows]) -> Beginnings:
-    """All prefixes of ``rows`` with the length and last two tokens of a row ``of`` these: in chats, ends of turns.
+    """All prefixes of ``rows`` that have the length and the last two tokens of a row in ``of``: in chats, ends of turns.
 
-    The longest rows need not be found, since nothing continues these.
+    The longest rows need not be found, since no row continues them.
 
     A prefix with the tokens t has the hash ``sum((t[i] + 1) * base**i)`` modulo 2**64, computed from differences of a
     cumulative sum.
@@ -182,7 +182,7 @@ def joined(rows: Rows, into: Indices) -> Rows:
 
 
 def count_beginnings(splits: Mapping[str, Rows], counts: Mapping[str, Counts]) -> None:
-    """Record in ``counts`` which rows of train are the beginning of others, and which held-out rows are related to train."""
+    """Record in ``counts`` which training rows are the beginning of others, and which held-out rows are related to them."""
     train = splits.get("train")
     if train is None:
         return

@@ -31,7 +31,7 @@ _SHAREGPT_ROLES = {
     "function_call": "assistant",
 }
 
-# A message with one of these roles and a content needs no other checks, which take four times as long.
+# A message with one of these roles, a content and nothing else skips the other checks, which take four times as long.
 _USUAL_ROLES = ("user", "assistant", "system")
 
 

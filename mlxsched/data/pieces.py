@@ -1,11 +1,11 @@
-"""Encodes texts piece by piece: a word that was encoded before is looked up.
+"""Encodes texts piece by piece: a piece that was encoded before is looked up.
 
 A tokenizer of the tokenizers library takes about 0.25 ms of CPU time for a chat of 100 words, nearly all of it to track
 where each character went. But byte-level tokenizers first split a text by a regular expression and encode the parts
 independently. The usual expressions always split before a single space between two characters that are not spaces, and
-added tokens are split off before. So a text can be cut there, and the tokens of its pieces are those of the text. NFC
-(Qwen's normalizer) composes no character with a space before or after it. A piece that it changes does not match its tokens,
-so a text with such a piece is encoded whole.
+added tokens are split off first. So a text can be cut at these places, and the tokens of its pieces are those of the text.
+NFC (Qwen's normalizer) never composes a character with a space next to it. If it changes a piece, the tokens no longer match
+the piece, and the whole text is encoded at once.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from mlxsched.data.token_bytes import TokenBytes
 
 MOST_BYTES = (
     16 * 2**20
-)  # of remembered pieces; then it starts again, and learns frequent ones within a few batches
-_OBJECTS = 220  # bytes of an entry of the dictionary, of a string and of bytes
+)  # of known pieces; beyond it all are forgotten, and frequent ones are known again after a few batches
+_OBJECTS = 220  # bytes that a dictionary entry, a str and a bytes object take besides their content
 _CUT = "\0"
-# Only between characters that no library takes for white space.
+# Only between characters that no library treats as white space.
 _SPACE = re.compile(r" (?<=[!-~\w] )(?=[!-~\w])")
-# No alternative has a character other than white space before a space, and what they look ahead to is never beyond the
-# space: `\s+(?!\S)` leaves the last space of several to the next word, and here there is only one.
+# No alternative matches a space after a character that is not white space, and none looks ahead beyond the space:
+# `\s+(?!\S)` leaves the last of several spaces to the next word, and here there is only one.
 _LLAMA = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
     r"|\s+(?!\S)|\s+"
 )
 _BUNDLED = r"[A-Z]{1,2}\d{1,4}|\d{1,4}| ?[a-z']+|[A-Z][a-z]+|[A-Z]{2,}|[A-Z]|\s|[^\sA-Za-z\d]"
-_PATTERNS = {_LLAMA, _LLAMA.replace("{1,3}", ""), _BUNDLED}  # the second one is Qwen's
+_PATTERNS = {_LLAMA, _LLAMA.replace("{1,3}", ""), _BUNDLED}  # the second is Qwen's
 
 
 class Pieces:
@@ -54,7 +54,8 @@ class Pieces:
     def of(cls, backend: Any, token_bytes: TokenBytes | None) -> Pieces | None:
         """For a tokenizer that splits at spaces as described above; None for others.
 
-        Added tokens are searched in two passes, those with ``normalized`` in what the others leave. `_cut` makes one.
+        The library searches for added tokens in two passes: those with ``normalized`` in what the others leave. `_cut` makes
+        one pass, so all added tokens must agree in ``normalized``.
         """
         if token_bytes is None or backend.model.dropout or backend.pre_tokenizer is None:
             return None
@@ -82,7 +83,7 @@ class Pieces:
         return [self._joined(found, *around) for found in pieces]
 
     def _is_altered(self) -> bool:
-        """Whether a setting is on that another caller may turn on at any time, and that changes tokens."""
+        """Whether another caller has turned on a setting that changes tokens, which may happen at any time."""
         backend = self._backend
         return bool(backend.padding or backend.truncation or backend.encode_special_tokens)
 
@@ -119,7 +120,7 @@ class Pieces:
 
 
 def _is_plain(token: Any) -> bool:
-    """Whether an added token is found anywhere, and takes nothing but its own characters."""
+    """Whether an added token is found everywhere, and matches nothing but its own characters."""
     sees_others = token.lstrip or token.rstrip or token.single_word
     return not sees_others and re.fullmatch(r"[^\s\0]+", token.content) is not None
 

@@ -90,7 +90,7 @@ class Rows:
     def target_counts(self) -> NDArray[np.int32]:
         """Targets of each row, ``[rows]``; in joined rows, each as often as it counts."""
         counts = np.zeros(len(self), np.int32)
-        for first in range(0, len(self), _BLOCK):  # reduceat makes int32 of all targets that it is given
+        for first in range(0, len(self), _BLOCK):  # reduceat converts all of its input to int32
             offsets = self.offsets[first : first + _BLOCK + 1]
             targets = self.columns["targets"][offsets[0] : offsets[-1]]
             counts[first : first + _BLOCK] = np.add.reduceat(
@@ -215,7 +215,7 @@ class RowsWriter:
             "files": number,
             "lines": line,
         }
-        for name, value in numbers.items():  # an array for each of them would take most of the time
+        for name, value in numbers.items():  # creating an array for each would take most of the time
             size = COLUMNS[name].itemsize
             files[name].write(value.to_bytes(size, "little", signed=COLUMNS[name].kind == "i"))
 

@@ -80,9 +80,9 @@ class TokenBytes:
 
 
 def _keeps_most_texts(backend: Any) -> bool:
-    """Whether there is no normalizer, or one that keeps usual texts; the tokens of others do not match.
+    """Whether there is no normalizer, or one that leaves most texts unchanged; the tokens of other texts do not match.
 
-    With NFC an added token may be found where the text has other bytes, if it is one of the normalized ones.
+    With NFC, an added token that is ``normalized`` may be found where the text has different bytes.
     """
     if backend.normalizer is None:
         return True

@@ -32,7 +32,7 @@ OWN = (
 """Keys that do not define a variant: the peak, the seed, and the location of a run. The schedule is named first."""
 
 ROWS = "rows"
-"""In place of a key, where only the content of the data tells variants apart."""
+"""Stands for a key if only the content of the data distinguishes variants."""
 
 UNFINISHED = ("running", "failed", INTERRUPTED)
 """Statuses of a run whose training could have continued."""
@@ -49,10 +49,10 @@ class FinishedRun:
         last: the last validation loss; None where there is none.
         results: what was measured after the training.
         data: the fingerprint of its rows.
-        valid: that of its validation rows; None for a run without any, and for one of an earlier version.
-        split_by_seed: whether its data is one file, of which the seed decides the validation rows.
+        valid: the fingerprint of its validation rows; None without any, and for a run of an earlier version.
+        split_by_seed: whether its data is one file, so that the seed decides which rows are validation rows.
         model: the fingerprint of its model.
-        evaluated: the number of validation rows that its losses are of, at most.
+        evaluated: the largest number of validation rows in an evaluation.
     """
 
     summary: RunSummary
@@ -166,7 +166,7 @@ def _other_rows(runs: Sequence[FinishedRun]) -> bool:
 def _repetitions(runs: Sequence[FinishedRun]) -> bool:
     """Whether only the seed decides which rows of one file are validation rows, and each variant has the same seeds.
 
-    The differences within each seed are of the same rows then.
+    Then the runs of each seed are evaluated on the same rows.
     """
     per_seed = {(run.seed, run.valid) for run in runs}
     seeds = {tuple(sorted(point.losses)) for point in points_of(measured(runs))}
@@ -174,12 +174,12 @@ def _repetitions(runs: Sequence[FinishedRun]) -> bool:
 
 
 def doubts(runs: Sequence[FinishedRun]) -> list[str]:
-    """Which of the runs say less than the others, and where repetitions differ in more than the seed."""
+    """Which of the runs say less than the others, and whether repetitions are evaluated on different rows."""
     found = []
     if _other_rows(runs) and _repetitions(runs):
         found.append(
-            "the seed decides which rows of the data are validation rows, so the losses of different seeds are of "
-            "different rows. Put the validation rows into a valid.jsonl beside a train.jsonl to have the same ones."
+            "the seed decides which rows of the data are validation rows, so runs with different seeds are evaluated on "
+            "different rows. To evaluate all on the same rows, put these into a valid.jsonl next to a train.jsonl."
         )
     for run in runs:
         name, status = run.summary.name, run.summary.status

@@ -23,7 +23,7 @@ def refuse_settings(config: RunConfig, origins: Mapping[str, str], keys: Sequenc
 def without_preset_limit(
     config: RunConfig, origins: Mapping[str, str], say: Callable[[str], None]
 ) -> RunConfig:
-    """``config`` without the time limit of a preset, which ``say`` is told; one that the user gave is left for refusal."""
+    """``config`` without the time limit of a preset, with a note to ``say``; a limit that the user gave stays, to be refused."""
     origin = origins.get("max_time", DEFAULT)
     if config.max_time is None or not origin.startswith(PRESET):
         return config

@@ -95,9 +95,9 @@ def _insert(generator: Any, prompts: list[list[int]], limits: list[int], reading
 
 
 def _fitting(size: int, memory: int) -> int:
-    """How many sequences with caches of ``size`` bytes are generated at once in ``memory`` bytes; one always is.
+    """How many sequences with caches of ``size`` bytes are generated at once in ``memory`` bytes; at least one.
 
-    A cache is there twice while it grows, and prompts that are being read have caches of their own.
+    A cache exists twice while it grows, and prompts that are being read have caches of their own.
 
     >>> _fitting(1_000_000, 20_000_000), _fitting(10**9, 20_000_000), _fitting(0, 20_000_000)
     (8, 1, 32)

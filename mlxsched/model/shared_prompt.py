@@ -95,7 +95,7 @@ def _read(model: Any, tokens: list[int]) -> list[Any]:
 def cache_size(model: Module, length: int) -> int:
     """The bytes of the model's caches for a sequence of ``length`` tokens, with room to grow.
 
-    Measured at two lengths, since some layers keep a state of a fixed size, and others one for each token.
+    Measured at two lengths, since the state of some layers has a fixed size, and that of others grows with each token.
     """
     positions = room_for_answer(model, 0)
     if positions < 2 * _STEP:

@@ -23,8 +23,8 @@ ScheduleLike: TypeAlias = Callable[[int], Any]
 """A `Schedule`, or a user's own function of the update index."""
 
 DEFAULT_FAMILY = "linear"
-WASTE = 0.01  # share of a run from which on an update at rate 0 is worth a note,
-PRESET_WASTE = 0.05  # where the warmup is a preset's or the default
+WASTE = 0.01  # a note if a single update at rate 0 is a larger share of the run than this
+PRESET_WASTE = 0.05  # the same, if the warmup comes from a preset or is the default
 
 
 @dataclass(frozen=True)

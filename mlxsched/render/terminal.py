@@ -103,7 +103,7 @@ def _curves(chart: Chart) -> list[Series]:
 
 
 def _marker(index: int, curves: Sequence[Series], look: Look) -> str:
-    """The marker of curve ``index``; curves of one axis and style share it where their colours tell them apart."""
+    """The marker of curve ``index``. Curves of the same axis and style share one if they differ in color."""
     if look.ascii_only:
         return ASCII_MARKERS[index % len(ASCII_MARKERS)]
     if look.color:

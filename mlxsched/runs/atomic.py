@@ -51,7 +51,7 @@ class StorageError(RunError):
 
 
 class TakenError(UsageError):
-    """The name of a new directory is taken, perhaps by another process a moment ago."""
+    """The name of a new directory is taken, perhaps by another process in the meantime."""
 
 
 @contextlib.contextmanager

@@ -27,8 +27,8 @@ class RunInfo:
         origins: where each value of `config` came from.
         plan: the plan at the first start.
         versions: of the packages that decide what is computed.
-        data: the fingerprint of the data, which a resume must find unchanged; that of its validation rows (``valid``),
-            and whether the seed decides which ones these are (``split_by_seed``).
+        data: the fingerprint of the data, which must be unchanged on resume; that of the validation rows (``valid``),
+            and whether the seed decides which rows these are (``split_by_seed``).
         model: the fingerprint of the model, likewise.
         paths: where the local files of `config` were (see `mlxsched.runs.store.local_paths`).
         best: update and loss of the best evaluation.

@@ -25,7 +25,7 @@ __all__ = ["START", "MetricsWriter", "Position", "Record", "format_record", "rea
 LONGEST_LINE = LARGEST
 """A file without line ends (a sparse one of 6 GB, say) must not end up in memory as one line."""
 _TAIL = 64
-_decode = json.JSONDecoder().decode  # `json.loads` first looks for the encoding, at each line
+_decode = json.JSONDecoder().decode  # `json.loads` would detect the encoding of each line first
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,9 @@ def run_path(run_dir: str | None, name: str | None, hint: str | None) -> Path:
 
 
 def next_run_name(base: Path, hint: str, after: int = 0) -> Path:
-    """The next free directory of the form ``base/hint-001`` with a number greater than `after`; `hint` is reduced to
-    letters, digits and hyphens.
+    """The next free directory of the form ``base/hint-001``, with a number greater than `after`.
+
+    `hint` is reduced to letters, digits and hyphens.
 
     >>> next_run_name(Path("no-such-directory"), "Laptop (small)")
     PosixPath('no-such-directory/laptop-small-001')
@@ -88,11 +89,11 @@ def next_run_name(base: Path, hint: str, after: int = 0) -> Path:
 
 
 def at_free_name(path: Path, *, named: bool, create: Callable[[Path], _Created]) -> _Created:
-    """What `create` makes of `path`, from `run_path`; raises what it raises.
+    """The result of `create` for `path`, which comes from `run_path`; raises what `create` raises.
 
-    A run that started at the same moment may have taken the number in between. Unless the user `named` the path, the
-    next free number is used then. It is greater than the one that was tried, since the list of names need not show why
-    that was taken: a file system may ignore case.
+    A run that started at the same time may have taken the number of `path` in the meantime. Unless the user `named` the
+    path, the next free number is used. It is always greater than the one that was tried, since the list of names may not
+    show why that was taken: a file system may ignore case.
     """
     while True:
         try:

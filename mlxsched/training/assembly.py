@@ -195,7 +195,7 @@ def _divergence_policies(session: Session, run: RunDirectory, loop: Loop) -> lis
 
 
 def _lower_rate(session: Session, factor: float) -> str:
-    """What to do about a rate that was too high, with the number that `mlxsched diagnose` gives as well."""
+    """The fix for a rate that was too high; it names the same rate as `mlxsched diagnose`."""
     config = session.config
     ratio = 1.0 if config.fine_tune_type == "full" else max(config.lora_plus_ratio, 1.0)
     usual = peak_rates(config.optimizer, config.fine_tune_type).usual / ratio

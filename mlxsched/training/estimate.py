@@ -47,9 +47,9 @@ SHORT = 1e11  # operations: a run of fewer takes seconds and is not timed
 QUICK_CPU, QUICK_GPU = 5e7, 4e9  # parameters of a model that is checked and timed in a few seconds
 FILES, BYTES = 0.03, 3e8  # seconds for the files of a checkpoint, and bytes a second on a usual disk
 STEP = 3.0  # a generated token takes that many times a position of a forward pass
-ANSWERED = 16  # prompts
-LATE = 0.5  # seconds that the timing of answers, or of the optimizer, may take when no time is left
-LEAST = 2 * ANSWERED  # tokens whose time says how long one takes: they come in bursts of up to ANSWERED
+ANSWERED = 16  # prompts that are timed
+LATE = 0.5  # seconds that timing answers, or the optimizer, may take even if no time is left
+LEAST = 2 * ANSWERED  # tokens to time at least, since they arrive in bursts of up to ANSWERED
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def estimate(
         RuntimeError,
         ValueError,
         MemoryError,
-    ):  # MLX's; the run says what is wrong, or goes well without an estimate
+    ):  # from MLX; the run reports the problem, or succeeds without an estimate
         _LOG.debug("estimate", exc_info=True)
         return None
     finally:
@@ -247,7 +247,7 @@ class _Timing:
         return loss + (self._answers(examples) if examples else 0.0)
 
     def _answers(self, examples: list[Example]) -> float:
-        """Seconds of answering ``examples``: a few of them answer, and the others take as long."""
+        """Seconds that answering ``examples`` takes, estimated from the time of a few answers."""
         loaded, watch = self._session.loaded, self._watch
         tokens = sum(
             len(loaded.tokenizer.encode(one.answer, add_special_tokens=False)) + 1 for one in examples
@@ -257,7 +257,7 @@ class _Timing:
         untimed = reading + STEP * self._seconds(self._plain, [(1, tokens)])
         if 2 * self._seconds(self._plain, prompts[:ANSWERED]) > watch.left:
             return untimed
-        # The times of: the start, the end of the comparisons of ways to read prompts, and each token.
+        # The times of the start, of the end of the comparison of ways to read prompts, and of each token.
         asked, ticks, end = examples[:ANSWERED], [watch.clock()], watch.clock() + watch.left + LATE
 
         def tick(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""The version of what decides the last bits of a run beside its settings: a resume and all workers must have the same."""
+"""The version of what decides the last bits of a run besides its settings; a resume and all workers must agree on it."""
 
 LAYOUT = 2
 """Increase it with every change that affects the last bits of a run: shapes of micro-batches, blocks, groups of stored

@@ -77,7 +77,7 @@ def _identity(session: Session) -> dict[str, Any]:
 
 
 def _validation(session: Session) -> dict[str, object]:
-    """Which rows are evaluated: runs are comparable if they have the same ones, whatever they train on."""
+    """Which rows are evaluated: runs with the same ones are comparable, whatever they train on."""
     valid, config = session.dataset.valid, session.config
     return {
         "valid": None if valid is None else valid.digest(),

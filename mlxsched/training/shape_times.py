@@ -94,7 +94,7 @@ class ShapeTimes:
             (first, last), (low, high) = sizes[-2:], (self.known[size] for size in sizes[-2:])
             slope = min(
                 max((high - low) / (last - first), 0.0), high / last
-            )  # two close ones may differ by chance
+            )  # the times of two similar sizes may differ by chance
             return high + slope * (positions - last)
         return float(np.interp(positions, sizes, [self.known[size] for size in sizes]))
 

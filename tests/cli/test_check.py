@@ -132,7 +132,7 @@ def test_fix_never_overwrites_without_force(tmp_path, capsys):
 
 def test_fix_without_a_file_prints_and_a_healthy_schedule_is_left_alone(tmp_path, capsys):
     code, out, err = check(capsys, "constant(peak=2e-4)", "--fix")
-    assert code == 3 and parse(out.strip()).steps  # nothing else, so that it can be redirected
+    assert code == 3 and parse(out.strip()).steps  # nothing but the schedule, so that it can be redirected
     assert "learning rate" in err and "no_warmup, update 0" in err
     assert told(capsys, "constant(peak=2e-4)", "--fix")["fixed"].startswith("warmup_linear(")
     assert check(capsys, HEALTHY, "--fix", str(tmp_path / "none.yaml"))[0] == 0

@@ -103,7 +103,7 @@ WORSE = {"before": {"loss": 1.0}, "after": {"loss": 1.5}}
         ("finished", [0], {}, "did not improve"),
         ("running", [0, 20], {}, ""),
         ("finished", [], WORSE, "made the model worse"),
-        ("running", [], WORSE, ""),  # it is extended: that was the earlier end
+        ("running", [], WORSE, ""),  # it is being extended, and was measured at its previous end
         ("stopped", [], WORSE, ""),
     ],
 )

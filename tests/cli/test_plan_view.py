@@ -1,4 +1,4 @@
-"""The table of a plan: what a short run does not reach is not in it."""
+"""The table of a plan: it leaves out what a short run does not reach."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_a_run_that_does_not_exist_yet_is_waited_for(tmp_path, run, capsys):
     err = capsys.readouterr().err
     assert f"There is no run in {later} yet. Waiting 0.1 s" in err and "no run in" in err
     trained(run)
-    later.mkdir()  # as a job script makes it before
+    later.mkdir()  # as a job script may do
     threading.Timer(0.3, run.path.rename, [later]).start()
     assert main(["watch", str(later), "--wait", "20", "--plain"]) == 0
     assert "40 of 40 updates" in capsys.readouterr().out

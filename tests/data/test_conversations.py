@@ -24,7 +24,7 @@ def turns(*contents: str) -> list[dict[str, str]]:
 
 
 def cut(name: str, answers: int) -> list[Row]:
-    """A conversation, once per answer."""
+    """A conversation as one row per answer."""
     contents = [f"{name} {number}" for number in range(2 * answers)]
     return [{"messages": turns(*contents[: 2 * number])} for number in range(1, answers + 1)]
 
@@ -42,7 +42,7 @@ def first_turns(rows: Iterable[Row]) -> set[str]:
 
 
 def by_hash(rows: list[Row], seed: int) -> dict[str, list[Row]]:
-    """The split of every version before conversations were kept together, written out."""
+    """The split of all versions before conversations were kept together, written out."""
 
     def position(row: Row) -> bytes:
         return hashlib.blake2b(
@@ -107,7 +107,7 @@ GREETING = ("hi", "hello")
 
 @pytest.mark.parametrize("exchanges", [1, 2])
 def test_a_row_that_is_only_the_greeting_changes_nothing(tmp_path: Path, exchanges: int) -> None:
-    """300 of 1,000 chats begin with it; they are split like the others, with or without the row that ends there."""
+    """300 of 1,000 chats begin with a greeting; they are split like the others, whether or not a row ends there."""
     hello = GREETING * exchanges
     rows = [{"messages": turns(*hello, f"question {n}", f"answer {n}")} for n in range(300)]
     rows += [{"messages": turns(f"question {n}", f"answer {n}")} for n in range(300, 999)]

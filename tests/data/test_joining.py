@@ -178,7 +178,7 @@ def test_held_out_rows_that_are_related_to_training_rows_are_reported(write: Wri
 
 
 def test_the_advice_on_related_rows_suits_the_source(write: Write, tokenizer: Any) -> None:
-    """All chats of one file begin with a long greeting, and a row is only that."""
+    """All chats of one file begin with a long greeting, and one row has nothing else."""
     hello = "hello, who are you and what can you do?", "I am a model and I answer questions about numbers."
     rows = [{"messages": messages(*hello, f"what is {n}?", f"it is {n}")} for n in range(60)]
     path = write("rows.jsonl", [{"messages": messages(*hello)}, *rows])

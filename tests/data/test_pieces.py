@@ -86,7 +86,7 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_tokens_are_those_of_the_whole_text(name: str) -> None:
-    """Only texts that the tokenizer changes, or has no tokens for, are left to it."""
+    """Only texts that the tokenizer changes, or has no tokens for, are encoded whole."""
     backend = TOKENIZERS[name]()
     pieces = pieces_of(backend)
     assert pieces is not None and pieces.encode(["the"], True)[0] is not None
@@ -154,7 +154,7 @@ def test_settings_of_another_caller_do_not_matter(limit: str, raw: bool) -> None
         (row,) = encoder.encode([Rendered(text, None, raw=raw)])
         assert row.tokens.tolist() == ids
         assert encoder._pieces is not None
-        if limit != "encode_special_tokens":  # transformers sets it to what the tokenizer was made with
+        if limit != "encode_special_tokens":  # transformers resets it to the tokenizer's own setting
             restrict(encoder._inner.backend_tokenizer)
 
 

@@ -123,7 +123,7 @@ def test_repetitions_on_one_file_are_ranked_with_a_warning(make, capsys):
 
 @pytest.mark.parametrize("by_seed", [False, True])
 def test_other_validation_rows_are_not_comparable(make, capsys, by_seed):
-    """Those of other files; and of one file, where variants have different seeds."""
+    """Validation rows differ: those of different files, and of one file if the variants have different seeds."""
     runs = [
         make(name, 0.4, rank=rank, seed=seed, data={**split_by(seed), "split_by_seed": by_seed})
         for name, rank, seed in (("one", 8, 0), ("two", 16, 1))

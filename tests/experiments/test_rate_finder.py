@@ -196,7 +196,7 @@ def test_losses_that_fall_throughout_have_no_minimum():
 
 
 def test_a_wall_bounds_a_minimum_that_the_fit_does_not_see():
-    """The losses of a search: they fall up to a rate that diverges, and only the first round has that rate."""
+    """The losses of a search: they fall up to a rate that diverges, which only the first round tries."""
     first = {9.41e-4: 1.9201, 2.35e-3: 1.6272, 5.88e-3: 1.0976, 0.0147: 1.9716}
     second = {2.92e-3: 1.5090, 5.26e-3: 1.1797, 9.46e-3: 0.9718}
     rounds = Rounds(*([Candidate(peak, 4, loss) for peak, loss in one.items()] for one in (first, second)))
@@ -331,6 +331,6 @@ def test_a_suggestion_other_than_the_best_branch_is_explained():
     rounds = Rounds([], [Candidate(peak, 16, loss) for peak, loss in ((5e-4, 2.0), (1e-3, 1.0), (2e-3, 2.0))])
     text = explained(rounds, 500, 5e-4, 2e-4, 4e-4)
     assert "the best peak of the branches was 1e-3" in text
-    assert "a run of 500 updates instead of 16 wants a lower one, 5e-4" in text
-    assert text.endswith("the prior, 2e-4, counts as well and moves it to 4e-4")
+    assert "the best peak of a run of 500 updates instead of 16 is lower, 5e-4" in text
+    assert text.endswith("averaged with the prior, 2e-4, it is 4e-4")
     assert explained(rounds, 500, 1e-3, 1e-3, 1.01e-3) == ""

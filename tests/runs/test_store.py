@@ -39,7 +39,7 @@ def test_names_count_up_and_are_fit_for_a_file_system(tmp_path):
 
 
 def test_runs_that_chose_the_same_name_get_one_each(tmp_path):
-    """They plan for a while before they create their directories: each has chosen the first number."""
+    """Each chooses the first number, since planning takes a while before the directories are created."""
     chosen = next_run_name(tmp_path, "lora")
     meet = threading.Barrier(6)
 

@@ -58,7 +58,7 @@ def test_the_parts_add_up_to_the_whole(session, monkeypatch):
 
 @pytest.mark.parametrize("late", [0.0, 60.0])
 def test_answers_to_few_test_rows_stand_for_all(session, monkeypatch, late):
-    """Also where no time is left to answer more than the first: what comes before it is not part of each token's time."""
+    """Also if time is left for the first answers only: what comes before them is not part of the time per token."""
     monkeypatch.setattr(module, "SHORT", 0.0)
     monkeypatch.setattr(module, "LATE", late)
     made = session(iters=2000, test=True)

@@ -35,9 +35,9 @@ class History(EventColumns):
         schedule_steps: updates that the planned schedule is made for; None where it has no end or is not known.
         target: the run directory or file, for the commands of fixes.
         is_run: whether `target` is a run directory of mlxsched.
-        rate_factor: the highest rate of a parameter over the learning rate: the ratio of LoRA+, else 1.
+        rate_factor: the highest rate of any parameter divided by the learning rate: the ratio of LoRA+, else 1.
         results: what was measured before and after the run.
-        best_update: the update with the best adapter; None where that is not known.
+        best_update: the update with the best adapter; None if it is not known.
     """
 
     events: Sequence[Recorded]
@@ -89,7 +89,7 @@ class History(EventColumns):
         return float(known.max()) if len(known) else math.nan
 
     def lower_rate(self, factor: float) -> str:
-        """A peak for the next run: the present one divided by ``factor``, or the usual one if that is lower."""
+        """A peak for the next run: the current one divided by ``factor``, or the usual one if that is lower."""
         return next_peak(self.peak / factor, self.peaks[1] / self.rate_factor if self.peaks else math.inf)
 
     @cached_property

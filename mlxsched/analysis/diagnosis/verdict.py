@@ -34,11 +34,11 @@ def failure(status: str, records: EventColumns, results: Mapping[str, object], b
     """That training made the model worse, or did not improve it, as a clause; empty if neither is known.
 
     Args:
-        status: of the run. What a running one has measured is not final.
-        records: its evaluations. The adapter of update 0 is also the best of a run that evaluated nothing later.
-        results: what was measured before and after it. Only a finished run was measured at its end: in another one that
-            is an earlier end, before it was extended.
-        best_update: the update with the best adapter, if that is known.
+        status: of the run. The results of a running one are not final.
+        records: its evaluations. If it evaluated nothing after update 0, that update has the best adapter in any case.
+        results: the measurements before and after it. They count only for a finished run: those of a run that is being
+            extended are from its previous end.
+        best_update: the update with the best adapter, if it is known.
     """
     if status == "running":
         return ""
@@ -49,14 +49,14 @@ def failure(status: str, records: EventColumns, results: Mapping[str, object], b
 
 
 def failure_of(info: RunInfo, status: str, records: EventColumns) -> str:
-    """`failure` of one of our runs with the present ``status``."""
+    """`failure` of one of our runs, given its current ``status``."""
     return failure(status, records, info.results, (info.best or {}).get("update"))
 
 
 def headline_of(
     info: RunInfo, status: str, findings: Sequence[Diagnosis], made: int, records: EventColumns
 ) -> str:
-    """`headline` of one of our runs with the present ``status``."""
+    """`headline` of one of our runs, given its current ``status``."""
     head = headline(findings, made, failure_of(info, status, records))
     return f"{head} so far" if status == "running" and head == HEALTHY else head
 

@@ -34,9 +34,9 @@ class Rounds(NamedTuple):
     def for_run(self, updates: int, optimizer: str) -> tuple[float, bool]:
         """The best peak for a run of ``updates``, by both rounds, and whether a round has worse branches on both sides.
 
-        If the fit has no minimum, but a round has worse branches on both sides of its best one, that is the minimum: where
-        the loss rises steeply, the branches above it have no weight in the fit. With a prior 5 times too low, this happened
-        in 2 of 16 searches, and lowered their regrets from 33% and 6% to 11% and -2%.
+        If the fit has no minimum, but a round has worse branches on both sides of its best one, the best one is used. This
+        happens where the loss rises so steeply that the branches above it have no weight in the fit: with a prior 5 times
+        too low in 2 of 16 searches, whose regrets fell from 33% and 6% to 11% and -2%.
         """
         rounds = [
             [replace(one, peak=at_length(one.peak, one.updates / updates, optimizer)) for one in tried]
@@ -45,7 +45,7 @@ class Rounds(NamedTuple):
         fitted, inside = minimum(rounds)
         bottoms = [peak for peak, bracketed in map(lowest, rounds) if bracketed]
         peak = fitted if inside or not bottoms else statistics.geometric_mean(bottoms)
-        # Where the rounds overlap, there can be a vertex between them although neither has worse branches on both sides.
+        # Overlapping rounds can have a vertex between them although neither has worse branches on both sides.
         return peak, bool(bottoms)
 
 

@@ -13,17 +13,17 @@ from mlxsched.experiments.rate_finder.result import Candidate
 
 # Chosen on the even cases with benchmarks/rate_constants.py; the tables of benchmarks/rate_finder.py show other cases.
 HORIZON = 0.2
-"""The best peak falls with the number of updates: a run of N updates wants `at_length` of what is best for branches of
-n, ``(n / N) ** HORIZON``. With SGD it did not fall in the two cases that there are."""
+"""The best peak falls with the number of updates: that of a run of N updates is ``(n / N) ** HORIZON`` times that of
+branches of n updates (`at_length`). With SGD it did not fall in the only two cases."""
 SHARPNESS = 10
-"""The weight of a branch in the fit is its loss relative to the lowest one of its round, to the power of minus this: a
-parabola describes the loss near its minimum only, and 5% above it the weight is down to 0.6."""
+"""The weight of a branch in the fit is its loss, relative to the lowest loss of its round, to the power of -SHARPNESS. A
+parabola describes the loss only near its minimum; the weight of a loss 5% above it is 0.6."""
 LEAST_LOSS = 1e-9  # of a model that knows all rows; its logarithm is still finite
 SPREAD = 1.5
 """Standard deviation of the corrected minimum around the best peak, as a factor: its weight against the prior.
 
-A factor of 0.85 to 0.95 on the result, since the loss rises more steeply above the best peak than below it, does not
-lower the regret of the even cases."""
+The loss rises more steeply above the best peak than below it, but a factor of 0.85 to 0.95 on the result does not lower
+the regret of the even cases."""
 INTERVAL = 1.7
 """The factor from the suggestion to an end of its interval. docs/experiments.md says how often the interval contains
 the best peak. The variances of branch and prior alone would give 1.3, which contains less than half of the best
@@ -69,10 +69,10 @@ def at_length(peak: float, share: float, optimizer: str = "adamw") -> float:
 
 
 def minimum(rounds: Sequence[Sequence[Candidate]]) -> tuple[float, bool]:
-    """The peak with the lowest loss by the branches of all ``rounds``, and whether it is a minimum between them.
+    """The peak with the lowest loss according to the branches of all ``rounds``, and whether it lies between them.
 
     Least squares of ``log(loss) = a * (log(peak) - m) ** 2 + level`` with one ``a`` and ``m``, and a level for each
-    round. If the losses fall or rise throughout, it is the highest or lowest peak.
+    round. If the losses fall (or rise) throughout, it is the highest (or lowest) peak.
 
     >>> minimum([[Candidate(1.0, 9, 2.0), Candidate(2.0, 9, 1.0), Candidate(4.0, 9, 2.0)]])
     (2.0, True)
@@ -95,11 +95,11 @@ def minimum(rounds: Sequence[Sequence[Candidate]]) -> tuple[float, bool]:
 
 
 def estimate(prior: Prior, best: float, sure: bool) -> Estimate:
-    """The peak of a run, from the ``best`` one by its branches, corrected for their length.
+    """The peak of a run, from the ``best`` one according to its branches, corrected for their length.
 
-    The mean of it and the prior on the logarithmic scale, weighted by their variances. Where the branches
-    do not have a minimum between them, the true one may be further out: the spread is twice as large. If branches that
-    have one are more than two deviations away from the prior, its deviation is increased until they are two.
+    The mean of ``best`` and the prior on the logarithmic scale, weighted by the inverse of their variances. If the branches
+    are not ``sure``, with no minimum between them, the true one may be further out: their spread is twice as large. If a
+    sure minimum is more than two deviations away from the prior, the prior's deviation is increased until it is two.
     """
     certainty = 1 if sure else 2
     own = certainty * math.log(SPREAD)

@@ -31,10 +31,10 @@ LEARNED = 0.005
 """A branch that lowers the loss of the untrained model by a smaller share has learned too little to be compared."""
 
 NEAR = 0.05
-"""Logarithm of the ratio of two peaks that need no explanation."""
+"""Two peaks whose logarithms differ by less need no explanation."""
 
 SAMPLES = 1000
-"""Updates of a run from which its mean rate is computed, at least; all of a shorter run."""
+"""The mean rate of a run is computed from at least this many of its updates; from all of a shorter run."""
 
 OnSpent = Callable[[float, float], None]
 """Called with the number of updates spent so far, and with the total planned."""
@@ -96,14 +96,14 @@ class Search:
 
 
 def explained(rounds: Rounds, updates: int, fitted: float, prior: float, suggestion: float) -> str:
-    """Why the ``suggestion`` is not the best peak of the branches: ``fitted`` is what they say about the whole run."""
+    """Why the ``suggestion`` is not the best peak of the branches; ``fitted`` is their estimate for the whole run."""
     best, length = rounds.best, rounds.second[0].updates
     text = f"the best peak of the branches was {_short(best)}"
     if abs(math.log(fitted / best)) > NEAR:
         side = "lower" if fitted < best else "higher"
-        text += f"; with the shape of their losses, a run of {updates:,} updates instead of {length} wants a {side} one, {_short(fitted)}"
+        text += f"; from the losses of all branches, the best peak of a run of {updates:,} updates instead of {length} is {side}, {_short(fitted)}"
     if abs(math.log(suggestion / fitted)) > NEAR:
-        text += f"; the prior, {_short(prior)}, counts as well and moves it to {_short(suggestion)}"
+        text += f"; averaged with the prior, {_short(prior)}, it is {_short(suggestion)}"
     return text if abs(math.log(suggestion / best)) > NEAR else ""
 
 

@@ -30,7 +30,7 @@ BASE = 1.05e-3
 NO_CORRECTION = 0.23
 SGD = 200.0
 MEAN_RATE = 0.85
-"""Exponent of the mean rate. Seven even cases with four schedules each: compared with a linear decay, the best peak is
+"""Exponent of the mean rate. From seven even cases with four schedules each: compared with a linear decay, the best peak is
 0.99 times as high with cosine, 0.66 times with wsd (an exponent of 0.78) and 0.56 times with a constant rate (0.86)."""
 SPREAD = 2.0
 """The root of the mean squared error is a factor of 1.6 on the even cases; models of another size may be further off."""

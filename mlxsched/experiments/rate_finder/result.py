@@ -34,7 +34,7 @@ class Found:
         cost_updates: the compute spent, in updates of the run.
         updates: the length of the run.
         seconds: the time that it took.
-        explanation: why the suggestion is not the best peak of the branches; empty if it is, or if not known.
+        explanation: why the suggestion is not the best peak of the branches; empty if it is, or if the reason is not known.
     """
 
     suggestion: float | None

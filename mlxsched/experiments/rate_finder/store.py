@@ -109,7 +109,7 @@ class Store:
         atomic.write_json(self.path / HEADER, header)
 
     def differences(self) -> list[str]:
-        """What differs between this run and the stored search that is most like it, as clauses; empty without one."""
+        """How this run differs from the most similar stored search, as clauses; empty if there is none."""
         mine, found = _flat(_facts(self._session)), []
         for header in self.path.parent.glob(f"*/{HEADER}"):
             with suppress(UserError):
@@ -128,7 +128,7 @@ def _differing(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
 
 
 def _flat(facts: object) -> dict[str, Any]:
-    """The facts of a search by name, settings and their blocks included; empty for anything else."""
+    """The facts of a search as a flat dictionary, including settings and their blocks; empty for anything else."""
     if not isinstance(facts, dict):
         return {}
     found: dict[str, Any] = {}

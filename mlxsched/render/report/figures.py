@@ -139,7 +139,7 @@ class _Drawing:
         if not any(f"{number}/{panel.field}" in self.sources for number in range(len(self.names))):
             return None
         plot = _figure(panel.title, rate.x_range, log=panel.log, height=200)
-        if panel.from_zero:  # a constant would lie in the middle of an axis that begins below zero
+        if panel.from_zero:  # otherwise the axis of a constant would begin below zero
             plot.y_range = DataRange1d(start=0)
         self.lines(plot, panel.field, panel.shown)
         return plot
