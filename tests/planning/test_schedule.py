@@ -89,7 +89,7 @@ def test_a_warmup_that_does_not_fit_names_the_length_that_was_given():
 
 
 @pytest.mark.parametrize(("updates", "noted"), [(40, False), (15, True)])
-def test_a_preset_is_told_of_its_first_update_only_in_a_very_short_run(updates, noted):
+def test_a_preset_notes_its_wasted_first_update_only_in_a_very_short_run(updates, noted):
     found = [finding.code for finding in resolved(updates, preset="debug").findings]
     assert ("first_update_wasted" in found) == noted
     assert "first_update_wasted" in [finding.code for finding in resolved(updates, warmup=4).findings]

@@ -127,7 +127,7 @@ def test_a_name_at_the_right_edge_is_shifted_into_the_picture() -> None:
     assert "best 0.25" in draw(chart, Look(70, 16))
 
 
-def test_with_colour_too_the_legend_tells_axes_and_styles_apart() -> None:
+def test_the_legend_distinguishes_axes_and_styles_in_color_too() -> None:
     losses = ("training", "line"), ("validation", "dots"), ("test", "dots")
     right = [Series(name, [1, 500, 1000], [3.0, 2.0, 1.5], "right", style) for name, style in losses]  # type: ignore[arg-type]
     text = draw(chart_of(series=(Series("rate", STEPS, RATES), *right)), Look(80, 20, color=True))

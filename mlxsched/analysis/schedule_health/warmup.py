@@ -92,6 +92,6 @@ def adam_early_excess(curve: Curve) -> Iterator[ScheduleFinding]:
         f"{number(float(curve.rates[at] * excess[at]))}, {curve.rates[at] * excess[at] / curve.peak:.2f} times the peak",
         why="mlxsched corrects the bias by default"
         if curve.facts.corrected_here
-        else "Early updates run far hotter than the schedule says",
+        else "Early updates are far larger than the schedule implies",
         update=at,
     )
