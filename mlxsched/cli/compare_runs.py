@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlxsched.cli.output import note, picture, print_json, say, table, warn
+from mlxsched.cli.output import console, note, picture, print_json, say, table, table_width, warn
 from mlxsched.errors import UsageError
 from mlxsched.text import clock, number
 
 if TYPE_CHECKING:
     from mlxsched.experiments.finished import FinishedRun
     from mlxsched.render.chart import Chart
+
+HEADER = ("run", "schedule", "peak", "seed", "updates", "best loss", "last loss", "exact", "time")
+OPTIONAL = ("time", "exact", "seed", "last loss", "schedule")  # left out first on a narrow terminal
+MOST_COLUMNS = 120  # a table that is wider lists the settings below, also in a file
 
 
 def compare_runs(paths: Sequence[Path], *, as_json: bool, output: Path | None) -> None:
@@ -39,7 +45,14 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool, output: Path | None) -
         more = {"verdict": verdict(ranked), "warnings": warnings, "comparable": not apart}
         print_json({"results": results, "differing": keys, "best": best, **more})
         return
-    _show_runs(runs, keys, ranked=not apart)
+    listed = _show_runs(runs, keys, ranked=not apart)
+    if listed:
+        names: dict[str, list[str]] = {}
+        for run in runs:
+            names.setdefault(finished.variant_of(run, keys), []).append(run.summary.name)
+        ranked = [
+            replace(one, point=replace(one.point, variant=", ".join(names[one.variant]))) for one in ranked
+        ]
     for line in verdict(ranked):
         say(f"{line}.")
     from mlxsched.render.terminal import draw, look_of_stdout
@@ -47,28 +60,56 @@ def compare_runs(paths: Sequence[Path], *, as_json: bool, output: Path | None) -
     picture(draw(runs_chart(paths), look_of_stdout(height=16)) + "\n")
 
 
-def _show_runs(runs: Sequence[FinishedRun], keys: Sequence[str], *, ranked: bool) -> None:
+def _show_runs(runs: Sequence[FinishedRun], keys: Sequence[str], *, ranked: bool) -> bool:
+    """Print the runs with their differing settings, in columns or in a list below; returns whether it is a list."""
+    from mlxsched.experiments.finished import ROWS, settings_of
+
     shown = list(runs)
     if ranked:
         shown.sort(key=lambda run: run.best if run.best is not None else float("inf"))
-    rows = [
-        (
-            run.summary.name,
-            run.schedule,
-            "-" if run.summary.peak is None else number(run.summary.peak),
-            str(run.seed),
-            str(run.summary.updates),
-            _loss(run.best),
-            _loss(run.last),
-            _share(run.results.get("exact_match")),
-            "-" if run.summary.seconds is None else clock(run.summary.seconds),
-            *(str(run.value(key)) for key in keys),
-        )
-        for run in shown
-    ]
-    header = ("run", "schedule", "peak", "seed", "updates", "best loss", "last loss", "exact", "time", *keys)
-    table(rows, header=header, title="Runs, by their best validation loss" if ranked else "Runs")
+    values = [settings_of(run, keys) for run in shown]
+    names = dict.fromkeys(name for one in values for name in one)
+    differing = [name for name in names if name == ROWS or len({repr(one.get(name)) for one in values}) > 1]
+    settings = [(name, *(_setting(one.get(name)) for one in values)) for name in differing]
+    rows = [_row(run) for run in shown]
+    wide = [(*row, *cells) for row, cells in zip(rows, _by_run(settings, len(rows)), strict=True)]
+    in_list = table_width((*HEADER, *differing), wide) > min(console().width, MOST_COLUMNS)
+    header, rows = (HEADER, rows) if in_list else ((*HEADER, *differing), wide)
+    title = "Runs, by their best validation loss" if ranked else "Runs"
+    table(rows, header=header, title=title, optional=OPTIONAL)
     say()
+    if in_list:
+        say(f"Settings that differ ({', '.join(run.summary.name for run in shown)}):")
+        for name, *cells in settings:
+            say(f"  {name}: {', '.join(cells)}")
+        say()
+    return in_list
+
+
+def _by_run(settings: Sequence[Sequence[str]], runs: int) -> list[tuple[str, ...]]:
+    return [tuple(cells[place + 1] for cells in settings) for place in range(runs)]
+
+
+def _row(run: FinishedRun) -> tuple[str, ...]:
+    return (
+        run.summary.name,
+        run.schedule,
+        "-" if run.summary.peak is None else number(run.summary.peak),
+        str(run.seed),
+        str(run.summary.updates),
+        _loss(run.best),
+        _loss(run.last),
+        _share(run.results.get("exact_match")),
+        "-" if run.summary.seconds is None else clock(run.summary.seconds),
+    )
+
+
+def _setting(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return number(value)
+    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 def _loss(value: float | None) -> str:

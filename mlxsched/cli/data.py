@@ -21,6 +21,7 @@ BAR_WIDTH = 40
 HEADER = (
     "split", "rows", "bad", "dropped", "cut", "twice", "tokens", "targets", "shortest", "median", "longest",
 )  # fmt: skip
+OPTIONAL = ("shortest", "median", "twice", "targets")  # left out first on a narrow terminal
 SHOWN_ROWS = 10  # without --rows; --json has all
 # Around targets where there are no colours: characters that no program prints by accident, and that grep finds.
 TARGET_BEGIN, TARGET_END = "⟦", "⟧"
@@ -173,7 +174,7 @@ def _verdict(report: DataReport) -> str:
 
 
 def _print(report: DataReport) -> None:
-    table([_numbers(split, r) for split, r in report.splits.items()], header=HEADER)
+    table([_numbers(split, r) for split, r in report.splits.items()], header=HEADER, optional=OPTIONAL)
     for split, r in report.splits.items():
         most = max((count for *_, count in r.histogram), default=0)
         bars = [(f"{a}-{b - 1}", count, "█" * -(-count * BAR_WIDTH // most)) for a, b, count in r.histogram]

@@ -75,13 +75,26 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def table(
-    rows: Iterable[Sequence[object]], *, header: Sequence[str] = (), title: str = "", stderr: bool = False
+    rows: Iterable[Sequence[object]],
+    *,
+    header: Sequence[str] = (),
+    title: str = "",
+    stderr: bool = False,
+    optional: Sequence[str] | None = None,
 ) -> None:
-    """Print `rows` in aligned columns, numbers to the right."""
+    """Print `rows` in aligned columns, numbers to the right.
+
+    With ``optional``, no cell is broken: the columns of these names are left out, the first one first, until the table
+    fits the terminal. Where it still doesn't fit, the terminal wraps its lines, so that a path can be copied.
+    """
     from rich.table import Table
     from rich.text import Text
 
-    rows = [tuple(row) for row in rows]
+    rows = list(rows)
+    out = console(stderr=stderr)
+    if optional is not None:
+        header, rows = _fitted(header, rows, optional, out.width)
+        out.width = max(out.width, table_width(header, rows))
     grid = Table(
         *header, title=title or None, title_justify="left", box=None, show_header=bool(header), pad_edge=False
     )
@@ -92,4 +105,25 @@ def table(
         column.overflow = "fold"
     for row in rows:
         grid.add_row(*(Text(without_controls(str(cell))) for cell in row))
-    console(stderr=stderr).print(grid)
+    out.print(grid)
+
+
+def table_width(header: Sequence[str], rows: Sequence[Sequence[object]]) -> int:
+    """The columns of a terminal that `table` needs without breaking a cell."""
+    from rich.cells import cell_len
+
+    columns = zip(header, *rows, strict=True)
+    return sum(max(cell_len(str(cell)) for cell in column) + 2 for column in columns) - 2
+
+
+def _fitted(
+    header: Sequence[str], rows: Sequence[Sequence[object]], optional: Sequence[str], width: int
+) -> tuple[Sequence[str], list[Sequence[object]]]:
+    """``header`` and ``rows`` without those of the ``optional`` columns that ``width`` has no room for."""
+    for name in optional:
+        if table_width(header, rows) <= width:
+            break
+        gone = header.index(name)
+        header = [*header[:gone], *header[gone + 1 :]]
+        rows = [[*row[:gone], *row[gone + 1 :]] for row in rows]
+    return header, list(rows)

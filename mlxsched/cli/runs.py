@@ -22,6 +22,7 @@ _SORT_KEYS = (
     "size",
     "peak",
 )  # of runs.summary, imported late
+_OPTIONAL = ("size", "created", "time", "peak", "schedule", "loss")  # left out first on a narrow terminal
 _STATUSES = ("running", "finished", "stopped", "failed", "interrupted", "unreadable")
 
 
@@ -68,17 +69,19 @@ def command(
     if as_json:
         print_json([run.to_dict() for run in found])
     else:
-        _show(found, root)
+        _show(found, root, sort)
     if flags["remove"]:
         _remove(found, yes=flags["yes"])
 
 
-def _show(runs: list[RunSummary], root: Path) -> None:
+def _show(runs: list[RunSummary], root: Path, sort: str) -> None:
     if not runs:
         note(f"No runs in {root}. Start one: mlxsched train --preset laptop")
         return
     header = ("run", "status", "updates", "loss", "schedule", "peak", "time", "size", "created")
-    table([_row(run) for run in runs], header=header)
+    by = "time" if sort == "seconds" else sort
+    optional = [name for name in _OPTIONAL if name != by or sort == "created"]  # the default needs no proof
+    table([_row(run) for run in runs], header=header, optional=optional)
     for run in runs:
         if run.problem:
             warn(printable(run.problem, 300))

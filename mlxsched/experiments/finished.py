@@ -130,6 +130,16 @@ def differing(runs: Sequence[FinishedRun]) -> list[str]:
     return keys if len(equal) == len(same_rows) else [*keys, ROWS]
 
 
+def settings_of(run: FinishedRun, keys: Sequence[str]) -> dict[str, object]:
+    """The values of ``keys``, those of nested keys by their path: ``lora_parameters.rank``."""
+    found: dict[str, object] = {}
+    for key in keys:
+        value = run.value(key)
+        inner = value if isinstance(value, dict) else {}
+        found |= {f"{key}.{name}": one for name, one in inner.items()} if inner else {key: value}
+    return found
+
+
 def variant_of(run: FinishedRun, keys: Sequence[str]) -> str:
     """The name of a run's variant: its schedule, and its values of ``keys``."""
     return ", ".join([run.schedule, *(f"{key}={run.value(key)}" for key in keys)])
@@ -153,10 +163,12 @@ def incomparable(runs: Sequence[FinishedRun]) -> list[str]:
         apart += ["data"] if len({run.data for run in runs}) > 1 else []
     elif _other_rows(runs) and not _repetitions(runs):
         apart.append("validation rows")
-    return [
-        f"the runs don't have the same {what}, so their losses are not comparable and not ranked."
-        for what in apart
-    ]
+    what = " or ".join([", ".join(apart[:-1]), apart[-1]] if len(apart) > 1 else apart)
+    return (
+        [f"the runs don't have the same {what}, so their losses are not comparable and not ranked."]
+        if apart
+        else []
+    )
 
 
 def _other_rows(runs: Sequence[FinishedRun]) -> bool:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 import mlxsched.cli
+from mlxsched.cli import output
 from mlxsched.cli.output import note, print_json, say, table, warn
 from mlxsched.text import without_controls
 
@@ -49,6 +51,15 @@ def test_a_table_is_plain_text_off_a_terminal_with_numbers_to_the_right(capsys):
         "long name  1000",
         "red           5",
     ]
+
+
+def test_optional_columns_go_before_a_cell_is_broken(capsys, monkeypatch):
+    rows = [("runs/a-long-name-001", "finished", "180 / 180", "2026-01-02 03:04")]
+    header = ("run", "status", "updates", "created")
+    for width, expected in ((60, "180 / 180  2026-01-02 03:04"), (45, "180 / 180"), (20, "finished")):
+        monkeypatch.setattr(output, "console", lambda width=width, **_: Console(width=width))
+        table(rows, header=header, optional=("created", "updates"))
+        assert capsys.readouterr().out.splitlines()[1].strip().endswith(expected)
 
 
 def test_markup_in_a_cell_is_text(capsys):

@@ -103,6 +103,20 @@ def test_runs_with_the_same_validation_rows_are_comparable_whatever_they_train_o
     ]
 
 
+def test_settings_that_do_not_fit_are_listed_below_with_nested_keys(make, capsys):
+    runs = [
+        make(
+            "one", 0.4, lora_parameters={"rank": 8, "scale": 20.0}, memory=6_000_000_000, optimizer="a" * 60
+        ),
+        make("two", 0.5, lora_parameters={"rank": 16, "scale": 20.0}, optimizer="b" * 60),
+    ]
+    assert main(["compare", *runs]) == 0
+    out = capsys.readouterr().out
+    assert "lora_parameters.rank: 8, 16" in out and "memory: 6e9, -" in out
+    assert "scale" not in out and "None" not in out
+    assert "one against two" in out  # the verdict does not repeat the settings
+
+
 def split_by(seed):
     return {"fingerprint": f"by {seed}", "valid": f"held out by {seed}", "split_by_seed": True}
 
