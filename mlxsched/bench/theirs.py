@@ -25,6 +25,8 @@ from mlxsched.data.rows import Rows
 from mlxsched.training.optimizers import make_optimizer
 from mlxsched.training.session import Session
 
+Loop = Callable[..., None]  # with the signature of `mlx_lm.tuner.trainer.train`
+
 _SEED = 0
 _REPORTED = 10  # updates between mlx-lm's reports, its default
 
@@ -97,8 +99,8 @@ def reported(session: Session) -> int:
     return min(_REPORTED, session.plan.updates_per_epoch)
 
 
-def train(session: Session, order: NDArray[np.int64], epochs: int) -> LoopCost:
-    """Train with mlx-lm for ``epochs`` epochs, the first of them over ``order``."""
+def train(session: Session, order: NDArray[np.int64], epochs: int, loop: Loop | None = None) -> LoopCost:
+    """Train with mlx-lm, or another ``loop``, for ``epochs`` epochs, the first of them over ``order``."""
     per_epoch = len(order) // session.config.batch_size
     batches, losses, ends = _Batches(session.train_rows), [], []
 
@@ -107,7 +109,7 @@ def train(session: Session, order: NDArray[np.int64], epochs: int) -> LoopCost:
         ends.append(Moment.now())
 
     started, peak = Moment.now(), PeakMemory()
-    _run(session, order, epochs * per_epoch, batches, report)
+    _run(session, order, epochs * per_epoch, batches, report, loop)
     edges = [*batches.moments[: epochs * per_epoch], ends[-1]][::per_epoch]
     return LoopCost(
         epochs=[b.since(a) for a, b in itertools.pairwise(edges)],
@@ -126,6 +128,7 @@ def _run(
     iterations: int,
     batches: _Batches,
     report: Callable[[dict[str, Any]], None],
+    loop: Loop | None,
 ) -> None:
     """mlx-lm's training, which calls ``report`` with the mean loss of some updates."""
     from mlx_lm.tuner import trainer
@@ -148,7 +151,7 @@ def _run(
             adapter_file=str(Path(directory) / "adapters.safetensors"),
             grad_accumulation_steps=config.grad_accumulation_steps,
         )
-        trainer.train(
+        (loop or trainer.train)(
             session.loaded.model, optimizer, dataset, args=arguments, loss=_masked_loss,
             iterate_batches=batches, training_callback=callback,
         )  # fmt: skip

@@ -98,3 +98,16 @@ def test_too_few_rows_for_an_update_are_refused(session):
     made = session(batch_size=8)
     with pytest.raises(UsageError, match="--batch-size"):
         shortened(made, picked_rows(made.train_rows, 4))
+
+
+def test_another_loop_takes_the_place_of_mlx_lms(small):
+    def loop(model, optimizer, dataset, *, args, iterate_batches, training_callback, **rest):
+        batches = iterate_batches(
+            dataset=dataset, batch_size=4, max_seq_length=args.max_seq_length, loop=True
+        )
+        assert [next(batches)[0].shape[0] for _ in range(args.iters)] == [4] * 12
+        training_callback.on_train_loss_report({"train_loss": 7.0})
+
+    cost = theirs.train(small, ours.order_of_epoch(small), 1, loop)
+    assert cost.losses == [7.0]
+    assert cost.padded > small.train_rows.lengths.sum() - 48
