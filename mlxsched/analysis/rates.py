@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from mlxsched.text import number
@@ -27,6 +28,16 @@ class Rates(NamedTuple):
     low: float
     usual: float
     high: float
+
+    def start(self, ratio: float = 1.0) -> float:
+        """The rate to start with where LoRA's B matrices train at ``ratio`` times it: min(usual / sqrt(ratio), high / ratio).
+
+        The geometric mean of the rates of A and B is then the usual one. At usual / ratio, A would learn next to nothing.
+
+        >>> peak_rates("adamw", "lora").start(), peak_rates("adamw", "lora").start(16)
+        (0.0002, 5e-05)
+        """
+        return min(self.usual / math.sqrt(ratio), self.high / ratio)
 
 
 def peak_rates(optimizer: str, fine_tune_type: str = "") -> Rates:

@@ -50,11 +50,11 @@ class Target:
 def target_of(schedule: Schedule, facts: RunFacts) -> Target:
     """The peak, the warmup and the family to aim for."""
     curve = Curve(schedule, facts)
-    low, usual, high = facts.peaks
+    low, _, high = facts.peaks
     ratio = max(facts.lora_plus_ratio, 1.0)
     peak = curve.never_peaks or curve.peak
     if not low <= peak * ratio <= high:
-        peak = usual / ratio
+        peak = facts.peaks.start(ratio)
     suits = facts.updates / 500 < curve.warmup <= LONG_WARMUP * facts.updates
     warmup = curve.warmup if suits else max(1, round(WARMUP * facts.updates))
     family = "cosine" if "cosine" in repr(schedule) else "linear"

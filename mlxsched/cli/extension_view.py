@@ -85,7 +85,10 @@ def _result(session: Session, extension: Extension) -> str:
     start = extension.rate(extension.request.at - 1)
     if extension.how == "stretch":
         return f"differs from a run planned for {updates}, whose rate would not be {start:.3g} by now"
-    return f"differs from a run planned for {updates}: the rate had decayed to {start:.3g} and rises again"
+    highest = max(map(extension.rate, range(extension.request.at, extension.horizon.updates)))
+    # After a run that was cut off at a high rate, the peak of the new part is no higher.
+    then = "rises again" if highest > start * (1 + 1e-9) else "falls further"
+    return f"differs from a run planned for {updates}: the rate had decayed to {start:.3g} and {then}"
 
 
 def extension_json(session: Session, run: RunDirectory, extension: Extension) -> dict[str, Any]:

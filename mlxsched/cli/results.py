@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlxsched.cli.output import say, table
@@ -31,7 +32,7 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
         table(rows, header=("", "before", "after"), title="Results")
     updates, tokens = counted(progress.update, "update"), counted(progress.tokens, "token")
     say(f"{updates}, {tokens} in {clock(progress.seconds)}")
-    for decision in decisions(progress):
+    for decision in _lasting(decisions(progress)):
         say(f"At update {decision['at']}: {decision['reason']}.")
     if progress.ended:
         say(f"Ended early: {progress.ended}.")
@@ -46,7 +47,7 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
     for kept in earlier_ends(run):
         say(f"Before the extension or cooldown: {kept}")
     say("\nNext:")
-    for line in next_commands(run):
+    for line in next_commands(run, progress.best_update):
         say(f"  {line}")
 
 
@@ -58,6 +59,14 @@ def earlier_ends(run: RunDirectory) -> list[str]:
 def decisions(progress: Progress) -> list[dict[str, Any]]:
     """The changes of the run's length, in order: after which update, to how many, and why."""
     return [{key: one[key] for key in ("at", "updates", "reason")} for one in progress.revisions]
+
+
+def _lasting(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``made`` with only the last decision of a time budget: there may be dozens, each shown when it was made."""
+    from mlxsched.training.policies.time_budget import REASON
+
+    timed = [one for one in made if one["reason"].startswith(REASON)]
+    return [one for one in made if one not in timed[:-1]]
 
 
 def _others(run: RunDirectory, progress: Progress) -> Iterator[str]:
@@ -93,15 +102,19 @@ def verdict(run: RunDirectory, progress: Progress) -> list[str]:
     from mlxsched.analysis.diagnosis.verdict import failure, headline
     from mlxsched.analysis.diagnosis.verdict import verdict as lines_of
 
-    history = run_history(run)
+    history = replace(run_history(run), results=progress.results, best_update=progress.best_update)
     findings = diagnose(history)
-    failed = failure(history.status, history, progress.results, progress.best_update)
+    failed = failure(history)
     return lines_of(headline(findings, progress.update, failed), findings)
 
 
-def next_commands(run: RunDirectory) -> list[str]:
-    """Commands that look at the run and use its adapter."""
+def next_commands(run: RunDirectory, best_update: int | None = None) -> list[str]:
+    """Commands that look at the run and use its adapter; one that is as it began is not for use."""
+    from mlxsched.analysis.diagnosis.verdict import untrained
+
     here = shlex.quote(str(run.path))
+    if untrained(best_update):
+        return [f"mlxsched diagnose {here}", f"mlxsched plot {here}"]
     return [
         f"mlxsched generate {here} --prompt 'Your request'",
         f"mlxsched eval {here}",

@@ -60,7 +60,7 @@ def _rate_too_high(config: RunConfig, peak: float) -> Iterator[Finding]:
         f"the highest learning rate, {peak:.3g}{times}, is above {number(rates.high)}, where {config.optimizer} on "
         f"{kind} is likely to diverge",
         why="A few updates at this rate change a parameter by as much as its own value",
-        fix=f"Train with --learning-rate {next_peak(peak, rates.usual / ratio)}, a usual peak, or with auto, which searches for one",
+        fix=f"Train with --learning-rate {next_peak(peak, rates.start(ratio))}, a usual peak, or with auto, which searches for one",
     )
 
 

@@ -198,7 +198,7 @@ def _lower_rate(session: Session, factor: float) -> str:
     """The fix for a rate that was too high; it names the same rate as `mlxsched diagnose`."""
     config = session.config
     ratio = 1.0 if config.fine_tune_type == "full" else max(config.lora_plus_ratio, 1.0)
-    usual = peak_rates(config.optimizer, config.fine_tune_type).usual / ratio
+    usual = peak_rates(config.optimizer, config.fine_tune_type).start(ratio)
     return (
         f"Train again with --learning-rate {next_peak(session.plan.peak / factor, usual)}, lengthen --warmup, or let the "
         "run recover by itself with --on-divergence halve"

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from mlxsched.analysis.diagnosis.verdict import failure_of
 from mlxsched.cli.results import results_json, show_results, verdict
+from mlxsched.config import load_config
+from mlxsched.planning.settings import settings_findings
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, UpdateMade
+from mlxsched.runs.recording import read_recording
 from mlxsched.training.progress import Progress
 
 
@@ -40,7 +46,29 @@ def test_a_run_whose_validation_loss_rose_is_no_improvement(tmp_path, capsys):
     progress = Progress(update=30, best_update=0, best_loss=2.0, results={"before": same, "after": same})
     show_results(run, progress)
     shown = capsys.readouterr().out
-    assert "training did not improve the model" in shown and "healthy" not in shown
+    worse = "training made the model worse: its validation loss rose from 2.0000 to 2.3000, and the adapter is that of"
+    assert f"Verdict: {worse} update 0.\n" in shown  # the training loss fell, so a lower rate is no fix
+    assert "mlxsched diagnose" in shown and "mlxsched fuse" not in shown and "mlxsched generate" not in shown
+
+
+@pytest.mark.parametrize(("end", "said"), [(9.9, "rose from 4.49"), (4.5, "did not improve")])
+def test_a_short_run_that_diverged_names_the_rate_of_the_plan_s_warning(tmp_path, end, said):
+    flags = {"preset": "laptop", "flags": {"learning_rate": 0.5}}
+    loaded = load_config(**flags)
+    (warned,) = settings_findings(loaded.config, loaded.origins, 0.5)
+    run = RunDirectory.create(
+        tmp_path / "run", config=loaded.config.to_dict(), origins={}, plan={"updates": 8}, versions={}
+    )
+    with run.lock():
+        run.metrics.record(Evaluated(0, 4.49))
+        for update in range(8):
+            run.metrics.record(UpdateMade(update, 4.5 + 0.7 * update, 0.5 * update / 7))
+        run.metrics.record(Evaluated(8, end))
+        run.update_info(status="finished", update=8, best={"update": 0, "loss": 4.49})
+    (line,) = verdict(run, Progress(update=8, best_update=0, best_loss=4.49))
+    assert said in line and ("--learning-rate 5e-5" in line) == (end > 9)
+    assert "--learning-rate 5e-5," in warned.fix
+    assert failure_of(run.info, "finished", read_recording(run.path)) in line  # of the report and of watch
 
 
 def test_a_higher_test_loss_is_no_improvement(tmp_path):
@@ -58,3 +86,14 @@ def test_the_decisions_about_the_length_are_listed(tmp_path, capsys):
     assert "At update 8: time budget: 30 updates fit into 0:20." in capsys.readouterr().out
     found = json.loads(json.dumps(results_json(run, progress)))
     assert found["decisions"] == [{"at": 8, "updates": 30, "reason": revision["reason"]}]
+
+
+def test_of_the_decisions_of_a_time_budget_only_the_last_is_listed(tmp_path, capsys):
+    run = recorded(tmp_path, [2.0, 1.9, 1.8, 1.7])
+    reasons = ["time budget: 40", "cooldown in 5 updates", "time budget: 31", "time budget: 30"]
+    made = [{"at": 8 + i, "updates": 30, "schedule": None, "reason": one} for i, one in enumerate(reasons)]
+    progress = Progress(update=30, revisions=made)
+    show_results(run, progress)
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("At update")]
+    assert shown == ["At update 9: cooldown in 5 updates.", "At update 11: time budget: 30."]
+    assert len(results_json(run, progress)["decisions"]) == 4

@@ -66,6 +66,18 @@ def test_a_rate_at_which_runs_diverge_is_warned_of(flags, high):
     assert codes(**flags) == ["rate_too_high"] * high
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advised"), [(None, "5e-5"), (1, "2e-4"), (4, "1e-4"), (64, "2.5e-5"), (2500, "2e-6")]
+)
+def test_the_advised_rate_is_that_of_the_preset_whatever_its_ratio(ratio, advised):
+    """LoRA+ of ratio 16 in the laptop preset has 5e-5; the largest ratios are within the bound."""
+    flags = {} if ratio is None else {"lora_plus_ratio": ratio}
+    (found,) = findings(preset="laptop", learning_rate=0.5, **flags)
+    assert f"--learning-rate {advised}," in found.fix
+    assert codes(preset="laptop", learning_rate=float(advised), **flags) == []
+    assert load_config(preset="laptop").config.learning_rate == 5e-5
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "lion", "sgd", "muon", "adafactor"])
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])
 def test_a_plan_and_the_check_of_its_schedule_have_the_same_bound(optimizer, kind):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlxsched.cli.extension_view import extension_lines
 from mlxsched.config import load_config
 from mlxsched.errors import UsageError
 from mlxsched.runs.directory import RunDirectory
@@ -192,6 +193,16 @@ def test_the_peak_of_a_second_warmup_can_be_given(runs):
     run = runs.copy(runs.trained("cosine", iters=8, **COSINE))
     extension = plan_extension(session_of(run), run, Wanted(steps=Amount(12, more=True), peak=2e-4))
     assert max(extension.rate(update) for update in range(8, 20)) == 2e-4
+
+
+@pytest.mark.parametrize(("peak", "then"), [(2e-4, "rises again"), (1e-6, "falls further")])
+def test_what_is_said_of_the_result_is_what_the_rates_do(runs, peak, then):
+    """A run that ended at a rate above the peak of the new part, as one does that was cut off, has no rate to rise to."""
+    run = runs.copy(runs.trained("cosine", iters=8, **COSINE))
+    session = session_of(run)
+    extension = plan_extension(session, run, Wanted(steps=Amount(12, more=True), peak=peak))
+    shown = dict(extension_lines(session, run, extension))
+    assert shown["result"].endswith(then) and (" up to " in shown["learning rate"]) == (then == "rises again")
 
 
 def test_what_is_left_of_a_cosine_is_stretched(runs):

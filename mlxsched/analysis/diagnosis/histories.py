@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from mlxsched.analysis.diagnosis.history import History
@@ -10,8 +11,9 @@ from mlxsched.analysis.schedule_health import RunFacts
 from mlxsched.errors import ScheduleError, UsageError
 from mlxsched.runs.directory import METRICS_FILE, RunDirectory, is_run
 from mlxsched.runs.foreign_logs import read_log
+from mlxsched.runs.info import RunInfo
 from mlxsched.runs.json_file import finite_number
-from mlxsched.runs.recording import Recording, read_recording
+from mlxsched.runs.recording import EventColumns, Recording, read_recording
 from mlxsched.runs.summary import planned_updates, status_now
 from mlxsched.schedules import from_dict
 
@@ -40,40 +42,45 @@ def run_history(run: RunDirectory, recording: Recording | None = None, status: s
     """
     recording = recording or read_recording(run.path)
     recording.require_updates()
+    history = info_history(run.info, recording, status or status_now(run.path, run.info))
+    return replace(history, target=shlex.quote(str(run.path)))
+
+
+def info_history(info: RunInfo, records: EventColumns, status: str) -> History:
+    """The history of one of our runs from its `RunInfo`, its records and its current ``status``."""
     return History(
-        recording.events,
-        planned=planned_updates(run.info),
-        status=status or status_now(run.path, run.info),
-        peaks=_usual_peaks(run),
-        schedule_steps=_schedule_steps(run),
-        target=shlex.quote(str(run.path)),
+        records.events,
+        planned=planned_updates(info),
+        status=status,
+        peaks=_usual_peaks(info),
+        schedule_steps=_schedule_steps(info),
         is_run=True,
-        rate_factor=_rate_factor(run),
-        results=run.info.results,
-        best_update=_best_update(run),
+        rate_factor=_rate_factor(info),
+        results=info.results,
+        best_update=_best_update(info),
     )
 
 
-def _best_update(run: RunDirectory) -> int | None:
-    update = (run.info.best or {}).get("update")
+def _best_update(info: RunInfo) -> int | None:
+    update = (info.best or {}).get("update")
     return update if isinstance(update, int) else None
 
 
-def _rate_factor(run: RunDirectory) -> float:
-    ratio = finite_number(run.info.config.get("lora_plus_ratio"))
-    return 1.0 if ratio is None or run.info.config.get("fine_tune_type") == "full" else max(ratio, 1.0)
+def _rate_factor(info: RunInfo) -> float:
+    ratio = finite_number(info.config.get("lora_plus_ratio"))
+    return 1.0 if ratio is None or info.config.get("fine_tune_type") == "full" else max(ratio, 1.0)
 
 
-def _schedule_steps(run: RunDirectory) -> int | None:
+def _schedule_steps(info: RunInfo) -> int | None:
     """The length that the planned schedule is made for; None for one without an end, or a user's own function."""
     try:
-        return from_dict(run.info.plan.get("schedule")).steps  # type: ignore[arg-type]  # it is checked there
+        return from_dict(info.plan.get("schedule")).steps  # type: ignore[arg-type]  # it is checked there
     except ScheduleError:
         return None
 
 
-def _usual_peaks(run: RunDirectory) -> tuple[float, float, float] | None:
-    config = run.info.config
+def _usual_peaks(info: RunInfo) -> tuple[float, float, float] | None:
+    config = info.config
     optimizer, kind = config.get("optimizer"), config.get("fine_tune_type")
     if not isinstance(optimizer, str) or kind not in ("lora", "dora", "full"):
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlxsched.analysis.diagnosis.robust import Floats, deviation, running_median
-from mlxsched.analysis.rates import next_peak
+from mlxsched.analysis.rates import Rates, next_peak
 from mlxsched.runs.events import Recorded
 from mlxsched.runs.recording import EventColumns
 
@@ -90,7 +90,9 @@ class History(EventColumns):
 
     def lower_rate(self, factor: float) -> str:
         """A peak for the next run: the current one divided by ``factor``, or the usual one if that is lower."""
-        return next_peak(self.peak / factor, self.peaks[1] / self.rate_factor if self.peaks else math.inf)
+        return next_peak(
+            self.peak / factor, Rates(*self.peaks).start(self.rate_factor) if self.peaks else math.inf
+        )
 
     @cached_property
     def start(self) -> float:

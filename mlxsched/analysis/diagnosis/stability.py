@@ -17,9 +17,10 @@ _FEWEST = 10  # updates from which on a level, a trend or noise can be told
 _SPIKE = 8.0  # deviations above it; the noise of small batches has a heavy tail
 _SPIKE_SHARE = 0.3  # and this share of the level,
 _SPIKE_LEAST = 0.05  # and this share of the start's loss, so that noise around a tiny loss is none
-_ABOVE_START = 1.02  # of the validation loss: worse than the model as it came
+ABOVE_START = 1.02  # of the validation loss: worse than the model as it came
 _ABOVE = 1.15  # of the start's training loss: its noise stays below, and most of a run ends far below
 _EARLY_RISE = 1.2  # of the validation loss; LoRA+ on a small model rises by up to 16% at first, and does well
+_WARMUP = 0.1  # of the run: the longest warmup that is advised
 _JUMPED, _NO_JUMP = (
     "the rate had just risen",
     "Choose a schedule without a jump; `mlxsched check` shows where it is",
@@ -78,12 +79,17 @@ def early_explosion(history: History) -> Iterator[Diagnosis]:
     if not found.over > 1:
         return
     warmup = int(history.updates[history.rates.argmax()])
+    # A warmup of n updates reaches its peak at update n or the one before.
+    long_enough = warmup + 1 >= _WARMUP * (history.planned or history.made)
+    longer = "" if long_enough else f"--warmup {_WARMUP:g}, or with "
     yield Diagnosis(
         "early_explosion",
         "warning",
         f"the {found.kind} loss rose from {found.low:.4g} to {found.top:.4g} at update {found.update}",
-        why=f"the rate reached its peak after {counted(warmup, 'update')}, before Adam's moments had settled",
-        fix=f"Train again with --warmup 0.1, or with --learning-rate {history.lower_rate(3)}",
+        why=f"the rate of up to {number(history.peak)} is too high"
+        if long_enough
+        else f"the rate reached its peak after {counted(warmup, 'update')}, before Adam's moments had settled",
+        fix=f"Train again with {longer}--learning-rate {history.lower_rate(3)}",
         update=found.update,
         confidence=confidence(found.over, 1.0, 1.3),
     )
@@ -127,7 +133,7 @@ def _early_validation_rise(history: History) -> Rise:
     early = losses[: (2 * len(losses)) // 5 + 1]
     if len(early) < 3 or not losses[-1] < early.min():
         return Rise(0.0, "validation", 0.0, 0.0, 0)
-    over = np.maximum(early / np.minimum.accumulate(early) / _EARLY_RISE, early / early[0] / _ABOVE_START)
+    over = np.maximum(early / np.minimum.accumulate(early) / _EARLY_RISE, early / early[0] / ABOVE_START)
     top = int(over.argmax())
     return Rise(over[top], "validation", float(early[: top + 1].min()), early[top], int(updates[top]))
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from mlxsched.analysis.diagnosis import SHORTEST, is_healthy
+from mlxsched.analysis.diagnosis import SHORTEST, diagnose, is_healthy
 from mlxsched.analysis.diagnosis.finding import Diagnosis
+from mlxsched.analysis.diagnosis.histories import info_history
+from mlxsched.analysis.diagnosis.history import History
+from mlxsched.analysis.diagnosis.stability import ABOVE_START
 from mlxsched.runs.info import RunInfo, measures
 from mlxsched.runs.recording import EventColumns
 
@@ -30,27 +33,40 @@ def headline(findings: Sequence[Diagnosis], made: int, failure: str = "") -> str
     )
 
 
-def failure(status: str, records: EventColumns, results: Mapping[str, object], best_update: object) -> str:
-    """That training made the model worse, or did not improve it, as a clause; empty if neither is known.
+def failure(history: History) -> str:
+    """That training made the model worse, or did not improve it, as a clause with the fix; empty if neither is known.
 
-    Args:
-        status: of the run. The results of a running one are not final.
-        records: its evaluations. If it evaluated nothing after update 0, that update has the best adapter in any case.
-        results: the measurements before and after it. They count only for a finished run: those of a run that is being
-            extended are from its previous end.
-        best_update: the update with the best adapter, if it is known.
+    The results of a running run are not final. If nothing was evaluated after update 0, that update has the best adapter
+    in any case. The measurements before and after count only for a finished run: those of a run that is being extended are
+    from its previous end.
     """
-    if status == "running":
+    finished = history.status == "finished"
+    if history.status == "running":
         return ""
-    if best_update == 0 and (status == "finished" or (records.evaluations["update"] > 0).any()):
-        return "training did not improve the model: the adapter is that of update 0"
-    worse = _got_worse(results) if status == "finished" else ""
+    if untrained(history.best_update) and (finished or (history.evaluations["update"] > 0).any()):
+        return _nothing_kept(history)
+    worse = _got_worse(history.results) if finished else ""
     return f"training made the model worse: {worse}" if worse else ""
+
+
+def untrained(best_update: int | None) -> bool:
+    """Whether the adapter that the run keeps, its best, is the one it began with."""
+    return best_update == 0
+
+
+def _nothing_kept(history: History) -> str:
+    kept, losses = "the adapter is that of update 0", history.seen[1]
+    if not len(history.losses) or len(losses) < 2 or not losses[-1] > ABOVE_START * losses[0]:
+        return f"training did not improve the model: {kept}"
+    worse = f"training made the model worse: its validation loss rose from {losses[0]:.4f} to {losses[-1]:.4f}, and {kept}"
+    # Where the training loss fell, the rate is not what is wrong; and a finding has a fix of its own.
+    learned = history.end < history.train_start or not is_healthy(diagnose(history))
+    return worse if learned else f"{worse}. Train again with --learning-rate {history.lower_rate(10)}"
 
 
 def failure_of(info: RunInfo, status: str, records: EventColumns) -> str:
     """`failure` of one of our runs, given its current ``status``."""
-    return failure(status, records, info.results, (info.best or {}).get("update"))
+    return failure(info_history(info, records, status))
 
 
 def headline_of(

@@ -170,6 +170,13 @@ def test_a_rise_of_the_validation_loss_at_the_start_is_an_explosion_if_it_was_ma
     assert codes(history(valid=lambda u: risen.get(u, learning(u)))) == ["early_explosion"]
 
 
+@pytest.mark.parametrize(("warmup", "advised"), [(10, True), (20, False), (40, False)])
+def test_a_longer_warmup_is_advised_only_where_it_is_short(warmup, advised):
+    (found,) = diagnose(history(exploding, lambda u: linear(u, warmup=warmup)))
+    assert found.code == "early_explosion" and "--learning-rate 6.7e-5" in found.fix
+    assert ("--warmup 0.1" in found.fix) == ("after 10 updates" in found.why) == advised
+
+
 def test_two_rows_of_garbage_at_the_start_are_no_explosion():
     bad = history(lambda u: 9.0 if u in (1, 3) else learning(u), valid=learning)
     assert codes(bad) == ["spike"]
