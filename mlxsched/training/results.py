@@ -89,12 +89,20 @@ def samples(tokenizer: Any, examples: list[Example], answers: list[Answer]) -> l
     chosen = list(zip(examples, answers, strict=True))[::every][:SAMPLES]
     return [
         {
-            "prompt": tokenizer.decode(list(example.prompt), skip_special_tokens=True)[-LONGEST_SAMPLE:],
+            "prompt": _ending(tokenizer.decode(list(example.prompt), skip_special_tokens=True)),
             "expected": answer.expected[:LONGEST_SAMPLE],
             "answer": answer.text[:LONGEST_SAMPLE],
         }
         for example, answer in chosen
     ]
+
+
+def _ending(text: str) -> str:
+    """The end of a long prompt, from the beginning of a word on where it has any."""
+    if len(text) <= LONGEST_SAMPLE:
+        return text
+    cut = text[-LONGEST_SAMPLE:]
+    return cut if text[-LONGEST_SAMPLE - 1].isspace() else (cut.split(None, 1)[1:] or [cut])[0]
 
 
 def test_evaluator(session: Session, path: ForwardPath) -> Evaluator | None:

@@ -27,6 +27,16 @@ def test_a_few_evenly_spaced_answers_of_bounded_length_are_kept():
     assert samples(Tokenizer(), examples[:3], answers[:3])[-1]["answer"] == "2!"
 
 
+def test_a_long_prompt_begins_at_a_word():
+    class Words:
+        def decode(self, tokens, skip_special_tokens):
+            return "word " * LONGEST_SAMPLE + "x" * tokens[0]
+
+    for length in (1, 2, 3, 4, 5):
+        (kept,) = samples(Words(), [Example([length], "y")], [Answer("y", "y")])
+        assert kept["prompt"].startswith("word word") and kept["prompt"].endswith(" " + "x" * length)
+
+
 def test_a_run_with_test_rows_keeps_the_same_prompts_before_and_after(train):
     run, progress, _ = train(iters=1, test=True, test_batches=1, val_batches=1, batch_size=2)
     before, after = (run.info.results[when]["answers"] for when in ("before", "after"))

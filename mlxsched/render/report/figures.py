@@ -69,7 +69,7 @@ def figures(recordings: Sequence[Recording], names: Sequence[str]) -> Column:
         UsageError: bokeh is not installed, or a run has no update.
     """
     try:
-        from bokeh.models import Column, ColumnDataSource, TabPanel, Tabs
+        from bokeh.models import BasicTickFormatter, Column, ColumnDataSource, TabPanel, Tabs
     except ImportError:
         raise UsageError("A report needs bokeh. Install it: pip install 'mlxsched[report]'") from None
     for recording in recordings:
@@ -81,7 +81,10 @@ def figures(recordings: Sequence[Recording], names: Sequence[str]) -> Column:
     }
     drawing = _Drawing(sources, names)
     rate = _figure("learning rate")
-    drawing.lines(rate, "lr", "0.00e+0")
+    # A fixed precision and an exponent at every size: bokeh's own choice begins at three digits, "5.000e-5".
+    rate.yaxis.formatter = BasicTickFormatter(precision=1, power_limit_low=2)
+    rate.yaxis.major_label_overrides = {0: "0"}
+    drawing.lines(rate, "lr", "%.2e")
     losses = [
         TabPanel(child=drawing.losses(rate, log), title=title)
         for title, log in (("loss", False), ("log", True))
@@ -171,7 +174,8 @@ def _hover(plot: figure, glyph: Any, name: str, shown: str) -> None:
     # The name of a run may come from a stranger: bokeh would read @ and $ in it as columns.
     label = "".join(char for char in name if char not in "@${}<>&")
     tips = [(label, f"@y{{{shown}}}"), ("update", "@x{0,0}")]
-    plot.add_tools(HoverTool(renderers=[glyph], tooltips=tips, mode="vline"))
+    form: Any = {"@y": "printf"} if shown.startswith("%") else {}  # bokeh's numeral format has no exponent
+    plot.add_tools(HoverTool(renderers=[glyph], tooltips=tips, formatters=form, mode="vline"))
 
 
 def _figure(title: str, x_range: Any = None, *, log: bool = False, height: int = 220) -> figure:

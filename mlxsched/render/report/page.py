@@ -25,11 +25,11 @@ _LONGEST_ANSWER = 1000
 _TEMPLATES = ("page.html", "runs.html", "verdicts.html")
 _LONGEST = 300  # characters of a value
 _MEASURES = (
-    ("loss", "validation loss"),
-    ("perplexity", "perplexity"),
-    ("test_loss", "test loss"),
-    ("test_perplexity", "test perplexity"),
-    ("exact_match", "test exact match"),
+    ("loss", "validation loss", ".4f"),
+    ("perplexity", "perplexity", ".4g"),
+    ("test_loss", "test loss", ".4f"),
+    ("test_perplexity", "test perplexity", ".4g"),
+    ("exact_match", "test exact match", ".1%"),
 )
 
 
@@ -146,7 +146,9 @@ def _results(info: RunInfo) -> list[tuple[str, str, str]]:
     if not isinstance(before, dict) or not isinstance(after, dict):
         return []
     return [
-        (name, _measure(before.get(key)), _measure(after[key])) for key, name in _MEASURES if key in after
+        (name, _measure(before.get(key), shown), _measure(after[key], shown))
+        for key, name, shown in _MEASURES
+        if key in after
     ]
 
 
@@ -155,7 +157,7 @@ def _best(recording: Recording) -> str:
     if not curve.values:
         return ""
     best = min(range(len(curve.values)), key=curve.values.__getitem__)
-    return f"{curve.values[best]:.4g} after {counted(curve.updates[best], 'update')}"
+    return f"{curve.values[best]:.4f} after {counted(curve.updates[best], 'update')}"
 
 
 def _answers(info: RunInfo) -> list[dict[str, str]]:
@@ -186,9 +188,9 @@ def _text(value: object) -> str:
     return without_controls(value)[:_LONGEST_ANSWER].strip() if isinstance(value, str) else ""
 
 
-def _measure(value: object) -> str:
+def _measure(value: object, shown: str) -> str:
     number = finite_number(value)
-    return "-" if number is None else f"{number:.4g}"
+    return "-" if number is None else f"{number:{shown}}"
 
 
 def _shown(value: object) -> str:

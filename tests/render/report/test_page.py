@@ -86,7 +86,15 @@ def seen(page, tmp_path):
 
 def test_the_page_has_everything(make):
     page = report_html([make()])
-    for text in ("Verdict: healthy", "validation loss", "0.75", "Plan", "Configuration", "gradient norm"):
+    for text in (
+        "Verdict: healthy",
+        "validation loss",
+        "0.5000",
+        "75.0%",
+        "Plan",
+        "Configuration",
+        "gradient norm",
+    ):
         assert text in page
     assert 'id="' in page
 
