@@ -71,7 +71,7 @@ def check(dataset: Dataset, options: DataOptions, *, one_file: bool = False) -> 
         split: _report(counts, dataset.splits.get(split), hashes.get(split))
         for split, counts in dataset.counts.items()
     }
-    findings = list(_missing(dataset, one_file))
+    findings = list(_missing(dataset, options, one_file))
     for split, report in reports.items():
         findings += [*_of_counts(split, report.counts, options), *_related(split, dataset)]
         if split in dataset.splits:
@@ -111,23 +111,34 @@ def histogram(lengths: NDArray[Any], bins: int = 10) -> list[tuple[int, int, int
     ]
 
 
-def _missing(dataset: Dataset, one_file: bool) -> Iterator[Finding]:
+def _missing(dataset: Dataset, options: DataOptions, one_file: bool) -> Iterator[Finding]:
     for split in SPLITS:
         if split not in dataset.splits:
+            severity: Severity = "error" if split == "train" else "note"
+            reason, fix = _why_none(split, dataset, options, one_file)
             yield Finding(
-                "no_rows",
-                "error" if split == "train" else "note",
-                f"there are no usable {split} rows",
-                where=split,
-                fix="Add rows to the file" if one_file else f"Add rows to {split}.jsonl",
+                "no_rows", severity, f"there are no usable {split} rows{reason}", where=split, fix=fix
             )
+
+
+def _why_none(split: str, dataset: Dataset, options: DataOptions, one_file: bool) -> tuple[str, str]:
+    """Why ``split`` has no usable row, and the fix. One file without any is judged as a whole."""
+    of_file = one_file and not dataset.splits
+    counts = list(dataset.counts.values()) if of_file else [dataset.counts.get(split, Counts())]
+    bad, dropped = sum(one.bad for one in counts), sum(one.dropped for one in counts)
+    if dropped:
+        return f": {counted(dropped, 'row')} would be dropped", f"{options.limit_fix}, or shorten the prompts"
+    if bad:
+        return f": {counted(bad, 'row')} can't be used", options.bad_rows_fix(all_bad=True)
+    return "", "Add rows to the file" if one_file else f"Add rows to {split}.jsonl"
 
 
 def _of_counts(split: str, counts: Counts, options: DataOptions) -> Iterator[Finding]:
     """Findings on rows that are not used as they are."""
     limit, raise_it = options.limit, options.limit_fix
     kinds: list[tuple[str, str, Severity, str, str]] = [
-        ("bad", "bad_rows", "error", "can't be used", "Fix them, or train with --skip-bad-rows"),
+        ("bad", "bad_rows", "error", "can't be used",
+         options.bad_rows_fix(all_bad=True) if counts.bad == counts.read else "Fix them, or train with --skip-bad-rows"),
         ("dropped", "dropped", "error", f"have all their targets beyond {limit} and would be dropped",
          f"{raise_it}, or shorten the prompts"),
         ("truncated", "truncated", "error",

@@ -70,10 +70,15 @@ def format_of(record: Mapping[str, Any], features: Features) -> str:
         return "Alpaca"
     wanted = f'"{features.chat}", "{features.prompt}" and "{features.completion}", or "{features.text}"'
     keys = ", ".join(f'"{harmless(str(key), 30)}"' for key in list(record)[:8]) or "none"
-    raise RowProblem(f"needs the key {wanted}; it has {keys}{_hint(record)}")
+    raise RowProblem(f"needs the key {wanted}; it has {keys}{_hint(record, features)}")
 
 
-def _hint(record: Mapping[str, Any]) -> str:
+def _hint(record: Mapping[str, Any], features: Features) -> str:
+    usual = Features()
+    if features.flags and (
+        {usual.prompt, usual.completion} <= record.keys() or {usual.chat, usual.text} & record.keys()
+    ):
+        return f", so leave {features.flags} out"
     if "chosen" in record and "rejected" in record:
         return '. To train on the preferred answers, convert "chosen" to "messages"'
     for prompt, completion in _PAIRS:

@@ -92,7 +92,7 @@ def _require(dataset: Dataset, source: Source, options: DataOptions) -> None:
         counts = dataset.counts.get(split, Counts())
         name = harmless(source.name, 200)
         if counts.bad:
-            raise dataset.problems.error(name)
+            raise dataset.problems.error(name, options.bad_rows_fix(all_bad=True))
         if counts.dropped:
             raise DataError(
                 f"{name} has no rows for {split}: {counted(counts.dropped, 'row')} with all targets beyond "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,12 @@ class Features:
     chat: str = "messages"
     prompt: str = "prompt"
     completion: str = "completion"
+
+    @property
+    def flags(self) -> str:
+        """The flags that give other keys than the usual ones; empty without any."""
+        usual = asdict(Features())
+        return " ".join(f"--{name}-feature {key}" for name, key in asdict(self).items() if key != usual[name])
 
 
 @dataclass(frozen=True)
@@ -96,3 +102,13 @@ class DataOptions:
         if self.max_tokens < self.max_seq_length:
             return "Use a model with more positions"
         return "Raise --max-seq-length"
+
+    def bad_rows_fix(self, *, all_bad: bool) -> str:
+        """What to do about rows that can't be used, as a sentence without its full stop."""
+        if all_bad and self.features.flags:
+            return f"Fix them, or correct {self.features.flags} if the rows have other keys"
+        return (
+            "Fix them"
+            if all_bad or self.skip_bad_rows
+            else "Fix them, or leave them out with --skip-bad-rows"
+        )

@@ -57,11 +57,11 @@ class Problems:
             excerpt = f": {harmless(text)}" if text else ""
             self.shown.append(f"{harmless(where, 300)}: {what}{excerpt}")
 
-    def error(self, source: str) -> DataError:
-        """One error that reports all of them."""
+    def error(self, source: str, fix: str) -> DataError:
+        """One error that reports all of them; ``fix`` is a sentence without its full stop."""
         lines = [f"{counted(self.count, 'row')} of {harmless(source, 300)} cannot be used:"]
         lines += [f"  {line}" for line in self.shown]
         if self.count > len(self.shown):
             lines.append(f"  ... and {self.count - len(self.shown)} more")
-        lines.append("Fix them, or leave them out with --skip-bad-rows.")
+        lines.append(f"{fix}.")
         return DataError("\n".join(lines))

@@ -106,7 +106,9 @@ class Reader:
 
     def _dataset(self, done: _Pass, splits: Mapping[str, Rows]) -> Dataset:
         if done.problems.count and not self._options.skip_bad_rows:
-            raise done.problems.error(self._source.name)
+            all_bad = all(counts.bad == counts.read for counts in done.counts.values())
+            fix = self._options.bad_rows_fix(all_bad=all_bad)
+            raise done.problems.error(self._source.name, fix)
         kept = {split: splits[split] for split in SPLITS if split in splits and len(splits[split])}
         count_beginnings(kept, done.counts)
         notes = [*self._source.notes, *_notes(done, self._template, self._options)]

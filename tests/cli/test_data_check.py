@@ -51,6 +51,16 @@ def test_an_empty_file_is_named_as_the_place_for_rows(tmp_path: Path) -> None:
     assert "Add rows to the file" in result.stdout and "train.jsonl" not in result.stdout
 
 
+def test_where_all_rows_are_bad_the_cause_is_named(tmp_path: Path) -> None:
+    rows = ['{"prompt": "a", "completion": "b"}', '{"prompt": "c", "completion": "d"}']
+    source = write(tmp_path, train=rows)
+    result = run(source, "--prompt-feature", "question")
+    assert "so leave --prompt-feature question out" in result.stdout
+    assert "there are no usable train rows: 2 rows can't be used" in result.stdout
+    assert "--skip-bad-rows" not in result.stdout and "Add rows to train.jsonl" not in result.stdout
+    assert "--skip-bad-rows" in run(write(tmp_path, train=[*rows, '{"text": "x'])).stdout
+
+
 def test_json(tmp_path: Path) -> None:
     result = run(write(tmp_path, train=GOOD, valid=GOOD[:2]), "--json")
     report = json.loads(result.stdout)

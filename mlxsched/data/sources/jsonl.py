@@ -70,7 +70,7 @@ def _decode(line: bytes) -> str:
 def _explain(error: json.JSONDecodeError, text: str) -> str:
     if text.startswith("[") and error.lineno == 1:
         return "not JSON Lines: a JSON array; write one object per line"
-    return f"not JSON: {error.msg} at column {error.colno}"
+    return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
