@@ -6,13 +6,16 @@ import math
 from typing import NamedTuple
 
 from mlxsched.errors import ScheduleError
-from mlxsched.schedules import Schedule
+from mlxsched.schedules import Schedule, from_dict
 from mlxsched.schedules.combinators import cooldown
 from mlxsched.schedules.controllers import Controller
 from mlxsched.schedules.families.plateaus import trapezoid, wsd
 from mlxsched.schedules.fields import duration_steps
 from mlxsched.schedules.warping import warp
 from mlxsched.training.pace import Horizon, RateFunction, Revision
+
+STEEPEST = 10
+"""A warmup that was planned longer gets no shorter than this many updates, so a rate rises by a tenth of its peak at most."""
 
 Trunk = wsd | trapezoid | cooldown
 """Schedules whose cooldown can start at any update, since what comes before does not depend on the run's length."""
@@ -32,7 +35,9 @@ def reshaped(
       remaining updates: ``rate(u) = shape(position(u))``, where position(at) is unchanged and position(updates) is the
       shape's end.
     - A warmup that is not over keeps its pace in a run that gets longer, and shrinks with the shape in one that gets
-      shorter. Its peak falls on a whole update, so it is reached.
+      shorter, to no less than a warmup of `STEEPEST` updates in all. Its peak falls on a whole update, so it is reached. If
+      that would take more than half of what is left, the rate rises for that half and decays from there: the warp skips
+      the part of the shape that is above.
     - A shape without an end, an adaptive schedule, and a user's own function keep their values: the run is cut to
       ``updates``.
 
@@ -58,10 +63,21 @@ def reshaped(
     walk = _walk(schedule, horizon, at)
     if walk.position >= (walk.shape.steps or 0):
         return cut
+    if _soonest(walk, at) > _last_rise(at, updates):
+        return Revision(at, updates, _without_peak(walk, at, updates).to_dict(), reason)
     peak_at = _peak_at(walk, at, updates, warmup)
     moved = _moved(schedule, peak_at, at, updates)
     revised = moved or _rewarped(walk, peak_at, at, updates)
     return Revision(at, updates, revised.to_dict(), reason)
+
+
+def cuts_warmup(revision: Revision) -> bool:
+    """Whether ``revision`` leaves no time for the peak: the rate decays from somewhere below it."""
+    schedule = from_dict(dict(revision.schedule)) if revision.schedule else None
+    if not isinstance(schedule, warp) or not isinstance(schedule.schedule, Schedule):
+        return False
+    length = warmup_of(schedule.schedule)
+    return length > 0 and schedule.extrema().high < (1 - 1e-6) * schedule.schedule(length)
 
 
 class _Walk(NamedTuple):
@@ -101,7 +117,48 @@ def _peak_at(walk: _Walk, at: int, updates: int, warmup: int | None) -> int | No
         return None
     speed = max((walk.end - walk.position) / (updates - at), 1.0)
     reached = at + math.ceil((length - walk.position) / speed)
-    return min(max(warmup or 0, reached), updates - 1)
+    return min(max(warmup or 0, reached, _soonest(walk, at)), updates - 1)
+
+
+def _steepest(walk: _Walk) -> float:
+    """The most steps of a warmup that an update may make."""
+    return max(warmup_of(walk.shape) / STEEPEST, 1.0)
+
+
+def _soonest(walk: _Walk, at: int) -> int:
+    """The first update that may have the peak; ``at`` where the warmup is over."""
+    return at + max(math.ceil((warmup_of(walk.shape) - walk.position) / _steepest(walk)), 0)
+
+
+def _last_rise(at: int, updates: int) -> int:
+    """The update after which the rest of the run decays at the latest."""
+    return at + (updates - at - 1) // 2
+
+
+def _without_peak(walk: _Walk, at: int, updates: int) -> warp:
+    """The shape with its warmup up to `_last_rise`, and the decay from the rate that is reached there."""
+    top = _last_rise(at, updates)
+    reached = walk.position + (top - at) * _steepest(walk)
+    points = {**dict(walk.points), at: walk.position, top: reached}
+    if top + 1 < updates:
+        points[top + 1] = _decayed(walk, reached, 1 / (updates - top))
+    points[updates] = walk.end
+    return warp(walk.shape, tuple(points), tuple(points.values()))
+
+
+def _decayed(walk: _Walk, reached: float, share: float) -> float:
+    """The position after which no rate is above that of ``reached`` less ``share`` of the way to the end's rate.
+
+    ``reached`` is in the warmup. What restarts is passed over, too.
+    """
+    rates, step, part = walk.shape.table(int(walk.end)), int(reached), reached % 1
+    rate = rates[step] * (1 - part) + rates[step + 1] * part  # as `warp` has it between two steps
+    target = rate + share * (rates[-1] - rate)
+    first, last = warmup_of(walk.shape), len(rates) - 1
+    above = next((step for step in range(last, first - 1, -1) if rates[step] > target), first)
+    if above == last or rates[above] <= target:
+        return float(above)
+    return above + (rates[above] - target) / (rates[above] - rates[above + 1])
 
 
 def warmup_of(schedule: Schedule) -> int:

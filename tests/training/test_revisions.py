@@ -12,7 +12,7 @@ from strategies import OURS
 import mlxsched as ms
 from mlxsched.schedules import from_dict
 from mlxsched.training.pace import Horizon
-from mlxsched.training.revisions import cooldown_of, reshaped, warmup_of
+from mlxsched.training.revisions import STEEPEST, cooldown_of, cuts_warmup, reshaped, warmup_of
 
 WHOLE = [
     ms.warmup_linear(1e-3, 400, 20),
@@ -58,11 +58,30 @@ def test_the_rate_goes_on_where_it_was_and_ends_where_the_shape_does(schedule, c
 def test_the_peak_is_reached_whenever_the_warmup_is_revised(schedule, changes):
     horizon = Horizon(schedule.steps, schedule)
     for _, after, at in revise_at_random(horizon, changes):
-        if at < warmup_of(schedule) and after.updates > at + 2:
+        if at < warmup_of(schedule) and after.updates > at + 2 * STEEPEST:
             highest = max(after.rate(u) for u in range(after.updates))
             assert highest == pytest.approx(schedule(warmup_of(schedule)), rel=1e-12)
         else:
             break
+
+
+@pytest.mark.parametrize("schedule", WHOLE, ids=repr)
+@settings(max_examples=8, deadline=None)
+@given(changes=lengths)
+def test_no_revision_makes_a_rate_rise_faster_than_a_warmup_of_ten_updates(schedule, changes):
+    horizon, length = Horizon(schedule.steps, schedule), warmup_of(schedule)
+    for _, after, at in revise_at_random(horizon, changes):
+        if at >= length:
+            break
+        rises = [after.rate(u + 1) - after.rate(u) for u in range(at, after.updates - 1)]
+        pace = max(length / STEEPEST, 1)
+        steepest = max(schedule(min(u + pace, length)) - schedule(u) for u in range(length))
+        cut = after.updates > at + 1 and cuts_warmup(after.revisions[-1])
+        if cut or not isinstance(schedule, ms.cosine_restarts):  # whose restarts are rises by design
+            assert max(rises, default=0) <= steepest * 1.001
+        if cut:
+            top = max(range(at, after.updates), key=after.rate)
+            assert at <= top <= (at + after.updates) // 2 and after.rate(after.updates - 1) <= after.rate(top)
 
 
 @pytest.mark.parametrize("schedule", WHOLE, ids=repr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlxsched.runs.events import Notice, UpdateMade
 from mlxsched.text import clock as clock_text
@@ -12,7 +12,7 @@ from mlxsched.text import counted, short_time
 from mlxsched.training.pace import Pace
 from mlxsched.training.policies.base import Action, Policy, Report, Revise
 from mlxsched.training.progress import Progress
-from mlxsched.training.revisions import reshaped
+from mlxsched.training.revisions import cuts_warmup, reshaped
 from mlxsched.training.timing import RECENT, Costs, Work
 
 REASON = "time budget: "
@@ -165,7 +165,10 @@ class TimeBudget(Policy):
             return
         text = self._text(total, planned, last, first=first)
         warmup = self._warmup_of(total)
-        yield Revise(reshaped(self._pace.horizon, made, total, warmup=warmup, reason=REASON + text))
+        revision = reshaped(self._pace.horizon, made, total, warmup=warmup, reason=REASON + text)
+        if cuts_warmup(revision):
+            text = f"{text}; too few for the warmup, which was cut short: {self._more_time()}"
+        yield Revise(replace(revision, reason=REASON + text))
         yield Report(Notice(made, "time_budget", text))
 
     def _fitting(self, made: int, planned: int, left: float, last: int) -> int:
@@ -185,6 +188,11 @@ class TimeBudget(Policy):
             if not revision.reason.startswith(REASON):
                 return revision.updates
         return self._budget.most
+
+    def _more_time(self) -> str:
+        """What gives a run more updates: the test rows are measured twice."""
+        tested = self._costs.measuring > EARLY * self._budget.seconds
+        return f"give a longer --max-time{', or --no-test' if tested else ''}"
 
     def _text(self, total: int, planned: int, last: int, *, first: bool) -> str:
         seconds = self._work.tokens * self._costs.per_token(last)

@@ -145,6 +145,22 @@ def test_the_rate_falls_in_steps_no_larger_than_the_shape_s_own():
     assert max(steps[:warmup]) <= PEAK / 10 and max(steps[warmup + 1 :]) <= PEAK / 50
 
 
+@pytest.mark.parametrize("measuring", [0.0, 6.0])
+def test_a_run_of_few_updates_decays_from_its_warmup_without_a_jump(measuring):
+    """The rate of a laptop run of 9 updates once jumped from 3e-6 to the peak of 5e-5, and ended at half of it."""
+    schedule = ms.warmup_linear(PEAK, 1000, 100)
+    machine = Machine(
+        40, schedule, update=2.5, measuring=measuring, slowness=lambda second: 1 + (second > 25)
+    )
+    rates = machine.run().rates
+    assert 5 < len(rates) < 16
+    assert max(one - other for other, one in itertools.pairwise(rates)) <= 1.001 * PEAK / 10
+    assert rates[-1] <= 0.6 * max(rates) < 0.6 * PEAK and machine.pace.rate(len(rates)) == 0
+    fix = "give a longer --max-time" + (", or --no-test" if measuring else "")
+    assert machine.notices[-1].endswith(f"; too few for the warmup, which was cut short: {fix}")
+    assert machine.pace.horizon.revisions[-1].reason.endswith(fix)
+
+
 def test_a_steady_machine_needs_one_decision_and_a_few_corrections():
     machine = Machine(600, noise=0.05).run()
     assert is_on_time(machine) and len(machine.notices) <= 4
