@@ -48,11 +48,13 @@ def rounded(value: float, digits: int = 2) -> str:
 
 
 def megabytes(size: float) -> str:
-    """A size in bytes as megabytes of 10**6 bytes.
+    """A size in bytes as megabytes of 10**6 bytes, or as kilobytes where these would be 0.0.
 
-    >>> megabytes(1_234_567_890)
-    '1,234.6 MB'
+    >>> megabytes(1_234_567_890), megabytes(3200)
+    ('1,234.6 MB', '3.2 kB')
     """
+    if size < 1e5:
+        return f"{size / 1e3:.1f} kB"
     return f"{size / 1e6:,.1f} MB"
 
 

@@ -13,7 +13,7 @@ from mlxsched.bench.cases import CASES
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import note, print_json, say, table
 from mlxsched.errors import UsageError
-from mlxsched.text import clock
+from mlxsched.text import clock, counted
 
 if TYPE_CHECKING:
     from mlxsched.bench.compare import Comparison
@@ -150,9 +150,11 @@ def _show(result: Comparison, values: dict[str, Any]) -> None:
 
 def _findings(result: Comparison, values: dict[str, Any]) -> Any:
     low, high = min(values["speedups"]), max(values["speedups"])
+    rounds = counted(values["rounds"], "round")
+    spread = f"in {rounds}" if values["rounds"] == 1 else f"{low:.2f} to {high:.2f} in {rounds}"
     yield (
         "first epoch",
-        f"{result.speedup:.2f}x as fast ({low:.2f} to {high:.2f} in {values['rounds']} rounds)",
+        f"{result.speedup:.2f}x as fast ({spread})",
     )
     for name, key in (
         ("later epochs", "later_epochs_speedup"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -92,10 +93,13 @@ def _show(shown: list[dict[str, Any]]) -> None:
         (
             KINDS[e["kind"]],
             e["of"],
+            PurePath(e["path"]).name[:8],  # tells entries from the same data apart
             megabytes(e["size"]),
             e["used"][:16].replace("T", " "),
             "in use" if e["in_use"] else "",
         )
         for e in shown
     ]
-    table(lines, header=("kind", "made from", "size", "last used", ""))
+    table(
+        lines, header=("kind", "made from", "entry", "size", "last used", ""), optional=("last used", "entry")
+    )

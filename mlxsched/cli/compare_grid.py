@@ -14,7 +14,7 @@ import click
 from mlxsched.cli.options import given_flags
 from mlxsched.cli.output import note
 from mlxsched.config.schema import NESTED, LoraParameters, RunConfig
-from mlxsched.errors import Stopped, UsageError
+from mlxsched.errors import ConfigError, Stopped, UsageError
 from mlxsched.platform.signals import StopRequest, say
 from mlxsched.runs.events import Event, UpdateMade
 from mlxsched.text import clock, counted, did_you_mean, number
@@ -114,12 +114,15 @@ def _variants(ctx: click.Context) -> tuple[Variant, ...]:
         raise UsageError("--schedules and --vary need values: --schedules linear,cosine or --vary rank=8,16.")
     found: dict[str, Variant] = {}
     for changes in combinations(axes):
-        loaded = load_config(
-            preset=flags["preset"],
-            file=flags["config"],
-            flags={**given, **changes},
-            as_mlx_lm=flags["as_mlx_lm"],
-        )
+        try:
+            loaded = load_config(
+                preset=flags["preset"],
+                file=flags["config"],
+                flags={**given, **changes},
+                as_mlx_lm=flags["as_mlx_lm"],
+            )
+        except ConfigError as error:  # of the flag that was given
+            raise ConfigError(str(error).replace("--schedule:", "--schedules:", 1)) from None
         name = variant_name(changes)
         say_once = note if not found else lambda text: None
         config = without_preset_limit(loaded.config, loaded.origins, say_once)

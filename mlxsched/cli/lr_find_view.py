@@ -43,11 +43,20 @@ def show_search(search: Search) -> None:
         ("branches", layout.describe()),
         (
             "cost",
-            f"about {layout.cost:.0f} updates, {layout.cost / plan.updates:.0%} of the run: {clock(seconds)}"
+            f"about {layout.cost:.0f} updates, {_share(layout.cost / plan.updates)}: {clock(seconds)}"
             + (f"; {_expensive(search)}" if layout.cost > plan.updates / 2 else ""),
         ),
     ]
     table(rows, title="Search", stderr=True)
+
+
+def _share(of_run: float) -> str:
+    """The updates of a search relative to those of its run.
+
+    >>> _share(0.25), _share(8.21)
+    ('25% of the run', "8 times the run's updates")
+    """
+    return f"{of_run:.0%} of the run" if of_run < 2 else f"{of_run:.0f} times the run's updates"
 
 
 def _expensive(search: Search) -> str:
@@ -111,7 +120,7 @@ def show_found(found: Found) -> None:
 
 def verdict(found: Found) -> str:
     """The result in a few sentences."""
-    cost = f"Cost: {found.cost_updates:.0f} updates ({found.cost_updates / found.updates:.0%} of the run), {clock(found.seconds)}."
+    cost = f"Cost: {found.cost_updates:.0f} updates ({_share(found.cost_updates / found.updates)}), {clock(found.seconds)}."
     if found.suggestion is None:
         return f"No suggestion: {found.reason}. {cost}"
     words = "Suggestion" if found.conclusive else "Inconclusive; the best guess is"

@@ -24,6 +24,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -90,7 +91,8 @@ class RunDirectory:
         with reading_errors(path):
             if not os.path.isdir(path):
                 raise UsageError(
-                    f"There is no run in {path}: no such directory. `ls {path.parent}` lists what is there."
+                    f"There is no run in {path}: no such directory. "
+                    f"`mlxsched runs {shlex.quote(str(path.parent))}` lists the runs there."
                 )
             if RUN_FILE not in os.listdir(path):
                 raise UsageError(f"There is no run in {path}: it has no {RUN_FILE}.{_run_around(path)}")

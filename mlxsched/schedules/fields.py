@@ -56,7 +56,7 @@ def as_real(name: str, value: object) -> float:
             number = math.nan
         if math.isfinite(number):
             return number
-    hint = " (YAML reads 1e-5 as text: write 1.0e-5)" if isinstance(value, str) else ""
+    hint = ", without quotes" if isinstance(value, str) else ""
     raise ScheduleError(f"`{name}` must be a finite number; got {shown(value)}. Give it as a number{hint}.")
 
 

@@ -239,6 +239,11 @@ def test_a_shorter_trial_goes_through_the_whole_shape(compared):
     assert [short(0), short(1)] == [whole(0), whole(1)]
 
 
+def test_a_misspelled_schedule_is_reported_with_the_flag_that_was_given(capsys):
+    assert main(["compare", "--schedules", "linear,cosin"]) == 2
+    assert "--schedules: no schedule is called 'cosin'" in capsys.readouterr().err
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path, capsys):
     for text in ("", "a,b", "0", "-1e-3", "nan"):
         with pytest.raises(UsageError, match="--peaks"):

@@ -7,12 +7,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from mlxsched.experiments.rate_finder.estimate import at_length, lowest, minimum
-from mlxsched.experiments.rate_finder.layout import FIRST, FIRST_STEP, SECOND, SECOND_STEP, Layout
+from mlxsched.experiments.rate_finder.layout import EXTRA, FIRST, FIRST_STEP, SECOND, SECOND_STEP, Layout
 from mlxsched.experiments.rate_finder.result import Candidate
 from mlxsched.experiments.rate_finder.trials import Trials
-
-EXTRA = 2
-"""Additional branches of the first round, if its highest or lowest peak was the best."""
 
 
 class Rounds(NamedTuple):

@@ -14,6 +14,8 @@ SHORTEST_SWEEP = 6
 """Updates."""
 FIRST, FIRST_STEP = 3, 2.5
 """Branches of the first round, and the factor between their peaks."""
+EXTRA = 2
+"""Additional branches of the first round, if its highest or lowest peak was the best."""
 SECOND, SECOND_STEP = 3, 1.8
 """The same of the second round, around the best of the first one. Its branches are twice as long."""
 JUDGING = 0.2
@@ -46,8 +48,8 @@ class Layout:
     def describe(self) -> str:
         """The branches in words."""
         return (
-            f"{FIRST} of {counted(self.first, 'update')}, then {SECOND} of {self.second}, judged on at most "
-            f"{counted(self.held_out, 'row')}"
+            f"{FIRST} of {counted(self.first, 'update')} each (up to {FIRST + EXTRA} if the best peak is at an end), then "
+            f"{SECOND} of {self.second} at most, judged on at most {counted(self.held_out, 'row')}"
         )
 
 
