@@ -14,6 +14,7 @@ TINY = 200  # updates; a constant rate is common in tests and on tiny data
 
 
 def flat(curve: Curve) -> Iterator[ScheduleFinding]:
+    """A constant rate, or updates at a rate of 0 at the beginning or the end."""
     why = "Without a decay the loss stays on a plateau, above what the same run reaches with one"
     if curve.is_flat and not curve.is_adaptive:
         severity: Severity = "note" if curve.updates <= TINY else "warning"
@@ -33,6 +34,7 @@ def flat(curve: Curve) -> Iterator[ScheduleFinding]:
 
 
 def too_steep(curve: Curve) -> Iterator[ScheduleFinding]:
+    """A long decay that is below a tenth of the peak for most of its length."""
     after = curve.rates[curve.peak_at :]
     share = float((after >= LOW * curve.peak).mean())
     if len(after) < 0.5 * curve.updates or share >= STEEP or curve.idle_end > LOW * curve.updates:
@@ -48,6 +50,7 @@ def too_steep(curve: Curve) -> Iterator[ScheduleFinding]:
 
 
 def too_slow(curve: Curve) -> Iterator[ScheduleFinding]:
+    """A decay whose last rate is still a large share of the peak."""
     # A decay reaches its end one update after the last: that matters in a run of a few updates.
     end = min(curve.last, curve.schedule(curve.updates))
     explained = curve.is_flat or curve.ends_high or curve.never_peaks is not None
@@ -63,6 +66,7 @@ def too_slow(curve: Curve) -> Iterator[ScheduleFinding]:
 
 
 def never_ends(curve: Curve) -> Iterator[ScheduleFinding]:
+    """A decay that is planned for more updates than the run makes."""
     if not curve.ends_high:
         return
     facts, steps = curve.facts, curve.schedule.steps

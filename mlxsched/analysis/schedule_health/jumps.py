@@ -34,6 +34,7 @@ def spike(curve: Curve) -> Iterator[ScheduleFinding]:
 
 
 def cliff(curve: Curve) -> Iterator[ScheduleFinding]:
+    """A fall to half of the rate or less in one update."""
     falls = -np.diff(curve.rates) >= JUMP * curve.peak
     sudden = np.flatnonzero(falls & (curve.rates[1:] <= 0.5 * curve.rates[:-1])) + 1
     if curve.updates < SHORTEST or len(curve.stairs) > 1 or not len(sudden):
@@ -50,6 +51,7 @@ def cliff(curve: Curve) -> Iterator[ScheduleFinding]:
 
 
 def staircase(curve: Curve) -> Iterator[ScheduleFinding]:
+    """A decay in two steps or more."""
     if len(curve.stairs) < 2:
         return
     at = int(curve.stairs[0])

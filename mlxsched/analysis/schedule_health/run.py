@@ -9,6 +9,7 @@ from mlxsched.text import counted, number
 
 
 def zero_updates(facts: RunFacts) -> Iterator[ScheduleFinding]:
+    """Too few iterations for one update."""
     short = facts.iters is not None and facts.iters < facts.accumulation
     if short or facts.updates < 1:
         yield ScheduleFinding(
@@ -48,6 +49,7 @@ def rate(curve: Curve) -> Iterator[ScheduleFinding]:
 
 
 def dropped_iterations(curve: Curve) -> Iterator[ScheduleFinding]:
+    """Iterations that don't fill the last update."""
     facts = curve.facts
     left = (facts.iters or 0) % facts.accumulation
     if left and (facts.iters or 0) > facts.accumulation:

@@ -29,6 +29,7 @@ def no_warmup(curve: Curve) -> Iterator[ScheduleFinding]:
 
 
 def warmup_too_long(curve: Curve) -> Iterator[ScheduleFinding]:
+    """A warmup over an unusually large share of the run."""
     if curve.never_peaks is not None or curve.warmup <= LONG_WARMUP * curve.updates + 1:
         return
     # One-cycle rises for 25 to 45% of the run by design. It starts above 0 and ends far below its start.
@@ -45,6 +46,7 @@ def warmup_too_long(curve: Curve) -> Iterator[ScheduleFinding]:
 
 
 def never_peaks(curve: Curve) -> Iterator[ScheduleFinding]:
+    """A rate that stays below the peak of its schedule."""
     if curve.never_peaks is None:
         return
     yield ScheduleFinding(
