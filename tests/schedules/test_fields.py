@@ -117,7 +117,7 @@ def test_a_count_is_bounded_where_float64_stops_counting() -> None:
     [
         (lambda: ms.warmup_linear(-1, 100), ["`peak`", "-1"]),
         (lambda: ms.warmup_linear(float("nan"), 100), ["`peak`", "nan"]),
-        (lambda: ms.warmup_linear("1e-4", 100), ["`peak`", "'1e-4'", "1.0e-5"]),
+        (lambda: ms.warmup_linear("1e-4", 100), ["`peak`", "'1e-4'", "without quotes"]),
         (lambda: ms.warmup_linear(1, 0), ["`steps`", "at least 1", "0"]),
         (lambda: ms.warmup_linear(1, 10.5), ["`steps`", "10.5"]),
         (lambda: ms.warmup_linear(1, True), ["`steps`", "True"]),
