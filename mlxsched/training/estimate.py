@@ -237,8 +237,15 @@ class _Timing:
         return 0.0 if rows is None else times * self._seconds(self._validation, rows.shapes)
 
     def _seconds(self, times: ShapeTimes, shapes: Sequence[Shape]) -> float:
-        """Seconds of a pass without gradients; a third of one with gradients if no time was left to measure it."""
-        return times.sum(shapes) if times.known else self._updates.sum(shapes) / 3
+        """Seconds of a pass without gradients; a third of one with gradients if no time was left to measure it.
+
+        Gradients are timed through the trained layers alone where the outputs of the others are stored.
+        """
+        if times.known:
+            return times.sum(shapes)
+        path = self._path.validation if times is self._validation else self._path.measuring
+        layers = (1 - self._frozen(path)) / (1 - self._frozen(self._path.training))
+        return layers * self._updates.sum(shapes) / 3
 
     def _measuring(self) -> float:
         """Seconds of the test rows: their loss, and their answers."""
