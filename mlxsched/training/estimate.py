@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -23,14 +24,13 @@ from numpy.typing import NDArray
 from mlxsched.data.batching.batches import Places
 from mlxsched.data.batching.grid import Shape
 from mlxsched.data.batching.plan import BatchingStats, batching_stats
-from mlxsched.data.rows import Example
 from mlxsched.model.fast.activation_files import SharedFolder, StoredActivations, StoreLayout
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.fast.frozen_prefix import PrefixBoundary
 from mlxsched.model.fast.prefix_activations import ActivationStore
-from mlxsched.model.generate import answer_all
 from mlxsched.model.trees import n_bytes
 from mlxsched.training.acceleration import Acceleration, accelerate
+from mlxsched.training.answer_times import LATE, seconds_of_answers
 from mlxsched.training.assembly import make_engine, make_evaluator, work_of
 from mlxsched.training.batch_loader import UpdateBatches
 from mlxsched.training.engine import Engine
@@ -46,10 +46,6 @@ MOST, SHARE = 3.0, 0.02  # seconds, and share of the run, that timing may take
 SHORT = 1e11  # operations: a run of fewer takes seconds and is not timed
 QUICK_CPU, QUICK_GPU = 5e7, 4e9  # parameters of a model that is checked and timed in a few seconds
 FILES, BYTES = 0.03, 3e8  # seconds for the files of a checkpoint, and bytes a second on a usual disk
-STEP = 3.0  # a generated token takes that many times a position of a forward pass
-ANSWERED = 16  # prompts that are timed
-LATE = 0.5  # seconds that timing answers, or the optimizer, may take even if no time is left
-LEAST = 2 * ANSWERED  # tokens to time at least, since they arrive in bursts of up to ANSWERED
 
 
 @dataclass(frozen=True)
@@ -251,38 +247,11 @@ class _Timing:
         """Seconds of the test rows: their loss, and their answers."""
         examples, rows = test_examples(self._session), self._test_rows
         loss = 0.0 if rows is None else self._seconds(self._plain, rows.shapes)
-        return loss + (self._answers(examples) if examples else 0.0)
-
-    def _answers(self, examples: list[Example]) -> float:
-        """Seconds that answering ``examples`` takes, estimated from the time of a few answers."""
-        loaded, watch = self._session.loaded, self._watch
-        tokens = sum(
-            len(loaded.tokenizer.encode(one.answer, add_special_tokens=False)) + 1 for one in examples
-        )
-        prompts = [(1, len(one.prompt)) for one in examples]
-        reading = self._seconds(self._plain, prompts)
-        untimed = reading + STEP * self._seconds(self._plain, [(1, tokens)])
-        if 2 * self._seconds(self._plain, prompts[:ANSWERED]) > watch.left:
-            return untimed
-        # The times of the start, of the end of the comparison of ways to read prompts, and of each token.
-        asked, ticks, end = examples[:ANSWERED], [watch.clock()], watch.clock() + watch.left + LATE
-
-        def tick(done: int, total: int) -> None:
-            ticks.append(watch.clock())
-            if ticks[-1] > end and done < total:
-                raise _EnoughError
-
+        if not examples:
+            return loss
         self._engine.load_into_model()
-        try:
-            memory = self._session.answering_memory  # as `Measurement` has it
-            answer_all(loaded.model, loaded.tokenizer, asked, tick, memory=memory)
-            # By answers, not by tokens: where answers are short, reading the prompts takes most of the time.
-            return ticks[1] - ticks[0] + (ticks[-1] - ticks[1]) / len(asked) * len(examples)
-        except _EnoughError:
-            seen = len(ticks) - 3  # after the first
-            return reading + (ticks[-1] - ticks[2]) / seen * tokens if seen >= LEAST else untimed
-        finally:
-            watch.spent += ticks[-1] - ticks[0]
+        reads = partial(self._seconds, self._plain)
+        return loss + seconds_of_answers(self._session, examples, self._watch, reads)
 
     def _saving(self) -> float:
         """Seconds of a checkpoint: weights and two moments."""
@@ -300,10 +269,6 @@ class _Timing:
     def _frozen(self, path: ForwardPath) -> float:
         """The share of the layers whose outputs ``path`` stores."""
         return path.boundary.below / len(self._session.loaded.model.layers) if path.boundary else 0.0
-
-
-class _EnoughError(Exception):
-    """Raised inside a generation that was timed for long enough."""
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers() -> None:
     assert ms.from_dict(
         {"name": "hf.polynomial", "learning_rate": "2e-4", "num_training_steps": 9, "lr_end": "1e-7"}
     )
-    with pytest.raises(ms.ScheduleError, match="text"):
+    with pytest.raises(ms.ScheduleError, match="without quotes"):
         ms.warmup_linear("1e-4", 100)  # in code, text is a mistake
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from mlxsched.model.generate import answer_all
 from mlxsched.runs.events import RunStarted
+from mlxsched.training import answer_times, results
 from mlxsched.training import estimate as module
-from mlxsched.training import results
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.assembly import make_engine
 from mlxsched.training.estimate import estimate, estimate_plan
@@ -60,7 +60,7 @@ def test_the_parts_add_up_to_the_whole(session, monkeypatch):
 def test_answers_to_few_test_rows_stand_for_all(session, monkeypatch, late):
     """Also if time is left for the first answers only: what comes before them is not part of the time per token."""
     monkeypatch.setattr(module, "SHORT", 0.0)
-    monkeypatch.setattr(module, "LATE", late)
+    monkeypatch.setattr(answer_times, "LATE", late)
     made = session(iters=2000, test=True)
     acceleration = accelerate(made, None, lambda note: None)
     engine = make_engine(made, acceleration.training)
