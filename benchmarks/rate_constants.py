@@ -8,7 +8,6 @@ python benchmarks/rate_constants.py table --folder /tmp/rates      # their regre
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -18,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rate_cases import Case, Kept, even_cases, prepare_folder
-from rate_finder import BUDGET, SEEDS, grid, interpolated_regret, peak_at
+from rate_cases import Case, Kept, even_cases
+from rate_finder import BUDGET, SEEDS, chosen_step, grid, interpolated_regret, peak_at
 
 from mlxsched.experiments.rate_finder import Budget, Search, estimate
 from mlxsched.experiments.rate_finder.branches import Rounds
@@ -187,23 +186,17 @@ def suggestions(case: Case, rounds: Rounds, prior: Prior, error: float) -> Itera
 
 def main() -> None:
     """Run one of the steps; all but the last are resumable."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=("schedules", "search", "mislead", "table"))
-    parser.add_argument("--folder", type=Path, required=True, help="models, data and kept results")
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    prepare_folder(given.folder)
-    kept = Kept(given.folder)
-    if given.step == "schedules":
+    step, folder, kept = chosen_step(("schedules", "search", "mislead", "table"), __doc__)
+    if step == "schedules":
         print_schedules(kept)
-    elif given.step == "search":
-        search_all(given.folder)
-    elif given.step == "mislead":
-        mislead_all(given.folder)
+    elif step == "search":
+        search_all(folder)
+    elif step == "mislead":
+        mislead_all(folder)
     else:
-        print_fit(kept, given.folder)
-        print_misled(kept, given.folder)
-        print_constants(kept, given.folder)
+        print_fit(kept, folder)
+        print_misled(kept, folder)
+        print_constants(kept, folder)
 
 
 if __name__ == "__main__":

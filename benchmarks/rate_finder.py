@@ -11,6 +11,7 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -209,22 +210,28 @@ def print_case(case: Case, kept: Kept, found: dict[str, Any]) -> None:
 STEPS = ("grid", "find", "train", "table")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("step", choices=STEPS)
+def chosen_step(steps: Sequence[str], description: str) -> tuple[str, Path, Kept]:
+    """The step that the command line names, and the folder with models, data and kept results, ready for it."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("step", choices=steps)
     parser.add_argument("--folder", type=Path, required=True, help="models, data and kept results")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     prepare_folder(given.folder)
-    kept = Kept(given.folder)
-    if given.step == "grid":
+    return given.step, given.folder, Kept(given.folder)
+
+
+def main() -> None:
+    """Run one of the steps; all but the last are resumable."""
+    step, folder, kept = chosen_step(STEPS, __doc__)
+    if step == "grid":
         train_grids(kept)
-    elif given.step == "find":
-        search_all(given.folder)
-    elif given.step == "train":
-        train_found(kept, given.folder)
+    elif step == "find":
+        search_all(folder)
+    elif step == "train":
+        train_found(kept, folder)
     else:
-        print_tables(kept, given.folder)
+        print_tables(kept, folder)
 
 
 if __name__ == "__main__":

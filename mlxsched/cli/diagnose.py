@@ -39,7 +39,7 @@ def command(run: Path, as_json: bool) -> None:
     history = history_of(run)
     findings = diagnose(history)
     healthy = is_healthy(findings)
-    failed = failure(history)
+    failed = failure(history, findings)
     head = headline(findings, history.made, failed)
     if as_json:
         found = [finding.to_dict() for finding in findings]

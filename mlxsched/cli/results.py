@@ -104,7 +104,7 @@ def verdict(run: RunDirectory, progress: Progress) -> list[str]:
 
     history = replace(run_history(run), results=progress.results, best_update=progress.best_update)
     findings = diagnose(history)
-    failed = failure(history)
+    failed = failure(history, findings)
     return lines_of(headline(findings, progress.update, failed), findings)
 
 

@@ -229,7 +229,7 @@ def _print_json(watched: Watched, every: float) -> None:
         for event in new:
             print_json_line(event.record())
     findings = watched.findings()
-    failed = failure_of(watched.info, watched.status, watched.recording)
+    failed = failure_of(watched.info, watched.status, watched.recording, findings)
     print_json_line(
         {
             "kind": "end",

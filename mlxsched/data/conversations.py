@@ -149,9 +149,8 @@ def _examples(found: Hashes, ends: NDArray[np.int64], room: int) -> Hashes:
     goes_on = np.isin(found, values[counts > max(room, _FEW_ROWS)])
     goes_on[ends - 1] = False
     places = np.flatnonzero(goes_on)
-    _, distinct = np.unique(
-        found[places + 1], return_index=True
-    )  # each continues one beginning: hashes are of all before
+    # A hash covers all messages before it, so each continuation belongs to one beginning.
+    _, distinct = np.unique(found[places + 1], return_index=True)
     values, counts = np.unique(found[places[distinct]], return_counts=True)
     return values[counts > max(MOST_SHARED * len(ends), _FEW_ROWS)]
 

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from mlxsched.data.token_bytes import TokenBytes
 
-MOST_BYTES = (
-    16 * 2**20
-)  # of known pieces; beyond it all are forgotten, and frequent ones are known again after a few batches
+MOST_BYTES = 16 * 2**20
+"""Of known pieces. Beyond it all are forgotten; frequent ones are known again after a few batches."""
 _OBJECTS = 220  # bytes that a dictionary entry, a str and a bytes object take besides their content
 _CUT = "\0"
 # Only between characters that no library treats as white space.

@@ -149,7 +149,7 @@ def _without_peak(walk: _Walk, at: int, updates: int) -> warp:
 def _decayed(walk: _Walk, reached: float, share: float) -> float:
     """The position after which no rate is above that of ``reached`` less ``share`` of the way to the end's rate.
 
-    ``reached`` is in the warmup. What restarts is passed over, too.
+    ``reached`` is in the warmup. Restarts above the target are skipped as well.
     """
     rates, step, part = walk.shape.table(int(walk.end)), int(reached), reached % 1
     rate = rates[step] * (1 - part) + rates[step + 1] * part  # as `warp` has it between two steps

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from mlxsched.analysis.diagnosis import diagnose
+from mlxsched.analysis.diagnosis.histories import run_history
 from mlxsched.analysis.diagnosis.verdict import failure_of
 from mlxsched.cli.results import results_json, show_results, verdict
 from mlxsched.config import load_config
@@ -68,7 +70,10 @@ def test_a_short_run_that_diverged_names_the_rate_of_the_plan_s_warning(tmp_path
     (line,) = verdict(run, Progress(update=8, best_update=0, best_loss=4.49))
     assert said in line and ("--learning-rate 5e-5" in line) == (end > 9)
     assert "--learning-rate 5e-5," in warned.fix
-    assert failure_of(run.info, "finished", read_recording(run.path)) in line  # of the report and of watch
+    found = diagnose(run_history(run))
+    assert (
+        failure_of(run.info, "finished", read_recording(run.path), found) in line
+    )  # of the report and of watch
 
 
 def test_a_higher_test_loss_is_no_improvement(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from mlxsched.analysis.diagnosis import SHORTEST, diagnose, is_healthy
+from mlxsched.analysis.diagnosis import SHORTEST, is_healthy
 from mlxsched.analysis.diagnosis.finding import Diagnosis
 from mlxsched.analysis.diagnosis.histories import info_history
 from mlxsched.analysis.diagnosis.history import History
@@ -33,8 +33,10 @@ def headline(findings: Sequence[Diagnosis], made: int, failure: str = "") -> str
     )
 
 
-def failure(history: History) -> str:
+def failure(history: History, findings: Sequence[Diagnosis]) -> str:
     """That training made the model worse, or did not improve it, as a clause with the fix; empty if neither is known.
+
+    ``findings`` are those of `diagnose`: one of them has a fix of its own.
 
     The results of a running run are not final. If nothing was evaluated after update 0, that update has the best adapter
     in any case. The measurements before and after count only for a finished run: those of a run that is being extended are
@@ -44,7 +46,7 @@ def failure(history: History) -> str:
     if history.status == "running":
         return ""
     if untrained(history.best_update) and (finished or (history.evaluations["update"] > 0).any()):
-        return _nothing_kept(history)
+        return _nothing_kept(history, findings)
     worse = _got_worse(history.results) if finished else ""
     return f"training made the model worse: {worse}" if worse else ""
 
@@ -54,26 +56,26 @@ def untrained(best_update: int | None) -> bool:
     return best_update == 0
 
 
-def _nothing_kept(history: History) -> str:
+def _nothing_kept(history: History, findings: Sequence[Diagnosis]) -> str:
     kept, losses = "the adapter is that of update 0", history.seen[1]
     if not len(history.losses) or len(losses) < 2 or not losses[-1] > ABOVE_START * losses[0]:
         return f"training did not improve the model: {kept}"
     worse = f"training made the model worse: its validation loss rose from {losses[0]:.4f} to {losses[-1]:.4f}, and {kept}"
     # Where the training loss fell, the rate is not what is wrong; and a finding has a fix of its own.
-    learned = history.end < history.train_start or not is_healthy(diagnose(history))
+    learned = history.end < history.train_start or not is_healthy(findings)
     return worse if learned else f"{worse}. Train again with --learning-rate {history.lower_rate(10)}"
 
 
-def failure_of(info: RunInfo, status: str, records: EventColumns) -> str:
+def failure_of(info: RunInfo, status: str, records: EventColumns, findings: Sequence[Diagnosis]) -> str:
     """`failure` of one of our runs, given its current ``status``."""
-    return failure(info_history(info, records, status))
+    return failure(info_history(info, records, status), findings)
 
 
 def headline_of(
     info: RunInfo, status: str, findings: Sequence[Diagnosis], made: int, records: EventColumns
 ) -> str:
     """`headline` of one of our runs, given its current ``status``."""
-    head = headline(findings, made, failure_of(info, status, records))
+    head = headline(findings, made, failure_of(info, status, records, findings))
     return f"{head} so far" if status == "running" and head == HEALTHY else head
 
 
