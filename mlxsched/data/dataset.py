@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 
 from mlxsched.data.options import SPLITS
 from mlxsched.data.problems import Problems
+from mlxsched.data.record import Record
 from mlxsched.data.rows import Rows
 
 PLACES = 5  # named for each kind of row that was not used as it is
@@ -56,6 +57,22 @@ class Counts:
             places = self.places.setdefault(kind, [])
             if len(places) < PLACES:
                 places.append(where)
+
+    def add_all(self, kind: str, records: Iterable[Record]) -> None:
+        """Count each of ``records`` as ``kind``."""
+        for record in records:
+            self.add(kind, record.where)
+
+    def include(self, others: Counts) -> None:
+        """Add the counts of later rows."""
+        for name in COUNTED:
+            setattr(self, name, getattr(self, name) + getattr(others, name))
+        for kind, places in others.places.items():
+            ours = self.places.setdefault(kind, [])
+            ours += places[: PLACES - len(ours)]
+
+
+COUNTED = tuple(each.name for each in fields(Counts) if each.name != "places")
 
 
 @dataclass(frozen=True, eq=False)

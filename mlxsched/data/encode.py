@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,14 @@ from numpy.typing import NDArray
 from mlxsched.data.chat import ChatTemplate, Span
 from mlxsched.data.pieces import Pieces
 from mlxsched.data.rendering import Rendered
-from mlxsched.data.token_bytes import Ends, TokenBytes
+from mlxsched.data.targets import EncodedRows, Marker, Tokens
+from mlxsched.data.token_bytes import TokenBytes
 
-Tokens = NDArray[np.int32]
-Offsets = list[Span] | Ends  # of each token: the characters that it came from
-
-
-@dataclass(frozen=True, eq=False)
-class Encoded:
-    """One row as tokens; ``prompt_length`` is the number of tokens before the last span."""
-
-    tokens: Tokens
-    targets: NDArray[np.bool_]
-    prompt_length: int
+Offsets = list[Span]  # of each token: the characters that it came from
+Placed = tuple[
+    list[Tokens], NDArray[np.int64]
+]  # tokens of each row, and where spans are among them: see `Marker.mark`
+_NONE = "\0 no such token"  # not how a text begins, and if it is, its tokens tell
 
 
 class Encoder:
@@ -42,10 +36,11 @@ class Encoder:
         inner = getattr(tokenizer, "_tokenizer", tokenizer)
         # Tokenizers of transformers have a _tokenizer too: their part in Rust.
         self._inner = inner if hasattr(inner, "special_tokens_map") else tokenizer
-        self._mask_prompt = mask_prompt
-        self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        # The tokens that begin and end a text, with their own text.
+        self._begin, self._end = map(self._marked, (tokenizer.bos_token_id, tokenizer.eos_token_id))
         self.end_ids = _end_ids(tokenizer)
         self._blank: dict[tuple[int, ...], bool] = {}
+        self._marker = Marker(mask_prompt, self._end[0], self.end_ids, self._is_blank)
         self._batched: dict[bool, bool] = {}
         backend = getattr(self._inner, "backend_tokenizer", None)
         self._bytes = TokenBytes.of(backend) if hasattr(backend, "encode_batch_fast") else None
@@ -63,44 +58,49 @@ class Encoder:
         """A hash of everything that decides how text becomes tokens."""
         return _identity(self._tokenizer, self._inner, self.end_ids)
 
-    def encode(self, batch: Sequence[Rendered]) -> list[Encoded]:
-        """Tokens and targets of each row; either all rows of a batch are raw, or none."""
-        if not batch:
-            return []
+    def encode(self, batch: Sequence[Rendered]) -> EncodedRows:
+        """Tokens and targets of rows, of which there is at least one; either all of them are raw, or none."""
         raw = batch[0].raw
         if not self._can_batch(batch[0].text, raw):
-            return [self._finish(row, _array(self._single(row.text, raw)), None) for row in batch]
-        if self._bytes is None or (raw and any(row.spans for row in batch)):
-            return self._with_offsets(batch)
-        return self._without_offsets(batch, self._bytes)
+            placed = self._placed(batch, [(_array(self._single(row.text, raw)), None) for row in batch])
+        elif self._bytes is None or (raw and any(row.spans for row in batch)):
+            placed = self._with_offsets(batch)
+        else:
+            placed = self._without_offsets(batch, self._bytes)
+        return self._marker.mark(batch, *placed)
 
-    def _with_offsets(self, batch: Sequence[Rendered]) -> list[Encoded]:
+    def _with_offsets(self, batch: Sequence[Rendered]) -> Placed:
         texts, raw = [row.text for row in batch], batch[0].raw
         out = self._inner(texts, add_special_tokens=raw, return_offsets_mapping=True, verbose=False)
-        rows = zip(batch, out["input_ids"], out["offset_mapping"], strict=True)
-        return [self._finish(row, _array(ids), offsets) for row, ids, offsets in rows]
+        ids = map(_array, out["input_ids"])
+        return self._placed(batch, list(zip(ids, out["offset_mapping"], strict=True)))
 
-    def _without_offsets(self, batch: Sequence[Rendered], token_bytes: TokenBytes) -> list[Encoded]:
+    def _placed(self, batch: Sequence[Rendered], encoded: Sequence[tuple[Tokens, Offsets | None]]) -> Placed:
+        tokens, spans = [], []
+        for row, (ids, offsets) in zip(batch, encoded, strict=True):
+            ids, offsets = self._without_doubled_marks(row, ids, offsets)
+            tokens.append(ids)
+            spans += [self._token_span(row, span, ids, offsets) for span in _spans(row)]
+        return tokens, np.array(spans, np.int64).reshape(-1, 2)
+
+    def _without_offsets(self, batch: Sequence[Rendered], token_bytes: TokenBytes) -> Placed:
         """Encode in pieces, or else whole texts, without the copies that transformers makes."""
         texts, raw = [row.text for row in batch], batch[0].raw
         backend = self._inner.backend_tokenizer
         _remove_limits(backend)
         found = [None] * len(batch) if self._pieces is None else self._pieces.encode(texts, raw)
-        others = [text for text, ids in zip(texts, found, strict=True) if ids is None]
-        whole = iter(backend.encode_batch_fast(others, add_special_tokens=raw))
-        encoded = []
-        for row, pieces in zip(batch, found, strict=True):
-            ids = _array(next(whole).ids) if pieces is None else pieces
-            has_spans = row.spans or row.unscored
-            if has_spans and pieces is None and not token_bytes.match(row.text, ids.tolist()):
-                encoded += self._with_offsets([row])
-            else:
-                encoded.append(self._finish(row, ids, token_bytes.ends(row.text, ids) if has_spans else []))
-        return encoded
-
-    def ends_turn(self, row: Encoded) -> bool:
-        """Whether a token that ends a turn is among the last four targets: a template may write line breaks after it."""
-        return not self.end_ids or not self.end_ids.isdisjoint(row.tokens[row.targets][-4:].tolist())
+        others = [index for index, tokens in enumerate(found) if tokens is None]
+        whole = iter(backend.encode_batch_fast([texts[index] for index in others], add_special_tokens=raw))
+        ids = [_array(next(whole).ids) if tokens is None else tokens for tokens in found]
+        if raw:  # without spans
+            return self._placed(batch, [(tokens, None) for tokens in ids])
+        spans = [_spans(row) for row in batch]
+        odd = [i for i in others if spans[i] and not token_bytes.match(texts[i], ids[i].tolist())]
+        placed = token_bytes.spans(texts, ids, spans)
+        for index in odd:  # its tokens do not tell where they came from
+            first = sum(map(len, spans[:index]))
+            (ids[index],), placed[first : first + len(spans[index])] = self._with_offsets([batch[index]])
+        return ids, placed
 
     def _can_batch(self, text: str, raw: bool) -> bool:
         """Whether the batched interface gives the same tokens as the single one; asked once, for the first text."""
@@ -117,25 +117,6 @@ class Encoder:
     def _single(self, text: str, raw: bool) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=raw))
 
-    def _finish(self, row: Rendered, ids: Tokens, offsets: Offsets | None) -> Encoded:
-        ids, offsets = self._without_doubled_marks(row, ids, offsets)
-        closed = row.raw and isinstance(self._eos, int) and ids[-1:].tolist() != [self._eos]
-        tokens = np.append(ids, np.int32(self._eos)) if closed else ids
-        targets = np.zeros(len(tokens), np.bool_)
-        prompt = 0
-        for span in row.spans or ():
-            prompt, stop = self._token_span(row, span, ids, offsets)
-            targets[prompt : stop if row.exact else self._without_what_follows(ids, prompt, stop)] = True
-        if row.raw and row.spans:  # the end token, appended here or by the tokenizer, belongs to the answer
-            targets[prompt:] = True
-        if row.spans is None or not self._mask_prompt:
-            targets[:] = True
-            for span in row.unscored:
-                start, stop = self._token_span(row, span, ids, offsets)
-                targets[start:stop] = False
-        targets[:1] = False  # nothing precedes the first token
-        return Encoded(tokens, targets, prompt)
-
     def _without_doubled_marks(
         self, row: Rendered, ids: Tokens, offsets: Offsets | None
     ) -> tuple[Tokens, Offsets | None]:
@@ -144,18 +125,18 @@ class Encoder:
         Texts made with a chat template begin with the begin token and end with the end token. Both twice would be
         learned: a second begin token is even a target.
         """
-        if not row.raw or isinstance(offsets, Ends):
+        if not row.raw:
             return ids, offsets
-        bos, eos = self._bos, self._eos
-        if isinstance(bos, int) and ids[:2].tolist() == [bos, bos]:
-            mark = self._mark(bos)
-            if row.text.startswith(mark) and not row.text.startswith(mark * 2):  # written twice, it is meant
-                ids, offsets = ids[1:], offsets and offsets[1:]
-        if isinstance(eos, int) and ids[-2:].tolist() == [eos, eos]:
-            mark = self._mark(eos)
-            if row.text.endswith(mark) and not row.text.endswith(mark * 2):
-                ids, offsets = ids[:-1], offsets and offsets[:-1]
+        text, (bos, first), (eos, last) = row.text, self._begin, self._end
+        # Written twice, it is meant.
+        if text.startswith(first) and not text.startswith(first * 2) and ids[:2].tolist() == [bos, bos]:
+            ids, offsets = ids[1:], offsets and offsets[1:]
+        if text.endswith(last) and not text.endswith(last * 2) and ids[-2:].tolist() == [eos, eos]:
+            ids, offsets = ids[:-1], offsets and offsets[:-1]
         return ids, offsets
+
+    def _marked(self, token: object) -> tuple[int | None, str]:
+        return (token, self._mark(token)) if isinstance(token, int) else (None, _NONE)
 
     def _mark(self, token: int) -> str:
         return str(self._inner.convert_ids_to_tokens(token))
@@ -165,21 +146,8 @@ class Encoder:
         begin, end = span
         if offsets is None:
             return self._tokens_before(row, begin, ids), self._tokens_before(row, end, ids)
-        if isinstance(offsets, Ends):
-            return offsets.tokens(span)
         inside = [i for i, (a, b) in enumerate(offsets) if b > begin and a < end and b > a]
         return (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
-
-    def _without_what_follows(self, ids: Tokens, start: int, stop: int) -> int:
-        """The end of a span without the line break that a template writes after an end token.
-
-        The model stops at the end token, so what follows would be a target that it never gets to predict.
-        """
-        last = ids[max(start, stop - 4) : stop].tolist()
-        for after in range(len(last)):
-            if last[-1 - after] in self.end_ids:
-                return stop - after if self._is_blank(tuple(last[len(last) - after :])) else stop
-        return stop
 
     def _is_blank(self, ids: tuple[int, ...]) -> bool:
         if ids not in self._blank:
@@ -202,6 +170,11 @@ def _remove_limits(backend: Any) -> None:
         backend.no_padding()
     if backend.truncation:
         backend.no_truncation()
+
+
+def _spans(row: Rendered) -> tuple[Span, ...]:
+    """Its spans, and those that are never predicted."""
+    return (*(row.spans or ()), *row.unscored)
 
 
 def _array(ids: list[int]) -> Tokens:

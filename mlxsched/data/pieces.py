@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import compress, pairwise
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,12 @@ from mlxsched.data.token_bytes import TokenBytes
 MOST_BYTES = 16 * 2**20
 """Of known pieces. Beyond it all are forgotten; frequent ones are known again after a few batches."""
 _OBJECTS = 220  # bytes that a dictionary entry, a str and a bytes object take besides their content
-_CUT = "\0"
+# Marks in texts, and in tokens: where a text is cut, where a row ends, and a piece whose tokens are not its bytes.
+_CUT, _ROW = "\0", "\1"
+_CUT_ROW, _CUT_SPACE = f"{_CUT}{_ROW}{_CUT}", f"{_CUT} "
+_ROW_NUMBER, _ODD_NUMBER = -1, -2
+_ROW_TOKEN, _ODD_TOKEN = (np.int32(number).tobytes() for number in (_ROW_NUMBER, _ODD_NUMBER))
+_BESIDE_SPACES = ("  ", " \n", "\n ", f" {_CUT}")  # in printable ASCII
 # Only between characters that no library treats as white space.
 _SPACE = re.compile(r" (?<=[!-~\w] )(?=[!-~\w])")
 # No alternative matches a space after a character that is not white space, and none looks ahead beyond the space:
@@ -46,7 +52,7 @@ class Pieces:
         longest_first = sorted(added, key=len, reverse=True)
         self._added = re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
         self._around: tuple[bytes, bytes] | None = None  # the tokens that are put before and after a text
-        self._known: dict[str, bytes | None] = {}  # None: the tokens are not the bytes of the piece
+        self._known: dict[str, bytes] = {}
         self._size = 0
 
     @classmethod
@@ -75,11 +81,15 @@ class Pieces:
         around = self._around if special else (b"", b"")
         if around is None or self._is_altered():
             return [None] * len(texts)
-        pieces = [self._cut(text) for text in texts]
         if self._size > MOST_BYTES:
             self._known, self._size = {}, 0
-        self._learn(sorted(set().union(*pieces).difference(self._known)))
-        return [self._joined(found, *around) for found in pieces]
+        before, after = around
+        self._known |= {"": b"", _ROW: after + _ROW_TOKEN + before}
+        is_cut = [_CUT not in text and _ROW not in text for text in texts]
+        marked = _CUT_ROW.join(["", *map(self._cut, compress(texts, is_cut)), ""])
+        tokens = np.frombuffer(b"".join(self._look_up(marked.split(_CUT))), np.int32)
+        rows = iter(_between_rows(tokens))
+        return [next(rows) if cut else None for cut in is_cut]
 
     def _is_altered(self) -> bool:
         """Whether another caller has turned on a setting that changes tokens, which may happen at any time."""
@@ -97,25 +107,37 @@ class Pieces:
         usual = 0 not in before + after and whole.ids[first:last] == inner
         return (_bytes(whole.ids[:first]), _bytes(whole.ids[last:])) if usual else None
 
-    def _cut(self, text: str) -> list[str]:
-        if _CUT in text:
-            return [text]
+    def _cut(self, text: str) -> str:
+        """``text`` with a mark at each place where it is cut."""
+        plain = text.isascii() and text[-1:] != " " and text.replace("\n", "").isprintable()
         if self._added is not None:
             text = _CUT.join(self._added.split(text))
-        return _SPACE.sub(f"{_CUT} ", text).split(_CUT)
+        # In most texts each space is between two characters that are not white space. A regular expression takes longer.
+        if plain and not any(map(text.__contains__, _BESIDE_SPACES)):
+            return text.replace(" ", _CUT_SPACE)
+        return _SPACE.sub(_CUT_SPACE, text)
+
+    def _look_up(self, pieces: list[str]) -> list[bytes]:
+        """The tokens of each piece."""
+        found = list(map(self._known.get, pieces))
+        if None in found:
+            self._learn(sorted(set(pieces).difference(self._known)))
+            found = list(map(self._known.__getitem__, pieces))
+        return cast("list[bytes]", found)
 
     def _learn(self, pieces: Sequence[str]) -> None:
         encoded = self._backend.encode_batch_fast(pieces, add_special_tokens=False)
         for piece, one in zip(pieces, encoded, strict=True):
-            self._known[piece] = _bytes(one.ids) if self._bytes.match(piece, one.ids) else None
+            self._known[piece] = _bytes(one.ids) if self._bytes.match(piece, one.ids) else _ODD_TOKEN
             self._size += _OBJECTS + len(piece) + 4 * len(one.ids)
 
-    def _joined(self, pieces: list[str], before: bytes, after: bytes) -> NDArray[np.int32] | None:
-        found = [self._known[piece] for piece in pieces]
-        known = [tokens for tokens in found if tokens is not None]
-        return (
-            np.frombuffer(b"".join([before, *known, after]), np.int32) if len(known) == len(found) else None
-        )
+
+def _between_rows(tokens: NDArray[np.int32]) -> Iterator[NDArray[np.int32] | None]:
+    """The tokens of each row; None if one of its pieces has other bytes than its tokens."""
+    marks = np.flatnonzero(tokens == _ROW_NUMBER)
+    odd = set(np.searchsorted(marks, np.flatnonzero(tokens == _ODD_NUMBER)).tolist())
+    for number, (start, stop) in enumerate(pairwise(marks.tolist()), 1):
+        yield None if number in odd else tokens[start + 1 : stop]
 
 
 def _is_plain(token: Any) -> bool:

@@ -57,6 +57,11 @@ class Problems:
             excerpt = f": {harmless(text)}" if text else ""
             self.shown.append(f"{harmless(where, 300)}: {what}{excerpt}")
 
+    def include(self, others: Problems) -> None:
+        """Add those of later rows."""
+        self.count += others.count
+        self.shown += others.shown[: SHOWN - len(self.shown)]
+
     def error(self, source: str, fix: str) -> DataError:
         """One error that reports all of them; ``fix`` is a sentence without its full stop."""
         lines = [f"{counted(self.count, 'row')} of {harmless(source, 300)} cannot be used:"]

@@ -7,25 +7,48 @@ from typing import Any, NamedTuple, Protocol
 
 from mlxsched.data.options import Features
 from mlxsched.data.problems import RowProblem
+from mlxsched.data.sources.jsonl import parse
 
 
 class Record(NamedTuple):
     """One record as read, before it becomes a row.
 
-    ``data`` is the JSON object, or the reason why there is none; ``excerpt`` is how the record begins, for messages.
+    ``data`` is the JSON object, its bytes, or the reason why there is none; ``beginning`` is how the record begins, if
+    ``data`` does not tell.
     """
 
     split: str
     file: str
     line: int
-    data: Mapping[str, Any] | RowProblem
-    excerpt: str
+    data: Mapping[str, Any] | bytes | RowProblem
     features: Features
+    beginning: str = ""
 
     @property
     def where(self) -> str:
         """``file:line``."""
         return f"{self.file}:{self.line}"
+
+    @property
+    def excerpt(self) -> str:
+        """How the record begins, for messages."""
+        data = self.data
+        return data[:200].decode("utf-8", "replace") if isinstance(data, bytes) else self.beginning
+
+    def parsed(self) -> Mapping[str, Any]:
+        """The JSON object; raises `RowProblem` if there is none."""
+        if isinstance(self.data, RowProblem):
+            raise self.data
+        return parse(self.data) if isinstance(self.data, bytes) else self.data
+
+    @property
+    def is_json(self) -> bool:
+        """Whether there is one."""
+        try:
+            self.parsed()
+        except RowProblem:
+            return False
+        return True
 
 
 class Source(Protocol):

@@ -7,8 +7,7 @@ as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlxsched.data.chat import ChatTemplate, Span
 from mlxsched.data.formats import Conversation, read_conversation, read_text
@@ -22,8 +21,7 @@ from mlxsched.data.turns import Turns, find_turns
 _KNOWN_ROLES = ("user", "assistant", "tool")
 
 
-@dataclass(frozen=True)
-class Rendered:
+class Rendered(NamedTuple):
     """One row as text.
 
     Args:

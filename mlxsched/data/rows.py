@@ -166,6 +166,28 @@ class Rows:
         return total.hexdigest()
 
 
+class NewRows(NamedTuple):
+    """Rows to append, in the order of their columns.
+
+    Args:
+        tokens: of all rows, ``[n]``.
+        targets: ``[n]``, True where the token is scored.
+        ends: where each row ends in these, ``[rows]``.
+        prompt_lengths: tokens before the answer, or `NO_PROMPT` if the model can't be asked for it; ``[rows]``.
+        answers: the expected text after the prompt of each row.
+        files: the file of each row; empty for rows made in memory.
+        lines: the line of each row, likewise.
+    """
+
+    tokens: NDArray[np.int32]
+    targets: NDArray[np.bool_]
+    ends: NDArray[np.int64]
+    prompt_lengths: NDArray[np.int64]
+    answers: Sequence[str | None]
+    files: Sequence[str] = ()
+    lines: Sequence[int] = ()
+
+
 class RowsWriter:
     """Appends rows to one open binary file for each column, in memory or on disk."""
 
@@ -181,43 +203,25 @@ class RowsWriter:
         """The files that the rows came from, for `Rows`."""
         return list(self._file_numbers)
 
-    def add(
-        self,
-        tokens: NDArray[np.int32],
-        targets: NDArray[np.bool_],
-        prompt_length: int,
-        answer: str | None,
-        origin: tuple[str, int] | None = None,
-    ) -> None:
-        """Append one row.
-
-        Args:
-            tokens: ``[n]``.
-            targets: ``[n]``, True where the token is scored.
-            prompt_length: tokens before the answer, or `NO_PROMPT` if the model can't be asked for it.
-            answer: the expected text after the prompt.
-            origin: file and line of the row; given for all rows or for none.
-        """
-        text = (answer or "").encode("utf-8")
-        self._tokens += len(tokens)
-        self._answer_bytes += len(text)
-        self.count += 1
-        file, line = origin or ("", 0)
-        number = self._file_numbers.setdefault(file, len(self._file_numbers)) if origin else 0
-        files = self._files
-        files["tokens"].write(np.asarray(tokens, COLUMNS["tokens"]).tobytes())
-        files["targets"].write(np.asarray(targets, COLUMNS["targets"]).tobytes())
-        files["answers"].write(text)
-        numbers = {
-            "ends": self._tokens,
-            "prompt_lengths": prompt_length,
-            "answer_ends": self._answer_bytes,
-            "files": number,
-            "lines": line,
+    def add(self, rows: NewRows) -> None:
+        """Append rows."""
+        texts = [(answer or "").encode("utf-8") for answer in rows.answers]
+        numbers = self._file_numbers
+        found = {
+            "tokens": rows.tokens,
+            "targets": rows.targets,
+            "ends": self._tokens + rows.ends,
+            "prompt_lengths": rows.prompt_lengths,
+            "answer_ends": self._answer_bytes + np.cumsum(list(map(len, texts)), dtype=np.int64),
+            "files": [numbers.setdefault(file, len(numbers)) for file in rows.files] or np.zeros(len(texts)),
+            "lines": rows.lines or np.zeros(len(texts)),
         }
-        for name, value in numbers.items():  # creating an array for each would take most of the time
-            size = COLUMNS[name].itemsize
-            files[name].write(value.to_bytes(size, "little", signed=COLUMNS[name].kind == "i"))
+        for name, column in found.items():
+            self._files[name].write(np.asarray(column, COLUMNS[name]).tobytes())
+        self._files["answers"].write(b"".join(texts))
+        self._tokens += len(rows.tokens)
+        self._answer_bytes += sum(map(len, texts))
+        self.count += len(texts)
 
 
 def from_buffers(buffers: Mapping[str, Any], file_names: Sequence[str] = ()) -> Rows:
@@ -237,5 +241,6 @@ def rows_in_memory(rows: Iterable[tuple[NDArray[np.int32], NDArray[Any]]]) -> Ro
     buffers = {name: io.BytesIO() for name in COLUMNS}
     writer = RowsWriter(buffers)
     for tokens, targets in rows:
-        writer.add(tokens, targets, NO_PROMPT, None)
+        end, prompt = np.array([len(tokens)]), np.array([NO_PROMPT])
+        writer.add(NewRows(tokens, targets, end, prompt, [None]))
     return from_buffers({name: buffer.getvalue() for name, buffer in buffers.items()})

@@ -7,9 +7,9 @@ the concatenated bytes of the tokens equal the text, the position of every token
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,23 +20,6 @@ from mlxsched.data.chat import Span
 _NO_TEXT = b"\xff"  # never in UTF-8: a text with such a token does not match
 # Steps that neither change the text, nor remove anything, nor move the reported start of a token.
 _KEEPING = {"ByteLevel", "Digits", "Sequence", "Split", "TemplateProcessing"}
-
-
-@dataclass(frozen=True)
-class Ends:
-    """The number of bytes of ``text`` up to the end of each token."""
-
-    text: str
-    ends: NDArray[np.int64]
-
-    def tokens(self, span: Span) -> Span:
-        """The first token that has characters of ``span``, and the one after the last; twice the end if none has."""
-        begin, end = span
-        if not self.text.isascii():
-            begin, end = (len(self.text[:position].encode()) for position in span)
-        first = int(self.ends.searchsorted(begin, "right"))
-        stop = min(int(self.ends.searchsorted(end)) + 1, len(self.ends)) if end else 0
-        return (first, stop) if first < stop else (len(self.ends), len(self.ends))
 
 
 class TokenBytes:
@@ -63,9 +46,34 @@ class TokenBytes:
         """Whether the bytes of these tokens are those of ``text``."""
         return b"".join([self._known.get(number) or self._look_up(number) for number in ids]) == text.encode()
 
-    def ends(self, text: str, ids: NDArray[np.int32]) -> Ends:
-        """Where each token of ``text`` ends, given that they match."""
-        return Ends(text, np.cumsum(self._lengths[ids]))
+    def spans(
+        self, texts: Sequence[str], tokens: Sequence[NDArray[np.int32]], spans: Sequence[Sequence[Span]]
+    ) -> NDArray[np.int64]:
+        """The tokens that spans of characters came from, given that the tokens of each text match it.
+
+        Args:
+            texts: any number.
+            tokens: of each text.
+            spans: of each text, as characters.
+
+        Returns:
+            For all spans, text by text: the first token that has characters of it, counted from the beginning of the
+            text, and the one after the last; twice the number of tokens if none has. ``[spans, 2]``.
+        """
+        counts = np.fromiter(map(len, tokens), np.int64, len(tokens))
+        owners = np.repeat(np.arange(len(spans)), list(map(len, spans)))
+        if not len(owners):
+            return np.zeros((0, 2), np.int64)
+        ends = np.cumsum(self._lengths[np.concatenate(tokens)])  # bytes up to the end of each token
+        begins = (np.cumsum(counts) - counts)[owners]
+        before = np.concatenate([np.zeros(1, np.int64), ends])[begins]
+        places = np.array([place for pair in zip(texts, spans, strict=True) for place in _bytes_at(*pair)])
+        begin, end = places.reshape(-1, 2).T + before
+        first = ends.searchsorted(begin, "right") - begins
+        stop = np.minimum(ends.searchsorted(end) + 1 - begins, counts[owners])
+        stop[end == before] = 0
+        exists = first < stop
+        return np.stack([np.where(exists, each, counts[owners]) for each in (first, stop)], axis=1)
 
     def _look_up(self, number: int) -> bytes:
         found: bytes
@@ -77,6 +85,12 @@ class TokenBytes:
         self._known[number] = found
         self._lengths[number] = len(found)
         return found
+
+
+def _bytes_at(text: str, spans: Sequence[Span]) -> Iterator[int]:
+    """The positions of the spans in the bytes of ``text``."""
+    places = chain.from_iterable(spans)
+    return places if text.isascii() else (len(text[:place].encode()) for place in places)
 
 
 def _keeps_most_texts(backend: Any) -> bool:

@@ -187,7 +187,6 @@ def run_length(config: RunConfig) -> tuple[int | None, list[str]]:
 def _training_rows(config: RunConfig) -> int | None:
     """Training rows of local data, counted without a tokenizer; None if there are none, or not here."""
     from mlxsched.data.options import DataOptions, Features
-    from mlxsched.data.problems import RowProblem
     from mlxsched.data.sources.hub import HubSource
     from mlxsched.data.sources.open import open_source
 
@@ -200,9 +199,7 @@ def _training_rows(config: RunConfig) -> int | None:
         )
         if isinstance(source, HubSource):  # a picture is no reason to download
             return None
-        return sum(
-            record.split == "train" and not isinstance(record.data, RowProblem) for record in source.records()
-        )
+        return sum(record.split == "train" and record.is_json for record in source.records())
     except DataError:
         return None
 

@@ -33,7 +33,7 @@ def splits_of(path: Path, rows: Iterable[Row], options: DataOptions | None = Non
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     found: dict[str, list[Row]] = {"train": [], "valid": [], "test": []}
     for record in SplitFileSource(path, options or DataOptions()).records():
-        found[record.split].append(dict(record.data))  # type: ignore[arg-type]
+        found[record.split].append(dict(record.parsed()))
     return found
 
 

@@ -30,10 +30,11 @@ CORPUS = [
     "hello there, it's 12 o'clock!\n\n  the sum of A1:A10\r\n\tis 345 汉字 é",
     "the the hello  hello user assistant",
 ]
+OURS = {"", "\1"}
 MARKS = ["<s>", "<|end|>", "<|end|>x"]
 FRAGMENTS = [
     "hello", "it's", "'S", "the", "12", "345", "A1:A10", "!", "...", "é", "汉字", "🙂", "e\u0301", "\u0301", "\u1100", "\u1161", "²", "_",
-    " ", "  ", "\n", "\r\n", "\t", "\u3000", "\x85", "\x1c", "\u200b", "\0", "<|end|>", "<s>", "<|en",
+    " ", "  ", "\n", "\r\n", "\t", "\u3000", "\x85", "\x1c", "\u200b", "\0", "\1", "<|end|>", "<s>", "<|en",
 ]  # fmt: skip
 ByteLevel, Split = pre_tokenizers.ByteLevel, pre_tokenizers.Split
 
@@ -86,7 +87,7 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_tokens_are_those_of_the_whole_text(name: str) -> None:
-    """Only texts that the tokenizer changes, or has no tokens for, are encoded whole."""
+    """Only texts with a mark of ours, that the tokenizer changes, or has no tokens for, are encoded whole."""
     backend = TOKENIZERS[name]()
     pieces = pieces_of(backend)
     assert pieces is not None and pieces.encode(["the"], True)[0] is not None
@@ -100,7 +101,7 @@ def test_tokens_are_those_of_the_whole_text(name: str) -> None:
     def same(texts: list[str], special: bool) -> None:
         for text, found in zip(texts, pieces.encode(texts, special), strict=True):
             plain = backend.encode(text, add_special_tokens=False).ids
-            if backend.decode(plain, skip_special_tokens=False) == text:
+            if backend.decode(plain, skip_special_tokens=False) == text and not {*text} & {"\0", "\1"}:
                 assert found is not None
                 assert found.tolist() == backend.encode(text, add_special_tokens=special).ids
             else:
@@ -202,14 +203,14 @@ def test_known_pieces_are_not_encoded_again_and_stay_within_bounds(monkeypatch: 
     assert pieces is not None
     text = "hello the<|end|> hello the  end"
     (first,) = pieces.encode([text], False)
-    assert set(pieces._known) == {"hello", " the", "<|end|>", " hello", " the  end"}
+    assert {*pieces._known} - OURS == {"hello", " the", "<|end|>", " hello", " the  end"}
     monkeypatch.setattr(pieces, "_learn", lambda missing: missing and pytest.fail(str(missing)))
     (again,) = pieces.encode([text], False)
     assert again.tolist() == first.tolist() == backend.encode(text, add_special_tokens=False).ids
     monkeypatch.undo()
     monkeypatch.setattr("mlxsched.data.pieces.MOST_BYTES", 0)
     pieces.encode(["hello"], False)
-    assert set(pieces._known) == {"hello"}
+    assert {*pieces._known} - OURS == {"hello"}
 
 
 @pytest.mark.parametrize(

@@ -190,5 +190,5 @@ def test_progress_receives_the_number_of_rows_and_their_share(write: Write, toke
     path = write("train.jsonl", [{"text": f"row {i}"} for i in range(1100)])
     seen: list[tuple[int, float | None]] = []
     load_dataset(str(path.parent), tokenizer, progress=lambda *now: seen.append(now))
-    assert [rows for rows, _ in seen] == [512, 1024]
+    assert [rows for rows, _ in seen] == [512, 1024, 1100]
     assert all(share is not None and 0 < share <= 1 for _, share in seen)  # in steps of the file's buffer

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mlxsched.data.conversations import HeldOut, Splitter
 from mlxsched.data.options import SPLITS, DataOptions, Features
@@ -18,6 +18,7 @@ from mlxsched.errors import DataError
 from mlxsched.text import counted
 
 SUFFIXES = (".jsonl", ".csv")
+_BAD = -1  # in place of the hash of a record that can't be read: it is reported as one of train
 
 
 class Meter:
@@ -49,23 +50,13 @@ def read_file(path: Path, shown: str, split: str, features: Features, meter: Met
     try:
         if path.suffix.lower() == ".csv":
             for number, data, excerpt in csv_file.records(path, features):
-                yield Record(split, shown, number, data, excerpt, features)
+                yield Record(split, shown, number, data, features, excerpt)
             return
         with meter.reading(path) as file:
             for number, line in jsonl.lines(file):
-                yield _json_record(line, split, shown, number, features)
+                yield Record(split, shown, number, line, features)
     except OSError as error:
         raise DataError(f"{harmless(shown, 200)} can't be read: {error.strerror or error}.") from None
-
-
-def _json_record(line: bytes | RowProblem, split: str, file: str, number: int, features: Features) -> Record:
-    if isinstance(line, RowProblem):
-        return Record(split, file, number, line, "", features)
-    excerpt = line[:200].decode("utf-8", "replace")
-    try:
-        return Record(split, file, number, jsonl.parse(line), excerpt, features)
-    except RowProblem as problem:
-        return Record(split, file, number, problem, excerpt, features)
 
 
 def file_hash(path: Path) -> str:
@@ -129,7 +120,10 @@ class SplitFileSource:
         held_out = self._held_out()
         counts = dict.fromkeys(SPLITS, 0)
         for record in self._read():
-            content = self._hash(record)
+            try:
+                content = self._hash(record.parsed())
+            except RowProblem:
+                content = _BAD
             split = "test" if content in held_out.test else "valid" if content in held_out.valid else "train"
             counts[split] += 1
             yield record._replace(split=split)
@@ -153,13 +147,12 @@ class SplitFileSource:
     def _held_out(self) -> HeldOut:
         splitter = Splitter(self._options)
         for record in self._read():
-            if not isinstance(record.data, RowProblem):
-                splitter.add(self._hash(record), record.data)
+            with contextlib.suppress(RowProblem):
+                data = record.parsed()
+                splitter.add(self._hash(data), data)
         return splitter.held_out()
 
-    def _hash(self, record: Record) -> int:
-        if isinstance(record.data, RowProblem):
-            return 2**64 - 1  # reported as a row of train
-        text = json.dumps(record.data, sort_keys=True)
+    def _hash(self, data: Mapping[str, Any]) -> int:
+        text = json.dumps(data, sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(self._options.seed).encode())
         return int.from_bytes(digest.digest(), "big")

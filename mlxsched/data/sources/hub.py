@@ -78,7 +78,7 @@ class HubSource:
             for block, splits in self._load():
                 for number, row in enumerate(splits.get(split, ()), 1):
                     file, excerpt = f"{block.path} [{split}]", str(row)[:200]
-                    yield Record(split, file, number, _without_nulls(row), excerpt, block.features)
+                    yield Record(split, file, number, _without_nulls(row), block.features, excerpt)
 
     def share_read(self) -> float | None:
         """Unknown."""

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+import orjson
+
 from mlxsched.data.problems import RowProblem, type_name
 
 MAX_LINE_BYTES = 4 * 2**20  # about a million tokens: far beyond any row that fits into memory
@@ -44,6 +46,9 @@ def parse(line: bytes) -> dict[str, Any]:
     >>> parse(b'{"text": "a"}')
     {'text': 'a'}
     """
+    simple = _simple(line)
+    if simple is not None:
+        return simple
     text = _decode(line)
     try:
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
@@ -56,6 +61,34 @@ def parse(line: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RowProblem(f"must be a JSON object, not {type_name(value)}")
     return value
+
+
+def _simple(line: bytes) -> dict[str, Any] | None:
+    """The object in ``line`` if it holds strings and lists of objects of strings only, as nearly all rows do.
+
+    orjson takes a tenth of the time. But it takes a key that appears twice, and reads some numbers otherwise.
+    """
+    try:
+        value = orjson.loads(line)
+        keys = _count_keys(value)
+    except (orjson.JSONDecodeError, AttributeError, TypeError):
+        return None
+    # Inside a string, a quotation mark has a backslash before it. So this counts each key, and never too few.
+    once = keys == line.count(b'":') and b" :" not in line and b"\t" not in line and b"\r" not in line
+    return value if once else None
+
+
+def _count_keys(value: Any) -> int:
+    """The number of keys in such an object; raises AttributeError or TypeError for another."""
+    keys = len(value)
+    for item in value.values():
+        if type(item) is list:
+            for part in item:
+                keys += len(part)
+                "".join(part.values())  # raises if one is no string
+        elif type(item) is not str:
+            raise TypeError
+    return keys
 
 
 def _decode(line: bytes) -> str:
