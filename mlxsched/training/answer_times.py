@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import mlx.core as mx
+
 from mlxsched.data.batching.grid import Shape
 from mlxsched.data.rows import Example
 from mlxsched.model.generate import answer_all
 from mlxsched.training.session import Session
 from mlxsched.training.shape_times import Stopwatch
 
-STEP = 3.0  # a generated token takes that many times a position of a forward pass
-ANSWERED = 16  # prompts
+STEP = 3.0  # a generated token takes that many times a position of a forward pass: far more in a small model, so time it
+ANSWERED_CPU, ANSWERED_GPU = (
+    8,
+    32,
+)  # prompts: a CPU takes as long for each, a GPU answers a whole batch in the time of one
 LATE = 0.5  # seconds that the timing of answers, or of the optimizer, may take when no time is left
-LEAST = 2 * ANSWERED  # tokens whose time says how long one takes: they come in bursts of up to ANSWERED
+LEAST = 32  # tokens whose time says how long one takes: they come in bursts of one for each prompt
 
 
 def seconds_of_answers(
@@ -22,23 +27,25 @@ def seconds_of_answers(
     watch: Stopwatch,
     seconds: Callable[[Sequence[Shape]], float],
 ) -> float:
-    """Seconds of answering ``examples``: a few of them answer, and the others take as long.
+    """Seconds of answering ``examples``: a few of them answer, and the others take as long for their length.
 
     ``seconds`` gives the time of forward passes by their shapes. It is the basis where no time is left to answer.
     """
     tokenizer = session.loaded.tokenizer
-    tokens = sum(len(tokenizer.encode(one.answer, add_special_tokens=False)) + 1 for one in examples)
+    answers = [len(tokenizer.encode(one.answer, add_special_tokens=False)) + 1 for one in examples]
     prompts = [(1, len(one.prompt)) for one in examples]
-    reading = seconds(prompts)
+    reading, tokens = seconds(prompts), sum(answers)
     untimed = reading + STEP * seconds([(1, tokens)])
-    if 2 * seconds(prompts[:ANSWERED]) > watch.left:
+    asked = ANSWERED_CPU if mx.default_device().type == mx.DeviceType.cpu else ANSWERED_GPU
+    if 2 * seconds(prompts[:asked]) > watch.left:
         return untimed
-    times, finished = _token_times(session, examples[:ANSWERED], watch)
+    times, finished = _token_times(session, examples[:asked], watch)
     start, begun, *rest = times
     watch.spent += times[-1] - start
     if finished:
-        # By answers, not by tokens: where answers are short, reading the prompts takes most of the time.
-        return begun - start + (times[-1] - begun) / len(examples[:ANSWERED]) * len(examples)
+        # By length and not by tokens alone: where answers are short, reading the prompts takes most of the time.
+        lengths = [length + STEP * answer for (_, length), answer in zip(prompts, answers, strict=True)]
+        return begun - start + (times[-1] - begun) / sum(lengths[:asked]) * sum(lengths)
     seen = len(rest) - 1  # after the first
     return reading + (rest[-1] - rest[0]) / seen * tokens if seen >= LEAST else untimed
 

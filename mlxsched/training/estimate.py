@@ -12,9 +12,8 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -146,34 +145,45 @@ class _Timing:
         targets = session.train_rows.scored / session.plan.tokens * (1 - self._stats.padding)
         self._share = max(targets, 1e-3)
         self._vocabulary = int(session.loaded.config.get("vocab_size") or VOCABULARY)
-        self._updates = self._times(self._train)
-        self._validation = self._times(self._forward(_without_activations(acceleration.validation)))
+        self._updates = ShapeTimes(self._train, self._watch, lambda shape: 0.0)
+        self._validation = self._forward_times(_without_activations(acceleration.validation))
         stores = acceleration.validation.boundary is not None
-        self._plain = self._times(self._forward(acceleration.measuring)) if stores else self._validation
+        self._plain = self._forward_times(acceleration.measuring) if stores else self._validation
         self._validation_rows = make_evaluator(session, acceleration.validation)
         self._test_rows = test_evaluator(session, acceleration.measuring)
 
     def estimate(self, made: int, updates: int) -> Estimate:
         """The parts, each timed within the remaining time limit, and their sum."""
-        parameters = self._session.plan.parameters
-        self._updates.measure([min(self._stats.shapes, key=math.prod)], parameters, 0.0)
-        self._watch.allowed = min(MOST, SHARE * self._update() * (updates - made))
-        self._updates.measure(self._stats.shapes, parameters, 0.5)
-        applying = self._applying()
+        self._updates.begin(self._stats.shapes, self._session.plan.parameters)
+        self._watch.allowed = min(MOST, SHARE * self._sum(made, updates, 0.0, 0.0).seconds)
+        # Answers take several times as long as their tokens suggest. When they came last, no time was left for them in runs
+        # of a minute, whose estimates were a fifth too low.
+        answering = self._answering()
+        self._updates.measure(self._stats.shapes, 0.7)
         for times, rows in ((self._validation, self._validation_rows), (self._plain, self._test_rows)):
             if rows is not None:
-                times.measure(rows.shapes, parameters, 0.5)
+                times.measure(rows.shapes, 0.5)
+        return self._sum(made, updates, answering, self._applying())
+
+    def _sum(self, made: int, updates: int, answering: float, applying: float) -> Estimate:
+        """The estimate by what is known of the parts."""
         update, evaluation = self._update() + applying, self._evaluation()
-        measuring, saving = self._measuring(), self._saving()
-        once = self._once()
+        measuring, saving, once = answering + self._test_loss(), self._saving(), self._once()
         costs = Costs(evaluation, saving, measuring, deque([(update, 1)]))
         work = replace(work_of(self._session, evaluates=self._validation_rows is not None), tokens=1.0)
         seconds = work.seconds(costs, made, updates) + once + (0.0 if made else evaluation + measuring)
         longest = max(map(self._updates.seconds, self._stats.shapes))
         return Estimate(seconds, update, longest, evaluation, saving, measuring, once, self._watch.spent)
 
-    def _times(self, run: Callable[[Shape], object]) -> ShapeTimes:
-        return ShapeTimes(run, self._watch)
+    def _forward_times(self, path: ForwardPath) -> ShapeTimes:
+        """The times of passes without gradients along ``path``; until one is timed, a third of a pass with gradients.
+
+        Gradients are timed through the trained layers alone where the outputs of the others are stored.
+        """
+        layers = (1 - self._frozen(path)) / (1 - self._frozen(self._training))
+        return ShapeTimes(
+            self._forward(path), self._watch, lambda shape: layers * self._updates.seconds(shape) / 3
+        )
 
     def _train(self, shape: Shape) -> None:
         self._engine.loss(self._one(shape))
@@ -230,28 +240,19 @@ class _Timing:
     def _evaluation(self) -> float:
         rows = self._validation_rows
         times = 2.0 if self._session.config.average else 1.0  # the average is measured each time as well
-        return 0.0 if rows is None else times * self._seconds(self._validation, rows.shapes)
+        return 0.0 if rows is None else times * self._validation.sum(rows.shapes)
 
-    def _seconds(self, times: ShapeTimes, shapes: Sequence[Shape]) -> float:
-        """Seconds of a pass without gradients; a third of one with gradients if no time was left to measure it.
+    def _test_loss(self) -> float:
+        """Seconds of the loss of the test rows."""
+        return 0.0 if self._test_rows is None else self._plain.sum(self._test_rows.shapes)
 
-        Gradients are timed through the trained layers alone where the outputs of the others are stored.
-        """
-        if times.known:
-            return times.sum(shapes)
-        path = self._path.validation if times is self._validation else self._path.measuring
-        layers = (1 - self._frozen(path)) / (1 - self._frozen(self._path.training))
-        return layers * self._updates.sum(shapes) / 3
-
-    def _measuring(self) -> float:
-        """Seconds of the test rows: their loss, and their answers."""
-        examples, rows = test_examples(self._session), self._test_rows
-        loss = 0.0 if rows is None else self._seconds(self._plain, rows.shapes)
+    def _answering(self) -> float:
+        """Seconds of the answers to the test prompts."""
+        examples = test_examples(self._session)
         if not examples:
-            return loss
+            return 0.0
         self._engine.load_into_model()
-        reads = partial(self._seconds, self._plain)
-        return loss + seconds_of_answers(self._session, examples, self._watch, reads)
+        return seconds_of_answers(self._session, examples, self._watch, self._plain.sum)
 
     def _saving(self) -> float:
         """Seconds of a checkpoint: weights and two moments."""
@@ -263,8 +264,8 @@ class _Timing:
         valid = rows.shapes if rows else []
         compiling = self._updates.compiling_of(stats.shapes) + self._validation.compiling_of(valid)
         epochs = stats.updates / self._session.plan.updates_per_epoch
-        stored = self._seconds(self._plain, stats.shapes) / epochs * self._frozen(self._path.training)
-        return compiling + stored + self._seconds(self._plain, valid) * self._frozen(self._path.validation)
+        stored = self._plain.sum(stats.shapes) / epochs * self._frozen(self._path.training)
+        return compiling + stored + self._plain.sum(valid) * self._frozen(self._path.validation)
 
     def _frozen(self, path: ForwardPath) -> float:
         """The share of the layers whose outputs ``path`` stores."""

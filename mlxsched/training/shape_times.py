@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -61,33 +61,40 @@ class ShapeTimes:
     """Seconds of the micro-batches that ``run`` computes.
 
     The time of a shape that was not timed follows from its positions: between two timed ones by interpolation, beyond the
-    largest one along the line through the two largest, but at most in proportion to the positions.
+    largest one along the line through the two largest, but at most in proportion to the positions. ``guess`` gives the
+    time of a shape as long as none was timed.
     """
 
     run: Callable[[Shape], object]
     watch: Stopwatch
+    guess: Callable[[Shape], float]
     known: dict[int, float] = field(default_factory=dict)
     compiling: list[float] = field(default_factory=list)
 
-    def measure(self, shapes: Iterable[Shape], parameters: int, share: float) -> None:
-        """Time the smallest of ``shapes``, then the largest and a middle one, until ``share`` of what is left is spent.
+    def begin(self, shapes: Iterable[Shape], parameters: int) -> None:
+        """Time the smallest of ``shapes``, of which nothing is known; fewer of its rows if it may take seconds."""
+        self._time(_fewer_rows(min(shapes, key=_positions), parameters), self.watch.left, repeats=1)
 
-        A slow shape is not repeated. If the smallest shape may take seconds, fewer of its rows are timed.
+    def measure(self, shapes: Sequence[Shape], share: float) -> None:
+        """Time the mean of ``shapes``, then the largest, until ``share`` of what is left is spent.
+
+        The mean comes first: where the time is linear in the positions, it alone gives the time of all shapes. A slow
+        shape is not repeated, and is timed with fewer of its rows if it takes too long.
         """
-        ladder = sorted(set(shapes), key=_positions)
-        if not self.known:
-            self._time(_fewer_rows(ladder[0], parameters), self.watch.left)
         until = self.watch.spent + share * self.watch.left
-        rows, length = ladder[-1]
+        mean = statistics.fmean(map(_positions, shapes))
+        rows, length = min(shapes, key=lambda shape: abs(_positions(shape) - mean))
         for shape in [(rows >> power, length) for power in range(rows.bit_length())]:
             if self._fits(shape, until):
                 break
-        self._fits(ladder[len(ladder) // 2], until)
+        self._fits(max(shapes, key=_positions), until)
 
     def seconds(self, shape: Shape) -> float:
         """Seconds of a micro-batch of ``shape`` after compilation."""
         positions = _positions(shape)
         sizes = sorted(self.known)
+        if not sizes:
+            return self.guess(shape)
         if len(sizes) == 1 or positions < sizes[0]:
             return self.known[sizes[0]] * positions / sizes[0]
         if positions > sizes[-1]:
@@ -113,11 +120,11 @@ class ShapeTimes:
             self._time(shape, room)
         return _positions(shape) in self.known
 
-    def _time(self, shape: Shape, room: float) -> None:
+    def _time(self, shape: Shape, room: float, repeats: int = REPEATS) -> None:
         first = self.watch.time(lambda: self.run(shape))
         compiling = min(statistics.fmean(self.compiling or [0.0]), 0.9 * first)
         again: list[float] = []
-        while len(again) < REPEATS and first + (len(again) + 1) * (first - compiling) <= room:
+        while len(again) < repeats and first + (len(again) + 1) * (first - compiling) <= room:
             again.append(self.watch.time(lambda: self.run(shape)))
         self.known[_positions(shape)] = statistics.fmean(again) if again else first - compiling
         if again:

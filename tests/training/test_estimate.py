@@ -66,6 +66,7 @@ def test_answers_to_few_test_rows_stand_for_all(session, monkeypatch, late):
     engine = make_engine(made, acceleration.training)
     timing = module._Timing(made, engine, acceleration, time.process_time)
     found = timing.estimate(0, 2000).measuring
+    engine.load_into_model()
     started = time.process_time()
     answer_all(
         made.loaded.model,

@@ -10,6 +10,7 @@ import pytest
 from mlxsched.training.shape_times import LARGE, ShapeTimes, Stopwatch
 
 SHAPES = [(1, 16), (2, 32), (4, 32), (8, 64), (4, 64)]
+MEAN = (4, 64)  # of the shapes that which is closest to their mean of 195 positions
 
 
 class Machine:
@@ -29,16 +30,17 @@ class Machine:
 
 
 def times_of(machine, allowed):
-    return ShapeTimes(machine.run, Stopwatch(lambda: machine.now, allowed))
+    return ShapeTimes(machine.run, Stopwatch(lambda: machine.now, allowed), lambda shape: 0.0)
 
 
 def test_a_linear_cost_is_predicted_for_every_shape():
     machine = Machine()
     times = times_of(machine, 3.0)
-    times.measure(SHAPES, 10**6, 1.0)
+    times.begin(SHAPES, 10**6)
+    times.measure(SHAPES, 1.0)
     for shape in [*SHAPES, (8, 32), (16, 64)]:
         assert times.seconds(shape) == pytest.approx(machine.seconds(shape), rel=1e-6)
-    assert len(set(machine.made)) == 3 < len(SHAPES)
+    assert list(dict.fromkeys(machine.made)) == [(1, 16), MEAN, (8, 64)]
     assert times.compiling_of(SHAPES) == pytest.approx(0.5)
     assert times.watch.spent == pytest.approx(machine.now)
 
@@ -52,8 +54,9 @@ def test_building_kernels_is_not_part_of_the_time():
             machine.now += 60.0
         machine.run(shape)
 
-    times = ShapeTimes(build_and_run, Stopwatch(lambda: machine.now, 3.0))
-    times.measure(SHAPES, 10**6, 1.0)
+    times = ShapeTimes(build_and_run, Stopwatch(lambda: machine.now, 3.0), lambda shape: 0.0)
+    times.begin(SHAPES, 10**6)
+    times.measure(SHAPES, 1.0)
     for shape in SHAPES:
         assert times.seconds(shape) == pytest.approx(machine.seconds(shape), rel=1e-6)
     assert times.watch.spent < 1.0
@@ -62,7 +65,8 @@ def test_building_kernels_is_not_part_of_the_time():
 def test_a_slow_machine_times_fewer_rows_and_stays_within_what_is_allowed():
     machine = Machine(speed=100.0, compiling=0.2)
     times = times_of(machine, 3.0)
-    times.measure([(8, 64)], LARGE // 64, 0.5)
+    times.begin([(8, 64)], LARGE // 64)
+    times.measure([(8, 64)], 0.5)
     assert machine.made[0] == (1, 64) and (8, 64) not in machine.made
     assert machine.now <= 3.0
     assert times.seconds((8, 64)) == pytest.approx(5.12, rel=0.3)
@@ -70,10 +74,23 @@ def test_a_slow_machine_times_fewer_rows_and_stays_within_what_is_allowed():
 
 def test_a_shape_that_is_run_once_is_not_taken_for_as_slow_as_its_compilation():
     machine = Machine(compiling=0.5)
-    times = times_of(machine, 1.15)
-    times.measure(SHAPES, 10**6, 1.0)
-    assert machine.made.count((4, 32)) == 1  # no time was left to repeat it
-    assert times.seconds((4, 32)) == pytest.approx(machine.seconds((4, 32)), abs=0.05)
+    times = times_of(machine, 1.05)
+    times.begin(SHAPES, 10**6)
+    times.measure(SHAPES, 1.0)
+    assert machine.made.count(MEAN) == 1  # no time was left to repeat it
+    assert times.seconds(MEAN) == pytest.approx(machine.seconds(MEAN), abs=0.05)
+
+
+def test_a_guess_holds_until_a_shape_is_timed():
+    """Then the mean shape is the first: where no time is left for others, it alone gives the whole."""
+    machine = Machine(launch=0.01, compiling=0.0)
+    times = ShapeTimes(machine.run, Stopwatch(lambda: machine.now, 0.1), lambda shape: 0.1)
+    times.measure(SHAPES, 0.5)
+    assert machine.made == [] and times.sum(SHAPES) == pytest.approx(0.5)
+    times.guess = lambda shape: 0.01
+    times.measure(SHAPES, 0.5)
+    assert set(machine.made) == {MEAN}
+    assert times.sum(SHAPES) == pytest.approx(sum(map(machine.seconds, SHAPES)), rel=0.15)
 
 
 def test_two_close_shapes_that_differ_by_chance_do_not_make_a_long_one_endless():
@@ -85,5 +102,6 @@ def test_two_close_shapes_that_differ_by_chance_do_not_make_a_long_one_endless()
 def test_without_any_time_the_smallest_shape_is_run_once():
     machine = Machine()
     times = times_of(machine, 0.0)
-    times.measure(SHAPES, 10**6, 0.5)
+    times.begin(SHAPES, 10**6)
+    times.measure(SHAPES, 0.5)
     assert machine.made == [(1, 16)]
