@@ -8,7 +8,6 @@ are restored, and dropout depends only on seed and update.
 from __future__ import annotations
 
 import logging
-import math
 import statistics
 import time
 from collections import deque
