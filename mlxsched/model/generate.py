@@ -22,10 +22,11 @@ MARGIN = 8  # tokens beyond the reference: an answer that is longer is wrong any
 
 @dataclass(frozen=True)
 class Answer:
-    """The expected and the generated answer."""
+    """The expected and the generated answer, and how many tokens were generated, the last one included."""
 
     expected: str
     text: str
+    tokens: int = 0
 
     @property
     def correct(self) -> bool:
@@ -71,7 +72,11 @@ def answer_all(
         generator.close()
         model.train()
     return [
-        Answer(without_thinking(e.answer, tokenizer), without_thinking(tokenizer.decode(tokens), tokenizer))
+        Answer(
+            without_thinking(e.answer, tokenizer),
+            without_thinking(tokenizer.decode(tokens), tokenizer),
+            len(tokens) + 1,
+        )
         for e, tokens in zip(examples, answers, strict=True)
     ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -21,33 +22,89 @@ LATE = 0.5  # seconds that the timing of answers, or of the optimizer, may take 
 LEAST = 32  # tokens whose time says how long one takes: they come in bursts of one for each prompt
 
 
-def seconds_of_answers(
+class Lengths(NamedTuple):
+    """Tokens of all prompts, of the answers that a model gave, and of the expected answers."""
+
+    prompts: int
+    answers: int
+    expected: int
+
+    @property
+    def weight(self) -> float:
+        """The time of the answers that were given, in units of a position of a forward pass.
+
+        By length and not by tokens alone: where answers are short, reading the prompts takes most of the time.
+        """
+        return self.prompts + STEP * self.answers
+
+    @property
+    def trained_weight(self) -> float:
+        """The time of answers as long as the expected ones, in the same units: what a trained model gives.
+
+        >>> lengths = Lengths(prompts=6000, answers=1050, expected=4000)
+        >>> round(lengths.trained_weight / lengths.weight, 2)
+        1.97
+        """
+        return self.prompts + STEP * self.expected
+
+
+class AnswerTimes(NamedTuple):
+    """Seconds of the answers that the model gives before training, and after it."""
+
+    before: float = 0.0
+    after: float = 0.0
+
+
+def lengths_of(examples: list[Example], tokenizer: Any, answers: int) -> Lengths:
+    """The lengths of ``examples``, to which a model gave answers of ``answers`` tokens in all."""
+    expected = sum(len(tokenizer.encode(one.answer, add_special_tokens=False)) + 1 for one in examples)
+    return Lengths(sum(len(one.prompt) for one in examples), answers, expected)
+
+
+def growth_of_answers(measured: Mapping[str, Any]) -> float:
+    """How much longer answering takes after training than when ``measured``, as a run records it, before training.
+
+    1 without answers, and where they were longer than expected: they may stay so.
+
+    >>> growth_of_answers({"tokens": {"prompts": 6000, "answers": 1050, "expected": 4000}}) > 1.9
+    True
+    >>> growth_of_answers({"test_loss": 2.2})
+    1.0
+    """
+    if "tokens" not in measured:
+        return 1.0
+    lengths = Lengths(**measured["tokens"])
+    return max(lengths.trained_weight / lengths.weight, 1.0)
+
+
+def times_of_answers(
     session: Session,
     examples: list[Example],
     watch: Stopwatch,
     seconds: Callable[[Sequence[Shape]], float],
-) -> float:
+) -> AnswerTimes:
     """Seconds of answering ``examples``: a few of them answer, and the others take as long for their length.
 
     ``seconds`` gives the time of forward passes by their shapes. It is the basis where no time is left to answer.
     """
     tokenizer = session.loaded.tokenizer
-    answers = [len(tokenizer.encode(one.answer, add_special_tokens=False)) + 1 for one in examples]
     prompts = [(1, len(one.prompt)) for one in examples]
-    reading, tokens = seconds(prompts), sum(answers)
+    reading, tokens = seconds(prompts), lengths_of(examples, tokenizer, 0).expected
     untimed = reading + STEP * seconds([(1, tokens)])
-    asked = ANSWERED_CPU if mx.default_device().type == mx.DeviceType.cpu else ANSWERED_GPU
-    if 2 * seconds(prompts[:asked]) > watch.left:
-        return untimed
-    times, finished = _token_times(session, examples[:asked], watch)
+    few = examples[: ANSWERED_CPU if mx.default_device().type == mx.DeviceType.cpu else ANSWERED_GPU]
+    if 2 * seconds(prompts[: len(few)]) > watch.left:
+        return AnswerTimes(untimed, untimed)
+    times, finished = _token_times(session, few, watch)
     start, begun, *rest = times
     watch.spent += times[-1] - start
     if finished:
-        # By length and not by tokens alone: where answers are short, reading the prompts takes most of the time.
-        lengths = [length + STEP * answer for (_, length), answer in zip(prompts, answers, strict=True)]
-        return begun - start + (times[-1] - begun) / sum(lengths[:asked]) * sum(lengths)
+        timed = lengths_of(few, tokenizer, len(rest))
+        every = lengths_of(examples, tokenizer, len(rest) * len(examples) // len(few))
+        unit = (times[-1] - begun) / timed.weight
+        return AnswerTimes(begun - start + unit * every.weight, begun - start + unit * every.trained_weight)
     seen = len(rest) - 1  # after the first
-    return reading + (rest[-1] - rest[0]) / seen * tokens if seen >= LEAST else untimed
+    found = reading + (rest[-1] - rest[0]) / seen * tokens if seen >= LEAST else untimed
+    return AnswerTimes(found, found)
 
 
 def _token_times(session: Session, examples: list[Example], watch: Stopwatch) -> tuple[list[float], bool]:

@@ -28,7 +28,7 @@ from mlxsched.model.fast.frozen_prefix import PrefixBoundary
 from mlxsched.model.fast.prefix_activations import ActivationStore
 from mlxsched.model.trees import n_bytes
 from mlxsched.training.acceleration import Acceleration, accelerate
-from mlxsched.training.answer_times import LATE, seconds_of_answers
+from mlxsched.training.answer_times import LATE, AnswerTimes, times_of_answers
 from mlxsched.training.assembly import make_engine, make_evaluator, work_of
 from mlxsched.training.batch_loader import UpdateBatches
 from mlxsched.training.engine import Engine
@@ -56,7 +56,7 @@ class Estimate:
         micro_batch: the longest micro-batch.
         evaluation: of the validation rows, once.
         saving: a checkpoint.
-        measuring: loss and answers of the test rows, once.
+        measuring: loss and answers of the test rows, after training.
         once: compiling, and the first pass through the frozen layers, whose outputs are stored.
         timing: spent on this estimate.
     """
@@ -154,7 +154,7 @@ class _Timing:
     def estimate(self, made: int, updates: int) -> Estimate:
         """The parts, each timed within the remaining time limit, and their sum."""
         self._updates.begin(self._stats.shapes, self._session.plan.parameters)
-        self._watch.allowed = min(MOST, SHARE * self._sum(made, updates, 0.0, 0.0).seconds)
+        self._watch.allowed = min(MOST, SHARE * self._sum(made, updates, AnswerTimes(), 0.0).seconds)
         # Answers take several times as long as their tokens suggest. When they came last, no time was left for them in runs
         # of a minute, whose estimates were a fifth too low.
         answering = self._answering()
@@ -164,13 +164,15 @@ class _Timing:
                 times.measure(rows.shapes, 0.5)
         return self._sum(made, updates, answering, self._applying())
 
-    def _sum(self, made: int, updates: int, answering: float, applying: float) -> Estimate:
+    def _sum(self, made: int, updates: int, answering: AnswerTimes, applying: float) -> Estimate:
         """The estimate by what is known of the parts."""
         update, evaluation = self._update() + applying, self._evaluation()
-        measuring, saving, once = answering + self._test_loss(), self._saving(), self._once()
+        test_loss, saving, once = self._test_loss(), self._saving(), self._once()
+        measuring = test_loss + answering.after
         costs = Costs(evaluation, saving, measuring, deque([(update, 1)]))
         work = replace(work_of(self._session, evaluates=self._validation_rows is not None), tokens=1.0)
-        seconds = work.seconds(costs, made, updates) + once + (0.0 if made else evaluation + measuring)
+        first = 0.0 if made else evaluation + test_loss + answering.before
+        seconds = first + once + work.seconds(costs, made, updates)
         longest = max(map(self._updates.seconds, self._stats.shapes))
         return Estimate(seconds, update, longest, evaluation, saving, measuring, once, self._watch.spent)
 
@@ -245,13 +247,13 @@ class _Timing:
         """Seconds of the loss of the test rows."""
         return 0.0 if self._test_rows is None else self._plain.sum(self._test_rows.shapes)
 
-    def _answering(self) -> float:
+    def _answering(self) -> AnswerTimes:
         """Seconds of the answers to the test prompts."""
         examples = test_examples(self._session)
         if not examples:
-            return 0.0
+            return AnswerTimes()
         self._engine.load_into_model()
-        return seconds_of_answers(self._session, examples, self._watch, self._plain.sum)
+        return times_of_answers(self._session, examples, self._watch, self._plain.sum)
 
     def _saving(self) -> float:
         """Seconds of a checkpoint: weights and two moments."""

@@ -10,6 +10,7 @@ from mlxsched.model import adapters
 from mlxsched.model.evaluate import Evaluator, perplexity
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.generate import Answer, answer_all, can_match, exact_match
+from mlxsched.training.answer_times import lengths_of
 from mlxsched.training.loop import Loop
 from mlxsched.training.session import Session
 
@@ -78,7 +79,8 @@ class Measurement:
         tick = self._loop.ticker("test answers")
         shared = session.config.shares_prompts
         answers = answer_all(model, tokenizer, asked, tick, memory=session.answering_memory, shared=shared)
-        kept = {"answers": samples(tokenizer, asked, answers)}
+        tokens = lengths_of(asked, tokenizer, sum(answer.tokens for answer in answers))._asdict()
+        kept = {"tokens": tokens, "answers": samples(tokenizer, asked, answers)}
         return {"exact_match": exact_match(answers), "asked": len(answers), **kept} if examples else kept
 
 

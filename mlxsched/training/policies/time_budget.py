@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from mlxsched.runs.events import Notice, UpdateMade
 from mlxsched.text import clock as clock_text
 from mlxsched.text import counted, short_time
+from mlxsched.training.answer_times import growth_of_answers
 from mlxsched.training.pace import Pace
 from mlxsched.training.policies.base import Action, Policy, Report, Revise
 from mlxsched.training.progress import Progress
@@ -88,7 +89,8 @@ class TimeBudget(Policy):
     def between_updates(self, progress: Progress, *, done: bool) -> Iterable[Action]:
         now = self._now(progress)
         if progress.update == 0 and not self._costs.measuring:
-            self._costs.measuring = now - self._mark  # the test rows, which are measured at the end again
+            # The test rows are measured at the end again, when the answers have the length of those trained on.
+            self._costs.measuring = (now - self._mark) * growth_of_answers(progress.results.get("before", {}))
         self._mark = now
         self._keep(progress, now)
         return ()
