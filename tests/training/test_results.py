@@ -44,3 +44,5 @@ def test_a_run_with_test_rows_keeps_the_same_prompts_before_and_after(train):
     assert [one["prompt"] for one in before] == [one["prompt"] for one in after]
     assert before[0]["expected"].startswith("=") and "<" not in before[0]["prompt"]
     assert progress.results["after"]["asked"] == 2
+    tokens = run.info.results["before"]["tokens"]
+    assert tokens["prompts"] > tokens["expected"] > 2 and tokens["answers"] > 2

@@ -38,6 +38,7 @@ class Machine:
     evaluation: float = 1.0
     saving: float = 0.05
     measuring: float = 1.0
+    longer: float = 1.0
     noise: float = 0.1
     slowness: object = lambda second: 1.0
     planned: int = 1000
@@ -100,7 +101,7 @@ class Machine:
         while self.progress.update < self.pace.updates:
             self.step()
         self.between(done=True)
-        self.spend(self.measuring + self.saving)
+        self.spend(self.longer * self.measuring + self.saving)
         return self
 
 
@@ -135,6 +136,13 @@ def test_ends_on_time_with_the_schedule_completed(schedule, seconds, update, eva
     assert machine.pace.rate(made) == 0
     assert made < 500 or machine.rates[-1] <= 0.01 * PEAK  # a shorter run has larger steps
     assert len(machine.notices) < 60
+
+
+def test_answers_that_become_longer_by_the_training_end_on_time():
+    """Times are those of prompts of 100 tokens in all, and of 100 tokens of answers before the training, 500 after it."""
+    machine = Machine(60, measuring=5.0, longer=4.0)
+    machine.progress.results["before"] = {"tokens": {"prompts": 100, "answers": 100, "expected": 500}}
+    assert abs(machine.run().now - 60) < 3
 
 
 def test_the_rate_falls_in_steps_no_larger_than_the_shape_s_own():
