@@ -3,7 +3,8 @@
     python benchmarks/startup.py [--cold]
 
 ``--cold`` measures the start of the README's first command: a training of one update with its evaluations, first without the kernels
-that MLX builds on the CPU, without tokenized rows and without frozen-prefix activations, then again with them.
+that MLX builds on the CPU, without tokenized rows and without frozen-prefix activations, then again with them. The first start is
+also made as it was before mlxsched precompiled the header of the kernels.
 """
 
 from __future__ import annotations
@@ -35,25 +36,49 @@ def seconds(arguments: list[str]) -> float:
 
 
 TRAIN = ["train", "--preset", "laptop", "--iters", "4", "--no-test", "--plain", "--name"]
+# Name -> whether the folders are new, and what is added to the environment.
+STARTS = {
+    "first, header not precompiled": (True, {"MLXSCHED_NO_PRECOMPILED_HEADER": "1"}),
+    "first": (True, {}),
+    "again": (False, {}),
+}
+COLD_ROUNDS = 3
 
 
 def cold() -> None:
-    """Print kernels, CPU seconds (children included) and seconds of the same command twice."""
-    print(f"{'start':8}{'kernels built':>15}{'CPU s':>8}{'s':>8}")
-    with tempfile.TemporaryDirectory() as folder:
-        own = {"TMPDIR": folder, "MLXSCHED_CACHE": f"{folder}/cache"}
-        before = 0
-        for name in ("cold", "warm"):
-            cpu, start = os.times(), time.perf_counter()
-            subprocess.run(
-                [sys.executable, "-m", "mlxsched", *TRAIN, name],
-                check=True, capture_output=True, cwd=folder, env=os.environ | own,
-            )  # fmt: skip
-            wall, after = time.perf_counter() - start, os.times()
-            spent = after.children_user + after.children_system - cpu.children_user - cpu.children_system
-            kernels = len(list(Path(folder).glob("mlx/*/cpu/*.so")))
-            print(f"{name:8}{kernels - before:15}{spent:8.1f}{wall:8.1f}", flush=True)
-            before = kernels
+    """Alternate between the starts, and print kernels, CPU seconds (children included) and seconds."""
+    print(f"{'start':32}{'kernels built':>15}{'CPU s':>8}{'s to the update':>17}{'longest silence, s':>20}")
+    for _ in range(COLD_ROUNDS):
+        with tempfile.TemporaryDirectory() as base:
+            for position, (name, (new, more)) in enumerate(STARTS.items()):
+                folder = Path(base, str(position if new else position - 1))
+                folder.mkdir(exist_ok=True)
+                print(f"{name:32}{start(folder, more)}", flush=True)
+
+
+def start(folder: Path, more: dict[str, str]) -> str:
+    """Train in ``folder``; returns the numbers."""
+    kernels, usage, began = kernels_in(folder), os.times(), time.perf_counter()
+    own = {"TMPDIR": str(folder), "MLXSCHED_CACHE": f"{folder}/cache"}
+    updated, told, silence = 0.0, began, 0.0
+    with subprocess.Popen(
+        [sys.executable, "-m", "mlxsched", *TRAIN, f"run{kernels}"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=folder, env=os.environ | own | more,
+    ) as process:  # fmt: skip
+        for line in process.stderr or ():
+            silence, told = max(silence, time.perf_counter() - told), time.perf_counter()
+            if line.startswith("update 1/1"):
+                updated = told - began
+    if process.returncode:
+        raise SystemExit(f"the training ended with code {process.returncode}")
+    after = os.times()
+    spent = after.children_user + after.children_system - usage.children_user - usage.children_system
+    return f"{kernels_in(folder) - kernels:15}{spent:8.1f}{updated:17.1f}{silence:20.1f}"
+
+
+def kernels_in(folder: Path) -> int:
+    """How many kernels MLX has built there."""
+    return len(list(folder.glob("mlx/*/cpu/*.so")))
 
 
 def main() -> None:

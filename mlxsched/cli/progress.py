@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 5.0  # between plain lines about the same long step
 _EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
+KERNELS = 40  # that MLX builds for a training, whose number is not known in advance
 SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
 
@@ -65,6 +66,17 @@ class Display:
             self._show_tick(event)
         elif isinstance(event, Notice):
             self._say(notice_line(event))
+
+    def show_kernels(self, built: int) -> bool:
+        """Show how many CPU kernels MLX has built; returns whether the first update is still ahead: few come later."""
+        what, total = "building kernels, once per machine", max(KERNELS, built + 1)
+        if self._speed:
+            return False
+        if self._live:
+            self._live.tick(Tick(self._made, what, built, total))
+        else:
+            note(f"{what}: {built} of about {total}")
+        return True
 
     @property
     def made(self) -> int:
@@ -252,7 +264,8 @@ class LiveDisplay:
         self._progress.update(self._training, total=updates)
 
     def update(self, done: int, parts: list[str]) -> None:
-        """Show `done` updates and the numbers of the last one."""
+        """Show `done` updates and the numbers of the last one; any other step has ended."""
+        self._remove_other()
         self._progress.update(self._training, completed=done)
         self._parts = parts
 

@@ -116,13 +116,15 @@ def _show_start(session: Session) -> None:
 
 
 def _tell_check() -> None:
-    """Announce the self-check, which may take a minute on a machine without kernels."""
+    """Announce the self-check, which may take half a minute on a machine without kernels."""
     import mlx.core as mx
 
     from mlxsched.platform.kernels import built_kernels
 
     cold = mx.default_device().type == mx.DeviceType.cpu and not built_kernels()
-    once = " MLX builds its CPU kernels first, once per machine; this takes up to a minute." if cold else ""
+    once = (
+        " MLX builds its CPU kernels first, once per machine; this takes up to half a minute." if cold else ""
+    )
     note(f"Checking the optimizations on your rows ...{once}")
 
 
@@ -131,6 +133,7 @@ def train_and_tell(
 ) -> None:
     """Train with a display, then print the result."""
     from mlxsched.cli.interrupt import stop_request
+    from mlxsched.cli.kernel_watch import watching_kernels
     from mlxsched.cli.progress import Display
     from mlxsched.cli.results import results_json, show_results
     from mlxsched.tracking import sinks
@@ -144,9 +147,10 @@ def train_and_tell(
     with Display(session.plan.updates, config.steps_per_report, plain=plain, done=done) as display:
         trackers = sinks(config.report_to, run, config)
         try:
-            progress = execute(
-                session, run, display, *trackers, resume=resume, stop=stop_request(run, display)
-            )
+            with watching_kernels(display.show_kernels):
+                progress = execute(
+                    session, run, display, *trackers, resume=resume, stop=stop_request(run, display)
+                )
         finally:  # also where the run could not say how it ended
             for tracker in trackers:
                 tracker.close(run.info.status, run.info.message)

@@ -21,6 +21,7 @@ from mlxsched.model import gguf, local
 from mlxsched.model.trees import flatten
 from mlxsched.model.untrusted import check_model_directory
 from mlxsched.platform.blas import use_threads
+from mlxsched.platform.kernels import precompile_header
 from mlxsched.platform.machine import cores
 
 _SAMPLES = 64  # of a weight file, for its fingerprint: reading gigabytes at each start would cost seconds
@@ -72,6 +73,7 @@ def load_model(name: str, *, trust_remote_code: bool = False, dequantize: bool =
     With ``dequantize`` the weights of a quantized model become floats, which takes more memory and less time.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    precompile_header()  # in the background: a few seconds remain before the first kernel is needed
     path = resolve_model(name)
     model, tokenizer, config = _load_through_mlx_lm(name, path, trust_remote_code)
     if dequantize:

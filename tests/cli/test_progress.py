@@ -46,6 +46,18 @@ def test_a_short_step_says_nothing(capsys, clock):
     assert shown(capsys) == []
 
 
+def test_kernels_are_counted_until_the_first_update(capsys):
+    display = Display(10, 1, plain=True)
+    assert display.show_kernels(12)
+    assert display.show_kernels(60)
+    display(UPDATE)
+    assert not display.show_kernels(61)
+    assert shown(capsys)[:2] == [
+        "building kernels, once per machine: 12 of about 40",
+        "building kernels, once per machine: 60 of about 61",
+    ]
+
+
 def test_two_long_steps_in_turn_are_told_apart(capsys, clock):
     display = Display(10, 1, plain=True)
     for what in ("validation", "test answers"):
