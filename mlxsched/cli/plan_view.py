@@ -10,6 +10,7 @@ from mlxsched.cli.output import console, note, picture, table, warn
 from mlxsched.text import about, clock, counted, rounded, short_time
 
 if TYPE_CHECKING:
+    from mlxsched.config import RunConfig
     from mlxsched.data.batching.sharing import Sharing
     from mlxsched.planning.plan import Plan
     from mlxsched.training.estimate import Estimate
@@ -57,7 +58,7 @@ def plan_lines(session: Session) -> Iterator[Line]:
     )
     yield (
         "length",
-        f"{'assumed: ' if plan.assumed else ''}{counted(plan.updates, 'update')} of {counted(plan.batch_size, 'row')}: "
+        f"{'assumed: ' if plan.assumed else ''}{counted(plan.updates, 'update')} of {counted(plan.batch_size, 'row')}{_iterations(config)}: "
         f"{counted(plan.epochs, 'epoch')} of {plan.updates_per_epoch:,}"
         + (f"; rows grouped by length within {plan.length_window} updates" if plan.length_window > 1 else ""),
     )
@@ -72,6 +73,13 @@ def plan_lines(session: Session) -> Iterator[Line]:
     )
     yield "micro-batches", _micro_batches(session)
     yield "memory", _memory(session)
+
+
+def _iterations(config: RunConfig) -> str:
+    """What ``iters`` counts, where it is not updates."""
+    if config.iters is None or config.grad_accumulation_steps == 1:
+        return ""
+    return f" ({counted(config.iters, 'iteration')} of {counted(config.batch_size, 'row')})"
 
 
 def _every(interval: int, updates: int, longer: str) -> str:

@@ -30,3 +30,9 @@ def test_a_shortened_warmup_is_explained_in_the_table_and_not_noted(
     show_plan(short, stderr=True)
     assert "shortened" not in capsys.readouterr().err
     assert any("warmup shortened" in note for note in short.plan.notes)  # for scripts
+
+
+def test_the_length_says_how_iterations_become_updates(short: Session) -> None:
+    accumulation = short.config.grad_accumulation_steps
+    assert accumulation > 1 and short.plan.updates == -(-80 // accumulation)
+    assert f" (80 iterations of {short.config.batch_size} rows): " in dict(plan_lines(short))["length"]
