@@ -40,6 +40,8 @@ from mlxsched.training.timing import Work
 from mlxsched.training.workers.engine import SharedEngine
 from mlxsched.training.workers.leader import LeadingEngine
 
+FAR_ABOVE = 10.0  # times the usual peak rate
+
 
 def make_pace(session: Session) -> Pace:
     """The horizon of ``session`` as it was planned."""
@@ -199,10 +201,10 @@ def _lower_rate(session: Session, factor: float) -> str:
     config = session.config
     ratio = 1.0 if config.fine_tune_type == "full" else max(config.lora_plus_ratio, 1.0)
     usual = peak_rates(config.optimizer, config.fine_tune_type).start(ratio)
-    return (
-        f"Train again with --learning-rate {next_peak(session.plan.peak / factor, usual)}, lengthen --warmup, or let the "
-        "run recover by itself with --on-divergence halve"
-    )
+    again = f"Train again with --learning-rate {next_peak(session.plan.peak / factor, usual)}"
+    if session.plan.peak > FAR_ABOVE * usual:  # neither a warmup nor half of the rate would do
+        return again
+    return f"{again}, lengthen --warmup, or let the run recover by itself with --on-divergence halve"
 
 
 def resume_command(session: Session, path: Path) -> str:

@@ -57,7 +57,8 @@ def test_a_diverged_run(runs, capsys):
     assert set(first) == {"code", "severity", "update", "evidence", "why", "fix", "confidence"}
     assert "--learning-rate 2e-4" in first["fix"]
     info = RunDirectory.open(runs / "bad").info
-    assert "Train again with --learning-rate 2e-4, " in info.message  # of the error that ended it
+    assert "Train again with --learning-rate 2e-4" in info.message  # of the error that ended it
+    assert "--on-divergence" not in info.message  # half of 2 diverges as well
     (warning,) = [text for text in info.plan["warnings"] if "likely to diverge" in text]
     assert "Train with --learning-rate 2e-4, " in warning  # of the plan
     assert main(["diagnose", str(runs / "bad")]) == 3
