@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from mlxsched.data.compiled_template import CompiledTemplate, Rendering
+from mlxsched.data.holes import refuse_looks
 from mlxsched.data.messages import Messages
 from mlxsched.data.problems import RowProblem, harmless
 from mlxsched.data.time_limit import TimeLimitExceeded, time_limit
@@ -51,6 +52,7 @@ class ChatTemplate:
         self._tagged = _GENERATION_TAG.search(text) is not None
         self.writes_today = "strftime_now" in text and not takes_date
         self._compiled = _compile(tokenizer, self._extra)
+        self._watched = _compile(tokenizer, self._extra, refuse_looks)
         self._agreed = 0
 
     def render(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> str:
@@ -65,7 +67,7 @@ class ChatTemplate:
     def render_with_cuts(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> Rendering:
         """Like `render`, with what is known of the renderings of the first few messages."""
         found = self._render_compiled(messages, tools, prompt=prompt)
-        if found is not None and self._agreed >= _COMPARED:
+        if found is not None and self.is_proved:
             return found
         apply = self._tokenizer.apply_chat_template
         call = partial(
@@ -80,6 +82,21 @@ class ChatTemplate:
         if found.text != text:
             self._compiled = None
             return Rendering(text)
+        return found
+
+    @property
+    def is_proved(self) -> bool:
+        """Whether our own renderings agree with those of transformers; False as long as there were few."""
+        return self._compiled is not None and self._agreed >= _COMPARED
+
+    def outline(self, messages: Messages) -> Rendering | None:
+        """The rendering of messages with a `Hole` for each content; None if the template looks into one."""
+        if self._watched is None or self._tagged:
+            return None
+        try:
+            found: Rendering = _guarded(partial(self._watched.render_plain, messages))
+        except RowProblem:  # or it refuses them
+            return None
         return found
 
     def _render_compiled(self, messages: Messages, tools: Tools, *, prompt: bool) -> Rendering | None:
@@ -124,7 +141,9 @@ class ChatTemplate:
         return None
 
 
-def _compile(tokenizer: Any, extra: dict[str, Any]) -> CompiledTemplate | None:
+def _compile(
+    tokenizer: Any, extra: dict[str, Any], adapt: Callable[[Any, Any], None] | None = None
+) -> CompiledTemplate | None:
     """The template, if it is one that we can run ourselves: not one of several, and none of mlx-lm's Python functions."""
     inner = getattr(tokenizer, "_tokenizer", tokenizer)
     inner = inner if hasattr(inner, "special_tokens_map") else tokenizer
@@ -134,7 +153,7 @@ def _compile(tokenizer: Any, extra: dict[str, Any]) -> CompiledTemplate | None:
     thinking = getattr(tokenizer, "_thinking_kwarg", None)  # mlx-lm's wrapper passes it
     more = {} if thinking is None else {thinking: tokenizer.has_thinking}
     try:
-        return CompiledTemplate(source, {**inner.special_tokens_map, **more, **extra})
+        return CompiledTemplate(source, {**inner.special_tokens_map, **more, **extra}, adapt)
     except Exception:  # noqa: BLE001 - another version of transformers, or no valid template: it will say so
         return None
 

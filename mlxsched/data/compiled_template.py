@@ -12,7 +12,7 @@ syntax tree shows whether it is.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,10 +61,15 @@ class Rendering:
 class CompiledTemplate:
     """Renders chats with the Jinja template ``source``, as transformers does, but without its copies of the data.
 
-    ``variables`` are what the template receives besides messages, tools and the flag for a generation prompt.
+    Args:
+        source: the template.
+        variables: what the template receives besides messages, tools and the flag for a generation prompt.
+        adapt: changes Jinja's environment and syntax tree before the template is compiled.
     """
 
-    def __init__(self, source: str, variables: Mapping[str, Any]) -> None:
+    def __init__(
+        self, source: str, variables: Mapping[str, Any], adapt: Callable[[Any, Any], None] | None = None
+    ) -> None:
         from transformers.utils.chat_template_utils import _compile_jinja_template
 
         self._mark = secrets.token_hex(16)  # nothing in a chat equals it
@@ -75,6 +80,8 @@ class CompiledTemplate:
         environment.filters = {**environment.filters, **ours}
         tree = environment.parse(source)
         _mark_loop(tree)
+        if adapt is not None:
+            adapt(environment, tree)
         code = environment.compile(tree)
         constants = {**environment.globals, "documents": None, **variables}
         self._template: Any = environment.template_class.from_code(environment, code, constants)
@@ -85,6 +92,10 @@ class CompiledTemplate:
         plain = [_without_nulls(message) for message in messages if _is_plain_message(message)]
         if not plain or len(plain) < len(messages) or not _is_plain(tools):
             return None
+        return self.render_plain(plain, tools, prompt=prompt)
+
+    def render_plain(self, plain: Messages, tools: Any = None, *, prompt: bool = False) -> Rendering:
+        """`render` for messages that need no conversion."""
         text, cuts = self._run(plain, tools, prompt=prompt)
         if prompt or len(plain) not in cuts:
             return Rendering(text)

@@ -11,14 +11,12 @@ from typing import Any, NamedTuple
 
 from mlxsched.data.chat import ChatTemplate, Span
 from mlxsched.data.formats import Conversation, read_conversation, read_text
+from mlxsched.data.layouts import KNOWN_ROLES, Layouts
 from mlxsched.data.messages import Messages, encodable
 from mlxsched.data.options import Features
 from mlxsched.data.problems import RowProblem, harmless
 from mlxsched.data.tool_calls import fit_tool_calls, uses_tools
 from mlxsched.data.turns import Turns, find_turns
-
-# Every template knows these and may reword what they say. Results of tools are checked by `fit_tool_calls`.
-_KNOWN_ROLES = ("user", "assistant", "tool")
 
 
 class Rendered(NamedTuple):
@@ -50,6 +48,7 @@ class Renderer:
 
     def __init__(self, template: ChatTemplate | None, mask_prompt: bool) -> None:
         self._template = template
+        self._layouts = None if template is None else Layouts(template)
         self._mask_prompt = mask_prompt
 
     def render(self, record: Mapping[str, Any], format_name: str, features: Features) -> Rendered:
@@ -70,26 +69,24 @@ class Renderer:
 
     def _chat(self, template: ChatTemplate, chat: Conversation) -> Rendered:
         scored = self._scored(chat)
-        messages, tools = chat.messages, chat.tools
-        if uses_tools(messages):
-            messages = fit_tool_calls(messages, lambda form: template.render(form, tools))
-        turns = find_turns(template, messages, tools)
-        encodable(turns.text, "the rendered chat")
-        _check_roles(messages, turns.text)
+        turns = self._layouts.turns(chat.messages) if self._layouts and not chat.tools else None
+        ignored_tools = False
+        if turns is None:
+            turns, ignored_tools = _run(template, chat)
         spans, unscored = self._spans(turns, chat, scored)
         if self._mask_prompt and not spans:
             raise RowProblem(
                 "the assistant's turns can't be distinguished from the rest in this chat template's output"
             )
-        last_is_found = turns.matched and len(messages) - 1 in turns.spans
+        last_is_found = turns.matched and len(chat.messages) - 1 in turns.spans
         return Rendered(
             turns.text,
             spans,
             unscored,
-            answer=_answer(messages) if last_is_found else None,
+            answer=_answer(chat.messages) if last_is_found else None,
             exact=turns.tagged,
             lost_turns=len(scored) - len(spans) if turns.matched else 0,
-            ignored_tools=bool(tools) and template.attempt(messages) == turns.text,
+            ignored_tools=ignored_tools,
         )
 
     def _scored(self, chat: Conversation) -> list[int]:
@@ -121,6 +118,17 @@ class Renderer:
         return spans, tuple(turns.spans[i] for i in sorted(chat.unscored) if i in turns.spans)
 
 
+def _run(template: ChatTemplate, chat: Conversation) -> tuple[Turns, bool]:
+    """The rendered chat, and whether the template leaves out its tools."""
+    messages, tools = chat.messages, chat.tools
+    if uses_tools(messages):
+        messages = fit_tool_calls(messages, lambda form: template.render(form, tools))
+    turns = find_turns(template, messages, tools)
+    encodable(turns.text, "the rendered chat")
+    _check_roles(messages, turns.text)
+    return turns, bool(tools) and template.attempt(messages) == turns.text
+
+
 def _joined(record: Mapping[str, Any], features: Features) -> Rendered:
     prompt, completion = read_text(record, features.prompt), read_text(record, features.completion)
     text = prompt + completion
@@ -130,7 +138,7 @@ def _joined(record: Mapping[str, Any], features: Features) -> Rendered:
 def _check_roles(messages: Messages, text: str) -> None:
     """Some templates silently leave out roles that they don't know."""
     for message in messages:
-        if message["role"] not in _KNOWN_ROLES and message["content"].strip() not in text:
+        if message["role"] not in KNOWN_ROLES and message["content"].strip() not in text:
             role = harmless(message["role"], 30)
             raise RowProblem(f'the chat template leaves out what the role "{role}" says')
 
