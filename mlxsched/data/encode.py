@@ -32,7 +32,7 @@ class Encoder:
     """Encodes rendered rows with one tokenizer (mlx-lm's wrapper, or one of transformers)."""
 
     def __init__(self, tokenizer: Any, mask_prompt: bool) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         inner = getattr(tokenizer, "_tokenizer", tokenizer)
         # Tokenizers of transformers have a _tokenizer too: their part in Rust.
         self._inner = inner if hasattr(inner, "special_tokens_map") else tokenizer
@@ -48,15 +48,15 @@ class Encoder:
 
     def template(self) -> ChatTemplate | None:
         """The tokenizer's chat template, if it has one."""
-        has = getattr(self._tokenizer, "has_chat_template", None)
+        has = getattr(self.tokenizer, "has_chat_template", None)
         if has is None:
-            has = getattr(self._tokenizer, "chat_template", None) is not None
+            has = getattr(self.tokenizer, "chat_template", None) is not None
         ends = [self._mark(end) for end in sorted(self.end_ids)]
-        return ChatTemplate(self._tokenizer, ends) if has else None
+        return ChatTemplate(self.tokenizer, ends) if has else None
 
     def identity(self) -> str:
         """A hash of everything that decides how text becomes tokens."""
-        return _identity(self._tokenizer, self._inner, self.end_ids)
+        return _identity(self.tokenizer, self._inner, self.end_ids)
 
     def encode(self, batch: Sequence[Rendered]) -> EncodedRows:
         """Tokens and targets of rows, of which there is at least one; either all of them are raw, or none."""
@@ -115,7 +115,7 @@ class Encoder:
         return self._batched[raw]
 
     def _single(self, text: str, raw: bool) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=raw))
+        return list(self.tokenizer.encode(text, add_special_tokens=raw))
 
     def _without_doubled_marks(
         self, row: Rendered, ids: Tokens, offsets: Offsets | None
@@ -151,7 +151,7 @@ class Encoder:
 
     def _is_blank(self, ids: tuple[int, ...]) -> bool:
         if ids not in self._blank:
-            self._blank[ids] = not self._tokenizer.decode(list(ids)).strip()
+            self._blank[ids] = not self.tokenizer.decode(list(ids)).strip()
         return self._blank[ids]
 
     def _tokens_before(self, row: Rendered, position: int, ids: Tokens) -> int:

@@ -61,11 +61,12 @@ def _load(source: Source, encoder: Encoder, options: DataOptions, progress: OnRo
     if cached is not None:
         return cached
     try:
-        return reader.on_disk(options.cache_dir, key)
+        dataset = reader.on_disk(options.cache_dir, key)
     except OSError as error:  # the disk is full or read-only: continue without the cache
         dataset = reader.in_memory()
         dataset.notes.append(f"tokenized rows are not kept for the next run: {error.strerror or error}")
-        return dataset
+    dataset.notes.extend(reader.warnings)
+    return dataset
 
 
 def _cache_key(identity: str, encoder: Encoder, options: DataOptions) -> str:

@@ -13,12 +13,13 @@ from mlxsched.data import cache
 from mlxsched.data.chat import ChatTemplate
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoder
+from mlxsched.data.helpers import Helpers
 from mlxsched.data.joining import RELATED, count_beginnings, related_fix
 from mlxsched.data.options import SPLITS, DataOptions
 from mlxsched.data.problems import Problems, harmless
 from mlxsched.data.record import Record, Source
 from mlxsched.data.rows import COLUMNS, Rows, RowsWriter, from_buffers
-from mlxsched.data.tokenizing import BATCH_CHARACTERS, BATCH_ROWS, Format, Tokenized, Tokenizing
+from mlxsched.data.tokenizing import BATCH_CHARACTERS, BATCH_ROWS, Format, Tokenized
 from mlxsched.text import counted
 
 # Receives the number of rows read so far, and what share of the source that is, if known.
@@ -40,7 +41,7 @@ class Reader:
         self._encoder = encoder
         self._options = options
         self._progress = progress
-        self._tokenize = Tokenizing(encoder, options)
+        self.warnings: list[str] = []  # about reading, not about the data
 
     def in_memory(self) -> Dataset:
         """Tokenize into memory."""
@@ -89,12 +90,13 @@ class Reader:
     def _read(self, open_split: OpenSplit) -> _Pass:
         done = _Pass(open_split)
         records = 0
-        for chunk in _chunks(self._source.records()):
-            found = self._tokenize(chunk, done.formats)
-            done.add(found)
-            records += len(chunk)
-            if self._progress is not None:
-                self._progress(records, self._source.share_read())
+        with Helpers(self._encoder, self._options, self._source.share_read) as helpers:
+            for chunk, found in helpers.tokenized(_chunks(self._source.records()), done.formats):
+                done.add(found)
+                records += len(chunk)
+                if self._progress is not None:
+                    self._progress(records, self._source.share_read())
+            self.warnings = helpers.notes
         return done
 
     def _dataset(self, done: _Pass, splits: Mapping[str, Rows]) -> Dataset:

@@ -1,0 +1,161 @@
+"""Tokenizes on all cores: the process itself, and a helper process on each other core once the rows are many.
+
+The rows and their order are those of one process: each chunk is tokenized as a whole, and chunks are handed out and taken
+back in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import IO, cast
+
+from mlxsched.data import helper
+from mlxsched.data.encode import Encoder
+from mlxsched.data.options import DataOptions
+from mlxsched.data.record import Record
+from mlxsched.data.tokenizing import Format, Tokenized, Tokenizing
+from mlxsched.platform.machine import cores
+
+# A helper takes 1.5 s of CPU time to start. Before that much time has passed, how long the rest takes is unknown.
+AFTER_SECONDS = 2.0
+WORTH_SECONDS = 5.0  # that are left
+MOST = 7  # beyond it, this process can't keep up with reading and writing
+Done = tuple[list[Record], Tokenized]
+
+
+class Helpers:
+    """Tokenizes chunks; a context manager, which ends the helpers.
+
+    Args:
+        encoder: of the user's tokenizer.
+        options: how to tokenize.
+        share: how much of all records has been read, from 0 to 1; None if unknown.
+    """
+
+    def __init__(self, encoder: Encoder, options: DataOptions, share: Callable[[], float | None]) -> None:
+        self._encoder, self._options, self._share = encoder, options, share
+        self._tokenize = Tokenizing(encoder, options)
+        self._helpers: list[_Helper] = []
+        self._is_decided = cores() < 2
+        self.notes: list[str] = []
+
+    def __enter__(self) -> Helpers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._helpers:
+            each.end()
+
+    def tokenized(self, chunks: Iterator[list[Record]], formats: Mapping[str, Format]) -> Iterator[Done]:
+        """Each chunk, with what became of it; ``formats`` are those of the chunks that the caller has received."""
+        started = time.monotonic()
+        while True:
+            ready = [each for each in self._helpers if self._is_ready(each)]
+            taken = list(islice(chunks, 1 + len(ready)))
+            if not taken:
+                return
+            first, *others = taken
+            for each, chunk in zip(ready, others, strict=False):
+                each.send((chunk, dict(formats)))
+            yield first, self._tokenize(first, formats)
+            for each, chunk in zip(ready, others, strict=False):
+                yield chunk, self._received(each, chunk, formats)
+            if not self._is_decided and time.monotonic() - started > AFTER_SECONDS:
+                self._decide(time.monotonic() - started)
+
+    def _received(self, each: _Helper, chunk: list[Record], formats: Mapping[str, Format]) -> Tokenized:
+        found = each.receive()
+        if isinstance(found, Exception):
+            raise found
+        if isinstance(found, Tokenized) and found.agrees_with(formats):
+            return found
+        if found is None:
+            self._drop(each)
+        return self._tokenize(chunk, formats)
+
+    def _is_ready(self, each: _Helper) -> bool:
+        if each.is_ready is None and each.has_replied():
+            identity = each.receive()
+            each.is_ready = identity == self._encoder.identity()
+            if identity is None:
+                self._drop(each)
+        return bool(each.is_ready)
+
+    def _drop(self, each: _Helper) -> None:
+        """Go on without a helper that has died."""
+        self._helpers.remove(each)
+        self.notes.append(
+            f"a process that tokenized rows ended early ({each.end(1.0)}); its rows were tokenized again"
+        )
+
+    def _decide(self, seconds: float) -> None:
+        share = self._share()
+        if share is not None and seconds * (1 / max(share, 1e-9) - 1) < WORTH_SECONDS:
+            return
+        self._is_decided = True
+        copy = helper.copy_of(self._encoder.tokenizer)
+        if copy is not None:
+            count = min(cores() - 1, MOST)
+            self._helpers = [_Helper((copy, self._options)) for _ in range(count)]
+
+
+class _Helper:
+    """A process that runs `mlxsched.data.helper`."""
+
+    def __init__(self, first: object) -> None:
+        self.is_ready: bool | None = None  # None: it is starting
+        # In a group of its own, so that Ctrl-C in a terminal reaches this process only.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", f"from {helper.__name__} import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            process_group=0,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                "TOKENIZERS_PARALLELISM": "false",
+                "TRANSFORMERS_VERBOSITY": "error",
+            },
+        )
+        self._requests = cast(IO[bytes], self._process.stdin)
+        self._replies = cast(IO[bytes], self._process.stdout)
+        # A pipe holds 64 kB, and the process reads it once it has imported what it needs.
+        threading.Thread(target=self.send, args=(first,), daemon=True).start()
+
+    def send(self, request: object) -> None:
+        """Hand out a chunk; `receive` reports if that fails."""
+        with contextlib.suppress(OSError, ValueError):
+            pickle.dump(request, self._requests, pickle.HIGHEST_PROTOCOL)
+            self._requests.flush()
+
+    def has_replied(self) -> bool:
+        """Whether `receive` would return at once."""
+        return bool(select.select([self._replies], [], [], 0)[0])
+
+    def receive(self) -> object:
+        """The next reply; None if the process has died."""
+        try:
+            reply: object = pickle.load(self._replies)  # noqa: S301 - from our own process
+        except (EOFError, pickle.UnpicklingError):
+            return None
+        return reply
+
+    def end(self, wait: float = 0.0) -> str:
+        """End the process if it does not end within ``wait`` seconds; how it ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(wait)
+        self._process.kill()
+        status = self._process.wait()
+        for stream in (self._requests, self._replies):
+            with contextlib.suppress(OSError):  # what could not be written
+                stream.close()
+        return f"signal {-status}" if status < 0 else f"exit code {status}"
