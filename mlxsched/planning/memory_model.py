@@ -96,7 +96,8 @@ class Workload:
         chunk: at most that many targets' logits at a time; None for all.
         checkpoint: every n-th layer is recomputed in the backward pass; 0 for none.
         width: bytes of an activation.
-        before: tokens of a shared prompt, whose keys every row has as well as its own.
+        before: tokens of a shared prompt, whose keys every row sees as well as its own.
+        copied: every row holds a copy of these keys.
         scores: shares of the attention scores that are kept for the backward pass, and in memory at once.
     """
 
@@ -107,6 +108,7 @@ class Workload:
     checkpoint: int = 0
     width: int = 4
     before: int = 0
+    copied: bool = True
     scores: tuple[float, float] = (1.0, 1.0)
 
 
@@ -121,7 +123,8 @@ def peak_above_weights(
     tokens = rows * length
     seen = workload.before + length
     layer = tokens * workload.width * _kept(shape, seen * workload.scores[0], factors)
-    layer += rows * workload.before * workload.width * factors.kept_keys * shape.keys
+    copies = rows if workload.copied else 1
+    layer += copies * workload.before * workload.width * factors.kept_keys * shape.keys
     working = tokens * workload.width * _working(shape, seen * workload.scores[1], factors)
     head = _head(shape, workload, tokens, targets, factors)
     again = -(-workload.trained // workload.checkpoint) if workload.checkpoint else 0

@@ -15,7 +15,10 @@ from mlxsched.model.fast.forward_path import Arrays
 
 
 class GroupArrays(NamedTuple):
-    """A prefix ``[1, P]``, and the micro-batches of the rows that continue it, each as the loss takes it."""
+    """A prefix ``[1, P]``, and the micro-batches of the rows that continue it, each as the loss takes it.
+
+    A prefix without targets is its inputs alone: then nothing needs the output of the last layer.
+    """
 
     prefix: Arrays
     arrays: list[Arrays]
@@ -88,4 +91,5 @@ class BatchLoader:
         prefix = prefix_batch(self._rows, group.indices, group.length)
         batches = self._plan.sharing.batches(self._rows, group)
         arrays = [self._arrays_of(batch, n_targets) for batch in batches]
-        return GroupArrays(self._arrays_of(prefix, n_targets), arrays)
+        beginning = self._arrays_of(prefix, n_targets)
+        return GroupArrays(beginning if prefix.n_targets else beginning[:1], arrays)

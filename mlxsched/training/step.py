@@ -80,7 +80,9 @@ class UpdateStep:
         ``sums``."""
         state: State = self._begin(packed, *prefix)
         mx.async_eval(state)  # on Metal, long command buffers are at risk (`gpu_timeout`)
-        to_state: State = [mx.zeros(array.shape) for array in state]  # float32, for the reason above
+        assert self._passes is not None  # noqa: S101  there are groups only on a path for them
+        trained = self._passes.trained(state)
+        to_state: State = [mx.zeros(array.shape) for array in trained]  # float32, for the reason above
         for arrays in parts:
             sums, to_state = self._continue(packed, sums, to_state, state, prefix[0], *arrays)
             mx.async_eval(sums, to_state)

@@ -17,6 +17,7 @@ from mlxsched.runs.atomic import StorageError
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import UpdateMade
 from mlxsched.training.engine import Engine
+from mlxsched.training.layout import LAYOUT
 from mlxsched.training.run import create_run, execute, refuse_changes
 from mlxsched.training.session import prepare
 
@@ -99,7 +100,7 @@ def test_a_run_with_micro_batches_of_other_shapes_is_named(session, tmp_path):
     run = create_run(made, tmp_path / "run")
     versions = {key: value for key, value in run.info.versions.items() if "layout" not in key}
     run.update_info(versions=versions)
-    with pytest.raises(UsageError, match=r"layout of micro-batches \(none then, 2 now\)"):
+    with pytest.raises(UsageError, match=rf"layout of micro-batches \(none then, {LAYOUT} now\)"):
         refuse_changes(RunDirectory.open(run.path), made, force=False)
 
 

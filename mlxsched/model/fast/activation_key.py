@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from mlx.nn.layers.base import Module
 from numpy.typing import NDArray
 
 from mlxsched.model.fast.checkpointing import distinct
+from mlxsched.model.fast.exponential import exp
 from mlxsched.model.fast.frozen_prefix import PrefixBoundary
+from mlxsched.model.fast.parted_attention import attention
 from mlxsched.model.trees import flatten
 from mlxsched.platform.blas import threads
 from mlxsched.platform.machine import describe
@@ -36,7 +38,7 @@ def activation_key(
     facts = {
         "weights": _hash_of_weights(model, boundary),
         "config": config,
-        "code": _hash_of_code(model),
+        "code": [_hash_of_code(f) for f in (type(model).__call__, attention, exp)],
         "tap": [boundary.below, boundary.width, str(boundary.dtype), str(boundary.blocks)],
         "machine": _machine(),
         "arrays": {name: _sha256(array) for name, array in arrays.items()},
@@ -57,10 +59,10 @@ def _hash_of_weights(model: Module, boundary: PrefixBoundary) -> str:
     return digest.hexdigest()
 
 
-def _hash_of_code(model: Module) -> str:
-    """Of the file with the model's class, which may have come with the model."""
+def _hash_of_code(function: Callable[..., Any]) -> str:
+    """Of the file with ``function``: a model's class may have come with the model."""
     try:
-        return hashlib.sha256(Path(inspect.getfile(type(model).__call__)).read_bytes()).hexdigest()
+        return hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()
     except (OSError, TypeError):  # defined interactively: there is no file
         return ""
 

@@ -1,7 +1,9 @@
 """Causal attention in blocks of queries, each with the keys that it may see and no others.
 
 Without a fused kernel MLX computes all ``length ** 2`` scores of a head and masks half of them away. A block of queries
-needs only the keys up to its own end: with 8 blocks, 7/16 of the scores are never computed nor stored.
+needs only the keys up to its own end: with 8 blocks, 7/16 of the scores are never computed nor stored. In float32 on a
+CPU, `parted_attention` computes each block: it masks only the block's own square, does not copy shared keys to every
+row, and takes less time for exponentials.
 
 Measured on the CPU, which has no fused kernel. The release notes of MLX 0.32.4 announce a fused backward pass on Metal,
 where unblocked attention may then be faster and use less memory. This has not been measured with this package, so a run
@@ -20,6 +22,8 @@ from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 
+from mlxsched.model.fast.growing_cache import joins_recorded, parts_of_joined
+from mlxsched.model.fast.parted_attention import Keys, attention
 from mlxsched.model.fast.patching import Swap, traced_calls
 
 Attention = Callable[[mx.array, mx.array, mx.array], mx.array]
@@ -77,6 +81,14 @@ def blocks_for(checkpoint: int) -> Blocks:
     return LEAN if checkpoint else KEPT
 
 
+def copies_shared_keys(blocks: Blocks) -> bool:
+    """Whether attention in ``blocks`` copies the keys of a shared prefix to every row, also in float32.
+
+    It does where MLX has a kernel of its own, and where the backward pass recomputes scores.
+    """
+    return blocks == WHOLE or not blocks.kept or mx.default_device().type != mx.DeviceType.cpu
+
+
 @contextmanager
 def in_blocks(blocks: Blocks | None) -> Iterator[None]:
     """Inside, `mx.fast.scaled_dot_product_attention` is computed in ``blocks`` (None: unchanged).
@@ -87,7 +99,7 @@ def in_blocks(blocks: Blocks | None) -> Iterator[None]:
     """
     token = _BLOCKS.set(blocks)
     try:
-        with _SWAP:
+        with _SWAP, joins_recorded():
             yield
     finally:
         _BLOCKS.reset(token)
@@ -132,10 +144,28 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, **options: A
     if seen is not None:
         shapes = tuple(tuple(array.shape) for array in (queries, keys, values))
         seen.append(Call(shapes, queries.dtype, float(options["scale"])) if can else None)
-    if blocks is None or not can or len(blocks.edges(length)) == 1:
+    if blocks is None or not can:
+        return cast(mx.array, _WHOLE(queries, keys, values, **options))
+    edges = blocks.edges(length)
+    if not copies_shared_keys(blocks) and all(a.dtype == mx.float32 for a in (queries, keys, values)):
+        return _parted(options["scale"], edges, queries, keys, values)
+    if len(edges) == 1:
         return cast(mx.array, _WHOLE(queries, keys, values, **options))
     attend = _kept if blocks.kept else _lean
-    return attend(partial(_WHOLE, **options), blocks.edges(length), queries, keys, values)
+    return attend(partial(_WHOLE, **options), edges, queries, keys, values)
+
+
+def _parted(scale: float, edges: Edges, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
+    """Attention block by block, in which no score is computed that is masked outside of the block's own square."""
+    before = keys.shape[2] - queries.shape[2]
+    *shared, own = parts_of_joined(keys, values) or _cut(Keys(keys, values), [(0, before), (before, None)])
+    parts = [attention(queries[:, :, a:b], shared + _cut(own, [(0, a), (a, b)]), scale) for a, b in edges]
+    return mx.concatenate(parts, axis=2)
+
+
+def _cut(part: Keys, edges: list[tuple[int, int | None]]) -> list[Keys]:
+    """Those pieces of ``part`` that are not empty."""
+    return [Keys(part.keys[:, :, a:b], part.values[:, :, a:b]) for a, b in edges if a != b]
 
 
 _SWAP = Swap(mx.fast, "scaled_dot_product_attention", _attention)

@@ -55,6 +55,7 @@ class ForwardPath:
         differentiable: whether gradients are wanted.
         scaled: multiply weights by `loss_scale`, for models in float16.
         form: what the model leaves in its caches behind a prefix that rows share; None: it is not shared.
+        fixed: so many arrays of that, the first ones, depend on nothing that is trained.
     """
 
     head: Head | None = None
@@ -70,6 +71,7 @@ class ForwardPath:
     differentiable: bool = True
     scaled: bool = False
     form: Form | None = None
+    fixed: int = 0
 
     def arrays(self, batch: Batch, n_targets: float) -> Arrays:
         """The arguments of `loss` for ``batch``, its weights multiplied by ``loss_scale(n_targets) / n_targets``.
@@ -105,8 +107,8 @@ class ForwardPath:
     def loss(self, model: Module, *arrays: mx.array, caches: list[Any] | None = None) -> mx.array:
         """The weighted sum of the losses of a micro-batch, given as `arrays` lays it out.
 
-        ``caches`` hold what the rows continue, and take what they leave (`growing_caches`). Raises ``NotApplicable``
-        where ``model`` does not work as an optimization expects.
+        ``caches`` hold what the rows continue, and take what they leave (`growing_caches`). Inputs alone, without targets,
+        only fill them. Raises ``NotApplicable`` where ``model`` does not work as an optimization expects.
         """
         rest = list(arrays)
         with ExitStack() as stack:
@@ -119,6 +121,9 @@ class ForwardPath:
             stack.enter_context(in_blocks(self.blocks))
             stack.enter_context(fused_gated_delta(self.fused_delta))
             stack.enter_context(checkpointed(model, self.checkpoint, self.blocks))
+            if len(arrays) == 1:
+                model(arrays[0])
+                return mx.array(0.0)
             if self.head is None:
                 return weighted_loss(model, arrays[0], arrays[1], arrays[2], self.options)
             inputs, positions, labels, weights = arrays[:4]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from mlxsched.model.fast.parted_attention import Keys
 from mlxsched.model.fast.patching import NotApplicable, replaced
 
 State = list[mx.array]  # what the caches of all layers hold, each array ``[1, ...]``
@@ -33,11 +35,14 @@ class GrowingCache:
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append, and return all."""
         self.offset += keys.shape[2]
-        if self.keys is not None and self.values is not None:
-            keys = mx.concatenate([_rows(self.keys, keys.shape[0]), keys], axis=2)
-            values = mx.concatenate([_rows(self.values, values.shape[0]), values], axis=2)
-        self.keys, self.values = keys, values
-        return keys, values
+        if self.keys is None or self.values is None:
+            self.keys, self.values = keys, values
+            return keys, values
+        parts = [Keys(self.keys, self.values), Keys(keys, values)]
+        self.keys = mx.concatenate([_rows(self.keys, keys.shape[0]), keys], axis=2)
+        self.values = mx.concatenate([_rows(self.values, values.shape[0]), values], axis=2)
+        _JOINED.get([]).append((Keys(self.keys, self.values), parts))
+        return self.keys, self.values
 
     def keys_and_values(self) -> tuple[mx.array | None, mx.array | None]:
         """What it holds."""
@@ -60,6 +65,26 @@ class GrowingCache:
     def empty(self) -> bool:
         """Whether nothing has been appended yet."""
         return self.keys is None
+
+
+_JOINED: ContextVar[list[tuple[Keys, list[Keys]]]] = ContextVar("joined")
+
+
+@contextmanager
+def joins_recorded() -> Iterator[None]:
+    """Inside, `parts_of_joined` knows what caches have joined."""
+    token = _JOINED.set([])
+    try:
+        yield
+    finally:
+        _JOINED.reset(token)
+
+
+def parts_of_joined(keys: mx.array, values: mx.array) -> list[Keys] | None:
+    """What a cache has joined to ``keys`` and ``values``: those that it held, which have one row if all rows share them,
+    and those appended; None if these are no such arrays."""
+    found = (parts for whole, parts in _JOINED.get([]) if whole.keys is keys and whole.values is values)
+    return next(found, None)
 
 
 def _rows(array: mx.array, rows: int) -> mx.array:
@@ -116,10 +141,18 @@ def form_of(model: Module, inputs: mx.array) -> Form:
     singles = single_caches(caches)
     if not all(isinstance(cache, GrowingCache) or hasattr(cache, "cache") for cache in singles):
         raise NotApplicable("it has caches of an unknown kind")
-    form = tuple(tuple(n for n, part in enumerate(parts_of(c)) if part is not None) for c in singles)
+    form = filled(caches)
     if not any(form):
         raise NotApplicable("it does not use its caches")
     return form
+
+
+def filled(caches: list[Any]) -> Form:
+    """Which parts of each single cache are filled."""
+    return tuple(
+        tuple(number for number, part in enumerate(parts_of(cache)) if part is not None)
+        for cache in single_caches(caches)
+    )
 
 
 def resumed_caches(model: Module, form: Form, state: State, length: int, rows: int) -> list[Any]:

@@ -15,8 +15,9 @@ from mlxsched.data.batching.batches import Batch, collate, prefix_batch
 from mlxsched.data.batching.grid import length_grid
 from mlxsched.data.rows import Rows
 from mlxsched.model.fast.forward_path import ForwardPath
-from mlxsched.model.fast.growing_cache import State, form_of
-from mlxsched.model.fast.patching import dropout_off
+from mlxsched.model.fast.frozen_prefix import find_boundary
+from mlxsched.model.fast.growing_cache import Form, State, filled, form_of, growing_caches, with_caches
+from mlxsched.model.fast.patching import NotApplicable, dropout_off
 from mlxsched.model.fast.samples import shared_sample
 from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.fast.shared_prefix import SharedPasses, continued_loss, read_prefix
@@ -40,8 +41,10 @@ class SharedCheck(SelfCheck):
 
     def with_form(self, path: ForwardPath) -> ForwardPath:
         """``path`` for rows that share a prefix, without the optimizations that are incompatible with that."""
-        form = form_of(self.model, self.inputs[:1, :2])
-        return replace(path, form=form, boundary=None, activations=None, packing=None)
+        inputs = self.inputs[:1, :2]
+        form = form_of(self.model, inputs)
+        fixed = _fixed(self.model, form, inputs)
+        return replace(path, form=form, fixed=fixed, boundary=None, activations=None, packing=None)
 
     def _computed(self, path: ForwardPath) -> tuple[float, Tensors]:
         assert self._few is not None  # noqa: S101  the sample is made first
@@ -68,7 +71,7 @@ class SharedCheck(SelfCheck):
         passes, tree = SharedPasses(path, self.model), self._perturbed
         read, step, back = (_compiled(path, f) for f in (passes.read, passes.continue_from, passes.go_back))
         state: State = read(tree, *prefix)
-        to_state = [mx.zeros(array.shape) for array in state]
+        to_state = [mx.zeros(array.shape) for array in passes.trained(state)]
         total, sums = mx.array(0.0), None
         for arrays in parts:
             mx.eval(total, sums, to_state)
@@ -85,6 +88,21 @@ class SharedCheck(SelfCheck):
         for arrays in parts:
             loss = loss + continued_loss(path, self.model, state, self._length, arrays)
         return loss, {}
+
+
+def _fixed(model: Module, form: Form, inputs: mx.array) -> int:
+    """The number of arrays of a state of ``form`` that depend on nothing trained: those that the caches hold when
+    ``model`` reaches its first trained layer, if they are the first ones."""
+    caches = growing_caches(model)
+    try:
+        with with_caches(model, caches):
+            find_boundary(model, inputs)
+    except NotApplicable:
+        return 0
+    early, everything = (
+        [(n, part) for n, parts in enumerate(f) for part in parts] for f in (filled(caches), form)
+    )
+    return len(early) if early == everything[: len(early)] else 0
 
 
 def _compiled(path: ForwardPath, function: Callable[..., Any]) -> Callable[..., Any]:

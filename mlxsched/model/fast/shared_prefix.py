@@ -23,7 +23,7 @@ from mlxsched.model.fast.growing_cache import State, growing_caches, resumed_cac
 def read_prefix(path: ForwardPath, model: Module, prefix: Arrays) -> tuple[mx.array, State]:
     """The loss at the targets within ``prefix``, and the state after it.
 
-    ``prefix`` is laid out by ``path.arrays`` like any micro-batch, with one row.
+    ``prefix`` is laid out by ``path.arrays`` like any micro-batch, with one row; without targets it may be its inputs alone.
     """
     caches = growing_caches(model)
     loss = path.loss(model, *prefix, caches=caches)
@@ -51,25 +51,35 @@ class SharedPasses:
     def continue_from(
         self, tree: Any, state: State, prefix: mx.array, *arrays: mx.array
     ) -> tuple[mx.array, tuple[Any, State]]:
-        """The loss of a micro-batch that continues ``prefix`` ``[1, P]``, and its gradients to ``tree`` and
-        ``state``."""
+        """The loss of a micro-batch that continues ``prefix`` ``[1, P]``, and its gradients to ``tree`` and to what of
+        ``state`` is `trained`."""
+        fixed = state[: self._path.fixed]
 
-        def loss_of(tree: Any, state: State) -> mx.array:
+        def loss_of(tree: Any, trained: State) -> mx.array:
             self._model.update(tree)
-            return continued_loss(self._path, self._model, state, prefix.shape[1], arrays)
+            return continued_loss(self._path, self._model, fixed + trained, prefix.shape[1], arrays)
 
-        found: tuple[mx.array, tuple[Any, State]] = mx.value_and_grad(loss_of, argnums=(0, 1))(tree, state)
+        found: tuple[mx.array, tuple[Any, State]] = mx.value_and_grad(loss_of, argnums=(0, 1))(
+            tree, self.trained(state)
+        )
         return found
+
+    def trained(self, state: State) -> State:
+        """Those arrays of ``state`` that depend on what is trained. Gradients to the others would be wasted, and the
+        backward pass would go on below the first trained layer to compute them."""
+        return state[self._path.fixed :]
 
     def go_back(self, tree: Any, to_state: State, *prefix: mx.array) -> tuple[mx.array, Any]:
         """The loss within ``prefix``, and the gradient of it plus the losses with the gradient ``to_state`` to the
-        state."""
+        `trained` state."""
 
         def dot(tree: Any) -> tuple[mx.array, mx.array]:
             self._model.update(tree)
             loss, state = read_prefix(self._path, self._model, prefix)
             # Its gradient to the state is `to_state`, which is float32: summed in bf16, many rows would lose digits.
-            products = [(a.astype(mx.float32) * b).sum() for a, b in zip(state, to_state, strict=True)]
+            products = [
+                (a.astype(mx.float32) * b).sum() for a, b in zip(self.trained(state), to_state, strict=True)
+            ]
             return loss + sum(products, mx.array(0.0)), loss
 
         (_, loss), gradients = mx.value_and_grad(dot)(tree)

@@ -67,10 +67,11 @@ def row_by_row(model, rows, n_targets):
 def summed(model, path, rows, parts, n_targets):
     """Loss and gradients with the prefix read once, the rows in micro-batches ``parts``."""
     passes, tree = SharedPasses(path, model), model.trainable_parameters()
-    prefix = path.arrays(prefix_batch(rows, np.concatenate(parts), PREFIX), n_targets)
+    batch = prefix_batch(rows, np.concatenate(parts), PREFIX)
+    prefix = path.arrays(batch, n_targets)[: None if batch.n_targets else 1]
     compiled = mx.compile if path.compiled else lambda function: function
     state = compiled(passes.read)(tree, *prefix)
-    to_state, sums, total = [mx.zeros(a.shape) for a in state], None, 0.0
+    to_state, sums, total = [mx.zeros(a.shape) for a in passes.trained(state)], None, 0.0
     step = compiled(passes.continue_from)
     for part in parts:
         arrays = path.arrays(collate(rows, part, GRID, PREFIX), n_targets)
@@ -103,6 +104,20 @@ def test_loss_and_gradients_are_those_of_the_rows_alone(build, alike, kind, chan
     norm = np.sqrt(sum(float(mx.square(g).sum()) for g in expected.values()))
     assert norm > 0.01
     assert distance < 1e-4 * norm  # Gemma 2's soft caps: 2e-5; the others 1e-6
+
+
+@pytest.mark.parametrize(("layers", "fixed"), [(4, 0), (2, 4)])
+def test_a_prefix_without_targets_and_frozen_layers_take_less_work(build, alike, layers, fixed):
+    """The last layer's output for the prefix is not needed, nor gradients to keys and values of frozen layers."""
+    rows = rows_in_memory((tokens, targets & (np.arange(len(tokens)) > PREFIX)) for tokens, targets in alike)
+    model = build("llama", layers=layers)
+    path, _ = shared_path(model, alike)
+    assert path.fixed == fixed
+    loss, got = summed(model, path, rows, [np.array([2, 4]), np.array([0, 3, 1])], 37)
+    expected_loss, expected = row_by_row(model, rows, 37)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    for name, gradient in expected.items():
+        assert float(mx.linalg.norm(got[name] - gradient)) < 1e-4 * float(mx.linalg.norm(gradient)), name
 
 
 class CountsCalls(nn.Module):
