@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import math
 import multiprocessing
 import sys
@@ -32,7 +31,7 @@ from tiny_models import REASONS, VOCABULARY, bare, build  # noqa: E402
 
 from mlxsched.config.schema import RunConfig  # noqa: E402
 from mlxsched.data.batching.packing import Packing  # noqa: E402
-from mlxsched.data.rows import COLUMNS, Rows, RowsWriter, from_buffers  # noqa: E402
+from mlxsched.data.rows import Rows, rows_in_memory  # noqa: E402
 from mlxsched.errors import UserError  # noqa: E402
 from mlxsched.model import adapters  # noqa: E402
 from mlxsched.model.fast.forward_path import PLAIN, ForwardPath  # noqa: E402
@@ -56,14 +55,13 @@ LORA = RunConfig().lora_parameters.model_dump()
 
 def random_rows(seed: int, count: int = 8) -> Rows:
     """Rows of 6 to 40 random tokens, half of them targets."""
-    files = {name: io.BytesIO() for name in COLUMNS}
-    writer, generator = RowsWriter(files), np.random.default_rng(seed)
+    generator, rows = np.random.default_rng(seed), []
     for _ in range(count):
         length = int(generator.integers(6, 41))
         targets = generator.random(length) < 0.5
         targets[0], targets[-1] = False, True
-        writer.add(generator.integers(1, VOCABULARY, length).astype(np.int32), targets, 1, "")
-    return from_buffers({name: file.getvalue() for name, file in files.items()})
+        rows.append((generator.integers(1, VOCABULARY, length).astype(np.int32), targets))
+    return rows_in_memory(rows)
 
 
 @dataclasses.dataclass

@@ -39,15 +39,12 @@ def gpt2_tokenizer() -> Any:
 
 def wikisql_rows(count: int) -> Any:
     """The first ``count`` rows in a fixed random order; every token but the first is a target, as in text rows."""
-    import io
-
-    from mlxsched.data.rows import COLUMNS, NO_PROMPT, RowsWriter, from_buffers
+    from mlxsched.data.rows import rows_in_memory
 
     tokenizer = gpt2_tokenizer()
     lines = (SHARED / "wikisql" / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    buffers = {name: io.BytesIO() for name in COLUMNS}
-    writer = RowsWriter(buffers)
+    rows = []
     for index in np.random.default_rng(0).permutation(len(lines))[:count]:
         tokens = np.array([*tokenizer.encode(json.loads(lines[index])["text"]).ids, _END], np.int32)
-        writer.add(tokens, np.arange(len(tokens)) > 0, NO_PROMPT, None)
-    return from_buffers({name: buffer.getvalue() for name, buffer in buffers.items()})
+        rows.append((tokens, np.arange(len(tokens)) > 0))
+    return rows_in_memory(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import io
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
-from mlxsched.data.rows import COLUMNS, RowsWriter, from_buffers
+from mlxsched.data.rows import rows_in_memory
 from mlxsched.model import adapters
 
 VOCABULARY = 211
@@ -76,14 +75,13 @@ def make_rows():
     """Random rows of 4 to 40 tokens, about four in ten of them targets."""
 
     def make(count=24, seed=0):
-        files = {name: io.BytesIO() for name in COLUMNS}
-        writer, generator = RowsWriter(files), np.random.default_rng(seed)
+        generator, rows = np.random.default_rng(seed), []
         for _ in range(count):
             length = int(generator.integers(4, 41))
             targets = generator.random(length) < 0.4
             targets[0], targets[-1] = False, True
-            writer.add(generator.integers(1, VOCABULARY, length).astype(np.int32), targets, 1, "")
-        return from_buffers({name: file.getvalue() for name, file in files.items()})
+            rows.append((generator.integers(1, VOCABULARY, length).astype(np.int32), targets))
+        return rows_in_memory(rows)
 
     return make
 
