@@ -8,7 +8,7 @@ join.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
-from mlxsched.data.rows import Indices, Rows
+from mlxsched.data.rows import Indices, Rows, release
 
 NO_ROW = -1
 WORTH_SAYING = 0.07  # of the tokens; `data check` names any
@@ -115,6 +115,7 @@ def beginnings(rows: Rows, of: Sequence[Rows]) -> Beginnings:
         hashes = (sums[places] - sums[begin] + terms[begin]) * inverse[begin]
         found = Beginnings(row + first, places - begin + 1, hashes)
         parts.append(found.at(np.isin(found.lengths, lengths)))
+        release(rows.columns["tokens"])
     return Beginnings(*map(np.concatenate, zip(*parts, strict=True)))
 
 
@@ -123,11 +124,7 @@ class _Endings:
 
     def __init__(self, of: Sequence[Rows]) -> None:
         longest = max(int(rows.lengths.max()) for rows in of)
-        pairs = [
-            self._pair(rows.columns["tokens"], rows.columns["ends"][rows.lengths < longest] - 1)
-            for rows in of
-        ]
-        self._pairs = np.unique(np.concatenate(pairs))
+        self._pairs = np.unique(np.concatenate([part for rows in of for part in self._of(rows, longest)]))
         lasts = np.unique(self._pairs & 0xFFFFFFFF)
         self._is_last = np.zeros(int(lasts.max(initial=0)) + 2, np.bool_)  # the last entry: all larger tokens
         self._is_last[lasts] = True
@@ -136,6 +133,13 @@ class _Endings:
         """The places in ``tokens``, ascending."""
         places = np.flatnonzero(self._is_last[np.minimum(tokens, len(self._is_last) - 1)])
         return places[np.isin(self._pair(tokens, places), self._pairs)]
+
+    def _of(self, rows: Rows, longest: int) -> Iterator[NDArray[np.int64]]:
+        """The pairs of the rows shorter than ``longest``, in parts: together they are on every page of the file."""
+        tokens, lasts = rows.columns["tokens"], rows.columns["ends"][rows.lengths < longest] - 1
+        for start in range(0, len(lasts) + 1, _BLOCK):
+            yield self._pair(tokens, lasts[start : start + _BLOCK])
+            release(tokens)
 
     @staticmethod
     def _pair(tokens: NDArray[Any], places: Indices) -> NDArray[np.int64]:

@@ -15,11 +15,11 @@ from itertools import accumulate
 from mlxsched.data.chat import ChatTemplate
 from mlxsched.data.compiled_template import Rendering
 from mlxsched.data.holes import Hole
-from mlxsched.data.messages import Messages
 from mlxsched.data.turns import Turns, find_turns
 
 _BLANK = "\x1c"  # white space that no template writes
 MOST = 1000  # layouts that are kept
+_ROLES = ("user", "assistant", "system")
 _MAX_CHARACTERS = 2**20  # of a chat; longer ones are left to the template
 # Every template knows these and may reword what they say. What others say must be in the text.
 KNOWN_ROLES = ("user", "assistant", "tool")
@@ -43,10 +43,9 @@ class Layout:
     turns: tuple[tuple[int, Place, Place], ...]
     ends: tuple[tuple[str, int], ...]
 
-    def fill(self, messages: Messages) -> Turns | None:
-        """The text of ``messages`` and its turns; None if a content holds a token that ends a turn."""
+    def fill(self, said: Sequence[str]) -> Turns | None:
+        """The text of a chat with these contents, and its turns; None if a content holds a token that ends a turn."""
         parts = [*self.parts]
-        said = [message["content"] for message in messages]
         parts[1::2] = values = [said[i].strip() if trimmed else said[i] for i, trimmed in self.contents]
         text = "".join(parts)
         if len(text) > _MAX_CHARACTERS or any(text.count(end) != count for end, count in self.ends):
@@ -62,19 +61,28 @@ class Layouts:
         self._template = template
         self._known: dict[tuple[str, ...], Layout | None] = {}
 
-    def turns(self, messages: Messages) -> Turns | None:
-        """What `find_turns` returns for a chat without tools; None if it must be asked."""
+    def turns(self, messages: object) -> Turns | None:
+        """What `find_turns` returns for a chat without tools; None if it must be asked, or if they are no usual messages."""
+        if type(messages) is not list:
+            return None
+        roles, said = [], []
         for message in messages:
-            content = message["content"]
-            if len(message) != 2 or not content or content.isspace() or message["role"] == "tool":
+            if type(message) is not dict or len(message) != 2:
                 return None
-        roles = tuple([message["role"] for message in messages])
+            role, content = message.get("role"), message.get("content")
+            if type(content) is not str or not content or content.isspace() or role not in _ROLES:
+                return None
+            roles.append(role)
+            said.append(content)
+        layout = self._layout(tuple(roles))
+        return None if layout is None else layout.fill(said)
+
+    def _layout(self, roles: tuple[str, ...]) -> Layout | None:
         if roles not in self._known:
             if len(self._known) >= MOST or not self._template.is_proved:
                 return None
             self._known[roles] = find_layout(self._template, roles)
-        layout = self._known[roles]
-        return None if layout is None else layout.fill(messages)
+        return self._known[roles]
 
 
 def find_layout(template: ChatTemplate, roles: tuple[str, ...]) -> Layout | None:

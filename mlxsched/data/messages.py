@@ -37,6 +37,8 @@ _USUAL_ROLES = ("user", "assistant", "system")
 
 def encodable(text: str, name: str) -> str:
     """``text``, if UTF-8 can hold it: a lone surrogate (half of a pair) has no encoding and can't be tokenized."""
+    if text.isascii():  # known without looking at the characters
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -58,6 +58,10 @@ class Renderer:
             if not text:
                 raise RowProblem(f'"{features.text}" is empty')
             return Rendered(text, None, raw=True)
+        if format_name == "chat" and self._layouts is not None and "tools" not in record:
+            usual = self._usual(self._layouts, record[features.chat])
+            if usual is not None:
+                return usual
         conversation = read_conversation(record, format_name, features)
         if self._template is None:
             if format_name == "completion" and isinstance(record[features.completion], str):
@@ -66,6 +70,14 @@ class Renderer:
                 "the tokenizer has no chat template; use a chat model, or rows with a prompt and a completion"
             )
         return self._chat(self._template, conversation)
+
+    def _usual(self, layouts: Layouts, messages: Any) -> Rendered | None:
+        """A chat of plain messages, whose layout is known: nothing else needs to be checked."""
+        turns = layouts.turns(messages)
+        if turns is None or (self._mask_prompt and not turns.spans) or not _is_encodable(turns.text):
+            return None
+        answer = messages[-1]["content"] if messages[-1]["role"] == "assistant" else None
+        return Rendered(turns.text, tuple(turns.spans.values()), answer=answer)
 
     def _chat(self, template: ChatTemplate, chat: Conversation) -> Rendered:
         scored = self._scored(chat)
@@ -116,6 +128,14 @@ class Renderer:
             raise RowProblem("a message of weight 0 can't be found in this chat template's output")
         spans = tuple(turns.spans[i] for i in scored if i in turns.spans)
         return spans, tuple(turns.spans[i] for i in sorted(chat.unscored) if i in turns.spans)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        encodable(text, "")
+    except RowProblem:
+        return False
+    return True
 
 
 def _run(template: ChatTemplate, chat: Conversation) -> tuple[Turns, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,7 @@ _ORIGIN: dict[str, np.dtype[Any]] = {
 COLUMNS = {**_CONTENT, **_ORIGIN}
 NO_PROMPT = -1
 _BLOCK = 4096  # rows
+_BLOCK_ITEMS = 2**22
 
 
 class Row(NamedTuple):
@@ -96,12 +98,13 @@ class Rows:
             counts[first : first + _BLOCK] = np.add.reduceat(
                 targets, offsets[:-1] - offsets[0], dtype=np.int32
             )
+            release(targets)
         return counts
 
     @property
     def scored(self) -> int:
         """Tokens that are targets, those of joined rows once."""
-        return int(np.count_nonzero(self.columns["targets"]))
+        return sum(int(np.count_nonzero(block)) for block in _blocks(self.columns["targets"]))
 
     def origin(self, index: int) -> tuple[str, int] | None:
         """File and line (from 1) of a row; None for rows that were made in memory."""
@@ -162,8 +165,27 @@ class Rows:
         for name in names:
             column = np.ascontiguousarray(self.columns[name])
             total.update(f"{name} {column.nbytes} ".encode())
-            total.update(column.view(np.uint8).data)
+            for block in _blocks(column.view(np.uint8)):
+                total.update(block.data)
         return total.hexdigest()
+
+
+def release(column: NDArray[Any]) -> None:
+    """Give back the memory of a mapped file that ``column`` is part of; what is read again is mapped again.
+
+    A pass over all rows would otherwise keep the whole file in memory.
+    """
+    owner: object = column
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, mmap.mmap):
+        owner.madvise(mmap.MADV_DONTNEED)
+
+
+def _blocks(column: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(column), _BLOCK_ITEMS):
+        yield column[start : start + _BLOCK_ITEMS]
+        release(column)
 
 
 class NewRows(NamedTuple):

@@ -15,7 +15,7 @@ content changes. A turn that can't be found is not trained on, and counted.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlxsched.data.chat import ChatTemplate, Span, Tools
 from mlxsched.data.compiled_template import Rendering
@@ -27,8 +27,7 @@ _OTHER_CONTENTS = ("Zqxj", "Jxqzw")
 _OPEN_TAG = re.compile(r"[<\[][^\s<>\[\]]*\Z")  # "<thi" or "[TH" at the end of a text
 
 
-@dataclass(frozen=True)
-class Turns:
+class Turns(NamedTuple):
     """A rendered chat.
 
     Args:
