@@ -53,8 +53,8 @@ def test_kernels_are_counted_until_the_first_update(capsys):
     display(UPDATE)
     assert not display.show_kernels(61)
     assert shown(capsys)[:2] == [
-        "building kernels, once per machine: 12 of about 40",
-        "building kernels, once per machine: 60 of about 61",
+        "building kernels, once per machine: 12 of about 50",
+        "building kernels, once per machine: 60",
     ]
 
 
