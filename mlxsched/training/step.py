@@ -19,6 +19,8 @@ from mlxsched.model.trees import flatten, global_norm, n_bytes, unflatten
 from mlxsched.training.optimizers import GroupedOptimizer, Packed
 from mlxsched.training.optimizers import State as OptimizerState
 
+Sums = tuple[mx.array, Packed]  # loss and gradients, so far
+
 
 class StepResult(NamedTuple):
     """The results of an update; all are scalars on the device."""
@@ -61,41 +63,39 @@ class UpdateStep:
         functions = [mx.compile(f) if compiled else f for f in updates]
         self._apply, self._before, self._after = functions
 
-    def zeros(self, packed: Packed) -> tuple[mx.array, Packed]:
+    def zeros(self, packed: Packed) -> Sums:
         """The sums before the first micro-batch of an update: loss and gradients.
 
         They are float32, whatever the parameters are: 512 bf16 gradients summed in bf16 lose 2.3%.
         """
         return mx.array(0.0), tree_map(lambda value: mx.zeros(value.shape, mx.float32), packed)
 
-    def add(self, packed: Packed, sums: tuple[mx.array, Packed], *arrays: Any) -> tuple[mx.array, Packed]:
+    def add(self, packed: Packed, sums: Sums, *arrays: Any) -> Sums:
         """Add the loss and gradients of a micro-batch, given as the loss function's arrays, to ``sums``."""
-        total: tuple[mx.array, Packed] = self._add(packed, sums, *map(mx.array, arrays))
+        total: Sums = self._add(packed, sums, *map(mx.array, arrays))
         return total
 
-    def add_group(
-        self, packed: Packed, sums: tuple[mx.array, Packed], prefix: Arrays, parts: list[Arrays]
-    ) -> tuple[mx.array, Packed]:
+    def add_group(self, packed: Packed, sums: Sums, prefix: Arrays, parts: list[Arrays]) -> Sums:
         """Add the loss and gradients of rows that continue a shared ``prefix``, in micro-batches ``parts``, to
         ``sums``."""
-        state: State = self._begin(packed, *prefix)
-        mx.async_eval(state)  # on Metal, long command buffers are at risk (`gpu_timeout`)
+        state, resumed = self._begin(packed, *prefix)
+        mx.async_eval(state, resumed)  # on Metal, long command buffers are at risk (`gpu_timeout`)
         assert self._passes is not None  # noqa: S101  there are groups only on a path for them
         trained = self._passes.trained(state)
         to_state: State = [mx.zeros(array.shape) for array in trained]  # float32, for the reason above
         for arrays in parts:
             sums, to_state = self._continue(packed, sums, to_state, state, prefix[0], *arrays)
             mx.async_eval(sums, to_state)
-        total: tuple[mx.array, Packed] = self._end(packed, sums, to_state, *prefix)
+        total: Sums = self._end(packed, sums, to_state, resumed, *prefix)
         return total
 
     @staticmethod
-    def unscaled(sums: tuple[mx.array, Packed], scale: float) -> tuple[mx.array, Packed]:
+    def unscaled(sums: Sums, scale: float) -> Sums:
         """``sums`` divided by ``scale``, a power of two (`ForwardPath.loss_scale`)."""
         return sums if scale == 1.0 else (sums[0] / scale, tree_map(lambda value: value / scale, sums[1]))
 
     def apply(
-        self, packed: Packed, state: OptimizerState, sums: tuple[mx.array, Packed], rate: float
+        self, packed: Packed, state: OptimizerState, sums: Sums, rate: float
     ) -> tuple[Packed, OptimizerState, StepResult]:
         """Make the update at ``rate``; parameters and state stay as they are if a number is not finite."""
         loss, gradients = sums
@@ -113,9 +113,7 @@ class UpdateStep:
         """Put ``packed`` into the module: tracing leaves placeholders there, so do it before any other use."""
         self._model.update(self._tree(packed))
 
-    def _add_gradients(
-        self, packed: Packed, sums: tuple[mx.array, Packed], *arrays: mx.array
-    ) -> tuple[mx.array, Packed]:
+    def _add_gradients(self, packed: Packed, sums: Sums, *arrays: mx.array) -> Sums:
         def loss_of(tree: Any) -> mx.array:
             self._model.update(tree)
             return self._loss(self._model, *arrays)
@@ -126,33 +124,25 @@ class UpdateStep:
     def _tree(self, packed: Packed) -> Any:
         return unflatten(self._optimizer.unpack(packed))
 
-    def _added(
-        self, sums: tuple[mx.array, Packed], loss: mx.array, gradients: Any
-    ) -> tuple[mx.array, Packed]:
+    def _added(self, sums: Sums, loss: mx.array, gradients: Any) -> Sums:
         return sums[0] + loss, tree_map(mx.add, sums[1], self._optimizer.pack(flatten(gradients)))
 
-    def _read(self, packed: Packed, *prefix: mx.array) -> State:
+    def _read(self, packed: Packed, *prefix: mx.array) -> tuple[State, list[mx.array]]:
         assert self._passes is not None  # noqa: S101  there are groups only on a path for them
         return self._passes.read(self._tree(packed), *prefix)
 
     def _add_behind(
-        self,
-        packed: Packed,
-        sums: tuple[mx.array, Packed],
-        to_state: State,
-        state: State,
-        prefix: mx.array,
-        *arrays: mx.array,
-    ) -> tuple[tuple[mx.array, Packed], State]:
+        self, packed: Packed, sums: Sums, to_state: State, state: State, prefix: mx.array, *arrays: mx.array
+    ) -> tuple[Sums, State]:
         assert self._passes is not None  # noqa: S101
         loss, (gradients, more) = self._passes.continue_from(self._tree(packed), state, prefix, *arrays)
         return self._added(sums, loss, gradients), tree_map(mx.add, to_state, more)
 
     def _add_prefix(
-        self, packed: Packed, sums: tuple[mx.array, Packed], to_state: State, *prefix: mx.array
-    ) -> tuple[mx.array, Packed]:
+        self, packed: Packed, sums: Sums, to_state: State, resumed: list[mx.array], *prefix: mx.array
+    ) -> Sums:
         assert self._passes is not None  # noqa: S101
-        return self._added(sums, *self._passes.go_back(self._tree(packed), to_state, *prefix))
+        return self._added(sums, *self._passes.go_back(self._tree(packed), to_state, resumed, *prefix))
 
     def _guarded_update(
         self, packed: Packed, state: OptimizerState, gradients: Packed, loss: mx.array, rate: mx.array

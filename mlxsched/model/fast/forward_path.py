@@ -56,6 +56,7 @@ class ForwardPath:
         scaled: multiply weights by `loss_scale`, for models in float16.
         form: what the model leaves in its caches behind a prefix that rows share; None: it is not shared.
         fixed: so many arrays of that, the first ones, depend on nothing that is trained.
+        resumed: where the backward pass of such a prefix begins: frozen layers are below.
     """
 
     head: Head | None = None
@@ -72,6 +73,7 @@ class ForwardPath:
     scaled: bool = False
     form: Form | None = None
     fixed: int = 0
+    resumed: PrefixBoundary | None = None
 
     def arrays(self, batch: Batch, n_targets: float) -> Arrays:
         """The arguments of `loss` for ``batch``, its weights multiplied by ``loss_scale(n_targets) / n_targets``.
@@ -121,7 +123,7 @@ class ForwardPath:
             stack.enter_context(in_blocks(self.blocks))
             stack.enter_context(fused_gated_delta(self.fused_delta))
             stack.enter_context(checkpointed(model, self.checkpoint, self.blocks))
-            if len(arrays) == 1:
+            if len(rest) == 1:
                 model(arrays[0])
                 return mx.array(0.0)
             if self.head is None:

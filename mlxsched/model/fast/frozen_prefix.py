@@ -7,7 +7,7 @@ its output can come from storage instead (`PrefixActivations`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,19 @@ def _input_of(layer: Module, model: Module, inputs: mx.array) -> mx.array:
                 return end.value
             raise NotApplicable("its layers pass on more than one array") from None
     raise NotApplicable("its layers are not called one by one")
+
+
+@contextmanager
+def input_recorded(boundary: PrefixBoundary | None) -> Iterator[list[mx.array]]:
+    """Inside, the list gets what the boundary's layer receives; it stays empty without a boundary."""
+    received: list[mx.array] = []
+
+    def record(original: Any, *args: Any, **kwargs: Any) -> Any:
+        received.append(args[0] if args else next(iter(kwargs.values())))
+        return original(*args, **kwargs)
+
+    with replaced(boundary.layer, "__call__", record) if boundary else nullcontext():
+        yield received
 
 
 @contextmanager

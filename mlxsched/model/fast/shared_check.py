@@ -16,7 +16,7 @@ from mlxsched.data.batching.grid import length_grid
 from mlxsched.data.rows import Rows
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.fast.frozen_prefix import find_boundary
-from mlxsched.model.fast.growing_cache import Form, State, filled, form_of, growing_caches, with_caches
+from mlxsched.model.fast.growing_cache import Form, filled, form_of, growing_caches, with_caches
 from mlxsched.model.fast.patching import NotApplicable, dropout_off
 from mlxsched.model.fast.samples import shared_sample
 from mlxsched.model.fast.self_check import SelfCheck
@@ -43,8 +43,8 @@ class SharedCheck(SelfCheck):
         """``path`` for rows that share a prefix, without the optimizations that are incompatible with that."""
         inputs = self.inputs[:1, :2]
         form = form_of(self.model, inputs)
-        fixed = _fixed(self.model, form, inputs)
-        return replace(path, form=form, fixed=fixed, boundary=None, activations=None, packing=None)
+        path = replace(path, form=form, boundary=None, activations=None, packing=None)
+        return _above_frozen_layers(path, self.model, form, inputs)
 
     def _computed(self, path: ForwardPath) -> tuple[float, Tensors]:
         assert self._few is not None  # noqa: S101  the sample is made first
@@ -70,7 +70,7 @@ class SharedCheck(SelfCheck):
         """Loss and gradients, as `UpdateStep` computes them."""
         passes, tree = SharedPasses(path, self.model), self._perturbed
         read, step, back = (_compiled(path, f) for f in (passes.read, passes.continue_from, passes.go_back))
-        state: State = read(tree, *prefix)
+        state, resumed = read(tree, *prefix)
         to_state = [mx.zeros(array.shape) for array in passes.trained(state)]
         total, sums = mx.array(0.0), None
         for arrays in parts:
@@ -78,7 +78,7 @@ class SharedCheck(SelfCheck):
             loss, (gradients, more) = step(tree, state, prefix[0], *arrays)
             total, to_state = total + loss, tree_map(mx.add, to_state, more)
             sums = gradients if sums is None else tree_map(mx.add, sums, gradients)
-        loss, gradients = back(tree, to_state, *prefix)
+        loss, gradients = back(tree, to_state, resumed, *prefix)
         return total + loss, tree_map(mx.add, sums, gradients)
 
     def _summed_loss(self, path: ForwardPath, prefix: Any, parts: list[Any]) -> tuple[mx.array, Any]:
@@ -90,19 +90,21 @@ class SharedCheck(SelfCheck):
         return loss, {}
 
 
-def _fixed(model: Module, form: Form, inputs: mx.array) -> int:
-    """The number of arrays of a state of ``form`` that depend on nothing trained: those that the caches hold when
-    ``model`` reaches its first trained layer, if they are the first ones."""
+def _above_frozen_layers(path: ForwardPath, model: Module, form: Form, inputs: mx.array) -> ForwardPath:
+    """``path`` with a backward pass that ends at the first trained layer. What the caches hold when ``model`` reaches it
+    depends on nothing trained; these must be the first arrays of a state of ``form``."""
     caches = growing_caches(model)
     try:
         with with_caches(model, caches):
-            find_boundary(model, inputs)
+            boundary = find_boundary(model, inputs)
     except NotApplicable:
-        return 0
+        return path
     early, everything = (
         [(n, part) for n, parts in enumerate(f) for part in parts] for f in (filled(caches), form)
     )
-    return len(early) if early == everything[: len(early)] else 0
+    if early != everything[: len(early)]:
+        return path
+    return replace(path, fixed=len(early), resumed=boundary)
 
 
 def _compiled(path: ForwardPath, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -11,12 +11,14 @@ The gradient is the plain path's: a state of one row that is broadcast to B rows
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from mlxsched.model.fast.forward_path import Arrays, ForwardPath
+from mlxsched.model.fast.frozen_prefix import input_recorded
 from mlxsched.model.fast.growing_cache import State, growing_caches, resumed_caches, state_of
 
 
@@ -43,10 +45,15 @@ class SharedPasses:
     def __init__(self, path: ForwardPath, model: Module) -> None:
         self._path, self._model = path, model
 
-    def read(self, tree: Any, *prefix: mx.array) -> State:
-        """The state after ``prefix``; `go_back` returns its loss."""
+    def read(self, tree: Any, *prefix: mx.array) -> tuple[State, list[mx.array]]:
+        """The state after ``prefix``, and the input of the first trained layer if there are frozen ones below.
+
+        `go_back` returns the loss.
+        """
         self._model.update(tree)
-        return read_prefix(self._path.without_gradients(), self._model, prefix)[1]
+        with input_recorded(self._path.resumed) as resumed:
+            _, state = read_prefix(self._path.without_gradients(), self._model, prefix)
+        return state, resumed
 
     def continue_from(
         self, tree: Any, state: State, prefix: mx.array, *arrays: mx.array
@@ -69,13 +76,16 @@ class SharedPasses:
         backward pass would go on below the first trained layer to compute them."""
         return state[self._path.fixed :]
 
-    def go_back(self, tree: Any, to_state: State, *prefix: mx.array) -> tuple[mx.array, Any]:
+    def go_back(
+        self, tree: Any, to_state: State, resumed: list[mx.array], *prefix: mx.array
+    ) -> tuple[mx.array, Any]:
         """The loss within ``prefix``, and the gradient of it plus the losses with the gradient ``to_state`` to the
-        `trained` state."""
+        `trained` state. Frozen layers are not computed again: it begins from ``resumed``, as `read` returned it."""
+        path = replace(self._path, boundary=self._path.resumed)
 
         def dot(tree: Any) -> tuple[mx.array, mx.array]:
             self._model.update(tree)
-            loss, state = read_prefix(self._path, self._model, prefix)
+            loss, state = read_prefix(path, self._model, (*prefix, *resumed))
             # Its gradient to the state is `to_state`, which is float32: summed in bf16, many rows would lose digits.
             products = [
                 (a.astype(mx.float32) * b).sum() for a, b in zip(self.trained(state), to_state, strict=True)

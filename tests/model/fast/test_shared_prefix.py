@@ -70,7 +70,7 @@ def summed(model, path, rows, parts, n_targets):
     batch = prefix_batch(rows, np.concatenate(parts), PREFIX)
     prefix = path.arrays(batch, n_targets)[: None if batch.n_targets else 1]
     compiled = mx.compile if path.compiled else lambda function: function
-    state = compiled(passes.read)(tree, *prefix)
+    state, resumed = compiled(passes.read)(tree, *prefix)
     to_state, sums, total = [mx.zeros(a.shape) for a in passes.trained(state)], None, 0.0
     step = compiled(passes.continue_from)
     for part in parts:
@@ -78,7 +78,7 @@ def summed(model, path, rows, parts, n_targets):
         loss, (gradients, more) = step(tree, state, prefix[0], *arrays)
         total, to_state = total + loss, tree_map(mx.add, to_state, more)
         sums = gradients if sums is None else tree_map(mx.add, sums, gradients)
-    loss, gradients = compiled(passes.go_back)(tree, to_state, *prefix)
+    loss, gradients = compiled(passes.go_back)(tree, to_state, resumed, *prefix)
     sums = tree_map(mx.add, sums, gradients)
     mx.eval(sums)
     model.update(tree)
@@ -112,7 +112,7 @@ def test_a_prefix_without_targets_and_frozen_layers_take_less_work(build, alike,
     rows = rows_in_memory((tokens, targets & (np.arange(len(tokens)) > PREFIX)) for tokens, targets in alike)
     model = build("llama", layers=layers)
     path, _ = shared_path(model, alike)
-    assert path.fixed == fixed
+    assert path.fixed == fixed and bool(path.resumed) == (layers < 4)
     loss, got = summed(model, path, rows, [np.array([2, 4]), np.array([0, 3, 1])], 37)
     expected_loss, expected = row_by_row(model, rows, 37)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
