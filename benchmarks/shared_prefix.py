@@ -50,12 +50,12 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("bundled", 512, 60, 16, 5),
-    Case("bundled", 31, 110, 32, 5),  # like Apple's WWDC questions under a system prompt: 31 of 141
-    Case("bundled", 0, 100, 16, 5),
+    Case("bundled", 512, 60, 16, 15),
+    Case("bundled", 31, 110, 32, 15),  # like Apple's WWDC questions under a system prompt: 31 of 141
+    Case("bundled", 0, 100, 16, 15),
     Case("Llama, 17M", 512, 60, 16, 3),
     Case("Llama, 17M", 31, 110, 16, 3),
-    Case("bundled", 512, 60, 16, 5, layers=2),
+    Case("bundled", 512, 60, 16, 15, layers=2),
 )
 
 
