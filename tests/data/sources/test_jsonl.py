@@ -89,3 +89,33 @@ def test_harmless_text_is_one_short_printable_line(text: str) -> None:
     shown = harmless(text)
     assert shown.isprintable()
     assert len(shown) <= 83
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"text": "a", "text": "b"}', '{"text" : "a", "text": "b"}', '{"text":"\\":", "text" : "b"}', '{"text":"a","text"\t:"b"}',
+        '{"messages": [{"role": "user", "role": "user"}]}', '{"a": "\\"b\\": c", "a"  :"d"}', '{"text":"a","text"\r:"b"}',
+    ],
+)  # fmt: skip
+def test_a_key_that_appears_twice_is_found_in_plain_rows_too(line: str) -> None:
+    with pytest.raises(RowProblem, match="appears twice"):
+        jsonl.parse(line.encode())
+
+
+texts = st.text(st.sampled_from('ab": \\{}[],\t\n\u00e9'), max_size=8)
+leaves = st.one_of(
+    texts, st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.none(), st.booleans()
+)
+objects = st.dictionaries(
+    texts, st.one_of(leaves, st.lists(st.dictionaries(texts, leaves, max_size=3), max_size=3))
+)
+
+
+@settings(deadline=None)
+@given(objects, st.booleans(), st.sampled_from([(", ", ": "), (",", ":"), (" , ", " : ")]))
+def test_objects_are_what_the_json_module_makes_of_them(
+    found: dict[str, object], ascii_only: bool, separators: tuple[str, str]
+) -> None:
+    line = json.dumps(found, ensure_ascii=ascii_only, separators=separators)
+    assert repr(jsonl.parse(line.encode())) == repr(json.loads(line))
