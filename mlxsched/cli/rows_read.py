@@ -14,12 +14,16 @@ class RowsRead:
     """Says on stderr every few seconds how many rows were tokenized, and how long the others will take."""
 
     def __init__(self) -> None:
-        self._started = self._said = time.monotonic()
+        self._said = time.monotonic()
+        # Time and share at the first call. Before it a model was loaded, which says nothing about the rows.
+        self._first: tuple[float, float] | None = None
 
     def __call__(self, rows: int, share: float | None) -> None:
         now = time.monotonic()
+        began, at = self._first = self._first or (now, share or 0.0)
         if now - self._said < _SECONDS:
             return
         self._said = now
-        left = "" if not share else f", {share:.0%}, {about((now - self._started) * (1 / share - 1))} left"
-        note(f"tokenized {rows:,} rows{left}")
+        read = f", {share:.0%}" if share else ""
+        left = f", {about((now - began) * (1 - share) / (share - at))} left" if share and share > at else ""
+        note(f"tokenized {rows:,} rows{read}{left}")
