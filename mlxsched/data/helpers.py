@@ -45,7 +45,7 @@ class Helpers:
         self._encoder, self._options, self._share = encoder, options, share
         self._tokenize = Tokenizing(encoder, options)
         self._helpers: list[_Helper] = []
-        self._is_decided = cores() < 2
+        self._is_decided = cores() < 2 or not sys.executable
         self.notes: list[str] = []
 
     def __enter__(self) -> Helpers:
@@ -59,7 +59,7 @@ class Helpers:
         """Each chunk, with what became of it; ``formats`` are those of the chunks that the caller has received."""
         started = time.monotonic()
         while True:
-            ready = [each for each in self._helpers if self._is_ready(each)]
+            ready = [each for each in [*self._helpers] if self._is_ready(each)]  # which drops dead ones
             taken = list(islice(chunks, 1 + len(ready)))
             if not taken:
                 return

@@ -63,7 +63,7 @@ class Layouts:
 
     def turns(self, messages: object) -> Turns | None:
         """What `find_turns` returns for a chat without tools; None if it must be asked, or if they are no usual messages."""
-        if type(messages) is not list:
+        if type(messages) is not list or not messages:
             return None
         roles, said = [], []
         for message in messages:

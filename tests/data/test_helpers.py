@@ -105,6 +105,24 @@ def test_no_helper_outlives_an_interrupt(tokenizer: Any, started: list[Any]) -> 
     assert started[0]._process.returncode == -9
 
 
+def test_a_helper_ends_when_the_process_that_started_it_is_gone(tokenizer: Any) -> None:
+    one = helpers_module._Helper((copy_of(tokenizer), DataOptions()))
+    assert one.receive() == Encoder(tokenizer, True).identity()
+    one._requests.close()  # as when that process is killed
+    assert one._process.wait(30) == 0
+    one.end()
+
+
+def test_helpers_that_cannot_start_are_reported(
+    tokenizer: Any, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helpers_module, "cores", lambda: 3)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Helpers(Encoder(tokenizer, True), DataOptions(), lambda: None) as helpers:
+        assert [chunk[0].line for chunk, _ in helpers.tokenized(records(9), {})] == list(range(1, 10))
+        assert len(started) == len(helpers.notes) == 2
+
+
 def test_few_rows_start_no_helper(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helpers_module, "cores", lambda: 8)
     monkeypatch.setattr(helpers_module, "AFTER_SECONDS", 0.0)

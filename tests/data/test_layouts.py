@@ -93,6 +93,24 @@ def test_contents_that_a_layout_cannot_take(template: Make) -> None:
     ]
     for other in others:
         assert layouts.turns([other, *chat]) is None
+    unusual: list[Any] = [
+        [],
+        None,
+        "text",
+        {},
+        [None],
+        ["ab"],
+        [["a", "b"]],
+        [{"role": "user", "content": 3}],
+        [{"a": 1, "b": 2}],
+    ]
+    unusual += [
+        [{"role": ["user"], "content": "a"}],
+        [{"role": "narrator", "content": "a"}],
+        [{"role": "user"}],
+    ]
+    for value in unusual:
+        assert layouts.turns(value) is None
 
 
 def test_a_template_that_is_not_proved_yet_has_none(with_template: Make) -> None:
