@@ -7,6 +7,7 @@ back in order.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import select
@@ -24,6 +25,8 @@ from mlxsched.data.options import DataOptions
 from mlxsched.data.record import Record
 from mlxsched.data.tokenizing import Format, Tokenized, Tokenizing
 from mlxsched.platform.machine import cores
+
+_LOG = logging.getLogger(__name__)
 
 # A helper takes 1.5 s of CPU time to start. Before that much time has passed, how long the rest takes is unknown.
 AFTER_SECONDS = 2.0
@@ -103,15 +106,20 @@ class Helpers:
             return
         self._is_decided = True
         copy = helper.copy_of(self._encoder.tokenizer)
-        if copy is not None:
-            count = min(cores() - 1, MOST)
-            self._helpers = [_Helper((copy, self._options)) for _ in range(count)]
+        if copy is None:
+            return
+        try:
+            first = pickle.dumps((copy, self._options), pickle.HIGHEST_PROTOCOL)
+            for _ in range(min(cores() - 1, MOST)):
+                self._helpers.append(_Helper(first))
+        except Exception as error:  # noqa: BLE001 - no more processes, or a part of the tokenizer written in Python
+            _LOG.debug("no helper: %r", error)  # this process does it, only slower
 
 
 class _Helper:
     """A process that runs `mlxsched.data.helper`."""
 
-    def __init__(self, first: object) -> None:
+    def __init__(self, first: bytes) -> None:
         self.is_ready: bool | None = None  # None: it is starting
         # In a group of its own, so that Ctrl-C in a terminal reaches this process only.
         self._process = subprocess.Popen(
@@ -129,12 +137,15 @@ class _Helper:
         self._requests = cast(IO[bytes], self._process.stdin)
         self._replies = cast(IO[bytes], self._process.stdout)
         # A pipe holds 64 kB, and the process reads it once it has imported what it needs.
-        threading.Thread(target=self.send, args=(first,), daemon=True).start()
+        threading.Thread(target=self._write, args=(first,), daemon=True).start()
 
     def send(self, request: object) -> None:
         """Hand out a chunk; `receive` reports if that fails."""
+        self._write(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
+
+    def _write(self, request: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):
-            pickle.dump(request, self._requests, pickle.HIGHEST_PROTOCOL)
+            self._requests.write(request)
             self._requests.flush()
 
     def has_replied(self) -> bool:

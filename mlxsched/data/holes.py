@@ -76,6 +76,12 @@ for _name in {*dir(str), "__rmod__"} - {*vars(Hole)} - _NEEDED | {"__hash__"}:
         setattr(Hole, _name, _refused)
 
 
+class HoledMessage(dict[str, str]):
+    """A message whose content is a `Hole`; its order is refused, too: a chat may have the content before the role."""
+
+    __iter__ = keys = values = items = _refused
+
+
 def refuse_looks(environment: Any, tree: Any) -> None:
     """Make the template ``tree`` of Jinja's ``environment`` raise `LookedInside` where a hole would go unnoticed."""
     _check_syntax(tree)

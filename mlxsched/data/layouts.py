@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 from mlxsched.data.chat import ChatTemplate
 from mlxsched.data.compiled_template import Rendering
-from mlxsched.data.holes import Hole
+from mlxsched.data.holes import Hole, HoledMessage
+from mlxsched.data.messages import Messages
+from mlxsched.data.problems import RowProblem
 from mlxsched.data.turns import Turns, find_turns
 
 _BLANK = "\x1c"  # white space that no template writes
 MOST = 1000  # layouts that are kept
+COMPARED = 4  # chats of each layout, with what the template itself writes
 _ROLES = ("user", "assistant", "system")
 _MAX_CHARACTERS = 2**20  # of a chat; longer ones are left to the template
 # Every template knows these and may reword what they say. What others say must be in the text.
@@ -60,6 +64,8 @@ class Layouts:
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
         self._known: dict[tuple[str, ...], Layout | None] = {}
+        self._agreed: Counter[tuple[str, ...]] = Counter()
+        self._is_refuted = False
 
     def turns(self, messages: object) -> Turns | None:
         """What `find_turns` returns for a chat without tools; None if it must be asked, or if they are no usual messages."""
@@ -74,10 +80,22 @@ class Layouts:
                 return None
             roles.append(role)
             said.append(content)
-        layout = self._layout(tuple(roles))
-        return None if layout is None else layout.fill(said)
+        layout = self._layout(kind := tuple(roles))
+        filled = None if layout is None else layout.fill(said)
+        if filled is not None and self._agreed[kind] < COMPARED:
+            self._agreed[kind] += 1
+            self._is_refuted = not self._is_same(messages, filled)
+        return None if self._is_refuted else filled
+
+    def _is_same(self, messages: Messages, filled: Turns) -> bool:
+        try:
+            return find_turns(self._template, messages) == filled
+        except RowProblem:
+            return False
 
     def _layout(self, roles: tuple[str, ...]) -> Layout | None:
+        if self._is_refuted:  # by one layout: the others have not been compared with every content, either
+            return None
         if roles not in self._known:
             if len(self._known) >= MOST or not self._template.is_proved:
                 return None
@@ -89,7 +107,7 @@ def find_layout(template: ChatTemplate, roles: tuple[str, ...]) -> Layout | None
     """The layout of chats with these roles, if there is one."""
     holes = [_hole() for _ in roles]
     outline = template.outline(
-        [{"role": role, "content": hole} for role, hole in zip(roles, holes, strict=True)]
+        [HoledMessage(role=role, content=hole) for role, hole in zip(roles, holes, strict=True)]
     )
     if outline is None:
         return None

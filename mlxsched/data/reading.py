@@ -130,7 +130,8 @@ class _Pass:
         for split, parts in found.rows.items():
             for rows in parts:
                 self.writers[split].add(rows)
-        self.formats |= found.formats
+        # Chunks are tokenized at the same time: a later one may not know where a format was first seen.
+        self.formats.update({k: seen for k, seen in found.formats.items() if k not in self.formats})
         self.problems.include(found.problems)
 
 

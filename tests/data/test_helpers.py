@@ -19,7 +19,9 @@ from mlxsched.data import tokenizing as tokenizing_module
 from mlxsched.data.encode import Encoder
 from mlxsched.data.helper import copy_of
 from mlxsched.data.helpers import Helpers
+from mlxsched.data.reading import _Pass
 from mlxsched.data.record import Record
+from mlxsched.data.tokenizing import Tokenized
 from mlxsched.errors import DataError
 
 Write = Callable[..., Path]
@@ -31,7 +33,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     made: list[Any] = []
 
     class Waited(helpers_module._Helper):
-        def __init__(self, first: object) -> None:
+        def __init__(self, first: bytes) -> None:
             super().__init__(first)
             made.append(self)
 
@@ -106,7 +108,7 @@ def test_no_helper_outlives_an_interrupt(tokenizer: Any, started: list[Any]) -> 
 
 
 def test_a_helper_ends_when_the_process_that_started_it_is_gone(tokenizer: Any) -> None:
-    one = helpers_module._Helper((copy_of(tokenizer), DataOptions()))
+    one = helpers_module._Helper(pickle.dumps((copy_of(tokenizer), DataOptions())))
     assert one.receive() == Encoder(tokenizer, True).identity()
     one._requests.close()  # as when that process is killed
     assert one._process.wait(30) == 0
@@ -129,6 +131,26 @@ def test_few_rows_start_no_helper(tokenizer: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(helpers_module, "_Helper", lambda _: pytest.fail("started"))
     with Helpers(Encoder(tokenizer, True), DataOptions(), lambda: 0.99) as helpers:
         assert len(list(helpers.tokenized(records(9), {}))) == 9
+
+
+@pytest.mark.parametrize("name", ["Popen", "dumps"])
+def test_rows_are_tokenized_where_no_helper_can_start(
+    tokenizer: Any, started: list[Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("refused")
+
+    monkeypatch.setattr(subprocess if name == "Popen" else pickle, name, refuse)
+    with Helpers(Encoder(tokenizer, True), DataOptions(), lambda: None) as helpers:
+        assert len(list(helpers.tokenized(records(9), {}))) == 9
+    assert not started
+
+
+def test_a_format_is_first_seen_in_the_first_chunk() -> None:
+    done = _Pass(lambda split: pytest.fail(split))
+    for line in (1, 5):  # as if both were tokenized at the same time
+        done.add(Tokenized(formats={"train": ("chat", f"file:{line}")}))
+    assert done.formats == {"train": ("chat", "file:1")}
 
 
 def test_the_copy_of_a_tokenizer_has_its_results(tokenizers: dict[str, Any]) -> None:

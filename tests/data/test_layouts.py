@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,13 +42,15 @@ LOOKING_INSIDE = [
     "{% macro f(x) %}{{ x }}{% endmacro %}{{ f(m.content) | upper }}", "{{ {'a': 1}[m.content] }}", "{{ m.content < 'b' }}",
     "{{ messages | map(attribute='content') | join }}", "{{ m.content is lower }}", "{{ m.values() | list }}", "{{ m.content | int }}",
     "{% filter upper %}{{ m.content }}{% endfilter %}", "{{ 'x' if ('a' ~ m.content) in 'abc' }}", "{{ m.content is eq('a') }}",
+    "{% for key in m %}{{ key }}{% endfor %}", "{% for item in m.items() %}{% endfor %}",
     "{{ (m.content or 'x') | reverse }}", "{{ m.items() | first }}", "{% if 'ab'[m.content] is defined %}{% endif %}",
 ]  # fmt: skip
 
 
 @pytest.fixture
 def template(with_template: Make, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """A chat template whose renderings count as proved."""
+    """A chat template whose renderings and layouts count as proved."""
+    monkeypatch.setattr(layouts_module, "COMPARED", 0)
     monkeypatch.setattr(chat_module, "_COMPARED", 0)
     return lambda source: Encoder(with_template(source), True).template()
 
@@ -122,6 +125,25 @@ def test_a_template_that_is_not_proved_yet_has_none(with_template: Make) -> None
         assert layouts.turns(found) is None
         turns = find_turns(chat, found)
     assert layouts.turns(found) == turns
+
+
+def test_a_layout_that_differs_from_the_template_is_not_used(
+    template: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = find_layout
+    monkeypatch.setattr(layouts_module, "COMPARED", 1)
+    monkeypatch.setattr(
+        layouts_module,
+        "find_layout",
+        lambda *args: replace(found := right(*args), parts=("!", *found.parts[1:])),
+    )
+    chat = template(TEMPLATES["chatml"])
+    found = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    layouts = Layouts(chat)
+    assert layouts.turns(found) is None and layouts.turns(found) is None
+    monkeypatch.setattr(layouts_module, "find_layout", right)
+    assert layouts.turns(found * 2) is None  # nor are the others
+    assert Layouts(chat).turns(found) == find_turns(chat, found)
 
 
 def test_the_number_of_layouts_is_limited(template: Make, monkeypatch: pytest.MonkeyPatch) -> None:
