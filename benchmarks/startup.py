@@ -47,7 +47,9 @@ COLD_ROUNDS = 3
 
 def cold() -> None:
     """Alternate between the starts, and print kernels, CPU seconds (children included) and seconds."""
-    print(f"{'start':32}{'kernels built':>15}{'CPU s':>8}{'s to the update':>17}{'longest silence, s':>20}")
+    print(
+        f"{'start':32}{'kernels built':>15}{'CPU s':>8}{'s until the update':>20}{'longest silence, s':>20}"
+    )
     for _ in range(COLD_ROUNDS):
         with tempfile.TemporaryDirectory() as base:
             for position, (name, (new, more)) in enumerate(STARTS.items()):
@@ -73,7 +75,7 @@ def start(folder: Path, more: dict[str, str]) -> str:
         raise SystemExit(f"the training ended with code {process.returncode}")
     after = os.times()
     spent = after.children_user + after.children_system - usage.children_user - usage.children_system
-    return f"{kernels_in(folder) - kernels:15}{spent:8.1f}{updated:17.1f}{silence:20.1f}"
+    return f"{kernels_in(folder) - kernels:15}{spent:8.1f}{updated:20.1f}{silence:20.1f}"
 
 
 def kernels_in(folder: Path) -> int:
