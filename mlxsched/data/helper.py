@@ -1,18 +1,17 @@
 """A process that tokenizes chunks of records for another one, which starts it: `helpers`.
 
-It reads pickled objects from stdin and writes pickled objects to stdout: first the tokenizer and the options, and the
-identity of its encoder in return; then one chunk after the other, and what became of it. It ends when stdin is closed,
-so also when the process that started it dies. It never imports MLX.
+The two share a connection. The process receives first the tokenizer and the options, and returns the identity of its
+encoder; then one chunk after the other, and returns what became of it. It ends when the connection is closed, so also
+when the process that started it dies. It never imports MLX.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import pickle
 import sys
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from multiprocessing.connection import Connection
+from typing import Any
 
 from mlxsched.data.encode import Encoder
 from mlxsched.data.tokenizing import Tokenizing
@@ -60,16 +59,15 @@ def copy_of(tokenizer: Any) -> Any:
     )
 
 
-def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    """Tokenize chunks until ``requests`` ends."""
-    tokenizer, options = pickle.load(requests)  # noqa: S301 - from the process that started this one
+def serve(connection: Connection[Any, Any]) -> None:
+    """Tokenize chunks until ``connection`` ends."""
+    tokenizer, options = connection.recv()
     encoder = Encoder(tokenizer, options.mask_prompt)
     tokenize = Tokenizing(encoder, options)
     reply: object = encoder.identity()
     while True:
-        pickle.dump(reply, replies, pickle.HIGHEST_PROTOCOL)
-        replies.flush()
-        chunk, formats = pickle.load(requests)  # noqa: S301
+        connection.send(reply)
+        chunk, formats = connection.recv()
         try:
             reply = tokenize(chunk, formats)
         except MlxschedError as error:
@@ -77,11 +75,9 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Serve on stdin and stdout; whatever prints goes to stderr."""
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        serve(sys.stdin.buffer, replies)
+    """Serve on the connection whose file descriptor is the first argument."""
+    with contextlib.suppress(EOFError, ConnectionError):
+        serve(Connection(int(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
-import select
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import IO, cast
+from multiprocessing import Pipe
+from multiprocessing.reduction import ForkingPickler
 
 from mlxsched.data import helper
 from mlxsched.data.encode import Encoder
@@ -109,7 +108,7 @@ class Helpers:
         if copy is None:
             return
         try:
-            first = pickle.dumps((copy, self._options), pickle.HIGHEST_PROTOCOL)
+            first = bytes(ForkingPickler.dumps((copy, self._options)))
             for _ in range(min(cores() - 1, MOST)):
                 self._helpers.append(_Helper(first))
         except Exception as error:  # noqa: BLE001 - no more processes, or a part of the tokenizer written in Python
@@ -121,11 +120,13 @@ class _Helper:
 
     def __init__(self, first: bytes) -> None:
         self.is_ready: bool | None = None  # None: it is starting
+        self._connection, theirs = Pipe()
         # In a group of its own, so that Ctrl-C in a terminal reaches this process only.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"from {helper.__name__} import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            [sys.executable, "-P", "-c", f"from {helper.__name__} import main; main()", str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # this process's holds its results
+            pass_fds=[theirs.fileno()],
             process_group=0,
             env={
                 **os.environ,
@@ -134,29 +135,27 @@ class _Helper:
                 "TRANSFORMERS_VERBOSITY": "error",
             },
         )
-        self._requests = cast(IO[bytes], self._process.stdin)
-        self._replies = cast(IO[bytes], self._process.stdout)
-        # A pipe holds 64 kB, and the process reads it once it has imported what it needs.
+        theirs.close()  # so that the process is seen to end
+        # The connection holds less than a tokenizer, and the process reads it once it has imported what it needs.
         threading.Thread(target=self._write, args=(first,), daemon=True).start()
 
     def send(self, request: object) -> None:
         """Hand out a chunk; `receive` reports if that fails."""
-        self._write(pickle.dumps(request, pickle.HIGHEST_PROTOCOL))
+        self._write(bytes(ForkingPickler.dumps(request)))
 
     def _write(self, request: bytes) -> None:
         with contextlib.suppress(OSError, ValueError):
-            self._requests.write(request)
-            self._requests.flush()
+            self._connection.send_bytes(request)
 
     def has_replied(self) -> bool:
         """Whether `receive` would return at once."""
-        return bool(select.select([self._replies], [], [], 0)[0])
+        return self._connection.poll()
 
     def receive(self) -> object:
         """The next reply; None if the process has died."""
         try:
-            reply: object = pickle.load(self._replies)  # noqa: S301 - from our own process
-        except (EOFError, pickle.UnpicklingError):
+            reply: object = self._connection.recv()
+        except (EOFError, OSError):
             return None
         return reply
 
@@ -166,7 +165,5 @@ class _Helper:
             self._process.wait(wait)
         self._process.kill()
         status = self._process.wait()
-        for stream in (self._requests, self._replies):
-            with contextlib.suppress(OSError):  # what could not be written
-                stream.close()
+        self._connection.close()
         return f"signal {-status}" if status < 0 else f"exit code {status}"

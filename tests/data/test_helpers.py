@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from multiprocessing import Pipe
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,9 @@ def test_no_helper_outlives_an_interrupt(tokenizer: Any, started: list[Any]) -> 
 
 
 def test_a_helper_ends_when_the_process_that_started_it_is_gone(tokenizer: Any) -> None:
-    one = helpers_module._Helper(pickle.dumps((copy_of(tokenizer), DataOptions())))
+    one = helpers_module._Helper(bytes(ForkingPickler.dumps((copy_of(tokenizer), DataOptions()))))
     assert one.receive() == Encoder(tokenizer, True).identity()
-    one._requests.close()  # as when that process is killed
+    one._connection.close()  # as when that process is killed
     assert one._process.wait(30) == 0
     one.end()
 
@@ -140,7 +141,7 @@ def test_rows_are_tokenized_where_no_helper_can_start(
     def refuse(*_: object, **__: object) -> None:
         raise OSError("refused")
 
-    monkeypatch.setattr(subprocess if name == "Popen" else pickle, name, refuse)
+    monkeypatch.setattr(subprocess if name == "Popen" else ForkingPickler, name, refuse)
     with Helpers(Encoder(tokenizer, True), DataOptions(), lambda: None) as helpers:
         assert len(list(helpers.tokenized(records(9), {}))) == 9
     assert not started
@@ -156,7 +157,7 @@ def test_a_format_is_first_seen_in_the_first_chunk() -> None:
 def test_the_copy_of_a_tokenizer_has_its_results(tokenizers: dict[str, Any]) -> None:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello <|im_end|>"}]
     for name, tokenizer in tokenizers.items():
-        copied = pickle.loads(pickle.dumps(copy_of(tokenizer)))  # noqa: S301
+        copied = ForkingPickler.loads(ForkingPickler.dumps(copy_of(tokenizer)))
         assert Encoder(copied, True).identity() == Encoder(tokenizer, True).identity()
         if name != "plain":
             arguments = {"tokenize": False, "add_generation_prompt": True}
@@ -171,14 +172,17 @@ def test_a_tokenizer_with_code_of_its_own_is_not_copied(tokenizers: dict[str, An
     assert copy_of(Other()) is None
 
 
-def test_a_helper_does_not_import_mlx(tokenizer: Any, tmp_path: Path) -> None:
-    requests = pickle.dumps((copy_of(tokenizer), DataOptions()))
-    (tmp_path / "requests").write_bytes(requests + pickle.dumps((next(records(1)), {})))
+def test_a_helper_does_not_import_mlx(tokenizer: Any) -> None:
+    ours, theirs = Pipe()
     code = (
-        "import io, sys; from mlxsched.data.helper import serve\n"
-        "try: serve(open(sys.argv[1], 'rb'), io.BytesIO())\n"
-        "except EOFError: print([name for name in sys.modules if name.split('.')[0] in ('mlx', 'mlx_lm')])"
+        "import sys; from mlxsched.data.helper import main; main()\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('mlx', 'mlx_lm')])"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "requests")]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    command = [sys.executable, "-c", code, str(theirs.fileno())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        for request in ((copy_of(tokenizer), DataOptions()), (next(records(1)), {})):
+            ours.send(request)
+            assert ours.recv() is not None
+        ours.close()
+        assert process.communicate(timeout=60)[0].strip() == "[]"
