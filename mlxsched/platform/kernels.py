@@ -8,6 +8,7 @@ of the time: 1.0 CPU seconds per kernel, 0.2 if the header was precompiled.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import mmap
 import os
 import resource
@@ -60,7 +61,9 @@ def precompile_header() -> subprocess.Popen[bytes] | None:
     package = Path(mx.__file__).parent
     if mx.default_device().type != mx.DeviceType.cpu or not _is_wanted(precompiled_header(), package):
         return None
-    return _start(precompiled_header(), package / "include")
+    with contextlib.suppress(OSError):  # no shell, or no more processes
+        return _start(precompiled_header(), package / "include")
+    return None
 
 
 def _is_wanted(target: Path, package: Path) -> bool:

@@ -96,6 +96,12 @@ def test_without_a_compiler_nothing_is_left(folder: Path, monkeypatch: pytest.Mo
 
 
 @linux
+def test_without_a_shell_nothing_starts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    assert precompile_header() is None
+
+
+@linux
 def test_it_can_be_switched_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OFF, "1")
     assert precompile_header() is None
