@@ -1,4 +1,4 @@
-"""Follows MLX while it builds its CPU kernels: seconds in which a run has nothing else to show."""
+"""Progress while MLX builds its CPU kernels, when a run has nothing else to show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlxsched.platform.kernels import built_kernels
 
 @contextlib.contextmanager
 def watching_kernels(show: Callable[[int], bool], seconds: float = 2.0) -> Iterator[None]:
-    """Call ``show`` with the number of kernels built meanwhile, at most every ``seconds``, until it returns False."""
+    """Call ``show`` with the number of kernels built so far, at most once every ``seconds``, until it returns False."""
     ended = threading.Event()
     before = built_kernels()
 

@@ -76,7 +76,7 @@ def plan_lines(session: Session) -> Iterator[Line]:
 
 
 def _iterations(config: RunConfig) -> str:
-    """What ``iters`` counts, where it is not updates."""
+    """The iterations that ``iters`` counts, where an update takes several."""
     if config.iters is None or config.grad_accumulation_steps == 1:
         return ""
     return f" ({counted(config.iters, 'iteration')} of {counted(config.batch_size, 'row')})"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 5.0  # between plain lines about the same long step
 _EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
-KERNELS = 50  # that MLX builds for a training: 40 to 52 for the preset laptop; not known in advance
+KERNELS = 50  # that MLX builds for a training, which is not known in advance: 40 to 52 with the preset laptop
 SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
 
@@ -68,7 +68,7 @@ class Display:
             self._say(notice_line(event))
 
     def show_kernels(self, built: int) -> bool:
-        """Show how many CPU kernels MLX has built; returns whether the first update is still ahead: few come later."""
+        """Show how many CPU kernels MLX has built; False once updates are made, as few kernels are built after that."""
         what = "building kernels, once per machine"
         if self._speed:
             return False

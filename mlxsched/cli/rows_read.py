@@ -15,7 +15,7 @@ class RowsRead:
 
     def __init__(self) -> None:
         self._said = time.monotonic()
-        # Time and share at the first call. Before it a model was loaded, which says nothing about the rows.
+        # Time and share at the first call. The time before it went into loading the model, not into rows.
         self._first: tuple[float, float] | None = None
 
     def __call__(self, rows: int, share: float | None) -> None:

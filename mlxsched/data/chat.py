@@ -86,7 +86,7 @@ class ChatTemplate:
 
     @property
     def is_proved(self) -> bool:
-        """Whether our own renderings agree with those of transformers; False as long as there were few."""
+        """Whether our first renderings have all agreed with those of transformers; False until there are enough."""
         return self._compiled is not None and self._agreed >= _COMPARED
 
     def outline(self, messages: Messages) -> Rendering | None:

@@ -22,10 +22,9 @@ from mlxsched.data.targets import EncodedRows, Marker, Tokens
 from mlxsched.data.token_bytes import TokenBytes
 
 Offsets = list[Span]  # of each token: the characters that it came from
-Placed = tuple[
-    list[Tokens], NDArray[np.int64]
-]  # tokens of each row, and where spans are among them: see `Marker.mark`
-_NONE = "\0 no such token"  # not how a text begins, and if it is, its tokens tell
+# The tokens of each row, and where spans are among them: `Marker.mark`.
+Placed = tuple[list[Tokens], NDArray[np.int64]]
+_NONE = "\0 no such token"  # no text begins like this; if one did, its tokens would not be None
 
 
 class Encoder:
@@ -128,7 +127,7 @@ class Encoder:
         if not row.raw:
             return ids, offsets
         text, (bos, first), (eos, last) = row.text, self._begin, self._end
-        # Written twice, it is meant.
+        # A token that the text itself repeats is kept.
         if text.startswith(first) and not text.startswith(first * 2) and ids[:2].tolist() == [bos, bos]:
             ids, offsets = ids[1:], offsets and offsets[1:]
         if text.endswith(last) and not text.endswith(last * 2) and ids[-2:].tolist() == [eos, eos]:
@@ -173,7 +172,7 @@ def _remove_limits(backend: Any) -> None:
 
 
 def _spans(row: Rendered) -> tuple[Span, ...]:
-    """Its spans, and those that are never predicted."""
+    """The spans of ``row``, then those that are never predicted."""
     return (*(row.spans or ()), *row.unscored)
 
 

@@ -1,8 +1,8 @@
-"""A process that tokenizes chunks of records for another one, which starts it: `helpers`.
+"""A helper process: tokenizes chunks of records for the process that started it (`helpers`).
 
-The two share a connection. The process receives first the tokenizer and the options, and returns the identity of its
-encoder; then one chunk after the other, and returns what became of it. It ends when the connection is closed, so also
-when the process that started it dies. It never imports MLX.
+The two share a connection. The helper process first receives the tokenizer and the options, and replies with the identity
+of its encoder. Then it receives one chunk after another, and replies with what became of it. It ends when the connection is
+closed, and thus also when the process that started it dies. It never imports MLX.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class TokenizerCopy:
         return getattr(self._tokenizer, name)
 
     def apply_chat_template(self, *args: Any, **more: Any) -> Any:
-        """As the wrapper does it."""
+        """As the wrapper applies it."""
         return self._tokenizer.apply_chat_template(*args, **{**self._more, **more, "return_dict": False})
 
 
 def copy_of(tokenizer: Any) -> Any:
-    """A tokenizer that another process can unpickle, with the same results; None if there is none."""
+    """A copy that another process can unpickle and that gives the same results; None if there can be none."""
     inner = getattr(tokenizer, "_tokenizer", None)
     wrapped = hasattr(inner, "special_tokens_map")
     fast = inner if wrapped else tokenizer
     ours = type(fast).__module__.startswith("transformers.") and getattr(fast, "is_fast", False)
     if not ours or getattr(tokenizer, "_chat_template", None) is not None:
-        return None  # code of somebody else, or a function of mlx-lm in place of a template
+        return None  # somebody else's code, or a function of mlx-lm in place of a template
     if not wrapped:
         return tokenizer
     thinking = getattr(tokenizer, "_thinking_kwarg", None)
@@ -60,7 +60,7 @@ def copy_of(tokenizer: Any) -> Any:
 
 
 def serve(connection: Connection[Any, Any]) -> None:
-    """Tokenize chunks until ``connection`` ends."""
+    """Tokenize chunks until ``connection`` is closed."""
     tokenizer, options = connection.recv()
     encoder = Encoder(tokenizer, options.mask_prompt)
     tokenize = Tokenizing(encoder, options)

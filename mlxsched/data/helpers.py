@@ -1,7 +1,7 @@
-"""Tokenizes on all cores: the process itself, and a helper process on each other core once the rows are many.
+"""Tokenizing on all cores: in this process and, for large data sets, in a helper process on each other core.
 
-The rows and their order are those of one process: each chunk is tokenized as a whole, and chunks are handed out and taken
-back in order.
+The rows and their order are the same as with one process: each chunk is tokenized as a whole, and the results are taken in
+the order in which the chunks were handed out.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from mlxsched.platform.machine import cores
 
 _LOG = logging.getLogger(__name__)
 
-# A helper takes 1.5 s of CPU time to start. Before that much time has passed, how long the rest takes is unknown.
+# A helper process takes 1.5 s of CPU time to start, so enough work must be left. How much is left is unknown at first.
 AFTER_SECONDS = 2.0
-WORTH_SECONDS = 5.0  # that are left
-MOST = 7  # beyond it, this process can't keep up with reading and writing
+WORTH_SECONDS = 5.0
+MOST = 7  # helper processes: with more, this process can't keep up with reading and writing
 Done = tuple[list[Record], Tokenized]
 
 
 class Helpers:
-    """Tokenizes chunks; a context manager, which ends the helpers.
+    """Tokenizes chunks; a context manager that ends the helper processes.
 
     Args:
         encoder: of the user's tokenizer.
@@ -96,7 +96,7 @@ class Helpers:
         """Go on without a helper that has died."""
         self._helpers.remove(each)
         self.notes.append(
-            f"a process that tokenized rows ended early ({each.end(1.0)}); its rows were tokenized again"
+            f"a helper process for tokenizing ended early ({each.end(1.0)}); the main process did its work"
         )
 
     def _decide(self, seconds: float) -> None:
@@ -112,7 +112,7 @@ class Helpers:
             for _ in range(min(cores() - 1, MOST)):
                 self._helpers.append(_Helper(first))
         except Exception as error:  # noqa: BLE001 - no more processes, or a part of the tokenizer written in Python
-            _LOG.debug("no helper: %r", error)  # this process does it, only slower
+            _LOG.debug("no helper: %r", error)  # this process does the work, only slower
 
 
 class _Helper:
@@ -125,7 +125,7 @@ class _Helper:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", f"from {helper.__name__} import main; main()", str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # this process's holds its results
+            stdout=subprocess.DEVNULL,  # stdout of this process holds results
             pass_fds=[theirs.fileno()],
             process_group=0,
             env={
@@ -136,7 +136,7 @@ class _Helper:
             },
         )
         theirs.close()  # so that the process is seen to end
-        # The connection holds less than a tokenizer, and the process reads it once it has imported what it needs.
+        # In a thread: the connection holds less than a tokenizer, and the process reads from it only after its imports.
         threading.Thread(target=self._write, args=(first,), daemon=True).start()
 
     def send(self, request: object) -> None:
@@ -160,7 +160,7 @@ class _Helper:
         return reply
 
     def end(self, wait: float = 0.0) -> str:
-        """End the process if it does not end within ``wait`` seconds; how it ended."""
+        """End the process if it does not end within ``wait`` seconds; returns how it ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(wait)
         self._process.kill()

@@ -1,7 +1,7 @@
 """Strings that stand for any content, to find out whether a chat template looks into what it writes.
 
 A `Hole` can be written, be added to other strings, and be trimmed. Anything else raises `LookedInside`. Some operations of
-Python call no method of a string, so `refuse_looks` checks the syntax of a template, and what its functions receive.
+Python call no method of a string, so `refuse_looks` also checks the syntax of a template and the arguments of its functions.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-# Of `Getattr` and `Getitem`: "in" calls a method of its right operand only, and a role is never a hole.
+# Of messages: their values are never holes. "in" calls no method of its left operand, so a hole there would go unnoticed.
 _PLAIN_KEYS = ("role",)
 _SYNTAX = frozenset({
     "Template", "Output", "TemplateData", "For", "If", "Assign", "Name", "NSRef", "Const", "Getattr", "Getitem", "Slice",
@@ -24,11 +24,12 @@ _SAFE = (int, float, bool, str, type(None))
 
 
 class LookedInside(Exception):
-    """The template does something with a content that depends on what it is."""
+    """What the template writes depends on more of a content than its place."""
 
 
 class Hole(str):
-    """A string that stands for any content that is not blank; ``trimmed`` is the one for that content trimmed."""
+    """A string that stands for any content that is not blank; ``trimmed`` stands for the same content without white space
+    around it."""
 
     trimmed: Hole | None = None
 
@@ -83,7 +84,7 @@ class HoledMessage(dict[str, str]):
 
 
 def refuse_looks(environment: Any, tree: Any) -> None:
-    """Make the template ``tree`` of Jinja's ``environment`` raise `LookedInside` where a hole would go unnoticed."""
+    """Make the template ``tree`` of Jinja's ``environment`` raise `LookedInside` also where no hole would notice."""
     _check_syntax(tree)
     environment.filters = {name: _filter(name, call) for name, call in environment.filters.items()}
     environment.tests = {name: _test(name, call) for name, call in environment.tests.items()}
@@ -116,9 +117,9 @@ def _check_syntax(tree: Any) -> None:
     for mod in tree.find_all(nodes.Mod):  # formats strings, too
         if not (isinstance(mod.right, nodes.Const) and isinstance(mod.right.value, int)):
             raise LookedInside
-    # "~" makes a plain string, which must be written and nothing else.
+    # "~" makes a plain string, which notices nothing: it may only be written.
     written = [part for output in tree.find_all(nodes.Output) for part in output.nodes]
-    for part in written:  # which grows
+    for part in written:  # grows in the loop
         if isinstance(part, (nodes.Concat, nodes.Add, nodes.CondExpr)):
             written += part.iter_child_nodes()
     written_ids = {*map(id, written)}

@@ -135,7 +135,7 @@ class _Endings:
         return places[np.isin(self._pair(tokens, places), self._pairs)]
 
     def _of(self, rows: Rows, longest: int) -> Iterator[NDArray[np.int64]]:
-        """The pairs of the rows shorter than ``longest``, in parts: together they are on every page of the file."""
+        """The pairs of the rows shorter than ``longest``, in parts, because together they touch every page of the file."""
         tokens, lasts = rows.columns["tokens"], rows.columns["ends"][rows.lengths < longest] - 1
         for start in range(0, len(lasts) + 1, _BLOCK):
             yield self._pair(tokens, lasts[start : start + _BLOCK])

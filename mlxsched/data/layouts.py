@@ -23,7 +23,7 @@ from mlxsched.data.turns import Turns, find_turns
 
 _BLANK = "\x1c"  # white space that no template writes
 MOST = 1000  # layouts that are kept
-COMPARED = 4  # chats of each layout, with what the template itself writes
+COMPARED = 4  # chats of each layout are compared with what the template itself writes
 _ROLES = ("user", "assistant", "system")
 _MAX_CHARACTERS = 2**20  # of a chat; longer ones are left to the template
 # Every template knows these and may reword what they say. What others say must be in the text.
@@ -69,7 +69,7 @@ class Layouts:
         self._is_refuted = False
 
     def turns(self, messages: object) -> Turns | None:
-        """What `find_turns` returns for a chat without tools; None if it must be asked, or if they are no usual messages."""
+        """What `find_turns` returns for a chat without tools; None if the template must be run, or if it is no usual chat."""
         if type(messages) is not list or not messages:
             return None
         roles, said = [], []
@@ -95,7 +95,9 @@ class Layouts:
             return False
 
     def _layout(self, roles: tuple[str, ...]) -> Layout | None:
-        if self._is_refuted:  # by one layout: the others have not been compared with every content, either
+        if (
+            self._is_refuted
+        ):  # one layout was wrong, and the others have not been compared with every content either
             return None
         if roles not in self._known:
             if len(self._known) >= MOST or not self._template.is_proved:
@@ -116,7 +118,7 @@ def find_layout(template: ChatTemplate, roles: tuple[str, ...]) -> Layout | None
     text = outline.text
     numbers = {str(hole): (i, False) for i, hole in enumerate(holes)}
     numbers |= {str(hole.trimmed): (i, True) for i, hole in enumerate(holes)}
-    # One pattern for all: an alternative for each takes time with the square of their number, 0.6 s for 1000 messages.
+    # One pattern for all: with an alternative for each, the time is quadratic in their number, 0.6 s for 1000 messages.
     parts = re.split(rf"({_BLANK}{stem}\d+x{_BLANK}|{stem}\d+x)", text)
     contents = tuple(numbers[part] for part in parts[1::2])
     unwritten = set(range(len(roles))).difference(i for i, _ in contents)
@@ -142,8 +144,8 @@ def _hole(name: str) -> Hole:
 def _are_constant(template: ChatTemplate, turns: Turns, outline: Rendering, roles: tuple[str, ...]) -> bool:
     """Whether the places of ``turns`` follow from the lengths of the contents.
 
-    They do if `find_turns` got them from where messages end. It looks for end tokens, too, but a chat whose contents hold one
-    isn't filled in. An end token that can overlap itself could hide another one.
+    They do if `find_turns` got them from where messages end. It also looks for end tokens, but a chat with one in its contents
+    is not filled in. The count of an end token that can overlap itself would miss some.
     """
     text, last = outline.text, len(roles) - 1
     assistants = [i for i, role in enumerate(roles) if role == "assistant"]

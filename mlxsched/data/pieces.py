@@ -24,12 +24,12 @@ from mlxsched.data.token_bytes import TokenBytes
 MOST_BYTES = 16 * 2**20
 """Of known pieces. Beyond it all are forgotten; frequent ones are known again after a few batches."""
 _OBJECTS = 220  # bytes that a dictionary entry, a str and a bytes object take besides their content
-# Marks in texts, and in tokens: where a text is cut, where a row ends, and a piece whose tokens are not its bytes.
+# Marks in texts and among tokens: where a text is cut, where a row ends, and a piece whose tokens have other bytes.
 _CUT, _ROW = "\0", "\1"
 _CUT_ROW, _CUT_SPACE = f"{_CUT}{_ROW}{_CUT}", f"{_CUT} "
 _ROW_NUMBER, _ODD_NUMBER = -1, -2
 _ROW_TOKEN, _ODD_TOKEN = (np.int32(number).tobytes() for number in (_ROW_NUMBER, _ODD_NUMBER))
-_BESIDE_SPACES = ("  ", " \n", "\n ", f" {_CUT}")  # in printable ASCII
+_BESIDE_SPACES = ("  ", " \n", "\n ", f" {_CUT}")  # spaces next to white space or a cut, in printable ASCII
 # Only between characters that no library treats as white space.
 _SPACE = re.compile(r" (?<=[!-~\w] )(?=[!-~\w])")
 # No alternative matches a space after a character that is not white space, and none looks ahead beyond the space:
@@ -112,7 +112,7 @@ class Pieces:
         plain = text.isascii() and text[-1:] != " " and text.replace("\n", "").isprintable()
         if self._added is not None:
             text = _CUT.join(self._added.split(text))
-        # In most texts each space is between two characters that are not white space. A regular expression takes longer.
+        # In most texts, every space is between two characters that are not white space; the regular expression takes longer.
         if plain and not any(map(text.__contains__, _BESIDE_SPACES)):
             return text.replace(" ", _CUT_SPACE)
         return _SPACE.sub(_CUT_SPACE, text)
@@ -133,7 +133,7 @@ class Pieces:
 
 
 def _between_rows(tokens: NDArray[np.int32]) -> Iterator[NDArray[np.int32] | None]:
-    """The tokens of each row; None if one of its pieces has other bytes than its tokens."""
+    """The tokens of each row; None if the tokens of one of its pieces have other bytes than the piece."""
     marks = np.flatnonzero(tokens == _ROW_NUMBER)
     odd = set(np.searchsorted(marks, np.flatnonzero(tokens == _ODD_NUMBER)).tolist())
     for number, (start, stop) in enumerate(pairwise(marks.tolist()), 1):

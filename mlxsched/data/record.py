@@ -13,8 +13,8 @@ from mlxsched.data.sources.jsonl import parse
 class Record(NamedTuple):
     """One record as read, before it becomes a row.
 
-    ``data`` is the JSON object, its bytes, or the reason why there is none; ``beginning`` is how the record begins, if
-    ``data`` does not tell.
+    ``data`` is the JSON object, its bytes, or the reason why there is none. ``beginning`` is how the record begins, where
+    ``data`` is not bytes.
     """
 
     split: str
@@ -43,7 +43,7 @@ class Record(NamedTuple):
 
     @property
     def is_json(self) -> bool:
-        """Whether there is one."""
+        """Whether there is a JSON object."""
         try:
             self.parsed()
         except RowProblem:

@@ -72,7 +72,7 @@ class Renderer:
         return self._chat(self._template, conversation)
 
     def _usual(self, layouts: Layouts, messages: Any) -> Rendered | None:
-        """A chat of plain messages, whose layout is known: nothing else needs to be checked."""
+        """A chat of plain messages whose layout is known, which needs no other checks; None for other chats."""
         turns = layouts.turns(messages)
         if turns is None or (self._mask_prompt and not turns.spans) or not _is_encodable(turns.text):
             return None

@@ -171,9 +171,9 @@ class Rows:
 
 
 def release(column: NDArray[Any]) -> None:
-    """Give back the memory of a mapped file that ``column`` is part of; what is read again is mapped again.
+    """Give back the memory of the mapped file that ``column`` is part of, if it is; what is read again is loaded again.
 
-    A pass over all rows would otherwise keep the whole file in memory.
+    Otherwise, a pass over all rows would keep the whole file in memory.
     """
     owner: object = column
     while isinstance(owner, np.ndarray):

@@ -168,7 +168,7 @@ class Marker:
         return stops
 
     def _closed(self, tokens: Tokens, lengths: Numbers) -> tuple[Tokens, Numbers]:
-        """With the end token behind the rows that do not end with it."""
+        """Tokens and lengths with the end token appended to each row that does not end with it."""
         if self._eos is None:
             return tokens, lengths
         ends = np.cumsum(lengths)
@@ -178,7 +178,7 @@ class Marker:
 
 
 def _owners(batch: Sequence[Rendered]) -> tuple[Numbers, NDArray[np.bool_]]:
-    """The row of each span and unscored span, and which of these it is."""
+    """The row of each span, in the order of `Marker.mark`, and whether the span is scored."""
     counts = [count for row in batch for count in (len(row.spans or ()), len(row.unscored))]
     kinds = np.repeat(np.arange(len(counts)), counts)
     return kinds // 2, kinds % 2 == 0
@@ -194,7 +194,7 @@ def _covered(length: int, firsts: Numbers, stops: Numbers) -> NDArray[np.bool_]:
 
 
 def _are_in(tokens: Tokens, ends: frozenset[int]) -> NDArray[np.bool_]:
-    """Which tokens are in ``ends``, and False for the place -1."""
+    """Which tokens are in ``ends``, followed by False, so that the index -1 is not an end."""
     found = np.zeros(len(tokens) + 1, np.bool_)
     for end in ends:  # few, so comparing is faster than np.isin
         found[:-1] |= tokens == end

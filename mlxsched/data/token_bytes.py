@@ -49,7 +49,7 @@ class TokenBytes:
     def spans(
         self, texts: Sequence[str], tokens: Sequence[NDArray[np.int32]], spans: Sequence[Sequence[Span]]
     ) -> NDArray[np.int64]:
-        """The tokens that spans of characters came from, given that the tokens of each text match it.
+        """The tokens that cover spans of characters, given that the tokens of each text match it.
 
         Args:
             texts: any number.

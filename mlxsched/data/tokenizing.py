@@ -30,7 +30,7 @@ Format = tuple[str, str]  # its name, and where it was first seen
 
 @dataclass
 class Tokenized:
-    """What became of some records, by split where it says so.
+    """The result of tokenizing some records.
 
     Args:
         rows: parts of each split, in order.

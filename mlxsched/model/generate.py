@@ -22,7 +22,7 @@ MARGIN = 8  # tokens beyond the reference: an answer that is longer is wrong any
 
 @dataclass(frozen=True)
 class Answer:
-    """The expected and the generated answer, and how many tokens were generated, the last one included."""
+    """The expected and the generated answer, and how many tokens were generated, with the one that ended it."""
 
     expected: str
     text: str

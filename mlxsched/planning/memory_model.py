@@ -96,7 +96,7 @@ class Workload:
         chunk: at most that many targets' logits at a time; None for all.
         checkpoint: every n-th layer is recomputed in the backward pass; 0 for none.
         width: bytes of an activation.
-        before: tokens of a shared prompt, whose keys every row sees as well as its own.
+        before: tokens of a shared prompt, whose keys every row sees in addition to its own.
         copied: every row holds a copy of these keys.
         scores: shares of the attention scores that are kept for the backward pass, and in memory at once.
     """

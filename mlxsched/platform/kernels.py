@@ -1,8 +1,8 @@
 """The kernels of MLX's CPU backend, and the cost of building them.
 
-MLX starts a compiler for each fused kernel that no earlier process left in the folder of temporary files: about 40 before the
-first update of a run (`python benchmarks/startup.py --cold`). All of them include the same header, and parsing it takes most
-of the time: 1.0 CPU seconds per kernel, 0.2 if the header was precompiled.
+MLX starts a compiler for each fused kernel that no earlier process left in the directory for temporary files: about 40 before
+the first update of a run (`python benchmarks/startup.py --cold`). All kernels include the same header, and parsing it takes
+most of the time: a kernel takes 1.0 CPU seconds, or 0.2 with a precompiled header.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from pathlib import Path
 
 HEADER = "mlx/backend/cpu/compiled_preamble.h"
 OFF = "MLXSCHED_NO_PRECOMPILED_HEADER"
-LEAST_FREE = (
-    10**9
-)  # bytes in the folder of temporary files, which may be in memory; the precompiled header takes 50 MB
+# Bytes that must be free in the directory for temporary files, which may be in memory. The precompiled header takes 50 MB.
+LEAST_FREE = 10**9
 
-# MLX's own options for a kernel (mlx 0.32.4). g++ ignores a header that was precompiled with others, or by another version of it.
+# MLX's own options for a kernel (mlx 0.32.4). g++ ignores a header precompiled with other options or by another g++.
 _COMPILER = ("g++", "-std=c++17", "-O3", "-Wall", "-fPIC", "-shared")
-# Written aside and renamed by the shell, so that it is whole or missing, even if this process ends first.
+# The shell renames a finished file, so the header is complete or missing, even if this process ends first.
 _SCRIPT = '"$@" -o "$0.$$" && mv "$0.$$" "$0" || rm -f "$0.$$"'
 
 
@@ -51,8 +50,8 @@ def precompile_header() -> subprocess.Popen[bytes] | None:
     """Precompile the header of MLX's kernels in the background, unless that was done; returns the process, if any.
 
     The kernels don't change: g++ reads the header in another form. It takes 2.4 CPU seconds once per machine and version of MLX,
-    and 50 MB next to the kernels. Does nothing on a GPU, on other systems than Linux, for a version of MLX whose kernels don't
-    include the header (such as 0.32.2), or when the environment sets ``MLXSCHED_NO_PRECOMPILED_HEADER``.
+    and 50 MB next to the kernels. Does nothing on a GPU, on systems other than Linux, with less than 1 GB free, for a version of
+    MLX whose kernels don't include the header (such as 0.32.2), or when the environment sets ``MLXSCHED_NO_PRECOMPILED_HEADER``.
     """
     if sys.platform != "linux" or os.environ.get(OFF):
         return None
@@ -78,7 +77,7 @@ def _is_wanted(target: Path, package: Path) -> bool:
 
 
 def _is_included(package: Path) -> bool:
-    """Whether kernels include the header, as the library says; else their sources contain all of its text."""
+    """Whether kernels include the header, according to the library; in older versions, sources contain its text."""
     library = package / "lib" / "libmlx.so"
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as text:
         return text.find(f'#include "{HEADER}"'.encode()) >= 0
@@ -93,7 +92,7 @@ def _start(target: Path, folder: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C ends this process, not the compiler, which would leave its file
     )
-    atexit.register(process.poll)  # its CPU time then counts as this process's
+    atexit.register(process.poll)  # reaps it, so that its CPU time counts among the children of this process
     return process
 
 

@@ -13,13 +13,13 @@ from mlxsched.model.generate import answer_all
 from mlxsched.training.session import Session
 from mlxsched.training.shape_times import Stopwatch
 
-STEP = 3.0  # a generated token takes that many times a position of a forward pass: far more in a small model, so time it
-ANSWERED_CPU, ANSWERED_GPU = (
-    8,
-    32,
-)  # prompts: a CPU takes as long for each, a GPU answers a whole batch in the time of one
+# A generated token takes this many times as long as a position of a forward pass, and far more in a small model: so it is
+# timed where time is left.
+STEP = 3.0
+# Prompts that are timed: a CPU takes as long for each of them, a GPU answers a whole batch in the time of one.
+ANSWERED_CPU, ANSWERED_GPU = 8, 32
 LATE = 0.5  # seconds that the timing of answers, or of the optimizer, may take when no time is left
-LEAST = 32  # tokens whose time says how long one takes: they come in bursts of one for each prompt
+LEAST = 32  # tokens that must be timed: they come in bursts of one for each prompt, so few say little
 
 
 class Lengths(NamedTuple):
@@ -33,13 +33,13 @@ class Lengths(NamedTuple):
     def weight(self) -> float:
         """The time of the answers that were given, in units of a position of a forward pass.
 
-        By length and not by tokens alone: where answers are short, reading the prompts takes most of the time.
+        Prompts count too: where answers are short, reading the prompts takes most of the time.
         """
         return self.prompts + STEP * self.answers
 
     @property
     def trained_weight(self) -> float:
-        """The time of answers as long as the expected ones, in the same units: what a trained model gives.
+        """The time of answers as long as the expected ones, as a trained model gives them, in the same units.
 
         >>> lengths = Lengths(prompts=6000, answers=1050, expected=4000)
         >>> round(lengths.trained_weight / lengths.weight, 2)
@@ -64,7 +64,7 @@ def lengths_of(examples: list[Example], tokenizer: Any, answers: int) -> Lengths
 def growth_of_answers(measured: Mapping[str, Any]) -> float:
     """How much longer answering takes after training than when ``measured``, as a run records it, before training.
 
-    1 without answers, and where they were longer than expected: they may stay so.
+    1 without answers, and where they were longer than expected, as they may stay so.
 
     >>> growth_of_answers({"tokens": {"prompts": 6000, "answers": 1050, "expected": 4000}}) > 1.9
     True
@@ -83,7 +83,7 @@ def times_of_answers(
     watch: Stopwatch,
     seconds: Callable[[Sequence[Shape]], float],
 ) -> AnswerTimes:
-    """Seconds of answering ``examples``: a few of them answer, and the others take as long for their length.
+    """Seconds of answering ``examples``: a few are answered, and the time of all follows from their lengths.
 
     ``seconds`` gives the time of forward passes by their shapes. It is the basis where no time is left to answer.
     """

@@ -202,7 +202,7 @@ def _lower_rate(session: Session, factor: float) -> str:
     ratio = 1.0 if config.fine_tune_type == "full" else max(config.lora_plus_ratio, 1.0)
     usual = peak_rates(config.optimizer, config.fine_tune_type).start(ratio)
     again = f"Train again with --learning-rate {next_peak(session.plan.peak / factor, usual)}"
-    if session.plan.peak > FAR_ABOVE * usual:  # neither a warmup nor half of the rate would do
+    if session.plan.peak > FAR_ABOVE * usual:  # neither a warmup nor half of the rate would help
         return again
     return f"{again}, lengthen --warmup, or let the run recover by itself with --on-divergence halve"
 

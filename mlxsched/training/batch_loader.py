@@ -17,7 +17,7 @@ from mlxsched.model.fast.forward_path import Arrays
 class GroupArrays(NamedTuple):
     """A prefix ``[1, P]``, and the micro-batches of the rows that continue it, each as the loss takes it.
 
-    A prefix without targets is its inputs alone: then nothing needs the output of the last layer.
+    A prefix without targets is its inputs alone, as nothing needs the output of the last layer then.
     """
 
     prefix: Arrays

@@ -155,8 +155,8 @@ class _Timing:
         """The parts, each timed within the remaining time limit, and their sum."""
         self._updates.begin(self._stats.shapes, self._session.plan.parameters)
         self._watch.allowed = min(MOST, SHARE * self._sum(made, updates, AnswerTimes(), 0.0).seconds)
-        # Answers take several times as long as their tokens suggest. When they came last, no time was left for them in runs
-        # of a minute, whose estimates were a fifth too low.
+        # Answers first: they take several times as long as their tokens suggest. When they were timed last, runs of a minute
+        # left no time for that, and the estimates were a fifth too low.
         answering = self._answering()
         self._updates.measure(self._stats.shapes, 0.7)
         for times, rows in ((self._validation, self._validation_rows), (self._plain, self._test_rows)):
@@ -165,7 +165,7 @@ class _Timing:
         return self._sum(made, updates, answering, self._applying())
 
     def _sum(self, made: int, updates: int, answering: AnswerTimes, applying: float) -> Estimate:
-        """The estimate by what is known of the parts."""
+        """The estimate from what is known of the parts so far."""
         update, evaluation = self._update() + applying, self._evaluation()
         test_loss, saving, once = self._test_loss(), self._saving(), self._once()
         measuring = test_loss + answering.after
@@ -179,7 +179,7 @@ class _Timing:
     def _forward_times(self, path: ForwardPath) -> ShapeTimes:
         """The times of passes without gradients along ``path``; until one is timed, a third of a pass with gradients.
 
-        Gradients are timed through the trained layers alone where the outputs of the others are stored.
+        The passes with gradients go through the trained layers alone where the outputs of the frozen ones are stored.
         """
         layers = (1 - self._frozen(path)) / (1 - self._frozen(self._training))
         return ShapeTimes(

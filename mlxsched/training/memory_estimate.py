@@ -90,7 +90,7 @@ class ClosedForm:
         ):
             blocks = WHOLE
         packed = {batching.packing.width} if batching.packing else set()
-        # A packed line's mask is an array, and its attention is not cut into blocks.
+        # A packed line's mask is an array, so its attention is not cut into blocks.
         parts = [
             (workload if width in packed else replace(workload, scores=blocks.shares(width)), (count, width))
             for count, width in self._whole_shapes(batching, workload.trained)
@@ -137,9 +137,8 @@ class ClosedForm:
 def _behind(workload: Workload, blocks: Blocks, before: int, width: int) -> Workload:
     """``workload`` for rows of ``width`` that continue a shared prompt of ``before`` tokens."""
     workload = replace(workload, before=before)
-    if copies_shared_keys(
-        blocks
-    ):  # blocks save little then: the prediction was 12% too low with all scores counted
+    # Blocks save little where keys are copied: even with all scores counted, the prediction was 12% too low.
+    if copies_shared_keys(blocks):
         return workload
     kept, flying = ((before + share * width) / (before + width) for share in blocks.shares(width))
     return replace(workload, copied=False, scores=(kept, flying))

@@ -62,7 +62,7 @@ class ShapeTimes:
 
     The time of a shape that was not timed follows from its positions: between two timed ones by interpolation, beyond the
     largest one along the line through the two largest, but at most in proportion to the positions. ``guess`` gives the
-    time of a shape as long as none was timed.
+    time of a shape until one is timed.
     """
 
     run: Callable[[Shape], object]
@@ -72,7 +72,7 @@ class ShapeTimes:
     compiling: list[float] = field(default_factory=list)
 
     def begin(self, shapes: Iterable[Shape], parameters: int) -> None:
-        """Time the smallest of ``shapes``, of which nothing is known; fewer of its rows if it may take seconds."""
+        """Time the smallest of ``shapes``, and fewer of its rows if it may take seconds: no time is known yet."""
         self._time(_fewer_rows(min(shapes, key=_positions), parameters), self.watch.left, repeats=1)
 
     def measure(self, shapes: Sequence[Shape], share: float) -> None:

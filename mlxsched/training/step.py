@@ -82,7 +82,7 @@ class UpdateStep:
         mx.async_eval(state, resumed)  # on Metal, long command buffers are at risk (`gpu_timeout`)
         assert self._passes is not None  # noqa: S101  there are groups only on a path for them
         trained = self._passes.trained(state)
-        to_state: State = [mx.zeros(array.shape) for array in trained]  # float32, for the reason above
+        to_state: State = [mx.zeros(array.shape) for array in trained]  # float32, for the reason in `zeros`
         for arrays in parts:
             sums, to_state = self._continue(packed, sums, to_state, state, prefix[0], *arrays)
             mx.async_eval(sums, to_state)

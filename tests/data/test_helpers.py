@@ -1,4 +1,4 @@
-"""Several processes tokenize the rows that one process tokenizes, and none of them outlives it."""
+"""Several processes give the same rows as one, and no helper process outlives the one that started it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_helper_that_dies_is_reported_and_its_rows_are_tokenized_again(
                 started[0]._process.wait()
         assert lines == list(range(1, 10))
         assert helpers.notes == [
-            "a process that tokenized rows ended early (signal 9); its rows were tokenized again"
+            "a helper process for tokenizing ended early (signal 9); the main process did its work"
         ]
 
 

@@ -18,7 +18,7 @@ from mlxsched.errors import DataError
 from mlxsched.text import counted
 
 SUFFIXES = (".jsonl", ".csv")
-_BAD = -1  # in place of the hash of a record that can't be read: it is reported as one of train
+_BAD = -1  # in place of the hash of a record that can't be read; it is reported as a row of train
 
 
 class Meter:

@@ -60,7 +60,7 @@ def _hash_of_weights(model: Module, boundary: PrefixBoundary) -> str:
 
 
 def _hash_of_code(function: Callable[..., Any]) -> str:
-    """Of the file with ``function``: a model's class may have come with the model."""
+    """Of the file that defines ``function``: a model's class may have come with the model."""
     try:
         return hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()
     except (OSError, TypeError):  # defined interactively: there is no file

@@ -1,7 +1,7 @@
 """Causal attention in blocks of queries, each with the keys that it may see and no others.
 
 Without a fused kernel MLX computes all ``length ** 2`` scores of a head and masks half of them away. A block of queries
-needs only the keys up to its own end: with 8 blocks, 7/16 of the scores are never computed nor stored. In float32 on a
+needs only the keys up to its own end: with 8 blocks, 7/16 of the scores are neither computed nor stored. In float32 on a
 CPU, `parted_attention` computes each block: it masks only the block's own square, does not copy shared keys to every
 row, and takes less time for exponentials.
 
@@ -82,9 +82,10 @@ def blocks_for(checkpoint: int) -> Blocks:
 
 
 def copies_shared_keys(blocks: Blocks) -> bool:
-    """Whether attention in ``blocks`` copies the keys of a shared prefix to every row, also in float32.
+    """Whether attention in ``blocks`` copies the keys of a shared prefix to every row, even in float32.
 
-    It does where MLX has a kernel of its own, and where the backward pass recomputes scores.
+    It does on a GPU, where attention is not cut, and where the backward pass recomputes scores. In half precision, it
+    always does.
     """
     return blocks == WHOLE or not blocks.kept or mx.default_device().type != mx.DeviceType.cpu
 
@@ -156,7 +157,7 @@ def _attention(queries: mx.array, keys: mx.array, values: mx.array, **options: A
 
 
 def _parted(scale: float, edges: Edges, queries: mx.array, keys: mx.array, values: mx.array) -> mx.array:
-    """Attention block by block, in which no score is computed that is masked outside of the block's own square."""
+    """Attention block by block; of the masked scores, only those in a block's own square are computed."""
     before = keys.shape[2] - queries.shape[2]
     *shared, own = parts_of_joined(keys, values) or _cut(Keys(keys, values), [(0, before), (before, None)])
     parts = [attention(queries[:, :, a:b], shared + _cut(own, [(0, a), (a, b)]), scale) for a, b in edges]
@@ -164,7 +165,7 @@ def _parted(scale: float, edges: Edges, queries: mx.array, keys: mx.array, value
 
 
 def _cut(part: Keys, edges: list[tuple[int, int | None]]) -> list[Keys]:
-    """Those pieces of ``part`` that are not empty."""
+    """The pieces of ``part`` between ``edges`` that are not empty."""
     return [Keys(part.keys[:, :, a:b], part.values[:, :, a:b]) for a, b in edges if a != b]
 
 

@@ -11,9 +11,9 @@ _LOG2_E = math.log2(math.e)
 
 
 def exp(x: mx.array) -> mx.array:
-    """``exp(x)`` for x up to 0. On Linux CPUs, MLX's ``exp`` takes 13 to 22 ns a number and ``2 ** y`` only 5 to 7 ns.
+    """``exp(x)`` for x up to 0. On Linux CPUs, MLX's ``exp`` takes 13 to 22 ns per number, and ``2 ** y`` only 5 to 7 ns.
 
-    Its wheels emulate the fused multiply-add of the polynomial: in attention, that takes longer than the matrix products.
+    MLX's wheels emulate fused multiply-add in its polynomial: in attention, that takes longer than the matrix products.
     """
     scalar = mx.default_device().type == mx.DeviceType.cpu and sys.platform != "darwin"
     return mx.power(2.0, x * _LOG2_E) if scalar else mx.exp(x)

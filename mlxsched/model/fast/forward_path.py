@@ -55,8 +55,8 @@ class ForwardPath:
         differentiable: whether gradients are wanted.
         scaled: multiply weights by `loss_scale`, for models in float16.
         form: what the model leaves in its caches behind a prefix that rows share; None: it is not shared.
-        fixed: so many arrays of that, the first ones, depend on nothing that is trained.
-        resumed: where the backward pass of such a prefix begins: frozen layers are below.
+        fixed: how many arrays of the state behind that prefix, counted from the first, depend on nothing trained.
+        resumed: where the second pass over that prefix begins, at the first trained layer; None: at its inputs.
     """
 
     head: Head | None = None
@@ -109,8 +109,8 @@ class ForwardPath:
     def loss(self, model: Module, *arrays: mx.array, caches: list[Any] | None = None) -> mx.array:
         """The weighted sum of the losses of a micro-batch, given as `arrays` lays it out.
 
-        ``caches`` hold what the rows continue, and take what they leave (`growing_caches`). Inputs alone, without targets,
-        only fill them. Raises ``NotApplicable`` where ``model`` does not work as an optimization expects.
+        ``caches`` hold what the rows continue, and receive what they leave (`growing_caches`). Inputs alone, without
+        targets, only fill the caches. Raises ``NotApplicable`` where ``model`` does not work as an optimization expects.
         """
         rest = list(arrays)
         with ExitStack() as stack:

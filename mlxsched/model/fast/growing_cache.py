@@ -72,7 +72,7 @@ _JOINED: ContextVar[list[tuple[Keys, list[Keys]]]] = ContextVar("joined")
 
 @contextmanager
 def joins_recorded() -> Iterator[None]:
-    """Inside, `parts_of_joined` knows what caches have joined."""
+    """Inside, `parts_of_joined` knows the parts of what caches have joined."""
     token = _JOINED.set([])
     try:
         yield
@@ -81,8 +81,8 @@ def joins_recorded() -> Iterator[None]:
 
 
 def parts_of_joined(keys: mx.array, values: mx.array) -> list[Keys] | None:
-    """What a cache has joined to ``keys`` and ``values``: those that it held, which have one row if all rows share them,
-    and those appended; None if these are no such arrays."""
+    """The parts that a cache has joined into ``keys`` and ``values``: those that it held, with one row if all rows share
+    them, and those appended. None if no cache has joined these arrays."""
     found = (parts for whole, parts in _JOINED.get([]) if whole.keys is keys and whole.values is values)
     return next(found, None)
 

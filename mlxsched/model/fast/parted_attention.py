@@ -90,7 +90,7 @@ def _backward(
 
 
 def _masked(scores: mx.array) -> mx.array:
-    """``scores`` ``[rows, heads, n * length, length]`` without the keys behind each query."""
+    """``scores`` ``[rows, heads, n * length, length]`` with -inf for the keys after each query."""
     length = scores.shape[-1]
     seen = mx.arange(length)[:, None] >= mx.arange(length)[None]
     return mx.where(seen, scores.reshape(*scores.shape[:2], -1, length, length), -mx.inf).reshape(

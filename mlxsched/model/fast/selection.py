@@ -75,7 +75,7 @@ def with_shared_prefix(check: SharedCheck, path: ForwardPath, note: Note) -> For
     """``path`` for rows that share a prefix, where that agrees with the plain path."""
     attempt = _find(lambda: check.with_form(path), SHARED, note)
     reason = check.disagreement(attempt) if attempt else None
-    if attempt and reason and attempt.resumed:  # such as a model that runs a layer twice
+    if attempt and reason and attempt.resumed:  # a model that runs a layer twice, for example
         attempt = replace(attempt, fixed=0, resumed=None)
         reason = check.disagreement(attempt)
     if attempt and reason is None:

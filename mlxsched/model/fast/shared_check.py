@@ -91,8 +91,8 @@ class SharedCheck(SelfCheck):
 
 
 def _above_frozen_layers(path: ForwardPath, model: Module, form: Form, inputs: mx.array) -> ForwardPath:
-    """``path`` with a backward pass that ends at the first trained layer. What the caches hold when ``model`` reaches it
-    depends on nothing trained; these must be the first arrays of a state of ``form``."""
+    """``path`` with a backward pass that ends at the first trained layer, if ``model`` allows it. What the caches hold when
+    ``model`` reaches that layer depends on nothing trained; these must be the first arrays of a state of ``form``."""
     caches = growing_caches(model)
     try:
         with with_caches(model, caches):

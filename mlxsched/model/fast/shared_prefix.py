@@ -25,7 +25,7 @@ from mlxsched.model.fast.growing_cache import State, growing_caches, resumed_cac
 def read_prefix(path: ForwardPath, model: Module, prefix: Arrays) -> tuple[mx.array, State]:
     """The loss at the targets within ``prefix``, and the state after it.
 
-    ``prefix`` is laid out by ``path.arrays`` like any micro-batch, with one row; without targets it may be its inputs alone.
+    ``prefix`` is laid out by ``path.arrays`` like any micro-batch, with one row. A prefix without targets may be its inputs alone.
     """
     caches = growing_caches(model)
     loss = path.loss(model, *prefix, caches=caches)
@@ -58,8 +58,8 @@ class SharedPasses:
     def continue_from(
         self, tree: Any, state: State, prefix: mx.array, *arrays: mx.array
     ) -> tuple[mx.array, tuple[Any, State]]:
-        """The loss of a micro-batch that continues ``prefix`` ``[1, P]``, and its gradients to ``tree`` and to what of
-        ``state`` is `trained`."""
+        """The loss of a micro-batch that continues ``prefix`` ``[1, P]``, and its gradients with respect to ``tree``
+        and the `trained` part of ``state``."""
         fixed = state[: self._path.fixed]
 
         def loss_of(tree: Any, trained: State) -> mx.array:
@@ -72,8 +72,8 @@ class SharedPasses:
         return found
 
     def trained(self, state: State) -> State:
-        """Those arrays of ``state`` that depend on what is trained. Gradients to the others would be wasted, and the
-        backward pass would go on below the first trained layer to compute them."""
+        """The arrays of ``state`` that depend on what is trained. Gradients with respect to the others are of no use, and
+        computing them would take a backward pass through the frozen layers."""
         return state[self._path.fixed :]
 
     def go_back(

@@ -89,7 +89,7 @@ class TimeBudget(Policy):
     def between_updates(self, progress: Progress, *, done: bool) -> Iterable[Action]:
         now = self._now(progress)
         if progress.update == 0 and not self._costs.measuring:
-            # The test rows are measured at the end again, when the answers have the length of those trained on.
+            # The test rows are measured again at the end, when answers have the length of those trained on.
             self._costs.measuring = (now - self._mark) * growth_of_answers(progress.results.get("before", {}))
         self._mark = now
         self._keep(progress, now)
