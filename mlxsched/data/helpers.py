@@ -137,7 +137,8 @@ class _Helper:
         )
         theirs.close()  # so that the process is seen to end
         # In a thread: the connection holds less than a tokenizer, and the process reads from it only after its imports.
-        threading.Thread(target=self._write, args=(first,), daemon=True).start()
+        self._writing = threading.Thread(target=self._write, args=(first,), daemon=True)
+        self._writing.start()
 
     def send(self, request: object) -> None:
         """Hand out a chunk; `receive` reports if that fails."""
@@ -165,5 +166,6 @@ class _Helper:
             self._process.wait(wait)
         self._process.kill()
         status = self._process.wait()
+        self._writing.join(1.0)  # it fails now, and with another error if the connection were closed before
         self._connection.close()
         return f"signal {-status}" if status < 0 else f"exit code {status}"

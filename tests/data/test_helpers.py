@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from multiprocessing import Pipe
@@ -114,6 +115,14 @@ def test_a_helper_ends_when_the_process_that_started_it_is_gone(tokenizer: Any) 
     one._connection.close()  # as when that process is killed
     assert one._process.wait(30) == 0
     one.end()
+
+
+def test_a_helper_that_ends_while_it_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    one = helpers_module._Helper(bytes(2**24))  # more than the connection holds
+    one.end()
+    assert not one._writing.is_alive() and not errors
 
 
 def test_helpers_that_cannot_start_are_reported(
