@@ -2,8 +2,8 @@
 
     python benchmarks/cpu_attention.py
 
-Both are compiled and run in turn; the ratio is that of the medians of 30 rounds of CPU time. "Behind" are tokens of a shared
-prompt, which MLX's attention needs copied to every row.
+Both are compiled and run in turn; the ratio is that of the medians of 30 rounds of CPU time. "Behind" is the number of tokens
+of a shared prompt before the row, whose keys MLX's attention needs copied to every row.
 """
 
 from __future__ import annotations

@@ -111,10 +111,10 @@ def write(folder: Path, kind: str, count: int) -> int:
 
 
 def measured(command: list[str], environment: dict[str, str]) -> dict[str, float]:
-    """Run a command; wall-clock and CPU seconds, and the largest memory in MB of it and its children.
+    """Run a command; returns its wall-clock and CPU seconds, and the peak memory in MB of it and its children.
 
-    The memory is the resident set of the process, the sum over it and its children without mapped files, and the proportional
-    set (each shared page counted once) of all of them, mapped files included.
+    The memory is the resident set of the process, the memory of it and its children without mapped files, and the proportional
+    set of all of them (each shared page counted once), mapped files included.
     """
     started = time.monotonic()
     with open(os.devnull, "wb") as nothing:

@@ -39,7 +39,7 @@ LLAMA_17M = {
 
 
 class Case(NamedTuple):
-    """``shared`` tokens that all rows begin with, in front of a median of ``own``; 99 ``layers`` are all of them."""
+    """``shared`` tokens that all rows begin with, before a median of ``own``; 99 ``layers`` stand for all of them."""
 
     model: str
     shared: int

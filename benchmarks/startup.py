@@ -4,7 +4,7 @@
 
 ``--cold`` measures the start of the README's first command: a training of one update with its evaluations, first without the kernels
 that MLX builds on the CPU, without tokenized rows and without frozen-prefix activations, then again with them. The first start is
-also made as it was before mlxsched precompiled the header of the kernels.
+also measured without the precompiled header of the kernels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def seconds(arguments: list[str]) -> float:
 
 
 TRAIN = ["train", "--preset", "laptop", "--iters", "4", "--no-test", "--plain", "--name"]
-# Name -> whether the folders are new, and what is added to the environment.
+# Name -> whether the folders are new, and variables to add to the environment.
 STARTS = {
     "first, header not precompiled": (True, {"MLXSCHED_NO_PRECOMPILED_HEADER": "1"}),
     "first": (True, {}),
@@ -79,7 +79,7 @@ def start(folder: Path, more: dict[str, str]) -> str:
 
 
 def kernels_in(folder: Path) -> int:
-    """How many kernels MLX has built there."""
+    """The number of kernels that MLX has built in ``folder``."""
     return len(list(folder.glob("mlx/*/cpu/*.so")))
 
 

@@ -86,7 +86,7 @@ def measure(preset: str | None, settings: dict[str, Any]) -> tuple[Estimate, flo
     before = _estimate(session)
     with tempfile.TemporaryDirectory() as scratch:
         run = create_run(session, Path(scratch) / "run")
-        begun: list[float] = []  # an estimate begins where the self-check ends
+        begun: list[float] = []  # the estimate covers what follows the self-check
 
         def see(event: Event) -> None:
             if isinstance(event, RunStarted):

@@ -31,7 +31,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """One helper, which starts at once and is waited for; the list of all that have started."""
+    """The helper processes that have started: at most one at a time, which starts at once and is waited for."""
     made: list[Any] = []
 
     class Waited(helpers_module._Helper):
@@ -51,7 +51,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-def test_rows_counts_and_problems_are_those_of_one_process(
+def test_rows_counts_and_problems_are_the_same_as_with_one_process(
     write: Write, tokenizer: Any, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[Any] = [chat(f"row {i}", "four " * (i % 30 + 1)) for i in range(42)]
@@ -109,7 +109,7 @@ def test_no_helper_outlives_an_interrupt(tokenizer: Any, started: list[Any]) -> 
     assert started[0]._process.returncode == -9
 
 
-def test_a_helper_ends_when_the_process_that_started_it_is_gone(tokenizer: Any) -> None:
+def test_a_helper_ends_with_the_process_that_started_it(tokenizer: Any) -> None:
     one = helpers_module._Helper(bytes(ForkingPickler.dumps((copy_of(tokenizer), DataOptions()))))
     assert one.receive() == Encoder(tokenizer, True).identity()
     one._connection.close()  # as when that process is killed
@@ -163,7 +163,7 @@ def test_a_format_is_first_seen_in_the_first_chunk() -> None:
     assert done.formats == {"train": ("chat", "file:1")}
 
 
-def test_the_copy_of_a_tokenizer_has_its_results(tokenizers: dict[str, Any]) -> None:
+def test_the_copy_of_a_tokenizer_gives_the_same_results(tokenizers: dict[str, Any]) -> None:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello <|im_end|>"}]
     for name, tokenizer in tokenizers.items():
         copied = ForkingPickler.loads(ForkingPickler.dumps(copy_of(tokenizer)))
@@ -174,7 +174,7 @@ def test_the_copy_of_a_tokenizer_has_its_results(tokenizers: dict[str, Any]) -> 
             assert copied.apply_chat_template(messages, **arguments) == expected
 
 
-def test_a_tokenizer_with_code_of_its_own_is_not_copied(tokenizers: dict[str, Any]) -> None:
+def test_a_tokenizer_with_its_own_code_is_not_copied(tokenizers: dict[str, Any]) -> None:
     class Other:
         is_fast = True
 

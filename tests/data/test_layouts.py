@@ -1,4 +1,4 @@
-"""Chats that are filled into a layout have the text and the turns that the template gives them."""
+"""Chats that are filled into a layout have the same text and turns as those that the template renders."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_which_templates_have_layouts(name: str, template: Make) -> None:
 
 
 @pytest.mark.parametrize("part", LOOKING_INSIDE)
-def test_a_template_that_looks_into_a_content_has_none(part: str, template: Make) -> None:
+def test_a_template_that_looks_into_a_content_has_no_layout(part: str, template: Make) -> None:
     plain = _HEAD.replace(" (m.content or '')", "''") + "{{ m.content }}"
     assert find_layout(template(plain + _END), ANSWERED) is not None
     assert find_layout(template(plain + part + _END), ANSWERED) is None
@@ -116,7 +116,7 @@ def test_contents_that_a_layout_cannot_take(template: Make) -> None:
         assert layouts.turns(value) is None
 
 
-def test_a_template_that_is_not_proved_yet_has_none(with_template: Make) -> None:
+def test_a_template_has_no_layout_before_its_renderings_are_proved(with_template: Make) -> None:
     chat = Encoder(with_template(TEMPLATES["chatml"]), True).template()
     assert chat is not None
     found = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
@@ -154,7 +154,7 @@ def test_the_number_of_layouts_is_limited(template: Make, monkeypatch: pytest.Mo
     assert layouts.turns(found * 2) is None
 
 
-def test_the_role_of_a_layout_that_leaves_out_what_it_says(template: Make) -> None:
+def test_a_layout_may_leave_out_contents_of_known_roles_only(template: Make) -> None:
     source = TEMPLATES["chatml"].replace("{{ m.content }}", "{{ m.content if m.role != 'system' }}")
     assert find_layout(template(source), ANSWERED) is None
     assert find_layout(template(source), ANSWERED[1:]) is not None
@@ -163,7 +163,7 @@ def test_the_role_of_a_layout_that_leaves_out_what_it_says(template: Make) -> No
 @pytest.mark.parametrize(
     "name", sorted(name for name in dir(str) if not name.startswith("_") and name != "strip")
 )
-def test_no_method_of_a_hole_tells_what_it_is(name: str) -> None:
+def test_no_method_of_a_hole_reveals_its_content(name: str) -> None:
     with pytest.raises(LookedInside):
         getattr(Hole("x"), name)("a")
 

@@ -87,7 +87,7 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_tokens_are_those_of_the_whole_text(name: str) -> None:
-    """Only texts with a mark of ours, that the tokenizer changes, or has no tokens for, are encoded whole."""
+    """Only texts that hold a mark of ours, that the tokenizer changes, or that it has no tokens for, are encoded whole."""
     backend = TOKENIZERS[name]()
     pieces = pieces_of(backend)
     assert pieces is not None and pieces.encode(["the"], True)[0] is not None

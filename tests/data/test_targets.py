@@ -1,4 +1,4 @@
-"""Targets of a batch are those that a loop over its rows and tokens finds."""
+"""The targets of a batch are the same as those from a loop over its rows and tokens."""
 
 from __future__ import annotations
 

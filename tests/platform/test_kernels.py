@@ -26,14 +26,14 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere MLX's kern
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of temporary files without kernels."""
+    """A directory for temporary files, without kernels."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A kernel, built without a precompiled header."""
+    """A kernel built without a precompiled header."""
     return build_one(tmp_path_factory.mktemp("plain"))
 
 
@@ -116,7 +116,7 @@ def test_a_folder_of_another_user_is_left_alone(folder: Path) -> None:
 
 
 @linux
-def test_an_mlx_whose_kernels_hold_all_the_text_gains_nothing(folder: Path) -> None:
+def test_nothing_is_precompiled_for_an_mlx_whose_kernels_do_not_include_the_header(folder: Path) -> None:
     target, library = folder / "mlx" / "header.gch", folder / "lib" / "libmlx.so"
     assert not kernels._is_wanted(target, folder)  # no library
     library.parent.mkdir()

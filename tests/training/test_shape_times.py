@@ -10,7 +10,7 @@ import pytest
 from mlxsched.training.shape_times import LARGE, ShapeTimes, Stopwatch
 
 SHAPES = [(1, 16), (2, 32), (4, 32), (8, 64), (4, 64)]
-MEAN = (4, 64)  # of the shapes that which is closest to their mean of 195 positions
+MEAN = (4, 64)  # the shape closest to the mean of all shapes, 195 positions
 
 
 class Machine:
@@ -82,7 +82,7 @@ def test_a_shape_that_is_run_once_is_not_taken_for_as_slow_as_its_compilation():
 
 
 def test_a_guess_holds_until_a_shape_is_timed():
-    """Then the mean shape is the first: where no time is left for others, it alone gives the whole."""
+    """The mean shape is timed first: where no time is left for others, it alone gives the total."""
     machine = Machine(launch=0.01, compiling=0.0)
     times = ShapeTimes(machine.run, Stopwatch(lambda: machine.now, 0.1), lambda shape: 0.1)
     times.measure(SHAPES, 0.5)

@@ -1,4 +1,4 @@
-"""Attention over keys in parts against MLX's own, over copies of the shared keys."""
+"""Attention over keys in parts, compared with MLX's over copies of the shared keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS, BEFORE, LENGTH, WIDTH, SCALE = 3, 21, 40, 8, 0.4
 
 @pytest.fixture
 def arrays():
-    """Queries of four heads; keys and values of two heads, those before in one row."""
+    """Queries of four heads; keys and values of two heads, with one row for those of the shared prefix."""
     sizes = [(ROWS, 4, LENGTH), *[(1, 2, BEFORE)] * 2, *[(ROWS, 2, LENGTH)] * 2]
     keys = mx.random.split(mx.random.key(0), len(sizes))
     return [mx.random.normal((*size, WIDTH), key=key) for size, key in zip(sizes, keys, strict=True)]
@@ -67,10 +67,10 @@ def test_the_keys_of_a_shared_prefix_are_not_copied(arrays):
         assert parts_of_joined(*arrays[3:]) is None
     assert shared.keys is arrays[1] and own.values is arrays[4]
     assert both[0].shape == (ROWS, 2, BEFORE + LENGTH, WIDTH)
-    assert parts_of_joined(*both) is None  # nothing is kept afterwards
+    assert parts_of_joined(*both) is None  # no arrays are kept afterwards
 
 
-def test_a_number_that_is_not_finite_shows(arrays):
+def test_a_number_that_is_not_finite_reaches_the_result(arrays):
     """An update with such a loss is not applied."""
     for broken in range(5):
         given = [
@@ -79,7 +79,7 @@ def test_a_number_that_is_not_finite_shows(arrays):
         assert mx.isnan(parted(*given)).any().item()
 
 
-def test_large_scores_neither_overflow_nor_lose_the_greatest(arrays):
+def test_large_scores_neither_overflow_nor_vanish(arrays):
     queries, *rest = arrays
     got = parted(1e4 * queries, *rest)
     np.testing.assert_allclose(got, joined(1e4 * queries, *rest), rtol=1e-4, atol=1e-5)

@@ -108,7 +108,7 @@ def test_loss_and_gradients_are_those_of_the_rows_alone(build, alike, kind, chan
 
 @pytest.mark.parametrize(("layers", "fixed"), [(4, 0), (2, 4)])
 def test_a_prefix_without_targets_and_frozen_layers_take_less_work(build, alike, layers, fixed):
-    """The last layer's output for the prefix is not needed, nor gradients to keys and values of frozen layers."""
+    """Neither the last layer's output for the prefix nor gradients of the keys and values of frozen layers are needed."""
     rows = rows_in_memory((tokens, targets & (np.arange(len(tokens)) > PREFIX)) for tokens, targets in alike)
     model = build("llama", layers=layers)
     path, _ = shared_path(model, alike)

@@ -138,8 +138,8 @@ def test_ends_on_time_with_the_schedule_completed(schedule, seconds, update, eva
     assert len(machine.notices) < 60
 
 
-def test_answers_that_become_longer_by_the_training_end_on_time():
-    """Times are those of prompts of 100 tokens in all, and of 100 tokens of answers before the training, 500 after it."""
+def test_a_run_whose_answers_become_longer_ends_on_time():
+    """The prompts have 100 tokens in all, the answers 100 before the training and 500 after it."""
     machine = Machine(60, measuring=5.0, longer=4.0)
     machine.progress.results["before"] = {"tokens": {"prompts": 100, "answers": 100, "expected": 500}}
     assert abs(machine.run().now - 60) < 3
