@@ -24,7 +24,7 @@ _SAFE = (int, float, bool, str, type(None))
 
 
 class LookedInside(Exception):
-    """What the template writes depends on more of a content than its place."""
+    """The template does something with a content whose result depends on the content."""
 
 
 class Hole(str):
@@ -78,13 +78,14 @@ for _name in {*dir(str), "__rmod__"} - {*vars(Hole)} - _NEEDED | {"__hash__"}:
 
 
 class HoledMessage(dict[str, str]):
-    """A message whose content is a `Hole`; its order is refused, too: a chat may have the content before the role."""
+    """A message whose content is a `Hole`. Iterating over it is refused, too: a chat may have its keys in another order."""
 
     __iter__ = keys = values = items = _refused
 
 
 def refuse_looks(environment: Any, tree: Any) -> None:
-    """Make the template ``tree`` of Jinja's ``environment`` raise `LookedInside` also where no hole would notice."""
+    """Make the template ``tree`` of Jinja's ``environment`` raise `LookedInside` even where a hole
+    can't notice that the template looks into it."""
     _check_syntax(tree)
     environment.filters = {name: _filter(name, call) for name, call in environment.filters.items()}
     environment.tests = {name: _test(name, call) for name, call in environment.tests.items()}

@@ -69,7 +69,7 @@ class Layouts:
         self._is_refuted = False
 
     def turns(self, messages: object) -> Turns | None:
-        """What `find_turns` returns for a chat without tools; None if the template must be run, or if it is no usual chat."""
+        """What `find_turns` returns for a chat without tools; None if the template must be run."""
         if type(messages) is not list or not messages:
             return None
         roles, said = [], []

@@ -79,8 +79,11 @@ class SharedPasses:
     def go_back(
         self, tree: Any, to_state: State, resumed: list[mx.array], *prefix: mx.array
     ) -> tuple[mx.array, Any]:
-        """The loss within ``prefix``, and the gradient of it plus the losses with the gradient ``to_state`` to the
-        `trained` state. Frozen layers are not computed again: it begins from ``resumed``, as `read` returned it."""
+        """The loss within ``prefix``, and the gradient of that loss plus those of the rows behind the prefix, whose gradient
+        with respect to the `trained` state is ``to_state``.
+
+        The pass begins from ``resumed``, as `read` returned it, so frozen layers are not computed again.
+        """
         path = replace(self._path, boundary=self._path.resumed)
 
         def dot(tree: Any) -> tuple[mx.array, mx.array]:
