@@ -22,6 +22,8 @@ from mlxsched.platform.blas import preload
 
 preload()
 
+from wikisql import SHARED  # noqa: E402
+
 from mlxsched.config import load_config  # noqa: E402  after the BLAS
 from mlxsched.runs.events import Event, RunStarted  # noqa: E402
 from mlxsched.training.acceleration import accelerate  # noqa: E402
@@ -62,9 +64,7 @@ def main() -> None:
     """Run the benchmark as a program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="a part of the name of a case")
-    parser.add_argument(
-        "--wikisql", default="/work/shared/data/wikisql", help="the folder with the WikiSQL rows"
-    )
+    parser.add_argument("--wikisql", default=str(SHARED / "wikisql"), help="the folder with the WikiSQL rows")
     parser.add_argument("--rounds", type=int, default=1, help="how often each case is measured")
     parser.add_argument("--json", action="store_true", help="print JSON lines in place of a table")
     options = parser.parse_args()
