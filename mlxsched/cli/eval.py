@@ -41,6 +41,7 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
     from mlxsched.runs.directory import RunDirectory, split_adapter
     from mlxsched.training.inference import load_run_model, measure
     from mlxsched.training.run import config_of
+    from mlxsched.training.session import refuse_missing
 
     place, adapter = split_adapter(run)
     directory = RunDirectory.open(place)
@@ -50,6 +51,7 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
         data=options["data"],
         model=options["model"],
     )
+    refuse_missing(config)
     loaded = load_run_model(directory, config, base=options["base"], final=options["final"], adapter=adapter)
     measured = measure(
         loaded,

@@ -39,6 +39,7 @@ class Display:
         self._updates, self._every = updates, max(every, 1)
         self._live = None if plain or not sys.stderr.isatty() else LiveDisplay(updates, done)
         self._made = done
+        self._last: UpdateMade | None = None
         self._speed = Speed()
         self._step = LongStep()
 
@@ -107,12 +108,18 @@ class Display:
         self._updates = updates
         if self._live:
             self._live.set_length(updates)
+            if self._last:
+                self._live.update(
+                    self._made, self._parts(self._last)
+                )  # with the time that the new length takes
+
+    def _parts(self, event: UpdateMade) -> list[str]:
+        return update_parts(event, self._speed.tokens_per_second, self._speed.eta(self.left))
 
     def _show_update(self, event: UpdateMade) -> None:
-        self._made = event.update + 1
+        self._made, self._last = event.update + 1, event
         self._speed.add(event)
-        left = self._speed.eta(self._updates - event.update - 1)
-        parts = update_parts(event, self._speed.tokens_per_second, left)
+        parts = self._parts(event)
         if self._live:
             self._live.update(event.update + 1, parts)
         elif (event.update + 1) % self._every == 0 or event.update + 1 == self._updates:

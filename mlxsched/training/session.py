@@ -22,6 +22,7 @@ from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.batching.shares import SharedSampler, share_of
 from mlxsched.data.rows import Indices, Rows
+from mlxsched.data.sources.open import open_source
 from mlxsched.errors import ConfigError, DataError, ScheduleError
 from mlxsched.model import adapters
 from mlxsched.model.adapters import Attached
@@ -166,6 +167,8 @@ def prepare(
     """
     started = time.monotonic()
     refuse_foreign_adapter(config.adapter_path)
+    if dataset is None:
+        refuse_missing(config)
     loaded = loaded or load_model(
         config.model, trust_remote_code=config.trust_remote_code, dequantize=config.dequantize
     )
@@ -176,6 +179,15 @@ def prepare(
     config, attached = attach_adapter(config, origins or {}, loaded.model)
     session = plan(config, origins or {}, loaded, dataset, attached, schedule=schedule, cache=cache)
     return replace(session, started=started)
+
+
+def refuse_missing(config: RunConfig) -> None:
+    """Refuse data that is not there before a model is loaded, or even downloaded.
+
+    Raises:
+        DataError: there is no such file or directory, or no training rows in it.
+    """
+    open_source(config.hf_dataset or config.data, DataOptions.of_run(config))  # reads nothing yet
 
 
 def training_rows(dataset: Dataset) -> Rows:

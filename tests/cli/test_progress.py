@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
 
 from mlxsched.cli import progress
 from mlxsched.cli.progress import Display, LiveDisplay, update_parts, wrapped
-from mlxsched.runs.events import CheckpointSaved, Evaluated, Notice, RunStarted, Tick, UpdateMade
+from mlxsched.runs.events import (
+    CheckpointSaved,
+    Evaluated,
+    LengthChanged,
+    Notice,
+    RunStarted,
+    Tick,
+    UpdateMade,
+)
 
 UPDATE = UpdateMade(
     0, 2.5, 1e-4, 0.75, tokens=1000, targets=900, tokens_per_second=500.0, peak_memory_gb=12.34, seconds=2.0
@@ -114,3 +123,12 @@ def test_the_live_display_shows_memory_and_time_left_at_60_columns(monkeypatch):
     assert "12.34 GB" in text and "ETA 1:06:40" in text and "1/10" in text
     assert "[bold]test answers[/bold]" in text and "1/9" in text
     assert "…" not in text
+
+
+def test_a_new_length_changes_the_time_that_is_left_at_once(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Display(1000, 10, plain=False) as display:
+        display(UpdateMade(0, 1.0, 1e-3, tokens=100, seconds=1.0))
+        assert display._live._parts[-1] == "ETA 16:39"
+        display(LengthChanged(1, 17))
+        assert display._live._parts[-1] == "ETA 0:16"

@@ -10,6 +10,7 @@ import pytest
 from mlxsched.config import load_config
 from mlxsched.data import Dataset
 from mlxsched.data.rows import rows_in_memory
+from mlxsched.errors import DataError
 from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.load import LoadedModel
 from mlxsched.training.session import prepare
@@ -30,6 +31,12 @@ def rows():
     return rows_in_memory(
         (draw.integers(1, 200, length).astype(np.int32), np.arange(length) > 3) for length in (7, 8, 6, 8)
     )
+
+
+def test_data_that_is_not_there_is_refused_before_a_model_is_fetched():
+    config = load_config(flags={"model": "no-one/no-model", "data": "./no-file.jsonl"}).config
+    with pytest.raises(DataError, match=r"no-file\.jsonl"):
+        prepare(config)
 
 
 def test_a_model_in_evaluation_mode_is_checked_and_probed_without_the_kernel_that_has_no_backward_pass(
