@@ -24,6 +24,9 @@ MEASURES = (
 )
 
 
+SHORT_PROMPT = 100  # characters of a system prompt that fits into a command
+
+
 def show_results(run: RunDirectory, progress: Progress) -> None:
     """Print the measures before and after the run and the next commands on stdout."""
     before, after = measures(progress.results, "before"), measures(progress.results, "after")
@@ -49,6 +52,22 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
     say("\nNext:")
     for line in next_commands(run, progress.best_update):
         say(f"  {line}")
+    given = _system(run)
+    if given is not None:
+        text = shlex.quote(given) if len(given) <= SHORT_PROMPT else "TEXT"
+        say(f"The rows begin with a system prompt. Give generate and chat the same one: --system {text}")
+
+
+def _system(run: RunDirectory) -> str | None:
+    """The system prompt that the model was trained with."""
+    from mlxsched.data.options import DataOptions, Features
+    from mlxsched.data.system_prompt import system_prompt
+
+    config = run.info.config
+    data, chat = config.get("data"), config.get("chat_feature")
+    if not isinstance(data, str) or config.get("hf_dataset"):
+        return None
+    return system_prompt(data, DataOptions(features=Features(chat=str(chat or Features.chat))))
 
 
 def earlier_ends(run: RunDirectory) -> list[str]:

@@ -29,6 +29,37 @@ def test_a_number_that_no_float_can_hold_is_left_out(tmp_path, capsys):
     assert "perplexity" not in shown and "exact match" not in shown
 
 
+@pytest.mark.parametrize(
+    ("systems", "said"),
+    [
+        (["Answer in a word."] * 3, "--system 'Answer in a word.'"),
+        (["Answer. " * 50] * 3, "--system TEXT"),
+        (["One.", "Two."], None),
+        ([None, None], None),
+    ],
+)
+def test_the_system_prompt_of_the_rows_is_named_for_the_next_commands(tmp_path, capsys, systems, said):
+    rows = [
+        {
+            "messages": [
+                *([{"role": "system", "content": text}] if text else []),
+                {"role": "user", "content": "hi"},
+            ]
+        }
+        for text in systems
+    ]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for source in (data, tmp_path / "gone.jsonl"):
+        config = {"data": str(source)}
+        run = RunDirectory.create(tmp_path / source.stem, config=config, origins={}, plan={}, versions={})
+        with run.lock():
+            run.metrics.record(UpdateMade(0, 2.5, 1e-4))
+        show_results(run, Progress())
+        shown = capsys.readouterr().out
+        assert (said in shown) if said and source is data else ("--system" not in shown)
+
+
 def recorded(path, losses):
     """A run of 30 updates with these validation losses, one every ten updates."""
     run = RunDirectory.create(path / "run", config={}, origins={}, plan={"updates": 30}, versions={})

@@ -90,6 +90,10 @@ class FilesSource:
             shown = f"{self.name.rstrip('/')}/{path.name}"
             yield from read_file(path, shown, split, self._features, self._meter)
 
+    def unsplit(self) -> Iterator[Record]:
+        """As `records`."""
+        return self.records()
+
     def share_read(self) -> float | None:
         """By bytes."""
         return self._meter.share()
@@ -119,7 +123,7 @@ class SplitFileSource:
         """All records, in the file's order, each with its split."""
         held_out = self._held_out()
         counts = dict.fromkeys(SPLITS, 0)
-        for record in self._read():
+        for record in self.unsplit():
             try:
                 content = self._hash(record.parsed())
             except RowProblem:
@@ -140,13 +144,14 @@ class SplitFileSource:
         """By bytes; the first of two passes, which decides the split, is not counted."""
         return self._meter.share()
 
-    def _read(self) -> Iterator[Record]:
+    def unsplit(self) -> Iterator[Record]:
+        """All records, in the file's order, as rows for training."""
         self._meter = Meter([self._path])
         return read_file(self._path, self.name, "train", self._options.features, self._meter)
 
     def _held_out(self) -> HeldOut:
         splitter = Splitter(self._options)
-        for record in self._read():
+        for record in self.unsplit():
             with contextlib.suppress(RowProblem):
                 data = record.parsed()
                 splitter.add(self._hash(data), data)
