@@ -36,7 +36,10 @@ def at_found_rate(session: Session, flags: dict[str, Any]) -> Session:
         )
     if not found.conclusive:
         warn(f"the search was inconclusive: {found.reason}.")
-    note(f"Learning rate: {rate_text(found.suggestion)}, found by lr-find.")
+    limit = (
+        "" if session.config.max_time is None else " The time limit begins now: the search does not count."
+    )
+    note(f"Learning rate: {rate_text(found.suggestion)}, found by lr-find.{limit}")
     config = session.config.model_copy(update={"learning_rate": found.suggestion})
     origins = {**session.origins, "learning_rate": ORIGIN}
     return prepare(config, origins, loaded=session.loaded, dataset=session.dataset, cache=session.cache)
