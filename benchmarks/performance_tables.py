@@ -71,7 +71,7 @@ SMALL = {
     "hidden_size": 128, "num_hidden_layers": 4, "intermediate_size": 352, "num_attention_heads": 4,
     "num_key_value_heads": 4, "vocab_size": VOCABULARY,
 }  # fmt: skip
-FEW = {"trained": 15, "rows": 4, "rounds": 1, "longest": 512}
+FEW = {"trained": 15, "rows": 4, "rounds": 3, "longest": 512}
 FEW_LAYERS = {"num_hidden_layers": 2, "vocab_size": 8192}  # everything but float32 is slow on a CPU
 CASES = {
     "tiny": Case("bundled (4 layers, 0.9M)"),
@@ -100,8 +100,8 @@ CASES = {
         "Llama 135M, 2 of its layers, vocabulary of 2,048", "llama-135m", kind="4-bit",
         changes={**FEW_LAYERS, "vocab_size": 2048}, **{**FEW, "trained": 1, "rows": 4, "longest": 48},
     ),
-    "smollm2": Case("SmolLM2-135M-Instruct", "smollm2", DOCSTRINGS, trained=15, rows=8, rounds=1),
-    "smollm2-lean": Case("SmolLM2-135M-Instruct, leanest", "smollm2", DOCSTRINGS, flags=LEAN, trained=15, rows=8, rounds=1),
+    "smollm2": Case("SmolLM2-135M-Instruct", "smollm2", DOCSTRINGS, trained=15, rows=8, rounds=3),
+    "smollm2-lean": Case("SmolLM2-135M-Instruct, leanest", "smollm2", DOCSTRINGS, flags=LEAN, trained=15, rows=8, rounds=3),
     "smollm2-4-bit": Case("SmolLM2-135M-Instruct", "smollm2", DOCSTRINGS, "4-bit", trained=15, rows=4, rounds=1),
 }  # fmt: skip
 
