@@ -104,10 +104,14 @@ class warp(Wrapped):
         return ops.minimum(one * (1 - share) + other * share, ops.maximum(one, other))
 
     def _knots(self, last: int) -> tuple[int, ...] | None:
-        """Both updates next to each knot of the inner schedule, which may fall between them."""
+        """Both updates next to each knot of the inner schedule, which may fall between them.
+
+        None for cycles: their knots are those of the first one, and a warp meets other steps of each.
+        """
         furthest = int(self.position(last)) + 2
         own = knots_of(self.schedule, furthest)
-        if own is None:
+        cycles = any(phase.name.startswith("cycle") for phase in phases_of(self.schedule, 0, None))
+        if own is None or cycles:
             return None
         found = (self._reached(min(knot, furthest)) for knot in own)
         near = [mark for update in found if update is not None for mark in (update - 1, update)]

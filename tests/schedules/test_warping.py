@@ -56,3 +56,21 @@ def test_a_peak_between_two_updates_is_not_passed_off_as_reached():
 def test_points_that_are_no_walk_are_refused(updates, positions, message):
     with pytest.raises(ms.ScheduleError, match=message):
         ms.warp(COSINE, updates, positions)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        ms.chebyshev(1.0, 2.0, 2),
+        ms.cyclic(1e-4, 1e-3, up=7),
+        ms.scale(ms.repeat(ms.warmup_linear(1e-3, 10, 3), period=10, times=40), 2.0),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_the_extrema_of_warped_cycles_are_those_of_every_step(schedule):
+    """A warp meets other steps of later cycles than of the first one."""
+    warped = ms.warp(schedule, (0, 1, 2, 5, 60), (0.0, 0.0, 0.0, 113.0, 300.5))
+    for last in (5, 60):
+        values = warped.table(last)
+        found = warped.extrema(last)
+        assert (found.low, found.high) == pytest.approx((min(values), max(values)), rel=1e-14)
