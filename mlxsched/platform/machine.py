@@ -104,9 +104,10 @@ def keeps_compiled() -> bool:
         return x * 2
 
     compiled, x = mx.compile(double), mx.array(1.0)
-    compiled(x)
-    compiled(x)
-    return len(traces) == 1
+    for _ in range(3):
+        compiled(x)
+    # Where nothing was evaluated before, MLX traces the second call as well.
+    return len(traces) < 3
 
 
 def cores() -> int:
