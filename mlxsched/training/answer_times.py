@@ -89,8 +89,8 @@ def times_of_answers(
     """
     tokenizer = session.loaded.tokenizer
     prompts = [(1, len(one.prompt)) for one in examples]
-    reading, tokens = seconds(prompts), lengths_of(examples, tokenizer, 0).expected
-    untimed = reading + STEP * seconds([(1, tokens)])
+    lengths, reading = lengths_of(examples, tokenizer, 0), seconds(prompts)
+    untimed = reading + STEP * seconds([(1, lengths.expected)])
     few = examples[: ANSWERED_CPU if mx.default_device().type == mx.DeviceType.cpu else ANSWERED_GPU]
     if 2 * seconds(prompts[: len(few)]) > watch.left:
         return AnswerTimes(untimed, untimed)
@@ -99,11 +99,11 @@ def times_of_answers(
     watch.spent += times[-1] - start
     if finished:
         timed = lengths_of(few, tokenizer, len(rest))
-        every = lengths_of(examples, tokenizer, len(rest) * len(examples) // len(few))
+        every = lengths._replace(answers=len(rest) * len(examples) // len(few))
         unit = (times[-1] - begun) / timed.weight
         return AnswerTimes(begun - start + unit * every.weight, begun - start + unit * every.trained_weight)
     seen = len(rest) - 1  # after the first
-    found = reading + (rest[-1] - rest[0]) / seen * tokens if seen >= LEAST else untimed
+    found = reading + (rest[-1] - rest[0]) / seen * lengths.expected if seen >= LEAST else untimed
     return AnswerTimes(found, found)
 
 
