@@ -22,7 +22,7 @@ SKIPPED = 3  # first updates of a process, which compile
 MEASURED = 8  # updates that are enough for a first decision,
 FEWEST = 2  # or so many that took this share of the budget
 MEASURED_SHARE = 0.02
-LOOK_AGAIN = 0.1  # of the time that is left, between two looks at the speed
+LOOK_AGAIN = 0.1  # of the time or the updates that are left, between two looks at the speed
 TOLERANCE = 0.02  # of the time that is left: a smaller deviation changes nothing
 FINEST = 0.005  # of the budget, as TOLERANCE near the end
 EARLY = 0.03  # of the budget: for less than that, the last few updates are not made more
@@ -52,8 +52,8 @@ class TimeBudget(Policy):
 
     After `MEASURED` updates, the number of updates that fit is computed from the time per token of the last `RECENT`
     updates, with evaluations, checkpoints and the measurement at the end. The speed is checked again whenever a tenth
-    of the remaining time has passed, so more often near the end; the length changes if the predicted end is off by more
-    than 2% of the remaining time. `reshaped` keeps the rate free of jumps.
+    of the remaining time has passed or a tenth of the remaining updates is made, so more often near the end; the length
+    changes if the predicted end is off by more than 2% of the remaining time. `reshaped` keeps the rate free of jumps.
 
     The decisions are revisions of the horizon, so checkpoints have them and a resume replays them. Only the worker that
     leads a run has policies; the others receive rates. ``Progress.times`` has what was spent before an interruption.
@@ -85,6 +85,7 @@ class TimeBudget(Policy):
         self._made = 0  # updates of this process
         self._fresh = 0  # of them, those since the last look
         self._next_look = 0.0
+        self._next_left = 0  # updates to go at the next look, if that is earlier
 
     def between_updates(self, progress: Progress, *, done: bool) -> Iterable[Action]:
         now = self._now(progress)
@@ -108,6 +109,7 @@ class TimeBudget(Policy):
         self._keep(progress, now)
         if self._is_time_to_look(now, self._pace.updates - progress.update):
             yield from self._settle(progress, self._budget.seconds - now)
+            self._next_left = int((1 - LOOK_AGAIN) * (self._pace.updates - progress.update))
 
     def _now(self, progress: Progress) -> float:
         """Seconds of the budget that are spent; a rollback does not restore any."""
@@ -146,8 +148,9 @@ class TimeBudget(Policy):
 
     def _is_time_to_look(self, now: float, to_do: int) -> bool:
         if self._next_look:
-            # Once more before the last update: the machine may have been slow when the length was decided.
-            return (now >= self._next_look and self._fresh > FEWEST) or to_do == 1
+            # The machine may have been slow when the length was decided: it can make all of the updates before it is time.
+            due = now >= self._next_look or to_do <= self._next_left
+            return (due and self._fresh > FEWEST) or to_do == 1
         measured = sum(seconds for seconds, _ in self._costs.updates)
         enough = self._fresh >= FEWEST and measured >= MEASURED_SHARE * self._budget.seconds
         return enough or self._fresh >= MEASURED

@@ -212,6 +212,16 @@ def test_a_machine_that_recovers_at_the_end_uses_the_time(schedule, until):
     assert is_on_time(machine) and machine.pace.rate(len(machine.rates)) == 0
 
 
+@pytest.mark.parametrize("schedule", SHAPES, ids=lambda schedule: type(schedule).__name__)
+def test_a_schedule_chosen_on_a_slow_machine_does_not_end_when_the_machine_is_fast_again(schedule):
+    """Between two looks by the clock alone, a machine that is 20 times as fast made nearly all of the updates."""
+    slowness = lambda second: 20.0 if second < 12 else 1.0  # noqa: E731
+    machine = Machine(60, schedule, evaluation=0.1, measuring=0.0, slowness=slowness).run()
+    made = len(machine.rates)
+    planned = sum(schedule(1000 * update // made) for update in range(made))
+    assert made > 300 and sum(machine.rates) > 0.9 * planned
+
+
 def test_time_before_an_interruption_counts():
     machine = Machine(60)
     machine.evaluate()
