@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import click
@@ -62,11 +61,10 @@ def schedules() -> list[str]:
 
 def runs() -> list[str]:
     """The directories of runs under ``runs/``, newest first."""
-    from mlxsched.runs.directory import is_run
-    from mlxsched.runs.store import DEFAULT_ROOT
+    from mlxsched.runs.directory import DEFAULT_ROOT, is_run
 
     try:
-        found = [path for path in Path(DEFAULT_ROOT).iterdir() if is_run(path)]
+        found = [path for path in DEFAULT_ROOT.iterdir() if is_run(path)]
         found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
         return []

@@ -16,6 +16,7 @@ from mlxsched.config.load import LoadedConfig, load_config
 from mlxsched.config.messages import SPELLING
 from mlxsched.config.names import advice
 from mlxsched.config.schema import LoraParameters, RunConfig
+from mlxsched.errors import MlxschedError
 from mlxsched.text import did_you_mean, printable
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -64,13 +65,15 @@ class GroupedCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, but with advice for a flag that does not exist."""
-        given = _by_name(args)
+        written = tuple(args)  # click empties the list
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
+            flag = error.option_name
+            if not flag.startswith("--"):  # of -preset, click names -p
+                flag = next((arg.partition("=")[0] for arg in written if arg.startswith(flag)), flag)
             # Without click's own possibilities, which go by spelling alone: --lr gave --end-lr.
-            hint = self._hint(error.option_name, given, ctx)
-            message = f"No such option: {printable(error.option_name)}.{hint}"
+            message = f"No such option: {printable(flag)}.{self._hint(flag, _by_name(written), ctx)}"
             raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
 
     def _hint(self, flag: str, given: Mapping[str, str], ctx: click.Context) -> str:
@@ -79,7 +82,7 @@ class GroupedCommand(click.Command):
         dashed = f"--{name.replace('_', '-').lower()}"
         if dashed in known:
             return f" Did you mean {dashed!r}?"
-        told = advice(name, given.get(name.replace("-", "_")), given, flag=True)
+        told = advice(name, given.get(name.replace("-", "_")), {**_accumulation(given), **given}, flag=True)
         return f" {told}" if told else did_you_mean(flag, known, SPELLING)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -96,11 +99,21 @@ class GroupedCommand(click.Command):
 def _by_name(args: Sequence[str]) -> dict[str, str]:
     """Flags with a value, by their name with underscores: ``--a-b 1`` and ``--a-b=1`` alike."""
     found: dict[str, str] = {}
-    for arg, following in itertools.pairwise([*args, "-"]):
+    for arg, following in itertools.pairwise(["--config" if arg == "-c" else arg for arg in [*args, "-"]]):
         name, equals, value = arg.removeprefix("--").partition("=")
         if arg.startswith("--") and (equals or not following.startswith("-")):
             found[name.replace("-", "_")] = value if equals else following
     return found
+
+
+def _accumulation(given: Mapping[str, str]) -> dict[str, int]:
+    """The iterations of an update in the preset or the config file; empty if those cannot be read."""
+    file = given.get("config")
+    try:
+        config = load_config(preset=given.get("preset"), file=Path(file) if file else None).config
+    except (MlxschedError, OSError):
+        return {}
+    return {"grad_accumulation_steps": config.grad_accumulation_steps}
 
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -129,6 +129,7 @@ _DTYPE = Explained("transformers", "The model's weights decide the precision. Re
 _QUANTIZE = Explained(
     "transformers", "Quantize the model beforehand with `mlx_lm.convert -q`, and give the result as `model`"
 )
+_ITERATION = "iterations of batch_size rows; an update takes grad_accumulation_steps of them"
 _WHEN_EVAL = Explained("transformers", "Validation is always on; `steps_per_eval` says how often. Remove it")
 _WHEN_SAVE = Explained("transformers", "Checkpoints are always saved; `save_every` says how often. Remove it")
 _BETAS = Renamed(
@@ -145,9 +146,9 @@ NAMES: dict[str, Renamed | Explained] = {
     "num_train_epochs": Renamed("transformers", "epochs"),
     "num_epochs": Renamed("axolotl", "epochs"),
     "n_epochs": Renamed("OpenAI", "epochs"),
-    "max_steps": Renamed("transformers", "iters", _iters, "an iteration is batch_size rows"),
-    "num_training_steps": Renamed("transformers", "iters", _iters, "an iteration is batch_size rows"),
-    "steps": Renamed("other tools", "iters", _iters, "an iteration is batch_size rows"),
+    "max_steps": Renamed("transformers", "iters", _iters, _ITERATION),
+    "num_training_steps": Renamed("transformers", "iters", _iters, _ITERATION),
+    "steps": Renamed("other tools", "iters", _iters, _ITERATION),
     "iterations": Renamed("other tools", "iters"),
     "num_iters": Renamed("other tools", "iters"),
     "per_device_train_batch_size": Renamed("transformers", "batch_size"),
@@ -309,7 +310,7 @@ def advice(name: str, value: object, values: Values, *, flag: bool = False) -> s
     >>> advice("lora_alpha", 16, {"lora_r": 8})
     'That is the name in PEFT for `lora_parameters.scale` (scale is alpha / rank). Write `lora_parameters: {scale: 2.0}`.'
     >>> advice("max-steps", "100", {"grad_accumulation_steps": 4}, flag=True)
-    'That is the name in transformers for `--iters` (an iteration is batch_size rows). Write `--iters 400`.'
+    'That is the name in transformers for `--iters` (iterations of batch_size rows; an update takes grad_accumulation_steps of them). Write `--iters 400`.'
     """
     found = NAMES.get(name.replace("-", "_").lower())
     if found is None:

@@ -41,7 +41,7 @@ def parse_duration(value: object) -> object:
 def parse_duration(value: object) -> object:
     """A duration in seconds; a value that is not text is returned unchanged.
 
-    >>> parse_duration("10m"), parse_duration("1h30m"), parse_duration("45"), parse_duration(2.5)
+    >>> parse_duration("10m"), parse_duration("1h 30 m"), parse_duration("45"), parse_duration(2.5)
     (600.0, 5400.0, 45.0, 2.5)
     """
     if not isinstance(value, str):
@@ -49,10 +49,10 @@ def parse_duration(value: object) -> object:
     text = value.strip().lower()
     if re.fullmatch(_NUMBER, text):
         return float(text)
-    if not re.fullmatch(rf"(?:{_NUMBER}[smhd]\s*)+", text):
+    if not re.fullmatch(rf"(?:{_NUMBER}\s*[smhd]\s*)+", text):
         raise ValueError("must be a duration such as 90s, 10m or 1h30m")
     return float(
-        sum(float(count) * _SECONDS[unit] for count, unit in re.findall(rf"{_NUMBER}([smhd])", text))
+        sum(float(count) * _SECONDS[unit] for count, unit in re.findall(rf"{_NUMBER}\s*([smhd])", text))
     )
 
 

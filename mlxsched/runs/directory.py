@@ -38,6 +38,7 @@ from mlxsched.runs.lock import LOCK_NAME, RunLock
 from mlxsched.runs.metrics import MetricsWriter, Record, read_metrics
 from mlxsched.runs.requests import REQUEST_FILE, Request
 
+DEFAULT_ROOT = Path("runs")
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
@@ -90,10 +91,7 @@ class RunDirectory:
         path = Path(path)
         with reading_errors(path):
             if not os.path.isdir(path):
-                raise UsageError(
-                    f"There is no run in {path}: no such directory. "
-                    f"`mlxsched runs {shlex.quote(str(path.parent))}` lists the runs there."
-                )
+                raise UsageError(f"There is no run in {path}: no such directory. {_elsewhere(path)}")
             if RUN_FILE not in os.listdir(path):
                 raise UsageError(f"There is no run in {path}: it has no {RUN_FILE}.{_run_around(path)}")
             _refuse_links(path)
@@ -195,6 +193,13 @@ class RunDirectory:
         if self._metrics is not None:
             self._metrics.close()
             self._metrics = None
+
+
+def _elsewhere(path: Path) -> str:
+    """Where the run may be: a bare name is often that of a run in `DEFAULT_ROOT`."""
+    if is_run(DEFAULT_ROOT / path):
+        return f"Did you mean {shlex.quote(str(DEFAULT_ROOT / path))}?"
+    return f"`mlxsched runs {shlex.quote(str(path.parent))}` lists the runs there."
 
 
 def _run_around(path: Path) -> str:

@@ -14,11 +14,10 @@ from mlxsched.bundled import DATA, MODELS
 from mlxsched.errors import MlxschedError, UsageError
 from mlxsched.runs import atomic
 from mlxsched.runs.atomic import TakenError
-from mlxsched.runs.directory import RunDirectory, is_run
+from mlxsched.runs.directory import DEFAULT_ROOT, RunDirectory, is_run
 from mlxsched.runs.info import RunInfo
 from mlxsched.runs.json_file import reading_errors
 
-DEFAULT_ROOT = Path("runs")
 PATH_KEYS = ("data", "model", "resume_adapter_file")
 """The keys of a config that may name a local file or directory which a run reads."""
 _BUNDLED = {"data": DATA, "model": MODELS}

@@ -87,6 +87,15 @@ def test_a_kill_at_every_file_operation_makes_a_run_or_none(tmp_path, killed_at_
     assert number > 3
 
 
+def test_a_bare_name_is_that_of_a_run_in_the_default_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RunDirectory.create(Path("runs/laptop-005"), **GIVEN)
+    with pytest.raises(
+        UsageError, match=r"in laptop-005: no such directory\. Did you mean runs/laptop-005\?"
+    ):
+        RunDirectory.open(Path("laptop-005"))
+
+
 @pytest.mark.parametrize("name", ["nothing", "empty"])
 def test_no_run_is_a_usage_error(tmp_path, name):
     (tmp_path / "empty").mkdir()
