@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from mlxsched.cli.output import note
     "file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="An .html file, or .png, .svg, .pdf for the picture alone. [NAME.html]",
+    help="An .html file, or .png, .svg, .pdf for the picture alone. [NAME.html, of several runs NAME-and-OTHER.html]",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def command(runs: tuple[Path, ...], file: Path | None, force: bool) -> None:
@@ -37,12 +38,22 @@ def command(runs: tuple[Path, ...], file: Path | None, force: bool) -> None:
     from mlxsched.render.report import ReportedRun, report_html
 
     reported = [ReportedRun.read(run) for run in runs]
-    target = file or Path(f"{reported[0].name}.html")
+    target = file or Path(f"{_name([run.name for run in reported])}.html")
     if target.suffix.lower() in (".png", ".svg", ".pdf"):
         _draw(runs, target, force)
     else:
         write_new(target, report_html(reported), force=force)
     note(f"Wrote {target}.")
+
+
+def _name(runs: Sequence[str]) -> str:
+    """The name of a report.
+
+    >>> _name(["a"]), _name(["a", "b"]), _name(["a", "b", "c"])
+    ('a', 'a-and-b', 'a-and-2-more')
+    """
+    first, *more = runs
+    return first if not more else f"{first}-and-{more[0] if len(more) == 1 else f'{len(more)}-more'}"
 
 
 def _draw(runs: tuple[Path, ...], target: Path, force: bool) -> None:

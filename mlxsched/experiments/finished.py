@@ -53,6 +53,7 @@ class FinishedRun:
         split_by_seed: whether its data is one file, so that the seed decides which rows are validation rows.
         model: the fingerprint of its model.
         evaluated: the largest number of validation rows in an evaluation.
+        epochs: passes over the data that were made; None if that is not known.
     """
 
     summary: RunSummary
@@ -65,6 +66,7 @@ class FinishedRun:
     split_by_seed: bool
     model: object
     evaluated: int
+    epochs: float | None = None
 
     @property
     def seed(self) -> int:
@@ -100,7 +102,7 @@ def read_finished(path: Path) -> FinishedRun:
     after: Any = info.results.get("after")
     return FinishedRun(
         summarize(StoredRun(path, info)),
-        info.config,
+        _config(info),
         min(losses, default=None)
         if noted is None
         else noted,  # never the summary's: it may be a training loss
@@ -111,7 +113,18 @@ def read_finished(path: Path) -> FinishedRun:
         info.data.get("split_by_seed") is True,
         info.model.get("fingerprint"),
         _evaluated(info),
+        _epochs(info),
     )
+
+
+def _config(info: RunInfo) -> Mapping[str, object]:
+    """The settings of a run, without a length that its time limit replaced."""
+    return {**info.config, "epochs": None, "iters": None} if info.plan.get("assumed") else info.config
+
+
+def _epochs(info: RunInfo) -> float | None:
+    in_epoch = info.plan.get("updates_per_epoch")
+    return info.update / in_epoch if isinstance(in_epoch, int) and in_epoch > 0 else None
 
 
 def _evaluated(info: RunInfo) -> int:
@@ -131,10 +144,15 @@ def differing(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def settings_of(run: FinishedRun, keys: Sequence[str]) -> dict[str, object]:
-    """The values of ``keys``, those of nested keys by their path: ``lora_parameters.rank``."""
+    """The values of ``keys``, those of nested keys by their path: ``lora_parameters.rank``.
+
+    The epochs are those that were made, where none were given or the time limited them.
+    """
     found: dict[str, object] = {}
     for key in keys:
         value = run.value(key)
+        if key == "epochs" and (value is None or run.config.get("max_time") is not None):
+            value = run.epochs
         inner = value if isinstance(value, dict) else {}
         found |= {f"{key}.{name}": one for name, one in inner.items()} if inner else {key: value}
     return found

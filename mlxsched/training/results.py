@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +93,19 @@ def samples(tokenizer: Any, examples: list[Example], answers: list[Answer]) -> l
     chosen = list(zip(examples, answers, strict=True))[::every][:SAMPLES]
     return [
         {
-            "prompt": _ending(tokenizer.decode(list(example.prompt), skip_special_tokens=True)),
+            "prompt": _ending(_readable(tokenizer, example.prompt)),
             "expected": answer.expected[:LONGEST_SAMPLE],
             "answer": answer.text[:LONGEST_SAMPLE],
         }
         for example, answer in chosen
     ]
+
+
+def _readable(tokenizer: Any, prompt: Sequence[int]) -> str:
+    """A prompt as text, with a new line wherever special tokens separate its parts, such as system prompt and question."""
+    parts = groupby(prompt, set(tokenizer.all_special_ids).__contains__)
+    texts = [tokenizer.decode(list(part), skip_special_tokens=True) for special, part in parts if not special]
+    return "\n".join(text.strip() for text in texts if text.strip())
 
 
 def _ending(text: str) -> str:

@@ -38,3 +38,10 @@ def test_the_length_says_how_iterations_become_updates(short: Session) -> None:
     made = prepare(loaded.config, loaded.origins, loaded=short.loaded, dataset=short.dataset)
     length = dict(plan_lines(made))["length"]
     assert length.startswith("8 updates of 64 rows (30 iterations of 16 rows): ")
+
+
+def test_rates_that_are_drawn_for_an_assumed_length_say_so(short: Session) -> None:
+    assert "assumed" not in dict(plan_lines(short))["learning rate"]
+    loaded = load_config(preset="large-dataset", flags={"max_time": 60})
+    made = prepare(loaded.config, loaded.origins, loaded=short.loaded, dataset=short.dataset)
+    assert dict(plan_lines(made))["learning rate"].endswith("; drawn for the assumed 1,000 updates")

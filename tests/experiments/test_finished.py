@@ -103,6 +103,19 @@ def test_runs_with_the_same_validation_rows_are_comparable_whatever_they_train_o
     ]
 
 
+def test_a_run_that_a_time_limit_ended_is_shown_with_the_epochs_that_were_made(make, tmp_path, capsys):
+    runs = [make("timed", 0.4, epochs=2.0, max_time=60), make("whole", 0.5, epochs=3.0)]
+    timed = RunDirectory.open(tmp_path / "timed")
+    with timed.lock():
+        timed.update_info(plan={**timed.info.plan, "updates_per_epoch": 8, "assumed": True})
+    assert main(["compare", *runs]) == 0
+    shown = capsys.readouterr().out
+    assert "0.25" in shown and "2.0" not in shown
+    assert main(["compare", *runs, "--json"]) == 0
+    variants = [one["variant"] for one in json.loads(capsys.readouterr().out)["results"]]
+    assert variants == ["linear, epochs=None, max_time=60", "linear, epochs=3.0, max_time=None"]
+
+
 def test_settings_that_do_not_fit_are_listed_below_with_nested_keys(make, capsys):
     runs = [
         make(

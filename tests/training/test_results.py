@@ -12,6 +12,8 @@ from mlxsched.training.results import LONGEST_SAMPLE, SAMPLES, samples
 class Tokenizer:
     """Decodes a prompt of one token to a text."""
 
+    all_special_ids = ()
+
     def decode(self, tokens, skip_special_tokens):
         return f"start{'.' * LONGEST_SAMPLE}{tokens[0]}" if skip_special_tokens else "<|user|>"
 
@@ -29,12 +31,25 @@ def test_a_few_evenly_spaced_answers_of_bounded_length_are_kept():
 
 def test_a_long_prompt_begins_at_a_word():
     class Words:
+        all_special_ids = ()
+
         def decode(self, tokens, skip_special_tokens):
             return "word " * LONGEST_SAMPLE + "x" * tokens[0]
 
     for length in (1, 2, 3, 4, 5):
         (kept,) = samples(Words(), [Example([length], "y")], [Answer("y", "y")])
         assert kept["prompt"].startswith("word word") and kept["prompt"].endswith(" " + "x" * length)
+
+
+def test_parts_of_a_prompt_that_special_tokens_separate_are_on_lines_of_their_own():
+    class Chat:
+        all_special_ids = (0, 1)
+
+        def decode(self, tokens, skip_special_tokens):
+            return "".join("" if token < 2 else f" w{token}" for token in tokens)
+
+    (kept,) = samples(Chat(), [Example([0, 2, 3, 1, 0, 4, 1], "y")], [Answer("y", "y")])
+    assert kept["prompt"] == "w2 w3\nw4"
 
 
 def test_a_run_with_test_rows_keeps_the_same_prompts_before_and_after(train):
