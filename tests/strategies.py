@@ -220,7 +220,7 @@ def warps(draw: st.DrawFn) -> ms.Schedule:
     count = draw(st.integers(2, 6))
     updates = sorted(draw(st.lists(st.integers(0, 10**6), min_size=count, max_size=count, unique=True)))
     positions = draw(st.lists(st.floats(0, 10**6), min_size=count, max_size=count))
-    return ms.warp(draw(simple), updates, sorted(positions))
+    return ms.warp(draw(simple), updates, positions)
 
 
 COMBINED: dict[str, st.SearchStrategy[ms.Schedule]] = {

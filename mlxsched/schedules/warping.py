@@ -33,7 +33,7 @@ class warp(Wrapped):
     Args:
         schedule: what is walked through.
         updates: ascending.
-        positions: the step of `schedule` at each of them, never falling; kept to 1/65536 of a step.
+        positions: the step of `schedule` at each of them; kept to 1/65536 of a step. Falling ones walk back.
 
     Raises:
         ScheduleError: `schedule` is no schedule, the points are not in order, or two of them are too far apart for
@@ -51,18 +51,17 @@ class warp(Wrapped):
     def _check(self) -> None:
         super()._check()
         ascending("updates", self.updates)
-        ascending("positions", self.positions, strictly=False)
         if len(self.updates) < 2 or len(self.updates) != len(self.positions):
             raise ScheduleError(
                 f"`positions` must be as many as `updates`, at least two; got {len(self.positions)} and "
                 f"{len(self.updates)}. Give one position for each update."
             )
         if (
-            max(length * rise for _, length, _, rise in self._stretches()) >= MOST
-            or self._units()[-1] >= MOST
+            max(length * abs(rise) for _, length, _, rise in self._stretches()) >= MOST
+            or max(self._units()) >= MOST
         ):
             raise ScheduleError(
-                f"`positions` must be closer together; got {self.positions[-1]:g} at update {self.updates[-1]}. "
+                f"`positions` must be closer together; got {max(self.positions):g} in {self.updates[-1]} updates. "
                 "Updates times steps between two points must be below 2^46."
             )
         kept = tuple(units / UNIT for units in self._units())
@@ -89,11 +88,15 @@ class warp(Wrapped):
         return float(self._position(update, PYTHON)) / UNIT
 
     def _position(self, step: Number, ops: Backend) -> Number:
-        """The position in units: a stretch that is over adds all of its rise, exactly."""
-        parts = [
-            ops.done(step, start, length) * rise // length for start, length, _, rise in self._stretches()
-        ]
-        return sum(parts, start=self._units()[0])
+        """The position in units: a stretch that is over adds all of its rise or fall, exactly."""
+        position = self._units()[0]
+        for start, length, _, rise in self._stretches():
+            done = ops.done(step, start, length)
+            # Rounded down either way. Negative numbers are not divided: backends round those differently.
+            position = position + (
+                done * rise // length if rise >= 0 else -((done * -rise + length - 1) // length)
+            )
+        return position
 
     def _value(self, step: Number, ops: Backend) -> Number:
         units = self._position(step, ops)
@@ -108,24 +111,33 @@ class warp(Wrapped):
 
         None for cycles: their knots are those of the first one, and a warp meets other steps of each.
         """
-        furthest = int(self.position(last)) + 2
+        furthest = int(max(self.position(last), *self.positions)) + 2
         own = knots_of(self.schedule, furthest)
         cycles = any(phase.name.startswith("cycle") for phase in phases_of(self.schedule, 0, None))
         if own is None or cycles:
             return None
-        found = (self._reached(min(knot, furthest)) for knot in own)
-        near = [mark for update in found if update is not None for mark in (update - 1, update)]
-        return (*(max(mark, 0) for mark in near), *self.updates)
+        found = [update for knot in own for update in self._passes(min(knot, furthest))]
+        return (0, *(max(mark, 0) for update in found for mark in (update - 1, update)), *self.updates)
+
+    def _passes(self, step: int) -> list[int]:
+        """Every update that is the first one at or beyond `step` of the inner schedule, in either direction."""
+        target = step * UNIT
+        return [
+            start + -(-abs(target - low) * length // abs(rise))
+            for start, length, low, rise in self._stretches()
+            if rise and min(low, low + rise) <= target <= max(low, low + rise)
+        ]
 
     def _reached(self, step: int) -> int | None:
-        """The first update at or beyond `step` of the inner schedule; None if it is never reached."""
+        """The first update from which on the walk is at or beyond `step` of the inner schedule; None if it never is."""
         target = step * UNIT
-        if self._units()[0] >= target:
-            return 0
+        reached = 0 if self._units()[0] >= target else None
         for start, length, low, rise in self._stretches():
-            if low + rise >= target:
-                return start + -(-(target - low) * length // rise)
-        return None
+            if low < target <= low + rise:
+                reached = start + -(-(target - low) * length // rise)
+            elif low + rise < target <= low:
+                reached = None
+        return reached
 
     @property
     def steps(self) -> int:

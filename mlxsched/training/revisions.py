@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from mlxsched.errors import ScheduleError
@@ -17,12 +20,23 @@ from mlxsched.training.pace import Horizon, RateFunction, Revision
 STEEPEST = 10
 """A warmup that was planned longer gets no shorter than this many updates, so a rate rises by a tenth of its peak at most."""
 
+LOW = 0.1
+"""A rate that is lower than planned by so much of the peak may rise again,"""
+RISE = 0.1
+"""over this share of the remaining updates."""
+
 Trunk = wsd | trapezoid | cooldown
 """Schedules whose cooldown can start at any update, since what comes before does not depend on the run's length."""
 
 
 def reshaped(
-    horizon: Horizon, at: int, updates: int, *, warmup: int | None = None, reason: str = ""
+    horizon: Horizon,
+    at: int,
+    updates: int,
+    *,
+    warmup: int | None = None,
+    back: bool = False,
+    reason: str = "",
 ) -> Revision:
     """The revision that ends the run after ``updates`` updates with its schedule completed.
 
@@ -41,6 +55,8 @@ def reshaped(
     - A shape without an end, an adaptive schedule, and a user's own function keep their values: the run is cut to
       ``updates``.
 
+    - With ``back``, a rate that is far below that of a run planned for ``updates`` first rises to it.
+
     Repeated revisions traverse the original shape and never nest.
 
     Args:
@@ -48,6 +64,7 @@ def reshaped(
         at: the next update; those before it keep their rates.
         updates: the new length of the run, ``at`` or more.
         warmup: the update at which an unfinished warmup reaches its peak, if later than by the rule above.
+        back: whether the rate may rise again after it has begun to decay.
         reason: what a reader of the run should know.
 
     >>> from mlxsched.schedules import warmup_linear
@@ -66,8 +83,11 @@ def reshaped(
     if _soonest(walk, at) > _last_rise(at, updates):
         return Revision(at, updates, _without_peak(walk, at, updates).to_dict(), reason)
     peak_at = _peak_at(walk, at, updates, warmup)
-    moved = _moved(schedule, peak_at, at, updates)
-    revised = moved or _rewarped(walk, peak_at, at, updates)
+    revised = (
+        _moved(schedule, peak_at, at, updates)
+        or (_risen(schedule, walk, at, updates) if back else None)
+        or _rewarped(walk, peak_at, at, updates)
+    )
     return Revision(at, updates, revised.to_dict(), reason)
 
 
@@ -78,6 +98,14 @@ def cuts_warmup(revision: Revision) -> bool:
         return False
     length = warmup_of(schedule.schedule)
     return length > 0 and schedule.extrema().high < (1 - 1e-6) * schedule.schedule(length)
+
+
+def rises_again(revision: Revision) -> bool:
+    """Whether ``revision`` first walks back, to a higher rate."""
+    schedule = from_dict(dict(revision.schedule)) if revision.schedule else None
+    if not isinstance(schedule, warp):
+        return False
+    return schedule.position(revision.at + STEEPEST) < schedule.position(revision.at)
 
 
 class _Walk(NamedTuple):
@@ -153,12 +181,42 @@ def _decayed(walk: _Walk, reached: float, share: float) -> float:
     """
     rates, step, part = walk.shape.table(int(walk.end)), int(reached), reached % 1
     rate = rates[step] * (1 - part) + rates[step + 1] * part  # as `warp` has it between two steps
-    target = rate + share * (rates[-1] - rate)
-    first, last = warmup_of(walk.shape), len(rates) - 1
+    return _fallen_to(rates, rate + share * (rates[-1] - rate), warmup_of(walk.shape))
+
+
+def _fallen_to(rates: Sequence[float], target: float, first: int) -> float:
+    """The position, ``first`` or later, after which none of the ``rates`` is above ``target``."""
+    last = len(rates) - 1
     above = next((step for step in range(last, first - 1, -1) if rates[step] > target), first)
     if above == last or rates[above] <= target:
         return float(above)
     return above + (rates[above] - target) / (rates[above] - rates[above + 1])
+
+
+def _risen(schedule: Schedule, walk: _Walk, at: int, updates: int) -> warp | None:
+    """The shape from where a run planned for ``updates`` would be, after a rise to its rate there.
+
+    None if the rate is not far below that one, if too little is left of the run, or if the shape has a restart on the way.
+    The rise takes a tenth of what is left, in `STEEPEST` steps of the same height: walked back at an even pace, 1-sqrt would
+    rise by a third of the peak in the last of ten.
+    """
+    rates = walk.shape.table(int(walk.end))
+    top = rates.index(max(rates))
+    began = bisect_left(range(at), top, key=schedule.position if isinstance(schedule, warp) else float)
+    length = max(round(RISE * (updates - at)), STEEPEST)
+    if began >= at or 2 * length > updates - at:
+        return None
+    planned = _rewarped(_Walk(walk.shape, [], float(top), walk.end), None, began, updates)
+    rate, goal = schedule(at), planned(at + length)
+    back = rates[int(planned.position(at + length)) : math.ceil(walk.position) + 1]
+    if goal - rate < LOW * rates[top] or any(one < other for one, other in pairwise(back)):
+        return None
+    points = [*walk.points, (at, walk.position)]
+    for step in range(1, STEEPEST + 1):
+        share = step / STEEPEST
+        points.append((at + round(share * length), _fallen_to(rates, rate + share * (goal - rate), top)))
+    reached, position = points.pop()
+    return _rewarped(_Walk(walk.shape, points, position, walk.end), None, reached, updates)
 
 
 def warmup_of(schedule: Schedule) -> int:

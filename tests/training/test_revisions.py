@@ -33,7 +33,7 @@ def revise_at_random(horizon, changes):
     at = 0
     for share, left in changes:
         at += int(share * (horizon.updates - 1 - at))
-        after = horizon.revise(reshaped(horizon, at, at + left))
+        after = horizon.revise(reshaped(horizon, at, at + left, back=at % 2 == 1))
         yield horizon, after, at
         horizon = after
 
@@ -99,6 +99,50 @@ def test_revisions_do_not_nest_and_survive_json(schedule, changes):
         )
     again = horizon.replay(json.loads(json.dumps(after.to_list())))
     assert again == after
+
+
+@pytest.mark.parametrize(
+    ("schedule", "planned"),
+    [
+        (ms.warmup_linear(1e-3, 400, 20), ms.warmup_linear(1e-3, 600, 20)),
+        (ms.wsd(1e-3, 400, 20), ms.wsd(1e-3, 600, 20)),
+        (ms.wsd(1e-3, 400, 20, decay=40), ms.wsd(1e-3, 600, 20, decay=40)),
+        (ms.warmup_cosine(1e-3, 400, 20), ms.warmup_cosine(1e-3, 600, 20)),
+    ],
+    ids=repr,
+)
+def test_a_rate_that_has_decayed_too_early_rises_to_that_of_the_longer_run(schedule, planned):
+    horizon = Horizon(400, schedule)
+    short = horizon.revise(reshaped(horizon, 50, 100))
+    longer = short.revise(reshaped(short, 95, 600, back=True))
+    assert short.rate(95) == pytest.approx(longer.rate(95), abs=1e-8) and short.rate(95) < 4e-4
+    rises = [longer.rate(u + 1) - longer.rate(u) for u in range(95, 145)]
+    assert min(rises) >= 0 and max(rises) <= 1e-4
+    # Between two of the 20 steps of the cooldown of the short run, rates lie on a straight line.
+    near = 7e-5 if isinstance(schedule, ms.wsd) else 1.5e-6
+    rest = range(146, 601)
+    assert [longer.rate(u) for u in rest] == pytest.approx([planned(u) for u in rest], abs=near)
+    again = longer.revise(reshaped(longer, 120, 300, back=True))  # in the middle of the rise
+    assert again.rate(120) == pytest.approx(longer.rate(120), abs=1e-8) and again.rate(300) == 0
+    assert type(again.schedule.schedule) is type(schedule)
+
+
+def test_a_rate_rises_again_only_where_that_is_asked_for_and_worth_it():
+    def rises(schedule, at, updates, back=True):
+        horizon = Horizon(400, schedule)
+        short = horizon.revise(reshaped(horizon, 50, 100))
+        longer = short.revise(reshaped(short, at, updates, back=back))
+        return any(longer.rate(u + 1) > longer.rate(u) for u in range(at, updates))
+
+    linear = ms.warmup_linear(1e-3, 400, 20)
+    assert rises(linear, 95, 600)
+    assert not rises(linear, 95, 600, back=False)
+    assert not rises(linear, 95, 110)  # too few updates are left
+    assert not rises(linear, 60, 110)  # a rate that is hardly too low
+    restarts = ms.cosine_restarts(1e-3, 400, cycles=3, warmup=20)
+    horizon = Horizon(400, restarts)
+    short = horizon.revise(reshaped(horizon, 50, 100))
+    assert reshaped(short, 95, 600, back=True) == reshaped(short, 95, 600)
 
 
 @settings(max_examples=8, deadline=None)

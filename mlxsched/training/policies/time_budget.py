@@ -13,7 +13,7 @@ from mlxsched.training.answer_times import growth_of_answers
 from mlxsched.training.pace import Pace
 from mlxsched.training.policies.base import Action, Policy, Report, Revise
 from mlxsched.training.progress import Progress
-from mlxsched.training.revisions import cuts_warmup, reshaped
+from mlxsched.training.revisions import cuts_warmup, reshaped, rises_again
 from mlxsched.training.timing import RECENT, Costs, Work
 
 REASON = "time budget: "
@@ -170,9 +170,11 @@ class TimeBudget(Policy):
             return
         text = self._text(total, planned, last, first=first)
         warmup = self._warmup_of(total)
-        revision = reshaped(self._pace.horizon, made, total, warmup=warmup, reason=REASON + text)
+        revision = reshaped(self._pace.horizon, made, total, warmup=warmup, back=True, reason=REASON + text)
         if cuts_warmup(revision):
             text = f"{text}; too few for the warmup, which was cut short: {self._more_time()}"
+        if rises_again(revision):
+            text = f"{text}; the rate, which fell too early, rises again"
         yield Revise(replace(revision, reason=REASON + text))
         yield Report(Notice(made, "time_budget", text))
 

@@ -148,9 +148,9 @@ def test_a_run_whose_answers_become_longer_ends_on_time():
 def test_the_rate_falls_in_steps_no_larger_than_the_shape_s_own():
     """The largest step is that of the warmup or of the decay at the pace that is needed."""
     machine = Machine(60, slowness=lambda second: 3.0 if 20 < second < 40 else 1.0).run()
-    steps = [abs(one - other) for one, other in itertools.pairwise(machine.rates)]
+    steps = [one - other for one, other in itertools.pairwise(machine.rates)]
     warmup = machine.rates.index(max(machine.rates))
-    assert max(steps[:warmup]) <= PEAK / 10 and max(steps[warmup + 1 :]) <= PEAK / 50
+    assert min(steps) >= -PEAK / 10 and max(steps[warmup + 1 :]) <= PEAK / 50
 
 
 @pytest.mark.parametrize("measuring", [0.0, 6.0])
@@ -220,6 +220,18 @@ def test_a_schedule_chosen_on_a_slow_machine_does_not_end_when_the_machine_is_fa
     made = len(machine.rates)
     planned = sum(schedule(1000 * update // made) for update in range(made))
     assert made > 300 and sum(machine.rates) > 0.9 * planned
+
+
+@pytest.mark.parametrize("schedule", SHAPES, ids=lambda schedule: type(schedule).__name__)
+def test_a_rate_that_fell_while_the_machine_was_slow_rises_again(schedule):
+    machine = Machine(60, schedule, slowness=lambda second: 8.0 if 15 < second < 36 else 1.0, measuring=0.5)
+    rates = machine.run().rates
+    made = len(rates)
+    planned = [schedule(1000 * update // made) for update in range(made)]
+    assert sum(rates) > 0.85 * sum(planned)
+    rises = [other - one for one, other in itertools.pairwise(rates[50:])]
+    assert 0 < max(rises) <= PEAK / 10 and machine.pace.rate(made) == 0
+    assert any("; the rate, which fell too early, rises again" in notice for notice in machine.notices)
 
 
 def test_time_before_an_interruption_counts():
