@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -202,7 +202,8 @@ def _risen(schedule: Schedule, walk: _Walk, at: int, updates: int) -> warp | Non
     """
     rates = walk.shape.table(int(walk.end))
     top = rates.index(max(rates))
-    began = bisect_left(range(at), top, key=schedule.position if isinstance(schedule, warp) else float)
+    position_of: Callable[[int], float] = schedule.position if isinstance(schedule, warp) else float
+    began = bisect_left(range(at), float(top), key=position_of)
     length = max(round(RISE * (updates - at)), STEEPEST)
     if began >= at or 2 * length > updates - at:
         return None
