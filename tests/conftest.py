@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+
+os.environ["MLX_ENABLE_TF32"] = "0"  # tests compare numbers exactly; MLX's own tests set it too
 
 from mlxsched.bundled import data_path, model_path
 from mlxsched.config import load_config

@@ -85,7 +85,7 @@ def measure(case: Case, tell: Callable[[str, int, int], None]) -> dict[str, Any]
     from mlxsched.bench.compare import compare, shortened
     from mlxsched.platform.blas import threads
 
-    session = _session(case)
+    session = session_of(case)
     used = threads()  # the candidates may change it
     found = compare(shortened(session, session.train_rows), rounds=case.rounds, tell=tell).to_dict()
     keys = (
@@ -116,7 +116,8 @@ def _candidates(session: Session) -> list[dict[str, Any]]:
     return [{key: getattr(case, key) for key in keys} for case in tuner.result.cases]
 
 
-def _session(case: Case) -> Session:
+def session_of(case: Case) -> Session:
+    """The run of ``case``, prepared."""
     from mlxsched.bench.synthetic import LogNormal, lognormal_rows
     from mlxsched.config import load_config
     from mlxsched.data import Dataset

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxsched.cli.output import print_json, table, warn
+from mlxsched.cli.output import note, print_json, table, warn
+
+if TYPE_CHECKING:
+    from mlxsched.platform.machine import Machine
 
 
 @click.command()
@@ -52,13 +55,16 @@ def _report(as_json: bool, speed: float, tuning: dict[str, Any] | None) -> None:
     from mlxsched.platform.blas import ADVICE
     from mlxsched.platform.machine import RETRACING, describe, keeps_compiled
     from mlxsched.platform.openblas import PACKAGE, fault
+    from mlxsched.platform.precision import TF32, multiplies_in_tf32
 
     machine = describe()
-    advice = ADVICE if machine.blas == "reference" and machine.device == "cpu" else None
-    compiles = keeps_compiled()
-    reason = fault() if machine.blas != "accelerate" and PACKAGE not in machine.blas_library else None
+    on_cpu = machine.device == "cpu"
+    advice = ADVICE if machine.blas == "reference" and on_cpu else None
+    compiles, tf32 = keeps_compiled(), multiplies_in_tf32()
+    ours = machine.blas == "accelerate" or PACKAGE in machine.blas_library
+    reason = fault() if on_cpu and not ours else None
     if as_json:
-        measured = {"matmul_gflops": speed, "keeps_compiled": compiles}
+        measured = {"matmul_gflops": speed, "keeps_compiled": compiles, "tf32": tf32}
         timed = {} if tuning is None else {"tuning": tuning}
         print_json(asdict(machine) | measured | {"blas_fault": reason, "advice": advice} | timed)
         return
@@ -67,15 +73,27 @@ def _report(as_json: bool, speed: float, tuning: dict[str, Any] | None) -> None:
             *machine.versions.items(),
             ("system", machine.system),
             ("device", f"{machine.device} ({machine.chip}), {machine.cores} cores"),
-            ("memory", f"{machine.memory_gb:g} GB"),
+            ("memory", _memory(machine)),
             ("blas", f"{machine.blas} ({machine.blas_library})" if machine.blas_library else machine.blas),
             ("distributed", ", ".join(machine.distributed) or "none"),
-            ("matmul", f"{speed:g} GFLOP/s in float32"),
+            ("matmul", f"{speed:g} GFLOP/s in {'TF32' if tf32 else 'float32'}"),
         ]
     )
     if reason:
         warn(f"The OpenBLAS from PyPI is not in use: {reason}.")
     if advice:
         warn(advice)
+    if tf32:
+        note(f"{TF32[0].upper()}{TF32[1:]}.")
     if not compiles:
         warn(f"{RETRACING}.")
+
+
+def _memory(machine: Machine) -> str:
+    found, gpu = f"{machine.memory_gb:g} GB", machine.gpu_memory_gb
+    if gpu is None:
+        return found
+    shared = machine.system.startswith("Darwin")
+    return (
+        f"{found}, of which the GPU may take {gpu:g} GB" if shared else f"{found}, and {gpu:g} GB on the GPU"
+    )

@@ -116,15 +116,16 @@ def _show_start(session: Session) -> None:
 
 
 def _tell_check() -> None:
-    """Announce the self-check, which may take half a minute on a machine without kernels."""
+    """Announce the self-check, which takes longer on a machine without kernels."""
     import mlx.core as mx
 
     from mlxsched.platform.kernels import built_kernels
 
-    cold = mx.default_device().type == mx.DeviceType.cpu and not built_kernels()
-    once = (
-        " MLX builds its CPU kernels first, once per machine; this takes up to half a minute." if cold else ""
-    )
+    once = ""
+    if not built_kernels() and not mx.metal.is_available():
+        cpu = mx.default_device().type == mx.DeviceType.cpu
+        name, time = ("CPU", "up to half a minute") if cpu else ("CUDA", "some minutes")
+        once = f" MLX builds its {name} kernels first, once per machine; this takes {time}."
     note(f"Checking the optimizations on your rows ...{once}")
 
 

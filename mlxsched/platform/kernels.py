@@ -36,7 +36,21 @@ def kernel_folder() -> Path:
 
 def built_kernels() -> int:
     """How many kernels earlier processes have left, of all versions of MLX."""
-    return sum(1 for _ in kernel_folder().glob("*/cpu/*.so"))
+    return sum(1 for _ in kernel_folder().glob("*/cpu/*.so")) + _built_for_cuda()
+
+
+def _built_for_cuda() -> int:
+    chosen = os.environ.get("MLX_PTX_CACHE_DIR")
+    folders = [Path(chosen)] if chosen else kernel_folder().glob("*/ptx")
+    return sum(1 for folder in folders for _ in folder.glob("*.ptx"))
+
+
+def building_so_far() -> tuple[float, int]:
+    """A value that changes whenever MLX builds kernels: in a child process for the CPU, in this one for CUDA.
+
+    Metal builds its kernels within this process too, and leaves nothing that could be counted.
+    """
+    return children_seconds(), _built_for_cuda()
 
 
 def precompiled_header() -> Path:

@@ -26,7 +26,7 @@ class Machine:
     chip: str
     cores: int
     memory_gb: float
-    gpu_memory_gb: float | None  # what Metal recommends to stay below
+    gpu_memory_gb: float | None  # see `gpu_memory`
     blas: str  # see `blas_in_use`
     blas_library: str  # see `library_in_use`
     distributed: tuple[str, ...]  # MLX's backends for several workers that work here
@@ -38,15 +38,14 @@ def describe() -> Machine:
     preload()
     import mlx.core as mx
 
-    info = mx.device_info()
-    working_set = info.get("max_recommended_working_set_size")
+    memory = gpu_memory()
     return Machine(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         device=mx.default_device().type.name,
-        chip=str(info.get("device_name", "unknown")),
+        chip=str(mx.device_info().get("device_name", "unknown")),
         cores=cores(),
         memory_gb=round(total_memory() / 1e9, 1),
-        gpu_memory_gb=round(int(working_set) / 1e9, 1) if working_set else None,
+        gpu_memory_gb=round(memory / 1e9, 1) if memory else None,
         blas=blas_in_use(),
         blas_library=library_in_use(),
         distributed=tuple(backend for backend in BACKENDS if mx.distributed.is_available(backend)),
@@ -57,6 +56,18 @@ def describe() -> Machine:
 def total_memory() -> int:
     """The memory of the machine in bytes."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def gpu_memory() -> int | None:
+    """The bytes that Metal recommends to stay below, or the memory of a CUDA GPU; None on a CPU."""
+    preload()
+    import mlx.core as mx
+
+    if mx.default_device().type == mx.DeviceType.cpu:
+        return None
+    info = mx.device_info()
+    recommended = info.get("max_recommended_working_set_size") or info.get("total_memory")
+    return int(recommended) if recommended else None
 
 
 def versions() -> dict[str, str]:

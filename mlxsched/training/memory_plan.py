@@ -20,7 +20,7 @@ from mlxsched.errors import UsageError
 from mlxsched.model.load import LoadedModel, count_parameters
 from mlxsched.model.trees import flatten, n_bytes
 from mlxsched.planning.memory_model import ModelShape
-from mlxsched.platform.machine import total_memory
+from mlxsched.platform.machine import gpu_memory, total_memory
 from mlxsched.text import rounded
 from mlxsched.training.averaging import bytes_kept
 from mlxsched.training.gpu_timeout import WATCHDOG, short_enough, watched_rate
@@ -100,9 +100,11 @@ class MemoryPlan:
 
 
 def usable_memory() -> int:
-    """Bytes that a run may take by default: Metal's recommendation, or most of the machine's memory."""
-    recommended = mx.device_info().get("max_recommended_working_set_size")
-    return int(recommended) if recommended else round(_HEADROOM * total_memory())
+    """Bytes that a run may take by default: Metal's recommendation, or most of the memory of a CUDA GPU or the machine."""
+    memory = gpu_memory()
+    if memory and mx.metal.is_available():
+        return memory
+    return round(_HEADROOM * (memory or total_memory()))
 
 
 def default_micro_batch_tokens() -> int:

@@ -62,6 +62,35 @@ def test_building_kernels_is_not_part_of_the_time():
     assert times.watch.spent < 1.0
 
 
+def test_kernels_that_this_process_builds_for_the_first_shape_are_not_built_for_the_others():
+    """As Metal does, where nothing shows that kernels were built."""
+    machine, built = Machine(), []
+
+    def build_and_run(shape):
+        machine.now += 0.0 if built else 1.5
+        built.append(shape)
+        machine.run(shape)
+
+    times = ShapeTimes(build_and_run, Stopwatch(lambda: machine.now, 6.0), lambda shape: 0.0)
+    times.begin(SHAPES, 10**6)
+    times.measure(SHAPES, 1.0)
+    assert times.compiling_of(SHAPES) == pytest.approx(0.5)
+
+
+def test_kernels_for_cuda_are_noticed_by_their_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLX_PTX_CACHE_DIR", str(tmp_path))
+    machine = Machine(compiling=0.0)
+
+    def build_and_run():
+        if not (tmp_path / "kernel.ptx").exists():
+            (tmp_path / "kernel.ptx").touch()
+            machine.now += 5.0
+        machine.run(MEAN)
+
+    watch = Stopwatch(lambda: machine.now, 3.0)
+    assert watch.time(build_and_run) == pytest.approx(machine.seconds(MEAN)) == watch.spent
+
+
 def test_a_slow_machine_times_fewer_rows_and_stays_within_what_is_allowed():
     machine = Machine(speed=100.0, compiling=0.2)
     times = times_of(machine, 3.0)

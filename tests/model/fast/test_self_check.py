@@ -12,9 +12,10 @@ from mlx.utils import tree_flatten
 
 from mlxsched.config.schema import OPTIMIZATIONS
 from mlxsched.model import adapters
+from mlxsched.model.fast import self_check
 from mlxsched.model.fast.forward_path import PLAIN
 from mlxsched.model.fast.selection import choose_path
-from mlxsched.model.fast.self_check import EXACT, HALF, SelfCheck
+from mlxsched.model.fast.self_check import EXACT, HALF, ROUNDED, SelfCheck
 from mlxsched.model.loss import PLAIN_LOSS, LossOptions
 
 EVERYTHING = {"prefix": True, "checkpoint": 1}
@@ -183,6 +184,14 @@ def test_half_precision_has_a_tolerance_of_its_own(build, make_rows):
     check = SelfCheck(model, make_rows(), LossOptions())
     assert check.tolerance == HALF
     assert choose_path(check, lambda note: None, **EVERYTHING) != PLAIN
+
+
+def test_rounded_products_have_a_tolerance_of_their_own(build, make_rows, monkeypatch):
+    monkeypatch.setattr(self_check, "multiplies_in_tf32", lambda: True)
+    model = build()
+    assert SelfCheck(model, make_rows(), LossOptions()).tolerance == ROUNDED
+    model.set_dtype(mx.bfloat16)
+    assert SelfCheck(model, make_rows(), LossOptions()).tolerance == HALF
 
 
 @pytest.mark.parametrize("fault", [1 + 3e-5, float("nan")])
