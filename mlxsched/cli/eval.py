@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlxsched.cli.output import note, print_json, say, table
+from mlxsched.cli.output import note, print_json, say, table, waiting
 
 if TYPE_CHECKING:
     from mlxsched.training.inference import Measured
@@ -52,7 +52,10 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
         model=options["model"],
     )
     refuse_missing(config)
-    loaded = load_run_model(directory, config, base=options["base"], final=options["final"], adapter=adapter)
+    with waiting(f"Loading {config.model}"):
+        loaded = load_run_model(
+            directory, config, base=options["base"], final=options["final"], adapter=adapter
+        )
     measured = measure(
         loaded,
         config,

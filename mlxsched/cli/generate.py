@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mlxsched.cli.output import print_json, say
+from mlxsched.cli.output import print_json, say, waiting
 from mlxsched.errors import UsageError
 
 
@@ -53,7 +53,10 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
     config = config_of(
         directory, trust_remote_code=options["trust_remote_code"], need=("model",), model=options["model"]
     )
-    loaded = load_run_model(directory, config, base=options["base"], final=options["final"], adapter=adapter)
+    with waiting(f"Loading {config.model}"):
+        loaded = load_run_model(
+            directory, config, base=options["base"], final=options["final"], adapter=adapter
+        )
     answers = []
     for text in prompts:
         seed_sampling(options["seed"])

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING
 
 import click
@@ -20,6 +22,8 @@ from mlxsched.text import without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+SILENCE = 3.0  # seconds after which a user wonders whether anything happens
 
 # json.dumps escapes the C0 controls. The others reach a terminal unless they are escaped too, and a lone surrogate
 # cannot be written at all.
@@ -34,6 +38,18 @@ def say(text: str = "", *, nl: bool = True) -> None:
 def note(text: str) -> None:
     """Print `text` on stderr: something that is not the result."""
     click.echo(without_controls(text), err=True)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say ``what`` is being done, on stderr, if it takes longer than `SILENCE`."""
+    timer = Timer(SILENCE, note, [f"{what} ..."])
+    timer.daemon = True  # an error or Ctrl-C ends the process at once
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def warn(text: str) -> None:

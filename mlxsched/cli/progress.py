@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 TICK_SECONDS = 5.0  # between plain lines about the same long step
 _EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
 KERNELS = 50  # that MLX builds for a training, which is not known in advance: 40 to 52 with the preset laptop
+TOLD_AGAIN = (
+    0.1  # a time limit's new length gets a line if it differs by this share from the last one that had one
+)
 SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
 
@@ -42,6 +45,8 @@ class Display:
         self._last: UpdateMade | None = None
         self._speed = Speed()
         self._step = LongStep()
+        self._held: list[str] | None = None  # lines that wait for the end of a question
+        self._told = 0  # the length that a line last reported
 
     def __enter__(self) -> Self:
         if self._live:
@@ -53,6 +58,7 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
+        self._release()
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted | LengthChanged):
@@ -65,7 +71,7 @@ class Display:
             self._say(evaluation_line(event))
         elif isinstance(event, Tick):
             self._show_tick(event)
-        elif isinstance(event, Notice):
+        elif isinstance(event, Notice) and self._is_news(event):
             self._say(notice_line(event))
 
     def show_kernels(self, built: int) -> bool:
@@ -94,7 +100,8 @@ class Display:
         return self._speed.eta(updates) if self._speed else None
 
     def pause(self) -> None:
-        """Take the live display off the terminal, for a question."""
+        """Take the live display off the terminal, for a question; lines wait until it is answered."""
+        self._held = []
         if self._live:
             self._live.stop()
 
@@ -102,6 +109,24 @@ class Display:
         """Show the live display again."""
         if self._live:
             self._live.start()
+        self._release()
+
+    def _release(self) -> None:
+        held, self._held = self._held or [], None
+        for text in held:
+            self._say(text)
+
+    def _is_news(self, event: Notice) -> bool:
+        """Whether ``event`` gets a line: a time limit may decide on dozens of lengths, most of which hardly differ.
+
+        What follows a semicolon is more than a length.
+        """
+        if event.code != "time_budget" or ";" in event.message:
+            return True
+        if abs(self._updates - self._told) < TOLD_AGAIN * self._told:
+            return False
+        self._told = self._updates
+        return True
 
     def _set_length(self, updates: int) -> None:
         """The run's length differs from the plan: it was extended, or fitted to a time budget."""
@@ -123,16 +148,18 @@ class Display:
         if self._live:
             self._live.update(event.update + 1, parts)
         elif (event.update + 1) % self._every == 0 or event.update + 1 == self._updates:
-            note("  ".join([f"update {event.update + 1}/{self._updates}", *parts]))
+            self._say("  ".join([f"update {event.update + 1}/{self._updates}", *parts]))
 
     def _show_tick(self, event: Tick) -> None:
         if self._live:
             self._live.tick(event)
         elif self._step.due(event):
-            note(f"{event.what}: {event.done}/{event.total}")
+            self._say(f"{event.what}: {event.done}/{event.total}")
 
     def _say(self, text: str) -> None:
-        if self._live:
+        if self._held is not None:
+            self._held.append(text)
+        elif self._live:
             self._live.say(text)
         else:
             note(text)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from mlxsched.cli.output import note
+from mlxsched.cli.output import note, waiting
+from mlxsched.text import counted
 
 
 @click.command()
@@ -35,14 +36,16 @@ def command(runs: tuple[Path, ...], file: Path | None, force: bool) -> None:
       mlxsched report runs/laptop-001 -o loss.png
     """
     from mlxsched.cli.files import write_new
-    from mlxsched.render.report import ReportedRun, report_html
 
-    reported = [ReportedRun.read(run) for run in runs]
-    target = file or Path(f"{_name([run.name for run in reported])}.html")
-    if target.suffix.lower() in (".png", ".svg", ".pdf"):
-        _draw(runs, target, force)
-    else:
-        write_new(target, report_html(reported), force=force)
+    with waiting(f"Reading and drawing {counted(len(runs), 'run')}"):
+        from mlxsched.render.report import ReportedRun, report_html
+
+        reported = [ReportedRun.read(run) for run in runs]
+        target = file or Path(f"{_name([run.name for run in reported])}.html")
+        if target.suffix.lower() in (".png", ".svg", ".pdf"):
+            _draw(runs, target, force)
+        else:
+            write_new(target, report_html(reported), force=force)
     note(f"Wrote {target}.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,17 @@ def test_every_command_prints_through_this_module():
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("click.echo", "click.secho", "print")
     }
     assert {place.split(":")[0] for place in direct} <= {"main.py"}  # the version number
+
+
+def test_long_work_is_announced_and_short_work_is_not(monkeypatch, capsys):
+    told = threading.Event()
+    monkeypatch.setattr(output, "note", lambda text: told.set() if text == "Reading ..." else None)
+    monkeypatch.setattr(output, "SILENCE", 0.0)
+    with output.waiting("Reading"):
+        assert told.wait(30)
+    monkeypatch.setattr(output, "SILENCE", 3600.0)
+    with output.waiting("Reading"):
+        timers = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    for timer in timers:
+        timer.join(30)
+        assert not timer.is_alive()

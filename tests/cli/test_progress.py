@@ -132,3 +132,36 @@ def test_a_new_length_changes_the_time_that_is_left_at_once(monkeypatch):
         assert display._live._parts[-1] == "ETA 16:39"
         display(LengthChanged(1, 17))
         assert display._live._parts[-1] == "ETA 0:16"
+
+
+def test_lines_wait_while_a_question_is_asked(capsys):
+    """A validation line would be written behind the prompt, where the answer is typed."""
+    display = Display(10, 1, plain=True)
+    with display:
+        display.pause()
+        display(Evaluated(3, 1.5, 4.48, best=False))
+        display(UPDATE)
+        assert shown(capsys) == []
+        display.unpause()
+        assert [line.split()[0] for line in shown(capsys)] == ["validation", "update"]
+        display.pause()
+        display(Evaluated(4, 1.4, 4.06, best=False))
+    assert shown(capsys) == [
+        "validation after 4 updates: loss 1.4000, perplexity 4.06"
+    ]  # the run was stopped
+
+
+def test_a_length_that_hardly_differs_from_the_last_one_has_no_line(capsys):
+    display = Display(1000, 1000, plain=True)
+    for update, length in enumerate((400, 410, 395, 450, 440, 300)):
+        display(LengthChanged(update, length))
+        display(Notice(update, "time_budget", f"{length} updates fit"))
+    display(LengthChanged(9, 299))
+    display(Notice(9, "time_budget", "299 updates fit; too few for the warmup"))
+    lines = [line.split(": ")[1] for line in shown(capsys)]
+    assert lines == [
+        "400 updates fit",
+        "450 updates fit",
+        "300 updates fit",
+        "299 updates fit; too few for the warmup",
+    ]
