@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 5.0  # between plain lines
 RULES = {
-    "prior": "the formula, before anything is trained",
-    "branches": "the lowest loss of the branches",
+    "prior": "the prior: a formula, before anything is trained",
+    "branches": "the minimum of a curve through the longest branches",
     "valley": "fastai's valley",
     "steepest": "the steepest descent of the range test",
     "tenth_of_divergence": "a tenth of the rate at which the range test diverged",
@@ -111,9 +111,13 @@ def show_found(found: Found) -> None:
         (rate_text(one.peak), one.updates, f"{one.loss:.4f}{' *' if one.loss == best else ''}")
         for one in found.candidates
     ]
-    table(rows, header=("peak", "updates", "held-out loss"), title="Branches")
+    table(rows, header=("peak", "updates", "held-out loss"), title="Branches (* the lowest loss)")
     marks = [(rate_text(rate), RULES.get(name, name)) for name, rate in found.marks.items()]
-    table(marks, header=("rate", "rule"), title="Marks")
+    if found.suggestion is not None:
+        marks.insert(
+            0, (rate_text(found.suggestion), "the suggestion: all branches, for the length of the run")
+        )
+    table(marks, header=("rate", "rule"), title="The suggestion and other rules")
     picture(draw(chart_of(found), look_of_stdout(height=18)) + "\n")
     say(verdict(found))
 

@@ -55,7 +55,7 @@ def draw(chart: Chart, look: Look | None = None) -> str:
     require_points(chart)
     rows = max(2, look.height // 5)
     left, right = vertical(chart, "left", rows), vertical(chart, "right", rows)
-    frame = _Frame(left, right, horizontal(chart, max(2, look.width // 16)), look)
+    frame = _Frame(left, right, horizontal(chart, max(2, look.width // 12)), look)
     axes = frame.above(chart.y_label, chart.right_label)
     lines = [chart.title[: look.width], *_legend(chart, look), axes, frame.names(chart.marks)]
     head = [line.rstrip() for line in lines if line]

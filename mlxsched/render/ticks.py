@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+STEPS: tuple[tuple[float, ...], ...] = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
+"""Ticks within a power of ten, about as far apart on a logarithmic axis."""
+
 
 def linear_ticks(low: float, high: float, about: int, least_gap: float = 0.0) -> list[float]:
     """Round numbers (1, 2, 2.5 or 5 times a power of ten apart) from ``low`` to ``high``, at most ``about`` + 1.
@@ -25,18 +28,20 @@ def linear_ticks(low: float, high: float, about: int, least_gap: float = 0.0) ->
 def log_ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers from ``low`` to ``high`` for a logarithmic axis, at most ``about`` + 1.
 
-    Powers of ten, thinned where they are many; also 2 and 5 times those where there is room; over a short range round
-    numbers at equal distances, and the ends where even of these too few lie between.
+    Powers of ten, thinned where they are many; also 3 times, or 2 and 5 times those, or more, where there is room; over
+    a short range round numbers at equal distances, and the ends where even of these too few lie between.
 
-    >>> log_ticks(1e-6, 2e-4, 4)
+    >>> log_ticks(1e-6, 2e-4, 3)
     [1e-06, 1e-05, 0.0001]
+    >>> log_ticks(1e-6, 2e-4, 4)
+    [1e-06, 3e-06, 1e-05, 3e-05, 0.0001]
     >>> log_ticks(5e-5, 8e-4, 5)
     [5e-05, 0.0001, 0.0002, 0.0005]
     >>> log_ticks(0.29, 0.62, 4)
     [0.3, 0.4, 0.5, 0.6]
     """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for steps in ((1, 2, 5), (1,)):
+    for steps in STEPS:
         ticks = [float(f"{step}e{power}") for power in powers for step in steps]
         found = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
         if len(found) <= about + 1:

@@ -330,7 +330,8 @@ def test_the_marks_are_those_of_fastai_and_of_the_gradient():
 def test_a_suggestion_other_than_the_best_branch_is_explained():
     rounds = Rounds([], [Candidate(peak, 16, loss) for peak, loss in ((5e-4, 2.0), (1e-3, 1.0), (2e-3, 2.0))])
     text = explained(rounds, 500, 5e-4, 2e-4, 4e-4)
-    assert "the best peak of the branches was 1e-3" in text
-    assert "the best peak of a run of 500 updates instead of 16 is lower, 5e-4" in text
-    assert text.endswith("averaged with the prior, 2e-4, it is 4e-4")
+    assert text.startswith("branches of 16 updates did best at 1e-3; for a run of 500, ")
+    assert text.endswith(" give a lower peak, 5e-4, which is averaged with the prior, 2e-4")
+    # A rate that rounds to another third digit than the suggestion is not named: it is the suggestion.
+    assert explained(rounds, 500, 5e-4, 2e-4, 5.01e-4).endswith(" give a lower peak")
     assert explained(rounds, 500, 1e-3, 1e-3, 1.01e-3) == ""

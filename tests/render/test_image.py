@@ -110,7 +110,7 @@ def test_what_is_behind_a_curve_is_faint_in_the_same_colour_and_has_no_name() ->
 def test_a_short_logarithmic_axis_has_round_ticks() -> None:
     chart = Chart("t", "peak", "loss", (Series("a", (5e-5, 8e-4), (0.29, 0.62)),), log_x=True, log_y=True)
     axes = _figure(chart, (8, 4.5)).axes[0]
-    assert list(axes.get_xticks()) == [5e-5, 1e-4, 2e-4, 5e-4]
+    assert list(axes.get_xticks()) == [5e-5, 7e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 7e-4]
     assert list(axes.get_yticks()) == [0.3, 0.4, 0.5, 0.6]
 
 

@@ -98,12 +98,12 @@ class Search:
 def explained(rounds: Rounds, updates: int, fitted: float, prior: float, suggestion: float) -> str:
     """Why the ``suggestion`` is not the best peak of the branches; ``fitted`` is their estimate for the whole run."""
     best, length = rounds.best, rounds.second[0].updates
-    text = f"the best peak of the branches was {_short(best)}"
+    text = f"branches of {length} updates did best at {_short(best)}"
     if abs(math.log(fitted / best)) > NEAR:
         side = "lower" if fitted < best else "higher"
-        text += f"; from the losses of all branches, the best peak of a run of {updates:,} updates instead of {length} is {side}, {_short(fitted)}"
+        text += f"; for a run of {updates:,}, the losses of all branches give a {side} peak"
     if abs(math.log(suggestion / fitted)) > NEAR:
-        text += f"; averaged with the prior, {_short(prior)}, it is {_short(suggestion)}"
+        text += f", {_short(fitted)}, which is averaged with the prior, {_short(prior)}"
     return text if abs(math.log(suggestion / best)) > NEAR else ""
 
 
