@@ -22,7 +22,7 @@ from tokenizers import (
 )
 
 from mlxsched.data.encode import Encoder
-from mlxsched.data.pieces import _BUNDLED, _LLAMA, _PATTERNS, Pieces
+from mlxsched.data.pieces import _BUNDLED, _LLAMA, _PATTERNS, Pieces, _piece
 from mlxsched.data.rendering import Rendered
 from mlxsched.data.token_bytes import TokenBytes
 
@@ -30,11 +30,11 @@ CORPUS = [
     "hello there, it's 12 o'clock!\n\n  the sum of A1:A10\r\n\tis 345 汉字 é",
     "the the hello  hello user assistant",
 ]
-OURS = {"", "\1"}
+MARKS_OF_OURS = {"\0", "\1", "\2"}
 MARKS = ["<s>", "<|end|>", "<|end|>x"]
 FRAGMENTS = [
     "hello", "it's", "'S", "the", "12", "345", "A1:A10", "!", "...", "é", "汉字", "🙂", "e\u0301", "\u0301", "\u1100", "\u1161", "²", "_",
-    " ", "  ", "\n", "\r\n", "\t", "\u3000", "\x85", "\x1c", "\u200b", "\0", "\1", "<|end|>", "<s>", "<|en",
+    " ", "  ", "\n", "\r\n", "\t", "\u3000", "\x85", "\x1c", "\u200b", "\0", "\1", "\2", "<|end|>", "<s>", "<|en",
 ]  # fmt: skip
 ByteLevel, Split = pre_tokenizers.ByteLevel, pre_tokenizers.Split
 
@@ -73,6 +73,10 @@ def pieces_of(backend: Any) -> Pieces | None:
     return Pieces.of(backend, TokenBytes.of(backend))
 
 
+def known(pieces: Pieces) -> set[str]:
+    return {*map(_piece, pieces._known)} - {"", "\1"}
+
+
 TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
     "GPT-2": lambda: tokenizer(ByteLevel(False)),
     "SmolLM": lambda: tokenizer(pre_tokenizers.Digits(True), ByteLevel(False)),
@@ -101,14 +105,14 @@ def test_tokens_are_those_of_the_whole_text(name: str) -> None:
     def same(texts: list[str], special: bool) -> None:
         for text, found in zip(texts, pieces.encode(texts, special), strict=True):
             plain = backend.encode(text, add_special_tokens=False).ids
-            if backend.decode(plain, skip_special_tokens=False) == text and not {*text} & {"\0", "\1"}:
+            if backend.decode(plain, skip_special_tokens=False) == text and not {*text} & MARKS_OF_OURS:
                 assert found is not None
                 assert found.tolist() == backend.encode(text, add_special_tokens=special).ids
             else:
                 assert found is None
 
     same()
-    assert {"<|end|>", " hello"} < set(pieces._known)
+    assert {"<|end|>", " hello"} < known(pieces)
 
 
 def test_what_is_put_around_a_text_comes_from_a_text_that_has_tokens() -> None:
@@ -187,7 +191,7 @@ def test_the_first_text_is_compared(raw: bool) -> None:
     fast = PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS["GPT-2"](), eos_token="<|end|>")
     encoder = Encoder(fast, False)
     assert encoder._pieces is not None
-    encoder._pieces._known["hello"] = b"\1\0\0\0"
+    encoder._pieces._known["\0hello"] = b"\1\0\0\0"
     (row,) = encoder.encode([Rendered("hello the", None, raw=raw)])
     assert row.tokens.tolist() == fast.encode("hello the", add_special_tokens=raw)
     assert encoder._pieces is None
@@ -203,14 +207,14 @@ def test_known_pieces_are_not_encoded_again_and_stay_within_bounds(monkeypatch: 
     assert pieces is not None
     text = "hello the<|end|> hello the  end"
     (first,) = pieces.encode([text], False)
-    assert {*pieces._known} - OURS == {"hello", " the", "<|end|>", " hello", " the  end"}
+    assert known(pieces) == {"hello", " the", "<|end|>", " hello", " the  end"}
     monkeypatch.setattr(pieces, "_learn", lambda missing: missing and pytest.fail(str(missing)))
     (again,) = pieces.encode([text], False)
     assert again.tolist() == first.tolist() == backend.encode(text, add_special_tokens=False).ids
     monkeypatch.undo()
     monkeypatch.setattr("mlxsched.data.pieces.MOST_BYTES", 0)
     pieces.encode(["hello"], False)
-    assert {*pieces._known} - OURS == {"hello"}
+    assert known(pieces) == {"hello"}
 
 
 @pytest.mark.parametrize(
