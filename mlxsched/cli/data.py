@@ -88,6 +88,7 @@ def check(source: str, as_json: bool, **flags: Any) -> None:
     from mlxsched.data.sources.open import is_one_file
     from mlxsched.errors import ChecksFailed
 
+    note(f"Reading {source} ...")
     tokenizer, options = _open(source, (), **flags)
     one_file = is_one_file(source)
     report = checking.check(

@@ -78,7 +78,7 @@ def check(dataset: Dataset, options: DataOptions, *, one_file: bool = False) -> 
             findings += _duplicates(split, dataset.splits[split], hashes[split])
     findings += [] if options.join_turns else _beginnings(dataset)
     findings += _shared(dataset.splits, hashes)
-    return DataReport(reports, findings, dataset.problems.shown)
+    return DataReport(reports, findings, dataset.problems.lines)
 
 
 def _report(counts: Counts, rows: Rows | None, hashes: NDArray[np.uint64] | None) -> SplitReport:

@@ -11,9 +11,10 @@ from typing import Any
 from mlxsched.data import cache
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoder
+from mlxsched.data.formats import format_of
 from mlxsched.data.joining import with_joined_turns, with_offer
 from mlxsched.data.options import DataOptions
-from mlxsched.data.problems import Problems, harmless
+from mlxsched.data.problems import Problems, RowProblem, harmless
 from mlxsched.data.reading import OnRows, Reader
 from mlxsched.data.record import Source
 from mlxsched.data.rows import Rows
@@ -39,7 +40,7 @@ def load_dataset(
         progress: receives the number of rows read so far, and their share of the source (0 to 1, None if unknown).
 
     Raises:
-        DataError: a split can't be used; names ``file:line`` of up to 20 bad rows.
+        DataError: a split can't be used; names ``file:line`` of the first bad row of each kind, up to 20.
         UsageError: the maximum length is below 2.
     """
     options = options or DataOptions()
@@ -49,6 +50,28 @@ def load_dataset(
     dataset = _load(opened, Encoder(tokenizer, options.mask_prompt), options, progress)
     _require(dataset, opened, options)
     return with_joined_turns(dataset) if options.join_turns else with_offer(dataset)
+
+
+def refuse_missing(
+    source: str | Mapping[str, Any] | Sequence[Mapping[str, Any]], options: DataOptions
+) -> None:
+    """Refuse data that is not there, or whose first rows can't be used, without reading all of it.
+
+    Raises:
+        DataError: as `load_dataset` would.
+    """
+    opened = open_source(source, options)
+    if options.skip_bad_rows:
+        return
+    problems, records = Problems(), opened.first_records()
+    for record in records:
+        try:
+            format_of(record.parsed(), record.features)
+        except RowProblem as problem:
+            problems.add(record.where, problem.what, problem.excerpt or record.excerpt)
+    if problems.count:
+        name = f"the first {counted(len(records), 'row')} of {opened.name}"
+        raise problems.error(name, options.bad_rows_fix(all_bad=problems.count == len(records)))
 
 
 def _load(source: Source, encoder: Encoder, options: DataOptions, progress: OnRows | None) -> Dataset:

@@ -71,11 +71,17 @@ def _message(message: Any, name: str) -> Message:
         _check_calls(calls, name)
     if role == "assistant" and calls and message.get("content") is None:
         return {**message}  # content stays null: templates tell it from ""
-    content = _content(message.get("content"), name)
+    if "content" not in message:
+        raise RowProblem(f'{name} has no "content"; it has {_keys(message)}')
+    content = _content(message["content"], name)
     if role == "assistant" and not content and not calls:
         raise RowProblem(f"{name}: the assistant's content is empty")
     role = message["role"]
     return {**message, "role": encodable(role, f"{name}: the role"), "content": content}
+
+
+def _keys(message: Message) -> str:
+    return ", ".join(f'"{harmless(str(key), 30)}"' for key in list(message)[:8])
 
 
 def _without_legacy(message: Message) -> Message:
@@ -159,7 +165,9 @@ def _sharegpt_message(turn: Any, name: str) -> Message:
     others = {key: value for key, value in turn.items() if key not in ("from", "value")}
     if speaker == "function_call":
         return {**others, "role": role, "content": None, "tool_calls": [_call(turn.get("value"), name)]}
-    return {**others, "role": role, "content": turn.get("value")}
+    if "value" not in turn:
+        raise RowProblem(f'{name} has no "value"; it has {_keys(turn)}')
+    return {**others, "role": role, "content": turn["value"]}
 
 
 def _call(value: Any, name: str) -> dict[str, Any]:

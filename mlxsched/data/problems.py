@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from mlxsched.errors import DataError
 from mlxsched.text import counted
 
-SHOWN = 20
+SHOWN = 20  # kinds of problems
+PLACES = 5  # of each kind
 EXCERPT = 80
 
 
@@ -45,28 +46,57 @@ def type_name(value: object) -> str:
 
 @dataclass
 class Problems:
-    """Rows that cannot be used. All are counted, and the first 20 are kept as ``file:line: what``."""
+    """Rows that cannot be used, by what is wrong with them: the first 20 kinds are kept.
+
+    Args:
+        count: all rows.
+        shown: of each kind, its first row as ``file:line: what``.
+        places: of each kind, by ``what``: ``file:line`` of its first five rows.
+        rows: of each kind, likewise: their number.
+    """
 
     count: int = 0
     shown: list[str] = field(default_factory=list)
+    places: dict[str, list[str]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
 
     def add(self, where: str, what: str, text: str = "") -> None:
         """Record that the row at ``where`` can't be used because of ``what``; an excerpt of ``text`` is shown."""
-        self.count += 1
-        if len(self.shown) < SHOWN:
-            excerpt = f": {harmless(text)}" if text else ""
-            self.shown.append(f"{harmless(where, 300)}: {what}{excerpt}")
+        excerpt = f": {harmless(text)}" if text else ""
+        place = harmless(where, 300)
+        self.include(Problems(1, [f"{place}: {what}{excerpt}"], {what: [place]}, {what: 1}))
 
     def include(self, others: Problems) -> None:
         """Add those of later rows."""
         self.count += others.count
-        self.shown += others.shown[: SHOWN - len(self.shown)]
+        for what, line in zip(others.rows, others.shown, strict=True):
+            if what not in self.rows:
+                if len(self.shown) == SHOWN:
+                    continue
+                self.shown.append(line)
+            places = self.places.setdefault(what, [])
+            places += others.places[what][: PLACES - len(places)]
+            self.rows[what] = self.rows.get(what, 0) + others.rows[what]
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each kind: its first row, and where the other ones are, or how many there are."""
+        if not self.rows:  # from a cache entry that was made before rows were counted by kind
+            return self.shown
+        return [f"{line}{self._others(what)}" for what, line in zip(self.rows, self.shown, strict=True)]
+
+    def _others(self, what: str) -> str:
+        others, known = self.rows[what] - 1, self.places[what][1:]
+        if not others:
+            return ""
+        return f" (and {counted(others, 'more row') if others > len(known) else ', '.join(known)})"
 
     def error(self, source: str, fix: str) -> DataError:
         """One error that reports all of them; ``fix`` is a sentence without its full stop."""
         lines = [f"{counted(self.count, 'row')} of {harmless(source, 300)} cannot be used:"]
-        lines += [f"  {line}" for line in self.shown]
-        if self.count > len(self.shown):
-            lines.append(f"  ... and {self.count - len(self.shown)} more")
+        lines += [f"  {line}" for line in self.lines]
+        left = self.count - sum(self.rows.values())
+        if left:
+            lines.append(f"  ... and {left} more")
         lines.append(f"{fix}.")
         return DataError("\n".join(lines))

@@ -63,5 +63,8 @@ class Source(Protocol):
     def records(self) -> Iterator[Record]:
         """All records, in order."""
 
+    def first_records(self) -> list[Record]:
+        """The first few records of each file, if they can be read at once."""
+
     def share_read(self) -> float | None:
         """How much of the source `records` has read, from 0 to 1; None if unknown."""

@@ -18,11 +18,11 @@ import numpy as np
 from mlxsched.analysis.findings import Finding
 from mlxsched.config.schema import RunConfig
 from mlxsched.data import DataOptions, Dataset, OnRows, load_dataset
+from mlxsched.data import load as loading
 from mlxsched.data.batching.plan import BatchingPlan
 from mlxsched.data.batching.sampler import Sampler
 from mlxsched.data.batching.shares import SharedSampler, share_of
 from mlxsched.data.rows import Indices, Rows
-from mlxsched.data.sources.open import open_source
 from mlxsched.errors import ConfigError, DataError, ScheduleError
 from mlxsched.model import adapters
 from mlxsched.model.adapters import Attached
@@ -182,12 +182,12 @@ def prepare(
 
 
 def refuse_missing(config: RunConfig) -> None:
-    """Refuse data that is not there before a model is loaded, or even downloaded.
+    """Refuse data that is not there, or whose first rows can't be used, before a model is loaded, or even downloaded.
 
     Raises:
-        DataError: there is no such file or directory, or no training rows in it.
+        DataError: there is no such file or directory, no training rows in it, or a bad row at its beginning.
     """
-    open_source(config.hf_dataset or config.data, DataOptions.of_run(config))  # reads nothing yet
+    loading.refuse_missing(config.hf_dataset or config.data, DataOptions.of_run(config))
 
 
 def training_rows(dataset: Dataset) -> Rows:

@@ -29,7 +29,7 @@ def write(directory: Path, **files: list[str]) -> str:
 def test_a_clean_directory(tmp_path: Path) -> None:
     result = run(write(tmp_path, train=GOOD[:8], valid=GOOD[8:10], test=GOOD[10:]))
     assert result.exit_code == 0
-    assert result.stderr == "No problems found.\n"
+    assert result.stderr == f"Reading {tmp_path} ...\nNo problems found.\n"
     assert "train, by length in tokens" in result.stdout
     assert "█" in result.stdout
     assert "\x1b" not in result.output
@@ -105,7 +105,7 @@ def test_duplicates_are_named_and_do_not_contradict_the_verdict(tmp_path: Path) 
     directory = write(tmp_path, train=[*GOOD[:8], *GOOD[:2]], valid=GOOD[8:10], test=GOOD[10:])
     result = run(directory)
     assert result.exit_code == 0
-    assert result.stderr == "No errors; 1 note above.\n"
+    assert result.stderr == f"Reading {directory} ...\nNo errors; 1 note above.\n"
     shown = " ".join(result.stdout.split())
     assert "2 of 10 rows repeat an earlier row" in shown
     finding = json.loads(run(directory, "--json").stdout)["findings"][0]

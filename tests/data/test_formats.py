@@ -91,7 +91,7 @@ def test_sharegpt_with_a_system_text_and_a_tool() -> None:
             {"conversations": [{"value": "hi"}]},
             '"from" must be human, gpt, system, tool or function_call; got null',
         ),
-        ({"conversations": [{"from": "gpt"}]}, "message 1: content must be a string, not null"),
+        ({"conversations": [{"from": "gpt"}]}, 'message 1 has no "value"; it has "from"'),
         ({"conversations": "hi"}, '"conversations" must be a list of messages, not a string'),
         ({"conversations": [{"from": "function_call", "value": "x"}]}, "message 1: a function_call must be"),
         ({"instruction": 3, "output": "a"}, '"instruction" must be a string, not a number'),

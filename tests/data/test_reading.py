@@ -98,6 +98,7 @@ def test_rows_know_their_file_and_line(write: Write, tmp_path: Path, tokenizer: 
         ({"messages": [{"role": 3, "content": "a"}]}, "message 1 has a number for its role"),
         (chat("a", "b") | {"tools": "x"}, '"tools" must be a list of objects, not a string'),
         ({"messages": [{"role": "user", "content": None}]}, "message 1: content must be a string, not null"),
+        ({"messages": [{"role": "user", "text": "hi"}]}, 'message 1 has no "content"; it has "role", "text"'),
         ({"messages": [{"role": "user", "content": 3}]}, "message 1: content must be a string, not a number"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
@@ -134,17 +135,29 @@ def test_a_text_of_which_no_token_is_left(write: Write, make_tokenizer: Callable
         load_dataset(str(path), fast)
 
 
-def test_all_bad_rows_are_reported_up_to_twenty(write: Write, tokenizer: Any) -> None:
-    rows: list[Any] = [chat("a", "b")]
-    rows += ['{"text": "\x1b[31m' + "x" * 500] * 25
-    path = write("train.jsonl", rows).parent
+def test_bad_rows_are_reported_by_kind(write: Write, tokenizer: Any) -> None:
+    rows: list[Any] = [chat("a", "b"), *[{"question": "a", "reply": "b"}] * 300]
+    rows += [{"messages": []}, {"messages": 3}, {"messages": []}]
     with pytest.raises(DataError) as caught:
-        load_dataset(str(path), tokenizer)
+        load_dataset(str(write("train.jsonl", rows).parent), tokenizer)
+    first, keys, empty, number, fix = str(caught.value).splitlines()
+    assert first.startswith("303 rows of ") and "--skip-bad-rows" in fix
+    assert "train.jsonl:2: needs the key" in keys and keys.endswith("(and 299 more rows)")
+    assert "train.jsonl:303: " in number and "(and" not in number
+    place = empty.rpartition("(and ")[2]
+    assert "train.jsonl:302: " in empty and place.endswith("train.jsonl:304)")
+
+
+def test_at_most_twenty_kinds_of_problems_are_reported(write: Write, tokenizer: Any) -> None:
+    rows: list[Any] = [chat("a", "b")]
+    rows += ['{"text": "' + "x" * number + "\x1b[31m" + "x" * 500 for number in range(25)]
+    with pytest.raises(DataError) as caught:
+        load_dataset(str(write("train.jsonl", [*rows, rows[1]]).parent), tokenizer)
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith("25 rows of ")
+    assert lines[0].startswith("26 rows of ")
+    assert lines[1].endswith("train.jsonl:27)")
     assert [line.split(":")[1] for line in lines[1:21]] == [str(number) for number in range(2, 22)]
     assert lines[21] == "  ... and 5 more"
-    assert "--skip-bad-rows" in lines[22]
     assert "\x1b" not in str(caught.value)
     assert "\\x1b[31m" in lines[1]
     assert max(map(len, lines)) < 300

@@ -13,7 +13,7 @@ from mlxsched.data.rows import rows_in_memory
 from mlxsched.errors import DataError
 from mlxsched.model.fast.self_check import SelfCheck
 from mlxsched.model.load import LoadedModel
-from mlxsched.training.session import prepare
+from mlxsched.training.session import prepare, refuse_missing
 
 NEXT = {
     "model_type": "qwen3_next", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 211,
@@ -37,6 +37,16 @@ def test_data_that_is_not_there_is_refused_before_a_model_is_fetched():
     config = load_config(flags={"model": "no-one/no-model", "data": "./no-file.jsonl"}).config
     with pytest.raises(DataError, match=r"no-file\.jsonl"):
         prepare(config)
+
+
+def test_bad_rows_at_the_beginning_are_refused_before_a_model_is_fetched(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"\n{"question": "c"}\n')
+    flags = {"model": "no-one/no-model", "data": str(path)}
+    with pytest.raises(DataError, match="2 rows of the first 3 rows of") as caught:
+        prepare(load_config(flags=flags).config)
+    assert "rows.jsonl:2: not JSON" in str(caught.value) and "rows.jsonl:3: needs" in str(caught.value)
+    refuse_missing(load_config(flags={**flags, "skip_bad_rows": True}).config)
 
 
 def test_a_model_in_evaluation_mode_is_checked_and_probed_without_the_kernel_that_has_no_backward_pass(

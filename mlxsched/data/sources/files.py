@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +20,9 @@ from mlxsched.errors import DataError
 from mlxsched.text import counted
 
 SUFFIXES = (".jsonl", ".csv")
-_BAD = -1  # in place of the hash of a record that can't be read; it is reported as a row of train
+_BAD = 2**64 - 1  # in place of the hash of a record that can't be read; it is reported as a row of train
+_FIRST = 20  # rows of each file that are looked at before a model is loaded
+_sorted = json.JSONEncoder(sort_keys=True).encode
 
 
 class Meter:
@@ -94,6 +98,12 @@ class FilesSource:
         """As `records`."""
         return self.records()
 
+    def first_records(self) -> list[Record]:
+        """The first few records of each file."""
+        names = ((split, path, f"{self.name.rstrip('/')}/{path.name}") for split, path in self._files.items())
+        files = (read_file(path, shown, split, self._features, Meter([path])) for split, path, shown in names)
+        return [record for file in files for record in islice(file, _FIRST)]
+
     def share_read(self) -> float | None:
         """By bytes."""
         return self._meter.share()
@@ -121,13 +131,10 @@ class SplitFileSource:
 
     def records(self) -> Iterator[Record]:
         """All records, in the file's order, each with its split."""
-        held_out = self._held_out()
+        contents, held_out = self._contents()
         counts = dict.fromkeys(SPLITS, 0)
-        for record in self.unsplit():
-            try:
-                content = self._hash(record.parsed())
-            except RowProblem:
-                content = _BAD
+        # A line that was added since then belongs to train.
+        for record, content in zip(self.unsplit(), chain(contents, repeat(_BAD))):  # noqa: B905
             split = "test" if content in held_out.test else "valid" if content in held_out.valid else "train"
             counts[split] += 1
             yield record._replace(split=split)
@@ -149,15 +156,22 @@ class SplitFileSource:
         self._meter = Meter([self._path])
         return read_file(self._path, self.name, "train", self._options.features, self._meter)
 
-    def _held_out(self) -> HeldOut:
-        splitter = Splitter(self._options)
+    def first_records(self) -> list[Record]:
+        """The first few records."""
+        return [*islice(self.unsplit(), _FIRST)]
+
+    def _contents(self) -> tuple[array[int], HeldOut]:
+        """The hash of each record, and which of them are held out."""
+        splitter, contents = Splitter(self._options), array("Q")
         for record in self.unsplit():
+            content = _BAD
             with contextlib.suppress(RowProblem):
                 data = record.parsed()
-                splitter.add(self._hash(data), data)
-        return splitter.held_out()
+                content = self._hash(data)
+                splitter.add(content, data)
+            contents.append(content)
+        return contents, splitter.held_out()
 
     def _hash(self, data: Mapping[str, Any]) -> int:
-        text = json.dumps(data, sort_keys=True)
-        digest = hashlib.blake2b(text.encode(), digest_size=8, key=str(self._options.seed).encode())
+        digest = hashlib.blake2b(_sorted(data).encode(), digest_size=8, key=str(self._options.seed).encode())
         return int.from_bytes(digest.digest(), "big")

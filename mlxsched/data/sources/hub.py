@@ -80,6 +80,10 @@ class HubSource:
                     file, excerpt = f"{block.path} [{split}]", str(row)[:200]
                     yield Record(split, file, number, _without_nulls(row), block.features, excerpt)
 
+    def first_records(self) -> list[Record]:
+        """None: they would have to be downloaded."""
+        return []
+
     def share_read(self) -> float | None:
         """Unknown."""
         return None

@@ -12,6 +12,7 @@ import pytest
 from data_helpers import chat, texts
 
 from mlxsched.data import DataOptions, load_dataset
+from mlxsched.data.sources.files import SplitFileSource
 from mlxsched.errors import DataError
 
 Write = Callable[..., Path]
@@ -42,6 +43,23 @@ def test_one_file_is_split_by_content(write: Write, tokenizer: Any) -> None:
     write("all.jsonl", [*rows[::-1], *rows])
     assert split(DataOptions()) == first
     assert split(DataOptions(seed=1)) != first
+
+
+def test_the_rows_of_one_file_are_hashed_once(
+    write: Write, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write("all.jsonl", [chat(f"row {i}", "four") for i in range(12)])
+    hashed: list[Any] = []
+    original = SplitFileSource._hash
+    monkeypatch.setattr(SplitFileSource, "_hash", lambda *given: hashed.append(1) or original(*given))
+    load_dataset(str(path), tokenizer)
+    assert len(hashed) == 12
+
+
+def test_the_split_of_one_file_does_not_change_between_versions(write: Write) -> None:
+    path = write("all.jsonl", [chat(f"row {i} é", "four") for i in range(12)])
+    source = SplitFileSource(path, DataOptions())
+    assert [record.line for record in source.records() if record.split != "train"] == [4, 12]
 
 
 def test_one_row_is_trained_on_and_not_held_out(write: Write, tokenizer: Any) -> None:
