@@ -25,8 +25,9 @@ LEAST_FREE = 10**9
 
 # MLX's own options for a kernel (mlx 0.32.4). g++ ignores a header precompiled with other options or by another g++.
 _COMPILER = ("g++", "-std=c++17", "-O3", "-Wall", "-fPIC", "-shared")
-# The shell renames a finished file, so the header is complete or missing, even if this process ends first.
-_SCRIPT = '"$@" -o "$0.$$" && mv "$0.$$" "$0" || rm -f "$0.$$"'
+# The shell renames a finished file, so the header is complete or missing, even if this process ends first. The unfinished one
+# lies outside the folder of the finished ones, all of which g++ tries.
+_SCRIPT = 'target=$1; shift; "$@" -o "$0.$$" && mv "$0.$$" "$target" || rm -f "$0.$$"'
 
 
 def kernel_folder() -> Path:
@@ -53,29 +54,39 @@ def building_so_far() -> tuple[float, int]:
     return children_seconds(), _built_for_cuda()
 
 
-def precompiled_header() -> Path:
-    """Where g++ finds the precompiled header: it looks in the folder of a kernel's source before MLX's own folder."""
+def precompiled_header() -> Path | None:
+    """Where g++ finds the precompiled header: it looks in the folder of a kernel's source before MLX's own folder.
+
+    g++ tries all files in a folder of this name, and skips those that another g++ has made: there is one for each. None without
+    g++.
+    """
     from importlib.metadata import version
 
-    return kernel_folder() / version("mlx") / "cpu" / f"{HEADER}.gch"
+    compiler = shutil.which(_COMPILER[0])
+    if compiler is None:
+        return None
+    file = Path(compiler).resolve()
+    facts = file.stat()  # an update of g++ changes them; its version would take a process to ask
+    folder = kernel_folder() / version("mlx") / "cpu" / f"{HEADER}.gch"
+    return folder / f"{file.name}-{facts.st_size:x}-{facts.st_mtime_ns:x}"
 
 
 def precompile_header() -> subprocess.Popen[bytes] | None:
     """Precompile the header of MLX's kernels in the background, unless that was done; returns the process, if any.
 
-    The kernels don't change: g++ reads the header in another form. It takes 2.4 CPU seconds once per machine and version of MLX,
-    and 50 MB next to the kernels. Does nothing on a GPU, on systems other than Linux, with less than 1 GB free, for a version of
+    The kernels don't change: g++ reads the header in another form. It takes 2.4 CPU seconds once per machine and version of MLX
+    and g++, and 50 MB next to the kernels. Does nothing on a GPU, on systems other than Linux, with less than 1 GB free, for a version of
     MLX whose kernels don't include the header (such as 0.32.2), or when the environment sets ``MLXSCHED_NO_PRECOMPILED_HEADER``.
     """
     if sys.platform != "linux" or os.environ.get(OFF):
         return None
     import mlx.core as mx
 
-    package = Path(mx.__file__).parent
-    if mx.default_device().type != mx.DeviceType.cpu or not _is_wanted(precompiled_header(), package):
+    package, target = Path(mx.__file__).parent, precompiled_header()
+    if mx.default_device().type != mx.DeviceType.cpu or target is None or not _is_wanted(target, package):
         return None
     with contextlib.suppress(OSError):  # no shell, or no more processes
-        return _start(precompiled_header(), package / "include")
+        return _start(target, package / "include")
     return None
 
 
@@ -84,10 +95,31 @@ def _is_wanted(target: Path, package: Path) -> bool:
     try:
         if target.exists() or not _is_included(package):
             return False
+        if target.parent.is_file():
+            target.parent.unlink()  # earlier versions of mlxsched wrote a file of this name, for any g++
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(target.parent)
         return shutil.disk_usage(target.parent).free >= LEAST_FREE
     except OSError:  # another user's folder, for example: kernels are then built as without it
         return False
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what compilers that were killed have left next to ``folder``: its name with the number of a process."""
+    for path in folder.parent.glob(f"{folder.name}.*"):
+        number = path.suffix[1:]
+        if number.isdecimal() and not _is_alive(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _is_included(package: Path) -> bool:
@@ -100,7 +132,7 @@ def _is_included(package: Path) -> bool:
 def _start(target: Path, folder: Path) -> subprocess.Popen[bytes]:
     compiler = [*_COMPILER, "-I", str(folder), "-x", "c++-header", str(folder / HEADER)]
     process = subprocess.Popen(
-        ["sh", "-c", _SCRIPT, str(target), *compiler],
+        ["sh", "-c", _SCRIPT, str(target.parent), str(target), *compiler],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

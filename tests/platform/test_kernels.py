@@ -78,8 +78,10 @@ def test_the_precompiled_header_is_used_and_changes_no_kernel(folder: Path, plai
         str(folder / "again.so"),
     ]  # without -I: no other header
     used = subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    assert used.startswith(f"! {precompiled_header()}\n")
-    assert [path.name for path in precompiled_header().parent.iterdir()] == [precompiled_header().name]
+    header = precompiled_header()
+    assert header and used.startswith(f"! {header}\n")
+    assert [path.name for path in header.parent.iterdir()] == [header.name]
+    assert [path.name for path in header.parent.parent.iterdir()] == [header.parent.name]
     assert machine_code(library) == machine_code(plain)
 
 
@@ -90,9 +92,44 @@ def test_without_a_compiler_nothing_is_left(folder: Path, monkeypatch: pytest.Mo
     for name in ("sh", "mv", "rm"):
         (programs / name).symlink_to(shutil.which(name) or name)
     monkeypatch.setenv("PATH", str(programs))
+    assert precompile_header() is None
+    (programs / "g++").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "g++").chmod(0o700)
+    process, header = precompile_header(), precompiled_header()
+    assert process and process.wait(60) == 0
+    assert header and list(header.parent.iterdir()) == []
+
+
+@linux
+def test_each_compiler_has_a_header_of_its_own_and_what_a_killed_one_left_is_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = folder / "bin"
+    programs.mkdir()
+    for name in ("sh", "mv", "rm"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    monkeypatch.setenv("PATH", str(programs))
+    compiler = programs / "g++"
+    # Writes its own text into the file that follows -o.
+    compiler.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho made > "$2"\n')
+    compiler.chmod(0o700)
+    first = precompiled_header()
+    assert first
+    place = first.parent
+    place.parent.mkdir(parents=True)
+    place.write_text("the header of an earlier version of mlxsched")
+    ended = subprocess.Popen(["sh", "-c", ""])
+    ended.wait()
+    left, growing = (place.with_name(f"{place.name}.{number}") for number in (ended.pid, os.getpid()))
+    left.write_text("half")
+    growing.write_text("half")
     process = precompile_header()
     assert process and process.wait(60) == 0
-    assert list(precompiled_header().parent.iterdir()) == []
+    assert first.read_text() == "made\n" and growing.exists() and not left.exists()
+    os.utime(compiler, (1, 1))  # another g++
+    second, process = precompiled_header(), precompile_header()
+    assert process and process.wait(60) == 0 and second
+    assert second != first and sorted(place.iterdir()) == sorted([first, second])
 
 
 @linux
