@@ -90,7 +90,7 @@ def _sides(run: Path, *, compare: bool, base: bool, final: bool, trust: bool) ->
     from mlxsched.model.conversation import Conversation
     from mlxsched.runs.directory import RunDirectory, split_adapter
     from mlxsched.training.inference import load_run_model
-    from mlxsched.training.run import config_of
+    from mlxsched.training.recorded import config_of
 
     place, adapter = split_adapter(run)
     directory = RunDirectory.open(place)

@@ -40,7 +40,7 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
     from mlxsched.platform.paths import cache_home
     from mlxsched.runs.directory import RunDirectory, split_adapter
     from mlxsched.training.inference import load_run_model, measure
-    from mlxsched.training.run import config_of
+    from mlxsched.training.recorded import config_of
     from mlxsched.training.session import refuse_missing
 
     place, adapter = split_adapter(run)

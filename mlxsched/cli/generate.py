@@ -45,7 +45,7 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
     from mlxsched.model.conversation import Conversation, seed_sampling
     from mlxsched.runs.directory import RunDirectory, split_adapter
     from mlxsched.training.inference import load_run_model
-    from mlxsched.training.run import config_of
+    from mlxsched.training.recorded import config_of
 
     prompts = _prompts(options["prompt"], options["each_line"])
     place, adapter = split_adapter(run)

@@ -78,7 +78,7 @@ def session_of(directory: RunDirectory, options: Mapping[str, Any], world: World
     """Load and plan the run in ``directory`` again, which nobody may be training; ``options`` are `resume_options`."""
     from mlxsched.cli.train import make_session
     from mlxsched.config import LoadedConfig
-    from mlxsched.training.run import config_of, refuse_changes
+    from mlxsched.training.recorded import config_of, refuse_changes
 
     with directory.lock():
         pass  # refuse a run that is in use before anything slow is done

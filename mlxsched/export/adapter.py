@@ -16,7 +16,7 @@ from mlxsched.model.load import resolve_model
 from mlxsched.model.local import SMOLLM2
 from mlxsched.runs.directory import RunDirectory, split_adapter
 from mlxsched.runs.json_file import read_object
-from mlxsched.training.run import config_of
+from mlxsched.training.recorded import config_of
 
 HUB_NAMES = {SMOLLM2: "HuggingFaceTB/SmolLM2-135M-Instruct"}
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mlxsched.config.schema import RunConfig
 from mlxsched.data.sources.open import is_one_file
-from mlxsched.errors import DivergedError, MlxschedError, RunError, Stopped, UsageError
-from mlxsched.model.load import model_fingerprint
+from mlxsched.errors import DivergedError, MlxschedError, RunError, Stopped
 from mlxsched.model.trees import flatten, n_bytes
-from mlxsched.platform.machine import versions
 from mlxsched.platform.signals import StopRequest
 from mlxsched.runs.atomic import StorageError
 from mlxsched.runs.directory import RunDirectory, free_space_check
 from mlxsched.runs.events import Notice, RunFinished, RunStarted, Sink
 from mlxsched.runs.sinks import Sinks
-from mlxsched.runs.store import local_paths, stored_config
+from mlxsched.runs.store import local_paths
 from mlxsched.text import counted
 from mlxsched.training.acceleration import Acceleration, accelerate
 from mlxsched.training.assembly import (
@@ -36,12 +33,12 @@ from mlxsched.training.averaging import bytes_kept
 from mlxsched.training.checkpointer import copy_adapter
 from mlxsched.training.estimate import estimate
 from mlxsched.training.gpu_timeout import gpu_timeout, is_gpu_timeout, is_watched, risk
-from mlxsched.training.layout import LAYOUT, LAYOUT_NAME
 from mlxsched.training.loop import Loop
-from mlxsched.training.memory_plan import default_micro_batch_tokens
+from mlxsched.training.out_of_memory import out_of_memory
 from mlxsched.training.policies.base import Policy
 from mlxsched.training.policies.host import limits
 from mlxsched.training.progress import Progress
+from mlxsched.training.recorded import identity
 from mlxsched.training.results import Measurement
 from mlxsched.training.session import Session
 from mlxsched.training.tuning.tuner import Tuner
@@ -51,29 +48,20 @@ from mlxsched.training.workers.world import WorkersLost
 def create_run(session: Session, path: Path) -> RunDirectory:
     """Make the directory of a new run; the disk must have room for its checkpoints."""
     free_space_check(path, _bytes_needed(session))
-    identity = _identity(session)
+    found = identity(session)
     return RunDirectory.create(
         path,
         config=session.config.to_dict(),
         origins=dict(session.origins),
         plan=session.plan.to_dict(),
         paths=local_paths(_read_paths(session.config), path),
-        **{**identity, "data": {**identity["data"], **_validation(session)}},
+        **{**found, "data": {**found["data"], **_validation(session)}},
     )
 
 
 def _read_paths(config: RunConfig) -> dict[str, object]:
     values = config.to_dict()
     return {**values, "data": None} if config.hf_dataset else values
-
-
-def _identity(session: Session) -> dict[str, Any]:
-    """What a resume must find unchanged."""
-    return {
-        "versions": {**versions(), LAYOUT_NAME: str(LAYOUT)},
-        "data": {"fingerprint": session.dataset.fingerprint},
-        "model": {"fingerprint": model_fingerprint(session.loaded.path)},
-    }
 
 
 def _validation(session: Session) -> dict[str, object]:
@@ -90,45 +78,6 @@ def _bytes_needed(session: Session) -> int:
     trained = flatten(session.loaded.model.trainable_parameters())
     checkpoint = 3 * weights + bytes_kept(session.config, trained)  # the weights, two moments, an average
     return checkpoint * (session.config.keep_last + 1) + 3 * weights
-
-
-# What decides which rows an update holds: keys of the plan, and what to call them.
-_ORDER = {"batch_size": "rows of an update", "length_window": "length_window"}
-
-
-def changes_since(run: RunDirectory, session: Session) -> list[str]:
-    """What has changed since ``run`` began: versions, data, model or order. Continuing would not be exact."""
-    found = []
-    for kind, now in _identity(session).items():
-        before: Mapping[str, Any] = getattr(run.info, kind)
-        found += [
-            f"{'the content of the ' + kind if key == 'fingerprint' else key} "
-            f"({_short(before.get(key, 'none'))} then, {_short(value)} now)"
-            for key, value in now.items()
-            if before.get(key) != value
-        ]
-    plan, now_planned = run.info.plan, session.plan.to_dict()
-    return found + [
-        f"{name} ({plan[key]} then, {now_planned[key]} now)"
-        for key, name in _ORDER.items()
-        if key in plan and plan[key] != now_planned[key]
-    ]
-
-
-def _short(value: object) -> str:
-    return str(value)[:12]
-
-
-def refuse_changes(run: RunDirectory, session: Session, *, force: bool) -> list[str]:
-    """The changes that ``force`` lets pass; without it ``UsageError`` if there are any."""
-    changes = changes_since(run, session)
-    if changes and not force:
-        listed = "\n  ".join(changes)
-        raise UsageError(
-            f"{run.path} cannot be resumed exactly; what changed:\n  {listed}\n"
-            "Undo the changes, or resume anyway with --force."
-        )
-    return changes
 
 
 def execute(
@@ -365,45 +314,3 @@ def _explained(run: RunDirectory, error: Exception) -> Exception:
     if isinstance(error, MlxschedError):
         return error
     return out_of_memory(error, f"mlxsched resume {run.path} --force") or error
-
-
-# How MLX's allocators for the CPU, Metal and CUDA say it: "[malloc] Unable to allocate 8 bytes.", "[metal::malloc]
-# Attempting to allocate ...", "[METAL] Command buffer execution failed: Insufficient Memory (...)", "out of memory".
-_NO_MEMORY = re.compile(r"\bmalloc|unable to allocate|bad_alloc|insufficient memory|out of memory", re.I)
-
-
-def out_of_memory(error: Exception, then: str) -> RunError | None:
-    """``error`` as the user should see it if memory ran out, with what to do ``then``; None if it is something else."""
-    if not isinstance(error, MemoryError) and not (
-        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))
-    ):
-        return None
-    return RunError(
-        f"out of memory: {str(error)[:200]}\nLower --micro-batch-tokens (the result stays the same) or "
-        f"--max-seq-length, or use a quantized model; then: {then}"
-    )
-
-
-def config_of(
-    run: RunDirectory,
-    *,
-    adapter_path: str | None = None,
-    trust_remote_code: bool = False,
-    need: Collection[str] = ("data", "model"),
-    **given: object,
-) -> RunConfig:
-    """The config that `run` was started with, with `given` values in place of its own (see `stored_config`).
-
-    Permissions to reach beyond the run's directory (another place to write to, a model's code) are never read from a
-    file: they must be given again.
-    """
-    values: dict[str, Any] = stored_config(run, need=need, **given)
-    if values.get("micro_batch_tokens") is None and is_watched():
-        # Runs begun before this size was measured had the default; new ones always record it.
-        values["micro_batch_tokens"] = default_micro_batch_tokens()
-    try:
-        return RunConfig(**{**values, "adapter_path": adapter_path, "trust_remote_code": trust_remote_code})
-    except ValueError as error:
-        raise UsageError(
-            f"{run.path}/run.json holds a config that this version cannot read: {error}"
-        ) from error

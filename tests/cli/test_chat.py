@@ -81,7 +81,7 @@ def test_an_answer_ends_where_learned_positions_do():
 def test_without_its_adapter_a_model_is_the_base_and_comes_back(run, tiny):
     from mlxsched.runs.directory import RunDirectory
     from mlxsched.training.inference import load_run_model
-    from mlxsched.training.run import config_of
+    from mlxsched.training.recorded import config_of
 
     directory = RunDirectory.open(run)
     tuned = load_run_model(directory, config_of(directory)).model

@@ -10,7 +10,7 @@ from mlxsched.bundled import model_path
 from mlxsched.model.conversation import Conversation
 from mlxsched.model.load import load_model
 from mlxsched.training.inference import load_run_model
-from mlxsched.training.run import config_of
+from mlxsched.training.recorded import config_of
 
 PROMPT = "Get the average of A1 to A9"
 

@@ -18,7 +18,8 @@ from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import UpdateMade
 from mlxsched.training.engine import Engine
 from mlxsched.training.layout import LAYOUT
-from mlxsched.training.run import create_run, execute, refuse_changes
+from mlxsched.training.recorded import refuse_changes
+from mlxsched.training.run import create_run, execute
 from mlxsched.training.session import prepare
 
 

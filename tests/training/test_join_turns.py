@@ -14,7 +14,8 @@ from mlxsched.data.batching.grid import length_grid
 from mlxsched.model.fast.forward_path import PLAIN
 from mlxsched.model.trees import flatten
 from mlxsched.runs.directory import RunDirectory
-from mlxsched.training.run import changes_since, create_run
+from mlxsched.training.recorded import changes_since
+from mlxsched.training.run import create_run
 from mlxsched.training.session import prepare
 
 TURNS = [

@@ -20,7 +20,8 @@ from mlxsched.errors import UsageError
 from mlxsched.training import gpu_timeout
 from mlxsched.training.memory_estimate import ClosedForm, PlannedRun
 from mlxsched.training.memory_plan import plan_memory
-from mlxsched.training.run import _sizes, config_of, create_run
+from mlxsched.training.recorded import config_of
+from mlxsched.training.run import _sizes, create_run
 from mlxsched.training.session import prepare
 
 
@@ -70,7 +71,7 @@ def test_where_macos_watches_the_gpu_micro_batches_are_short(session, monkeypatc
 def test_a_run_from_before_sizes_were_measured_is_resumed_with_the_default(session, tmp_path, monkeypatch):
     run = create_run(session(batch_size=32), tmp_path / "run")
     assert run.info.config["micro_batch_tokens"] is None
-    monkeypatch.setattr("mlxsched.training.run.is_watched", lambda: True)
+    monkeypatch.setattr("mlxsched.training.recorded.is_watched", lambda: True)
     monkeypatch.setattr("mlxsched.training.memory_plan.watched_rate", lambda: 1e9)
     assert prepare(config_of(run)).micro_batch_tokens == 1024
 

@@ -11,8 +11,8 @@ import mlx.core as mx
 from mlxsched.errors import RunError
 from mlxsched.training.acceleration import accelerate
 from mlxsched.training.assembly import make_engine, make_evaluator, make_loader, make_pace
+from mlxsched.training.out_of_memory import out_of_memory
 from mlxsched.training.policies.host import limits
-from mlxsched.training.run import out_of_memory
 from mlxsched.training.session import Session
 from mlxsched.training.workers.engine import SharedEngine
 from mlxsched.training.workers.world import Order
