@@ -131,7 +131,7 @@ class _Endings:
 
     def __call__(self, tokens: NDArray[Any]) -> Indices:
         """The places in ``tokens``, ascending."""
-        places = np.flatnonzero(self._is_last[np.minimum(tokens, len(self._is_last) - 1)])
+        places = np.flatnonzero(self._is_last.take(tokens, mode="clip"))
         return places[np.isin(self._pair(tokens, places), self._pairs)]
 
     def _of(self, rows: Rows, longest: int) -> Iterator[NDArray[np.int64]]:
@@ -205,10 +205,19 @@ def count_beginnings(splits: Mapping[str, Rows], counts: Mapping[str, Counts]) -
 def _related(train: tuple[Beginnings, Beginnings], held_out: tuple[Beginnings, Beginnings]) -> Indices:
     """The held-out rows that are the beginning of a row of train, or begin with one."""
     rows = [
-        ours.rows[(ours.lengths >= _FEWEST) & np.isin(ours.hashes, theirs.hashes)]
+        ours.rows[(ours.lengths >= _FEWEST) & _are_in(ours.hashes, theirs.hashes)]
         for ours, theirs in zip(held_out, reversed(train), strict=True)
     ]
     return np.unique(np.concatenate(rows))
+
+
+def _are_in(few: NDArray[np.uint64], many: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of ``few`` are in ``many``; ``np.isin`` would sort both, which takes ten times as long for 300 of 220,000."""
+    if not len(few):
+        return np.zeros(0, np.bool_)
+    ordered = np.sort(few)
+    nearest = ordered[np.minimum(ordered.searchsorted(many), len(few) - 1)]
+    return np.isin(few, many[nearest == many])
 
 
 def with_joined_turns(dataset: Dataset) -> Dataset:

@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
+from typing import cast
 
-from mlxsched.data.chat import ChatTemplate
+from mlxsched.data.chat import ChatTemplate, Span
 from mlxsched.data.compiled_template import Rendering
 from mlxsched.data.holes import Hole, HoledMessage
 from mlxsched.data.messages import Messages
@@ -29,6 +30,7 @@ _MAX_CHARACTERS = 2**20  # of a chat; longer ones are left to the template
 # Every template knows these and may reword what they say. What others say must be in the text.
 KNOWN_ROLES = ("user", "assistant", "tool")
 
+Filled = tuple[str, tuple[Span, ...]]  # a chat as text, and its assistant turns
 Place = tuple[int, int]  # a position in the text: the number of contents before it, and of other characters
 
 
@@ -39,24 +41,27 @@ class Layout:
     Args:
         parts: the constant text, and an empty string for each content.
         contents: of each content: the index of its message, and whether it is trimmed.
-        turns: index, begin and end of each assistant message.
+        turns: begin and end of each assistant message.
         ends: the tokens that end a turn, with how often each occurs.
     """
 
     parts: tuple[str, ...]
     contents: tuple[tuple[int, bool], ...]
-    turns: tuple[tuple[int, Place, Place], ...]
+    turns: tuple[tuple[Place, Place], ...]
     ends: tuple[tuple[str, int], ...]
 
-    def fill(self, said: Sequence[str]) -> Turns | None:
-        """The text of a chat with these contents, and its turns; None if a content holds a token that ends a turn."""
+    def fill(self, said: Sequence[str]) -> Filled | None:
+        """A chat with these contents; None if a content holds a token that ends a turn."""
         parts = [*self.parts]
         parts[1::2] = values = [said[i].strip() if trimmed else said[i] for i, trimmed in self.contents]
         text = "".join(parts)
-        if len(text) > _MAX_CHARACTERS or any(text.count(end) != count for end, count in self.ends):
+        if len(text) > _MAX_CHARACTERS:
             return None
+        for end, count in self.ends:
+            if text.count(end) != count:
+                return None
         before = [0, *accumulate(map(len, values))]
-        return Turns(text, {i: (a + before[m], b + before[n]) for i, (m, a), (n, b) in self.turns})
+        return text, tuple([(a + before[m], b + before[n]) for (m, a), (n, b) in self.turns])
 
 
 class Layouts:
@@ -70,6 +75,11 @@ class Layouts:
 
     def turns(self, messages: object) -> Turns | None:
         """What `find_turns` returns for a chat without tools; None if the template must be run."""
+        filled = self.fill(messages)
+        return None if filled is None else _as_turns(cast("Messages", messages), filled)
+
+    def fill(self, messages: object) -> Filled | None:
+        """Text and spans of `turns`: a layout has a span for every assistant message."""
         if type(messages) is not list or not messages:
             return None
         roles, said = [], []
@@ -88,9 +98,9 @@ class Layouts:
             self._is_refuted = not self._is_same(messages, filled)
         return None if self._is_refuted else filled
 
-    def _is_same(self, messages: Messages, filled: Turns) -> bool:
+    def _is_same(self, messages: Messages, filled: Filled) -> bool:
         try:
-            return find_turns(self._template, messages) == filled
+            return find_turns(self._template, messages) == _as_turns(messages, filled)
         except RowProblem:
             return False
 
@@ -104,6 +114,11 @@ class Layouts:
                 return None
             self._known[roles] = find_layout(self._template, roles)
         return self._known[roles]
+
+
+def _as_turns(messages: Messages, filled: Filled) -> Turns:
+    assistants = (i for i, message in enumerate(messages) if message["role"] == "assistant")
+    return Turns(filled[0], dict(zip(assistants, filled[1], strict=True)))
 
 
 def find_layout(template: ChatTemplate, roles: tuple[str, ...]) -> Layout | None:
@@ -130,8 +145,8 @@ def find_layout(template: ChatTemplate, roles: tuple[str, ...]) -> Layout | None
     if any(roles[i] not in KNOWN_ROLES for i in unwritten):
         return None
     places = [*_places(chain.from_iterable(turns.spans.values()), parts)]
-    spans = tuple(zip(turns.spans, places[::2], places[1::2], strict=True))
     parts[1::2] = [""] * len(contents)
+    spans = tuple(zip(places[::2], places[1::2], strict=True))
     return Layout(tuple(parts), contents, spans, tuple((end, text.count(end)) for end in template.ends))
 
 

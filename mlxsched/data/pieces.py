@@ -90,7 +90,9 @@ class Pieces:
             self._known, self._size = {}, 0
         before, after = around
         self._known |= {_CUT: b"", _CUT_ROW: after + _ROW_TOKEN + before}
-        is_cut = [not any(map(text.__contains__, _MARKS)) for text in texts]
+        is_cut = [True] * len(texts)
+        if any(map("".join(texts).__contains__, _MARKS)):
+            is_cut = [not any(map(text.__contains__, _MARKS)) for text in texts]
         tokens = np.frombuffer(self._look_up(self._words([*compress(texts, is_cut)])), np.int32)
         rows = iter(_between_rows(tokens))
         return [next(rows) if cut else None for cut in is_cut]

@@ -73,11 +73,14 @@ class Renderer:
 
     def _usual(self, layouts: Layouts, messages: Any) -> Rendered | None:
         """A chat of plain messages whose layout is known, which needs no other checks; None for other chats."""
-        turns = layouts.turns(messages)
-        if turns is None or (self._mask_prompt and not turns.spans) or not _is_encodable(turns.text):
+        filled = layouts.fill(messages)
+        if filled is None:
             return None
-        answer = messages[-1]["content"] if messages[-1]["role"] == "assistant" else None
-        return Rendered(turns.text, tuple(turns.spans.values()), answer=answer)
+        text, spans = filled
+        if (self._mask_prompt and not spans) or not (text.isascii() or _is_encodable(text)):
+            return None
+        last = messages[-1]
+        return Rendered(text, spans, (), last["content"] if last["role"] == "assistant" else None)
 
     def _chat(self, template: ChatTemplate, chat: Conversation) -> Rendered:
         scored = self._scored(chat)

@@ -7,7 +7,7 @@ the concatenated bytes of the tokens equal the text, the position of every token
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -67,8 +67,8 @@ class TokenBytes:
         ends = np.cumsum(self._lengths[np.concatenate(tokens)])  # bytes up to the end of each token
         begins = (np.cumsum(counts) - counts)[owners]
         before = np.concatenate([np.zeros(1, np.int64), ends])[begins]
-        places = np.array([place for pair in zip(texts, spans, strict=True) for place in _bytes_at(*pair)])
-        begin, end = places.reshape(-1, 2).T + before
+        places = chain.from_iterable(map(_bytes_at, texts, spans))
+        begin, end = np.fromiter(places, np.int64).reshape(-1, 2).T + before
         first = ends.searchsorted(begin, "right") - begins
         stop = np.minimum(ends.searchsorted(end) + 1 - begins, counts[owners])
         stop[end == before] = 0
@@ -87,10 +87,10 @@ class TokenBytes:
         return found
 
 
-def _bytes_at(text: str, spans: Sequence[Span]) -> Iterator[int]:
+def _bytes_at(text: str, spans: Sequence[Span]) -> Iterable[int]:
     """The positions of the spans in the bytes of ``text``."""
     places = chain.from_iterable(spans)
-    return places if text.isascii() else (len(text[:place].encode()) for place in places)
+    return places if text.isascii() else [len(text[:place].encode()) for place in places]
 
 
 def _keeps_most_texts(backend: Any) -> bool:

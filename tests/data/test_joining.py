@@ -187,3 +187,9 @@ def test_the_advice_on_related_rows_suits_the_source(write: Write, tokenizer: An
     assert fixes and all(fix.startswith("Split the file yourself, with the rows of a") for fix in fixes)
     assert any(": split the file yourself" in note for note in dataset.notes)
     assert related_fix({"a/b [train]", "a/b [test]"}).startswith("Choose other splits, or save")
+
+
+@given(st.lists(st.integers(0, 9)), st.lists(st.integers(0, 9)))
+def test_members_of_a_longer_list(few: list[int], many: list[int]) -> None:
+    ours, theirs = np.array(few, np.uint64), np.array(many, np.uint64)
+    assert joining._are_in(ours, theirs).tolist() == [value in many for value in few]
