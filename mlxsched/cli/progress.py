@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = 5.0  # between plain lines about the same long step
 _EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
 KERNELS = 50  # that MLX builds for a training, which is not known in advance: 40 to 52 with the preset laptop
-TOLD_AGAIN = (
-    0.1  # a time limit's new length gets a line if it differs by this share from the last one that had one
-)
+TOLD_AGAIN = 0.1  # a new length gets a line if it differs by this share from the last one that had one
 SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
 
