@@ -5,7 +5,8 @@
     python benchmarks/memory_plan.py --fit          # new factors from the grid, for mlxsched/planning/memory_model.py
 
 Each measurement runs two micro-batches and one update in the compiled step of a training. The peak is
-`mx.get_peak_memory` minus the memory in use before. Weights are random, and layers few, so that it takes minutes.
+`mx.get_peak_memory` minus the memory in use before. Weights are random, and layers few, so that it takes minutes. Where a
+run limits how far MLX allocates ahead, so does the measurement; not with --fit, since the limit depends on the prediction.
 """
 
 from __future__ import annotations
@@ -38,7 +39,15 @@ from mlxsched.model.fast.frozen_prefix import PrefixBoundary, find_boundary  # n
 from mlxsched.model.fast.head import find_head  # noqa: E402
 from mlxsched.model.fast.patching import NotApplicable  # noqa: E402
 from mlxsched.model.trees import flatten, n_bytes  # noqa: E402
-from mlxsched.planning.memory_model import FACTORS, Factors, ModelShape, Workload, peak_above_weights  # noqa: E402
+from mlxsched.planning.memory_model import (  # noqa: E402
+    FACTORS,
+    Factors,
+    ModelShape,
+    Workload,
+    allocation_limit,
+    peak_above_weights,
+)
+from mlxsched.training.allocation_limit import limited_allocation  # noqa: E402
 from mlxsched.training.optimizers import group_tensors  # noqa: E402
 from mlxsched.training.step import UpdateStep  # noqa: E402
 
@@ -99,14 +108,17 @@ class Point:
         return peak_above_weights(self.shape, self.workload, *self.batch, factors)
 
 
-def points(case: Case) -> Iterator[Point]:
-    """Measure every forward path and batch shape of ``case``."""
+def points(case: Case, *, limited: bool) -> Iterator[Point]:
+    """Measure every forward path and batch shape of ``case``; ``limited`` as a run with recomputed layers is."""
     config = config_of(case.shape, **case.changes)
     model = random_model(config, case.kind)
     adapters.attach(model, "full" if case.full else "lora", case.trained, LORA, 0)
     trained_bytes = n_bytes(model.trainable_parameters())
     for name, path in forward_paths(model).items():
-        workload = Workload(case.trained, trained_bytes, path.head is not None, path.chunk, path.checkpoint)
+        workload = Workload(
+            case.trained, trained_bytes, path.head is not None, path.chunk, path.checkpoint,
+            limited=limited and path.checkpoint > 0 and path.head is not None,
+        )  # fmt: skip
         for rows, length, share in case.batches:
             count = rows * length
             if path.blocks:
@@ -114,9 +126,9 @@ def points(case: Case) -> Iterator[Point]:
             targets = int(share * count)
             label = f"{case.shape} {case.kind}{' full' if case.full else ''}, {case.trained} layers, {name}"
             batch = (rows, length, padded_targets(targets, count))
-            yield Point(
-                label, ModelShape.of(config), workload, batch, measured(model, path, rows, length, targets)
-            )
+            point = Point(label, ModelShape.of(config), workload, batch, 0)
+            room = allocation_limit(point.predicted()) if workload.limited else None
+            yield dataclasses.replace(point, measured=measured(model, path, batch[:2], targets, room))
 
 
 def forward_paths(model: Any) -> dict[str, ForwardPath]:
@@ -147,9 +159,9 @@ class _Zeros:
         return mx.zeros((*shape, self._boundary.width), self._boundary.dtype)
 
 
-def measured(model: Any, path: ForwardPath, rows: int, length: int, targets: int) -> int:
-    """The peak above the weights, in bytes, of an update of two micro-batches."""
-    batch = random_batch(rows, length, targets)
+def measured(model: Any, path: ForwardPath, shape: tuple[int, int], targets: int, room: int | None) -> int:
+    """The peak above the weights, in bytes, of an update of two micro-batches; MLX waits above ``room``."""
+    batch = random_batch(*shape, targets)
     gc.collect()
     mx.synchronize()
     mx.clear_cache()
@@ -163,10 +175,11 @@ def measured(model: Any, path: ForwardPath, rows: int, length: int, targets: int
         path = dataclasses.replace(path, activations=_Zeros(path.boundary))
     step = UpdateStep(model, optimizer, path.loss, max_grad_norm=1.0)
     sums = step.zeros(packed)
-    for _ in range(2):
-        sums = step.add(packed, sums, *path.arrays(batch, 2.0 * targets))
-        mx.async_eval(sums)
-    mx.eval(step.apply(packed, state, sums, 1e-4))
+    with limited_allocation(None if room is None else before + room):
+        for _ in range(2):
+            sums = step.add(packed, sums, *path.arrays(batch, 2.0 * targets))
+            mx.async_eval(sums)
+        mx.eval(step.apply(packed, state, sums, 1e-4))
     model.update(kept)
     return mx.get_peak_memory() - before
 
@@ -180,11 +193,11 @@ def random_batch(rows: int, length: int, targets: int) -> Batch:
     return Batch(*tokens, weights.reshape(rows, length), np.arange(rows), rows * length, targets)
 
 
-def table(cases: tuple[Case, ...]) -> list[Point]:
+def table(cases: tuple[Case, ...], *, limited: bool = True) -> list[Point]:
     """Print predictions next to measurements."""
     found = []
     for case in cases:
-        for point in points(case):
+        for point in points(case, limited=limited):
             found.append(point)
             off = point.predicted() / point.measured - 1
             rows, length, targets = point.batch
@@ -228,7 +241,7 @@ def main() -> None:
     parser.add_argument("--fit", action="store_true")
     options = parser.parse_args()
     if not options.held_out:
-        found = table(GRID)
+        found = table(GRID, limited=not options.fit)
         if options.fit:
             print(fit(found))
             return

@@ -99,7 +99,7 @@ Count = Annotated[int, Field(gt=0, le=MOST)]
 OptimizerName = Annotated[
     Literal["adam", "adamw", "muon", "sgd", "adafactor", "lion"], BeforeValidator(_lower_case)
 ]
-OPTIMIZATIONS = ("loss-at-targets", "chunks", "blocks", "compile")
+OPTIMIZATIONS = ("loss-at-targets", "chunks", "blocks", "compile", "allocation-limit")
 """Those without a setting of their own, which ``without`` switches off."""
 
 
@@ -342,7 +342,7 @@ class RunConfig(_Strict):
     without: Optimizations = Field(
         default="",
         description="Optimizations to disable, separated by commas: loss-at-targets, chunks (of the cross-entropy), blocks "
-        "(of attention), compile.",
+        "(of attention), compile, allocation-limit (of MLX, with --grad-checkpoint on a CPU).",
     )
     tune: bool = Field(
         default=True,

@@ -6,7 +6,8 @@ So the peak can't be computed from a single moment. What holds well is
     kept + ((head)^p + (working)^p)^(1/p) + optimizer
 
 where *kept* is what the trained layers keep for the backward pass, *head* what the logits and their gradient take,
-and *working* what is in flight in one layer. The factors were fitted by ``benchmarks/memory_plan.py --fit`` to measured
+and *working* what is in flight in one layer. A run with recomputed layers limits how far MLX runs ahead, which lowers the
+second term to 0.84 of that. The factors were fitted by ``benchmarks/memory_plan.py --fit`` to measured
 peaks on the CPU: Llama, Qwen3 and Granite shapes, LoRA and full, 4-bit, on each forward path. Other architectures are
 measured (`mlxsched.training.peak_probe`).
 """
@@ -45,6 +46,10 @@ class Factors:
 
 
 FACTORS = Factors()
+# With the limit at 0.8 of what would be in flight, updates took as long as without, and up to 5% more memory than the limit.
+# With nothing ahead, a layer still needs 0.6 to 0.75: a lower limit would make MLX wait all the time.
+LIMITED = 0.84
+LIMIT_SHARE = 0.95
 FITTED = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "granite"}
 )  # model types: dense, with causal attention only
@@ -99,6 +104,8 @@ class Workload:
         before: tokens of a shared prompt, whose keys every row sees in addition to its own.
         copied: every row holds a copy of these keys.
         scores: shares of the attention scores that are kept for the backward pass, and in memory at once.
+        held: tokens of a shared prompt that goes through the model now, or did before these rows.
+        limited: MLX waits before it allocates more than `allocation_limit`.
     """
 
     trained: int
@@ -110,6 +117,8 @@ class Workload:
     before: int = 0
     copied: bool = True
     scores: tuple[float, float] = (1.0, 1.0)
+    held: int = 0
+    limited: bool = False
 
 
 def peak_above_weights(
@@ -117,8 +126,8 @@ def peak_above_weights(
 ) -> int:
     """Bytes above the weights at the peak of an update with micro-batches of ``rows`` rows of ``length`` inputs.
 
-    ``targets`` are those of the micro-batch. Within 15% of `mx.get_peak_memory` at 97% of the points of the
-    module's script, and 16.1% at most.
+    ``targets`` are those of the micro-batch. Within 13% of `mx.get_peak_memory` at all points of the module's script;
+    where layers are recomputed without a limit, within 16.1%.
     """
     tokens = rows * length
     seen = workload.before + length
@@ -128,12 +137,19 @@ def peak_above_weights(
     working = tokens * workload.width * _working(shape, seen * workload.scores[1], factors)
     head = _head(shape, workload, tokens, targets, factors)
     again = -(-workload.trained // workload.checkpoint) if workload.checkpoint else 0
-    kept = (workload.trained - again) * layer + again * tokens * workload.width * shape.hidden
+    # Of a shared prompt also keys and values, the sums of their gradients, and the gradients of one micro-batch.
+    inputs = tokens * shape.hidden + 6 * workload.held * shape.keys
+    kept = (workload.trained - again) * layer + again * workload.width * inputs
     working += factors.again * layer if again else 0.0
     power = factors.overlap_chunked if workload.chunk else factors.overlap
     flying: float = (head**power + working**power) ** (1 / power)
-    trained = workload.trained_bytes
-    return round(max(kept + flying + factors.trained * trained, factors.applied * trained))
+    trained, share = workload.trained_bytes, LIMITED if workload.limited else 1.0
+    return round(max(kept + share * flying + factors.trained * trained, factors.applied * trained))
+
+
+def allocation_limit(above_weights: int) -> int:
+    """Bytes above the weights from which on MLX waits, for a peak of ``above_weights``: an operation may exceed it."""
+    return round(LIMIT_SHARE * above_weights)
 
 
 def _kept(shape: ModelShape, seen: float, factors: Factors) -> float:

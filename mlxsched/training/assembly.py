@@ -65,6 +65,8 @@ def make_engine(session: Session, path: ForwardPath) -> Engine:
     settings: EngineSettings = {
         "max_grad_norm": config.max_grad_norm,
         "dropout_seed": seed if config.lora_parameters.dropout > 0 else None,
+        # Without recomputation, which the self-check may have switched off, an update needs more than the limit.
+        "room": session.allocation_limit if path.checkpoint else None,
     }
     if session.world.alone:
         return Engine(model, optimizer, path, **settings)

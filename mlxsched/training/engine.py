@@ -16,6 +16,7 @@ from mlxsched.model.evaluate import Evaluator, LossResult, OnProgress
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.fast.shared_prefix import SharedPasses
 from mlxsched.model.trees import Tensors, flatten, n_bytes, unflatten
+from mlxsched.training.allocation_limit import limited_allocation
 from mlxsched.training.batch_loader import UpdateBatches
 from mlxsched.training.gpu_timeout import is_watched
 from mlxsched.training.optimizers import GroupedOptimizer, Packed, State
@@ -62,6 +63,7 @@ class EngineSettings(TypedDict):
 
     max_grad_norm: float | None
     dropout_seed: int | None
+    room: int | None
 
 
 class Engine:
@@ -73,6 +75,8 @@ class Engine:
         path: the forward path of training micro-batches; its layout made the arrays that `update` takes.
         max_grad_norm: clip gradients to this norm; None or 0 leaves them unclipped.
         dropout_seed: seed of the dropout masks; None if the model has no dropout.
+        room: bytes that updates may take, in addition to what is in memory now, before MLX waits for results; None for
+            no limit.
     """
 
     def __init__(
@@ -83,9 +87,11 @@ class Engine:
         *,
         max_grad_norm: float | None = None,
         dropout_seed: int | None = None,
+        room: int | None = None,
     ) -> None:
         self.model, self.optimizer = model, optimizer
         self._path, self._dropout_seed = path, dropout_seed
+        self._limit = None if room is None else mx.get_active_memory() + room
         self._step = UpdateStep(
             model,
             optimizer,
@@ -158,13 +164,16 @@ class Engine:
         self._before = update, self.snapshot() if self._remembers else None
 
     def _apply(self, sums: tuple[mx.array, Packed], rate: float) -> Outcome:
-        self._parameters, self._state, outcome = self._step.apply(self._parameters, self._state, sums, rate)
-        del sums  # each gradient is free once its tensor is updated
-        if self._in_portions:
-            mx.eval(outcome)
-            for part in portions(self._parameters, self._state):
-                mx.eval(part)  # waits, because MLX allocates what it computes later at once
-        mx.async_eval(self._parameters, self._state, outcome)
+        with limited_allocation(self._limit):
+            self._parameters, self._state, outcome = self._step.apply(
+                self._parameters, self._state, sums, rate
+            )
+            del sums  # each gradient is free once its tensor is updated
+            if self._in_portions:
+                mx.eval(outcome)
+                for part in portions(self._parameters, self._state):
+                    mx.eval(part)  # waits, because MLX allocates what it computes later at once
+            mx.async_eval(self._parameters, self._state, outcome)
         return Outcome(*outcome)
 
     def _sums(self, batches: UpdateBatches) -> tuple[mx.array, Packed]:
@@ -173,10 +182,11 @@ class Engine:
             # Dropout draws as a function of seed and update, so a resumed run needs no saved random state.
             mx.random.seed((self._dropout_seed << 32) + batches.update)
         sums = self._step.zeros(self._parameters)
-        for group in batches.groups:
-            sums = self._step.add_group(self._parameters, sums, group.prefix, group.arrays)
-            mx.async_eval(sums)
-        for arrays in batches.arrays:
-            sums = self._step.add(self._parameters, sums, *arrays)
-            mx.async_eval(sums)
+        with limited_allocation(self._limit):
+            for group in batches.groups:
+                sums = self._step.add_group(self._parameters, sums, group.prefix, group.arrays)
+                mx.async_eval(sums)
+            for arrays in batches.arrays:
+                sums = self._step.add(self._parameters, sums, *arrays)
+                mx.async_eval(sums)
         return self._step.unscaled(sums, self._path.loss_scale(batches.n_targets))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
+import mlx.core as mx
+
 from mlxsched.config.schema import RunConfig
 from mlxsched.data.batching.grid import Shape
 from mlxsched.data.batching.packing import Packing
@@ -97,11 +99,11 @@ class ClosedForm:
         ]
         if batching.sharing:
             parts += [
-                (replace(workload, scores=blocks.shares(length)), (1, length))
+                (replace(workload, held=length, scores=blocks.shares(length)), (1, length))
                 for length in batching.sharing.lengths
             ]
             parts += [
-                (_behind(workload, blocks, before, width), (count, width))
+                (_behind(workload, blocks, before, (count, width)), (count, width))
                 for before, (count, width) in batching.sharing.shapes
             ]
         peaks = [self._peak(shape, *part) for part in parts]
@@ -124,7 +126,7 @@ class ClosedForm:
         """Peaks of the plain path on the few rows that the self-check compares forward paths on."""
         if not self.run.config.fast:
             return []
-        plain = replace(workload, gathered=False, chunk=None, checkpoint=0)
+        plain = replace(workload, gathered=False, chunk=None, checkpoint=0, limited=False)
         count, width = sample_batch(self.run.rows, shape.vocabulary).shape
         peaks = [peak_above_weights(shape, plain, count, width, count * width)]
         if batching.packing is not None:
@@ -134,12 +136,15 @@ class ClosedForm:
         return peaks
 
 
-def _behind(workload: Workload, blocks: Blocks, before: int, width: int) -> Workload:
-    """``workload`` for rows of ``width`` that continue a shared prompt of ``before`` tokens."""
-    workload = replace(workload, before=before)
-    # Blocks save little where keys are copied: even with all scores counted, the prediction was 12% too low.
+def _behind(workload: Workload, blocks: Blocks, before: int, micro_batch: Shape) -> Workload:
+    """``workload`` for rows of a ``micro_batch`` that continue a shared prompt of ``before`` tokens."""
+    count, width = micro_batch
+    workload = replace(workload, before=before, held=before)
     if copies_shared_keys(blocks):
-        return workload
+        # Blocks save little where keys are copied. For a single row there is nothing to copy, and no scores are kept,
+        # but MLX is several blocks ahead.
+        alone = count == 1 and not blocks.kept and len(blocks.edges(width)) > 1
+        return replace(workload, scores=(0.0, 1.0)) if alone else workload
     kept, flying = ((before + share * width) / (before + width) for share in blocks.shares(width))
     return replace(workload, copied=False, scores=(kept, flying))
 
@@ -283,4 +288,14 @@ def workload_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Work
         chunk=chunk_rows(vocabulary, checkpoint) if gathered and "chunks" not in config.left_out else None,
         checkpoint=checkpoint,
         width=max(widths) if full and widths else 4,
+        limited=limits_allocation(config, checkpoint),
     )
+
+
+def limits_allocation(config: RunConfig, checkpoint: int) -> bool:
+    """Whether a run with every ``checkpoint``-th layer recomputed limits how far MLX allocates ahead.
+
+    Not on a GPU, where the limit also empties MLX's cache of buffers, and nobody has measured it.
+    """
+    cpu = mx.default_device().type == mx.DeviceType.cpu
+    return checkpoint > 0 and cpu and config.fast and "allocation-limit" not in config.left_out

@@ -30,13 +30,14 @@ from mlxsched.model.load import LoadedModel, count_parameters, load_model, max_p
 from mlxsched.model.start_adapter import attach_adapter
 from mlxsched.model.trees import flatten, n_bytes
 from mlxsched.planning.length import plan_length
+from mlxsched.planning.memory_model import allocation_limit
 from mlxsched.planning.plan import DataSize, ModelSize, Plan, make_plan, steps_per_eval
 from mlxsched.planning.schedule import ScheduleLike, resolve_schedule
 from mlxsched.planning.settings import settings_findings
 from mlxsched.runs.ownership import refuse_foreign_adapter
 from mlxsched.text import counted
 from mlxsched.training.averaging import average_findings
-from mlxsched.training.memory_estimate import batching_plan, saved_by_storing
+from mlxsched.training.memory_estimate import batching_plan, limits_allocation, saved_by_storing
 from mlxsched.training.memory_plan import MemoryPlan, plan_memory
 from mlxsched.training.policies.snapshots import snapshot_findings
 from mlxsched.training.workers.world import ALONE, World
@@ -81,6 +82,17 @@ class Session:
     def micro_batch_tokens(self) -> int:
         """The most padded tokens that go through the model at once."""
         return self.memory.micro_batch_tokens
+
+    @property
+    def allocation_limit(self) -> int | None:
+        """The bytes above the weights that updates may take before MLX waits for results; None for no limit.
+
+        Only where the plan is the closed form: nobody has measured with other architectures how much MLX needs.
+        """
+        memory = self.memory
+        if memory.measured or not limits_allocation(self.config, memory.checkpoint):
+            return None
+        return allocation_limit(memory.above_weights)
 
     @property
     def answering_memory(self) -> int:

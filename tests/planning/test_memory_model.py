@@ -44,6 +44,20 @@ def test_more_layers_between_checkpoints_keep_more():
     assert peaks == sorted(peaks)
 
 
+def test_a_limit_lowers_what_is_in_flight_and_not_what_is_kept_or_trained():
+    lean = replace(WORKLOAD, checkpoint=1)
+    kept = 15 * 4 * 256 * 576 * 4 + 1.78 * lean.trained_bytes  # the inputs of 15 layers
+    assert peak(replace(lean, limited=True)) - kept == pytest.approx(0.84 * (peak(lean) - kept))
+    huge = replace(lean, trained_bytes=10**9)
+    assert peak(replace(huge, limited=True)) == peak(huge)
+
+
+def test_recomputed_layers_hold_a_shared_prompt_and_its_gradients():
+    lean = replace(WORKLOAD, checkpoint=1)
+    # Keys and values, the sums of their gradients and those of a micro-batch, each [512, keys] in 15 layers.
+    assert peak(replace(lean, held=512)) - peak(lean) == 15 * 6 * 512 * 192 * 4
+
+
 def test_long_rows_cost_more_than_short_ones_of_as_many_tokens():
     scores = peak(rows=1, length=1024) - peak(rows=4, length=256)
     # 15 layers keep the attention's scores: heads * (1024^2 - 4 * 256^2) floats, more than once.

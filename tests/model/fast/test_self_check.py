@@ -236,5 +236,6 @@ def test_each_optimization_is_left_out_by_its_name(build, make_rows):
         "chunks": replace(whole, chunk=None),
         "blocks": replace(whole, blocks=None),
         "compile": replace(whole, compiled=False),
+        "allocation-limit": whole,  # not a part of a path: tests/training/test_allocation_limit.py
     }
     assert whole.head and whole.chunk and whole.blocks and whole.compiled
