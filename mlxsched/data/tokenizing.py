@@ -78,8 +78,9 @@ class Tokenizing:
         return found
 
     def _render(self, record: Record, found: Tokenized) -> Rendered | None:
-        counts = found.counts.setdefault(record.split, Counts())
-        counts.read += 1
+        if record.split not in found.counts:
+            found.counts[record.split] = Counts()
+        found.counts[record.split].read += 1
         try:
             data = record.parsed()
             name = format_of(data, record.features)
