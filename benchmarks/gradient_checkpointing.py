@@ -2,7 +2,7 @@
 
     python benchmarks/gradient_checkpointing.py [--rounds 3]
 
-All train on the same rows from the same weights, alternating in one process. Times are CPU time of the first epoch, which
+All sides train on the same rows from the same weights, alternating in one process. Times are CPU time of the first epoch, which
 includes tracing. Micro-batches have the same size on all sides. One side has no limit on what MLX allocates ahead.
 """
 

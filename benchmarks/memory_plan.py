@@ -5,8 +5,8 @@
     python benchmarks/memory_plan.py --fit          # new factors from the grid, for mlxsched/planning/memory_model.py
 
 Each measurement runs two micro-batches and one update in the compiled step of a training. The peak is
-`mx.get_peak_memory` minus the memory in use before. Weights are random, and layers few, so that it takes minutes. Where a
-run limits how far MLX allocates ahead, so does the measurement; not with --fit, since the limit depends on the prediction.
+`mx.get_peak_memory` minus the memory in use before. Weights are random, and layers few, so that it takes minutes. The
+measurement limits how far MLX allocates ahead where a run would, except with --fit, since the limit depends on the prediction.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Point:
 
 
 def points(case: Case, *, limited: bool) -> Iterator[Point]:
-    """Measure every forward path and batch shape of ``case``; ``limited`` as a run with recomputed layers is."""
+    """Measure every forward path and batch shape of ``case``; with ``limited``, recomputed layers as in a run."""
     config = config_of(case.shape, **case.changes)
     model = random_model(config, case.kind)
     adapters.attach(model, "full" if case.full else "lora", case.trained, LORA, 0)
@@ -160,7 +160,7 @@ class _Zeros:
 
 
 def measured(model: Any, path: ForwardPath, shape: tuple[int, int], targets: int, room: int | None) -> int:
-    """The peak above the weights, in bytes, of an update of two micro-batches; MLX waits above ``room``."""
+    """The peak above the weights, in bytes, of an update of two micro-batches; above ``room``, MLX waits."""
     batch = random_batch(*shape, targets)
     gc.collect()
     mx.synchronize()

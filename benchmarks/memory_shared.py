@@ -2,7 +2,7 @@
 
     python benchmarks/memory_shared.py
 
-Trains the bundled model for two updates on rows of random tokens that begin alike. Peaks are above the weights.
+Trains the bundled model for two updates on rows of random tokens with a common prefix. Peaks are above the weights.
 """
 
 from __future__ import annotations

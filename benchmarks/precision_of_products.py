@@ -24,7 +24,7 @@ TRAINED = 2  # layers; the others are frozen, so that their outputs can be store
 
 
 class _Shows(SelfCheck):
-    """Prints the differences. The first path, with everything, is refused: the optimizations are added one by one then."""
+    """Prints the differences. It rejects the first path, which has every optimization, so that they are added one by one."""
 
     shown = 0
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["tiny", "llama-135m", "qwen3-0.6b"])
     parser.add_argument("--rows", type=int, default=8)
     arguments = parser.parse_args()
-    print("products of float32 matrices are", "TF32" if multiplies_in_tf32() else "exact")
+    print("products of float32 matrices are", "in TF32" if multiplies_in_tf32() else "exact")
     for shape in arguments.shapes:
         print(shape)
         session = cases.session_of(

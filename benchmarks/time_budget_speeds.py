@@ -1,10 +1,10 @@
-"""--max-time on a machine whose speed changes severalfold: real training on the bundled model, by a simulated clock.
+"""--max-time on a machine whose speed changes severalfold: real training on the bundled model, with a simulated clock.
 
     python benchmarks/time_budget_speeds.py                            all patterns and shapes, about 5 minutes
     python benchmarks/time_budget_speeds.py --updates 80 --shapes wsd  some of them, shorter
 
-By the clock, an update takes one second on a machine that is not slowed down, times the factor of the pattern. So two
-versions make nearly the same number of updates, and differ only in their rates. The mean rate is compared with that of the
+By the clock, an average update takes one second, times the factor of the pattern while the machine is slow. So two versions
+make nearly the same number of updates, and differ only in their rates. The mean rate is compared with that of the
 same shape planned for the updates that were made.
 """
 
@@ -35,11 +35,11 @@ PATTERNS = {
     "8 times as slow for the first half": (0.0, 0.5, 8.0),
     "10 times as slow from 30% to 60%": (0.3, 0.6, 10.0),
 }
-"""From and to, in shares of the budget, and the factor."""
+"""When the machine is slow, from and to, as shares of the budget; and by which factor."""
 
 
 class Simulated(TimeBudget):
-    """A time budget by a clock of its own, which the updates move."""
+    """A time budget with a clock of its own, which the updates advance."""
 
     def __init__(self, seconds: float, slow: tuple[float, float, float], pace: Pace, work: Work) -> None:
         self.seconds, self.tokens, self.slow, self.time = seconds, work.tokens, slow, 0.0
@@ -55,7 +55,7 @@ class Simulated(TimeBudget):
 def main() -> None:
     """Run the benchmark as a program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--updates", type=int, default=300, help="that a machine makes which is never slow")
+    parser.add_argument("--updates", type=int, default=300, help="made by a machine that is never slow")
     parser.add_argument("--shapes", nargs="*", default=["linear", "cosine", "wsd"], help="the schedules")
     options = parser.parse_args()
     _print("| machine | schedule | updates | mean rate / peak | as planned for them | validation loss |")

@@ -33,9 +33,9 @@ def command(
     """Merge the adapter of the run in directory RUN into the weights of its model, and check the result.
 
     The fused model must predict what the model with its adapter predicts: on a few rows of the run's data, the mean
-    KL divergence per token may be at most 1e-5 nats in float32, 1e-3 where the device multiplies it in TF32, and 1e-2 in half precision. Otherwise nothing is
-    written and the exit code is 3. The weights of a quantized model are quantized again, which costs some accuracy: the
-    loss before and after says how much. --dequantize avoids that.
+    KL divergence per token may be at most 1e-5 nats in float32, 1e-3 on a device that multiplies float32 in TF32, and 1e-2
+    in half precision. Otherwise nothing is written and the exit code is 3. The weights of a quantized model are
+    quantized again, which costs some accuracy: the loss before and after says how much. --dequantize avoids that.
 
     \b
     Examples:

@@ -111,13 +111,13 @@ def show_found(found: Found) -> None:
         (rate_text(one.peak), one.updates, f"{one.loss:.4f}{' *' if one.loss == best else ''}")
         for one in found.candidates
     ]
-    table(rows, header=("peak", "updates", "held-out loss"), title="Branches (* the lowest loss)")
+    table(rows, header=("peak", "updates", "held-out loss"), title="Branches (*: the lowest loss)")
     marks = [(rate_text(rate), RULES.get(name, name)) for name, rate in found.marks.items()]
     if found.suggestion is not None:
         marks.insert(
-            0, (rate_text(found.suggestion), "the suggestion: all branches, for the length of the run")
+            0, (rate_text(found.suggestion), "the suggestion: from all branches, for the length of the run")
         )
-    table(marks, header=("rate", "rule"), title="The suggestion and other rules")
+    table(marks, header=("rate", "rule"), title="The suggestion, and rates by other rules")
     picture(draw(chart_of(found), look_of_stdout(height=18)) + "\n")
     say(verdict(found))
 

@@ -70,7 +70,7 @@ class GroupedCommand(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             flag = error.option_name
-            if not flag.startswith("--"):  # of -preset, click names -p
+            if not flag.startswith("--"):  # click reports -preset as -p
                 flag = next((arg.partition("=")[0] for arg in written if arg.startswith(flag)), flag)
             # Without click's own possibilities, which go by spelling alone: --lr gave --end-lr.
             message = f"No such option: {printable(flag)}.{self._hint(flag, _by_name(written), ctx)}"
@@ -107,7 +107,7 @@ def _by_name(args: Sequence[str]) -> dict[str, str]:
 
 
 def _accumulation(given: Mapping[str, str]) -> dict[str, int]:
-    """The iterations of an update in the preset or the config file; empty if those cannot be read."""
+    """The iterations per update in the preset or the config file; empty if these cannot be read."""
     file = given.get("config")
     try:
         config = load_config(preset=given.get("preset"), file=Path(file) if file else None).config

@@ -23,7 +23,7 @@ from mlxsched.text import without_controls
 if TYPE_CHECKING:
     from rich.console import Console
 
-SILENCE = 3.0  # seconds after which a user wonders whether anything happens
+SILENCE = 3.0  # seconds after which a user may think that the program hangs
 
 # json.dumps escapes the C0 controls. The others reach a terminal unless they are escaped too, and a lone surrogate
 # cannot be written at all.
@@ -42,7 +42,7 @@ def note(text: str) -> None:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Say ``what`` is being done, on stderr, if it takes longer than `SILENCE`."""
+    """Print ``what`` is being done on stderr, if it takes longer than `SILENCE`."""
     timer = Timer(SILENCE, note, [f"{what} ..."])
     timer.daemon = True  # an error or Ctrl-C ends the process at once
     timer.start()

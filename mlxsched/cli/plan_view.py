@@ -158,7 +158,7 @@ def _rates(session: Session) -> str:
     short = any(one.code == "warmup_shortened" for one in plan.findings)
     instead = f" (instead of {config.warmup:,}, since the run is short)" if short else ""
     warmup = f"warmup of {counted(plan.warmup, 'update')}{instead} to " if plan.warmup else ""
-    fitted = f"; drawn for the assumed {counted(plan.updates, 'update')}" if plan.assumed else ""
+    fitted = f"; computed for an assumed length of {counted(plan.updates, 'update')}" if plan.assumed else ""
     return f"{name}: {warmup}{plan.peak:.3g}, {last:.3g} in the last update{fitted}"
 
 

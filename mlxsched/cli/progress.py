@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = 5.0  # between plain lines about the same long step
 _EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
 KERNELS = 50  # that MLX builds for a training, which is not known in advance: 40 to 52 with the preset laptop
-TOLD_AGAIN = 0.1  # a new length gets a line if it differs by this share from the last one that had one
+TOLD_AGAIN = 0.1  # a new length is shown if it differs by this share from the last one shown
 SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
 
@@ -43,8 +43,8 @@ class Display:
         self._last: UpdateMade | None = None
         self._speed = Speed()
         self._step = LongStep()
-        self._held: list[str] | None = None  # lines that wait for the end of a question
-        self._told = 0  # the length that a line last reported
+        self._held: list[str] | None = None  # lines that wait until a question is answered
+        self._told = 0  # the last length shown
 
     def __enter__(self) -> Self:
         if self._live:
@@ -115,9 +115,9 @@ class Display:
             self._say(text)
 
     def _is_news(self, event: Notice) -> bool:
-        """Whether ``event`` gets a line: a time limit may decide on dozens of lengths, most of which hardly differ.
+        """Whether to show ``event``: a time limit may change the length dozens of times, and mostly by little.
 
-        What follows a semicolon is more than a length.
+        A message with a semicolon says more than a length, and is always shown.
         """
         if event.code != "time_budget" or ";" in event.message:
             return True

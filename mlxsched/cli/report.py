@@ -19,7 +19,7 @@ from mlxsched.text import counted
     "file",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="An .html file, or .png, .svg, .pdf for the picture alone. [NAME.html, of several runs NAME-and-OTHER.html]",
+    help="An .html file, or .png, .svg, .pdf for the picture alone. [NAME.html; NAME-and-OTHER.html for two runs]",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file.")
 def command(runs: tuple[Path, ...], file: Path | None, force: bool) -> None:
@@ -50,7 +50,7 @@ def command(runs: tuple[Path, ...], file: Path | None, force: bool) -> None:
 
 
 def _name(runs: Sequence[str]) -> str:
-    """The name of a report.
+    """The name of the report of ``runs``.
 
     >>> _name(["a"]), _name(["a", "b"]), _name(["a", "b", "c"])
     ('a', 'a-and-b', 'a-and-2-more')

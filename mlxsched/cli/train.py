@@ -124,7 +124,7 @@ def _tell_check() -> None:
     once = ""
     if not built_kernels() and not mx.metal.is_available():
         cpu = mx.default_device().type == mx.DeviceType.cpu
-        name, time = ("CPU", "up to half a minute") if cpu else ("CUDA", "some minutes")
+        name, time = ("CPU", "up to half a minute") if cpu else ("CUDA", "several minutes")
         once = f" MLX builds its {name} kernels first, once per machine; this takes {time}."
     note(f"Checking the optimizations on your rows ...{once}")
 

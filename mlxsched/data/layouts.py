@@ -51,7 +51,7 @@ class Layout:
     ends: tuple[tuple[str, int], ...]
 
     def fill(self, said: Sequence[str]) -> Filled | None:
-        """A chat with these contents; None if a content holds a token that ends a turn."""
+        """A chat with these contents; None if it is too long, or a content holds a token that ends a turn."""
         parts = [*self.parts]
         parts[1::2] = values = [said[i].strip() if trimmed else said[i] for i, trimmed in self.contents]
         text = "".join(parts)

@@ -70,7 +70,7 @@ def refuse_missing(
         except RowProblem as problem:
             problems.add(record.where, problem.what, problem.excerpt or record.excerpt)
     if problems.count:
-        name = f"the first {counted(len(records), 'row')} of {opened.name}"
+        name = f"the first {len(records)} in {opened.name}"
         raise problems.error(name, options.bad_rows_fix(all_bad=problems.count == len(records)))
 
 

@@ -32,8 +32,8 @@ _CUT, _ROW, _KEPT = _MARKS = "\0", "\1", "\2"
 _CUT_ROW = f"{_CUT}{_ROW}"
 _ROW_NUMBER, _ODD_NUMBER = -1, -2
 _ROW_TOKEN, _ODD_TOKEN = (np.int32(number).tobytes() for number in (_ROW_NUMBER, _ODD_NUMBER))
-# Texts are only cut between two characters that no library treats as white space. In printable ASCII, few have others next
-# to a space.
+# Texts are only cut at a space between two characters that no library treats as white space. In printable ASCII, few spaces
+# have other neighbors.
 _BESIDE_SPACES = (" \n", "\n ", f" {_CUT}")
 _PRINTABLE = bytes([*map(ord, (*_MARKS, "\n")), *range(32, 127)])
 _BETWEEN = re.compile(rf"{_KEPT}(?<=[!-~\w]{_KEPT})(?=[!-~\w])")

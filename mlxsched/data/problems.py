@@ -49,7 +49,7 @@ class Problems:
     """Rows that cannot be used, by what is wrong with them: the first 20 kinds are kept.
 
     Args:
-        count: all rows.
+        count: the number of all such rows.
         shown: of each kind, its first row as ``file:line: what``.
         places: of each kind, by ``what``: ``file:line`` of its first five rows.
         rows: of each kind, likewise: their number.

@@ -64,7 +64,7 @@ class Source(Protocol):
         """All records, in order."""
 
     def first_records(self) -> list[Record]:
-        """The first few records of each file, if they can be read at once."""
+        """The first few records of each file; none if they would have to be downloaded."""
 
     def share_read(self) -> float | None:
         """How much of the source `records` has read, from 0 to 1; None if unknown."""

@@ -53,7 +53,7 @@ class FinishedRun:
         split_by_seed: whether its data is one file, so that the seed decides which rows are validation rows.
         model: the fingerprint of its model.
         evaluated: the largest number of validation rows in an evaluation.
-        epochs: passes over the data that were made; None if that is not known.
+        epochs: passes over the data; None if that is not known.
     """
 
     summary: RunSummary
@@ -146,7 +146,7 @@ def differing(runs: Sequence[FinishedRun]) -> list[str]:
 def settings_of(run: FinishedRun, keys: Sequence[str]) -> dict[str, object]:
     """The values of ``keys``, those of nested keys by their path: ``lora_parameters.rank``.
 
-    The epochs are those that were made, where none were given or the time limited them.
+    The epochs are those that were trained, if none were given or the run had a time limit.
     """
     found: dict[str, object] = {}
     for key in keys:

@@ -23,8 +23,8 @@ from mlxsched.platform.precision import multiplies_in_tf32
 ROWS, MOST_TOKENS = 8, 512  # what is compared: so many rows, cut to so many tokens
 
 # The mean divergence KL(adapter || fused) of a token, in nats, that rounding explains. In float32 it was below 1e-7 on
-# the tiny model; a half-precision weight has 8 to 11 bits, so that what is added to it is rounded. Products in TF32 round to 11
-# bits, but the weights stay exact.
+# the tiny model; a half-precision weight has 8 to 11 bits, so what is added to it is rounded. In TF32, products round their
+# inputs to 11 bits, but the weights stay exact.
 TOLERANCE = {mx.float32: 1e-5, mx.float16: 1e-2, mx.bfloat16: 1e-2}
 TOLERANCE_TF32 = 1e-3
 _TEXTS = ("The quick brown fox jumps over the lazy dog.", "def f(x):\n    return x + 1", "1 + 1 = 2")
@@ -170,7 +170,7 @@ def _logits(model: Module, row: Sequence[int]) -> mx.array:
 
 
 def _tolerance(model: Module) -> float:
-    """By the narrowest float among the weights."""
+    """The tolerance for the narrowest float among the weights."""
     found = {value.dtype for value in flatten(model.parameters()).values()}
     narrowest = next((kind for kind in (mx.bfloat16, mx.float16) if kind in found), mx.float32)
     return TOLERANCE_TF32 if narrowest == mx.float32 and multiplies_in_tf32() else TOLERANCE[narrowest]

@@ -7,7 +7,7 @@ So the peak can't be computed from a single moment. What holds well is
 
 where *kept* is what the trained layers keep for the backward pass, *head* what the logits and their gradient take,
 and *working* what is in flight in one layer. A run with recomputed layers limits how far MLX runs ahead, which lowers the
-second term to 0.84 of that. The factors were fitted by ``benchmarks/memory_plan.py --fit`` to measured
+second term to 0.84 of its value. The factors were fitted by ``benchmarks/memory_plan.py --fit`` to measured
 peaks on the CPU: Llama, Qwen3 and Granite shapes, LoRA and full, 4-bit, on each forward path. Other architectures are
 measured (`mlxsched.training.peak_probe`).
 """
@@ -46,7 +46,7 @@ class Factors:
 
 
 FACTORS = Factors()
-# With the limit at 0.8 of what would be in flight, updates took as long as without, and up to 5% more memory than the limit.
+# With the limit at 0.8 of what would be in flight, updates took as long as without it, and up to 5% more memory than the limit.
 # With nothing ahead, a layer still needs 0.6 to 0.75: a lower limit would make MLX wait all the time.
 LIMITED = 0.84
 LIMIT_SHARE = 0.95
@@ -104,7 +104,7 @@ class Workload:
         before: tokens of a shared prompt, whose keys every row sees in addition to its own.
         copied: every row holds a copy of these keys.
         scores: shares of the attention scores that are kept for the backward pass, and in memory at once.
-        held: tokens of a shared prompt that goes through the model now, or did before these rows.
+        held: tokens of the shared prompt that is computed, or that these rows continue.
         limited: MLX waits before it allocates more than `allocation_limit`.
     """
 
@@ -148,7 +148,7 @@ def peak_above_weights(
 
 
 def allocation_limit(above_weights: int) -> int:
-    """Bytes above the weights from which on MLX waits, for a peak of ``above_weights``: an operation may exceed it."""
+    """Bytes above the weights beyond which MLX waits; below the planned ``above_weights``, since one operation may exceed it."""
     return round(LIMIT_SHARE * above_weights)
 
 

@@ -26,7 +26,7 @@ LEAST_FREE = 10**9
 # MLX's own options for a kernel (mlx 0.32.4). g++ ignores a header precompiled with other options or by another g++.
 _COMPILER = ("g++", "-std=c++17", "-O3", "-Wall", "-fPIC", "-shared")
 # The shell renames a finished file, so the header is complete or missing, even if this process ends first. The unfinished one
-# lies outside the folder of the finished ones, all of which g++ tries.
+# lies outside the folder of the finished ones, because g++ tries every file in that folder.
 _SCRIPT = 'target=$1; shift; "$@" -o "$0.$$" && mv "$0.$$" "$target" || rm -f "$0.$$"'
 
 
@@ -57,8 +57,8 @@ def building_so_far() -> tuple[float, int]:
 def precompiled_header() -> Path | None:
     """Where g++ finds the precompiled header: it looks in the folder of a kernel's source before MLX's own folder.
 
-    g++ tries all files in a folder of this name, and skips those that another g++ has made: there is one for each. None without
-    g++.
+    g++ tries all files in a folder of this name, and skips those that another g++ has made, so each g++ has one. None
+    without g++.
     """
     from importlib.metadata import version
 
@@ -66,7 +66,7 @@ def precompiled_header() -> Path | None:
     if compiler is None:
         return None
     file = Path(compiler).resolve()
-    facts = file.stat()  # an update of g++ changes them; its version would take a process to ask
+    facts = file.stat()  # an update of g++ changes them; to ask for its version would take a process
     folder = kernel_folder() / version("mlx") / "cpu" / f"{HEADER}.gch"
     return folder / f"{file.name}-{facts.st_size:x}-{facts.st_mtime_ns:x}"
 
@@ -74,9 +74,10 @@ def precompiled_header() -> Path | None:
 def precompile_header() -> subprocess.Popen[bytes] | None:
     """Precompile the header of MLX's kernels in the background, unless that was done; returns the process, if any.
 
-    The kernels don't change: g++ reads the header in another form. It takes 2.4 CPU seconds once per machine and version of MLX
-    and g++, and 50 MB next to the kernels. Does nothing on a GPU, on systems other than Linux, with less than 1 GB free, for a version of
-    MLX whose kernels don't include the header (such as 0.32.2), or when the environment sets ``MLXSCHED_NO_PRECOMPILED_HEADER``.
+    The kernels don't change: g++ reads the header in another form. It takes 2.4 CPU seconds once per machine and
+    version of MLX and g++, and 50 MB next to the kernels. Does nothing on a GPU, on systems other than Linux, with
+    less than 1 GB free, for a version of MLX whose kernels don't include the header (such as 0.32.2), or when the
+    environment sets ``MLXSCHED_NO_PRECOMPILED_HEADER``.
     """
     if sys.platform != "linux" or os.environ.get(OFF):
         return None
@@ -105,7 +106,7 @@ def _is_wanted(target: Path, package: Path) -> bool:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove what compilers that were killed have left next to ``folder``: its name with the number of a process."""
+    """Remove the unfinished headers of compilers that were killed: files next to ``folder``, named after it and a process."""
     for path in folder.parent.glob(f"{folder.name}.*"):
         number = path.suffix[1:]
         if number.isdecimal() and not _is_alive(int(number)):

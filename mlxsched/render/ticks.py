@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 STEPS: tuple[tuple[float, ...], ...] = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
-"""Ticks within a power of ten, about as far apart on a logarithmic axis."""
+"""Ticks within a power of ten, at roughly equal distances on a logarithmic axis."""
 
 
 def linear_ticks(low: float, high: float, about: int, least_gap: float = 0.0) -> list[float]:
@@ -28,8 +28,8 @@ def linear_ticks(low: float, high: float, about: int, least_gap: float = 0.0) ->
 def log_ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers from ``low`` to ``high`` for a logarithmic axis, at most ``about`` + 1.
 
-    Powers of ten, thinned where they are many; also 3 times, or 2 and 5 times those, or more, where there is room; over
-    a short range round numbers at equal distances, and the ends where even of these too few lie between.
+    Powers of ten, thinned out if there are many. If there is room, also their multiples by 3, by 2 and 5, or by more
+    factors. Over a short range, round numbers at equal distances, or the ends if there are too few of these.
 
     >>> log_ticks(1e-6, 2e-4, 3)
     [1e-06, 1e-05, 0.0001]

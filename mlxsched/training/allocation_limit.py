@@ -1,9 +1,9 @@
 """How far MLX allocates ahead of the operation that it computes.
 
 On a CPU, MLX 0.32.4 queues up to about 100 operations and allocates their results at once. Where layers are recomputed,
-that is about a third of the peak. With more memory in use than `mx.set_memory_limit` says, it waits for results before it
-allocates more. The results are the same to the last bit. While it waits for the last task of the queue, MLX takes CPU time, but
-with a second core no wall-clock time.
+that is about a third of the peak. If more memory is in use than `mx.set_memory_limit` allows, MLX waits for results before it
+allocates more. The results are the same to the last bit. Waiting for the last task of the queue takes CPU time, but no
+wall-clock time if a second core is free.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from contextlib import contextmanager
 import mlx.core as mx
 
 _lock = threading.Lock()
-_before: list[int] = []  # MLX's limit for the process, outside of all threads that are inside
+_before: list[int] = []  # for each thread inside, MLX's limit when it entered
 
 
 @contextmanager
 def limited_allocation(limit: int | None) -> Iterator[None]:
-    """Inside, MLX waits when more than ``limit`` bytes are in use; None for its own limit."""
+    """Inside, MLX waits for results when more than ``limit`` bytes are in use; None leaves its own limit."""
     if limit is None:
         yield
         return

@@ -295,7 +295,7 @@ def workload_of(config: RunConfig, loaded: LoadedModel, checkpoint: int) -> Work
 def limits_allocation(config: RunConfig, checkpoint: int) -> bool:
     """Whether a run with every ``checkpoint``-th layer recomputed limits how far MLX allocates ahead.
 
-    Not on a GPU, where the limit also empties MLX's cache of buffers, and nobody has measured it.
+    Not on a GPU, where the limit would also empty MLX's cache of buffers, at a cost that has not been measured.
     """
     cpu = mx.default_device().type == mx.DeviceType.cpu
     return checkpoint > 0 and cpu and config.fast and "allocation-limit" not in config.left_out

@@ -1,4 +1,4 @@
-"""What run.json says of a run that was started before: its config, and whether it can be continued exactly."""
+"""What run.json says of an earlier run: its config, and what has changed since, so that it cannot be continued exactly."""
 
 from __future__ import annotations
 

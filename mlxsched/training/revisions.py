@@ -21,9 +21,9 @@ STEEPEST = 10
 """A warmup that was planned longer gets no shorter than this many updates, so a rate rises by a tenth of its peak at most."""
 
 LOW = 0.1
-"""A rate that is lower than planned by so much of the peak may rise again,"""
+"""A rate may rise again if it is below the planned one by at least this share of the peak."""
 RISE = 0.1
-"""over this share of the remaining updates."""
+"""The share of the remaining updates over which it rises."""
 
 Trunk = wsd | trapezoid | cooldown
 """Schedules whose cooldown can start at any update, since what comes before does not depend on the run's length."""

@@ -87,7 +87,7 @@ class Session:
     def allocation_limit(self) -> int | None:
         """The bytes above the weights that updates may take before MLX waits for results; None for no limit.
 
-        Only where the plan is the closed form: nobody has measured with other architectures how much MLX needs.
+        None where the peak is measured instead of calculated: how low a limit may be there has not been measured.
         """
         memory = self.memory
         if memory.measured or not limits_allocation(self.config, memory.checkpoint):

@@ -112,7 +112,7 @@ class ShapeTimes:
     def compiling_of(self, shapes: Iterable[Shape]) -> float:
         """Seconds of compiling each of ``shapes`` once.
 
-        The first one timed counts only if no other was: on a GPU it may build kernels as well, which all others use.
+        The first shape that was timed counts only if it is the only one: on a GPU, it may also build kernels that all shapes use.
         """
         return len(set(shapes)) * statistics.fmean(self.compiling[1:] or self.compiling or [0.0])
 

@@ -40,8 +40,10 @@ def test_the_length_says_how_iterations_become_updates(short: Session) -> None:
     assert length.startswith("8 updates of 64 rows (30 iterations of 16 rows): ")
 
 
-def test_rates_that_are_drawn_for_an_assumed_length_say_so(short: Session) -> None:
+def test_rates_that_are_computed_for_an_assumed_length_say_so(short: Session) -> None:
     assert "assumed" not in dict(plan_lines(short))["learning rate"]
     loaded = load_config(preset="large-dataset", flags={"max_time": 60})
     made = prepare(loaded.config, loaded.origins, loaded=short.loaded, dataset=short.dataset)
-    assert dict(plan_lines(made))["learning rate"].endswith("; drawn for the assumed 1,000 updates")
+    assert dict(plan_lines(made))["learning rate"].endswith(
+        "; computed for an assumed length of 1,000 updates"
+    )

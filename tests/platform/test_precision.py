@@ -1,4 +1,4 @@
-"""Products of float32 matrices whose inputs are rounded, as TF32 does, are told from exact ones."""
+"""Products of float32 matrices with rounded inputs, as in TF32, are distinguished from exact ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def in_tf32(x, y):
     return rounded(x) @ rounded(y)
 
 
-def test_rounded_inputs_are_noticed():
+def test_rounded_inputs_are_detected():
     assert rounds_inputs(in_tf32)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_exact_inputs_are_not(dtype):
+def test_exact_inputs_are_not_taken_for_rounded_ones(dtype):
     assert not rounds_inputs(lambda x, y: x.astype(dtype) @ y.astype(dtype))
 
 

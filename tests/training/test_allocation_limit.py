@@ -1,4 +1,4 @@
-"""How far MLX allocates ahead where layers are recomputed: less memory, the same bits, and the limit restored."""
+"""The limit on how far MLX allocates ahead: it saves memory, changes no bit, and is restored."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def made_with(**flags):
 
 @pytest.fixture(scope="module")
 def lean():
-    """A session with recomputed layers, and its path, without the time of a self-check."""
+    """A session with recomputed layers, and its path; a self-check would take longer than the tests."""
     made = made_with(grad_checkpoint=True)
     head = find_head(made.loaded.model, mx.arange(12)[None])
     chunk = chunk_rows(head.vocabulary, 1)
@@ -97,7 +97,7 @@ def test_the_limit_is_restored_whatever_happens():
 
 
 def test_the_limit_is_restored_after_threads_that_overlap():
-    """The first one in leaves first, while the other is still inside."""
+    """The thread that enters first leaves first, while the other is still inside."""
     usual, second_is_in, first_is_out = limit_of_mlx(), Barrier(2), Barrier(2)
 
     def first():

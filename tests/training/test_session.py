@@ -43,7 +43,7 @@ def test_bad_rows_at_the_beginning_are_refused_before_a_model_is_fetched(tmp_pat
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a"}\n{"text": "b"\n{"question": "c"}\n')
     flags = {"model": "no-one/no-model", "data": str(path)}
-    with pytest.raises(DataError, match="2 rows of the first 3 rows of") as caught:
+    with pytest.raises(DataError, match="2 rows of the first 3 in") as caught:
         prepare(load_config(flags=flags).config)
     assert "rows.jsonl:2: not JSON" in str(caught.value) and "rows.jsonl:3: needs" in str(caught.value)
     refuse_missing(load_config(flags={**flags, "skip_bad_rows": True}).config)

@@ -133,7 +133,7 @@ class SplitFileSource:
         """All records, in the file's order, each with its split."""
         contents, held_out = self._contents()
         counts = dict.fromkeys(SPLITS, 0)
-        # A line that was added since then belongs to train.
+        # A line that was added after the first pass belongs to train.
         for record, content in zip(self.unsplit(), chain(contents, repeat(_BAD))):  # noqa: B905
             split = "test" if content in held_out.test else "valid" if content in held_out.valid else "train"
             counts[split] += 1

@@ -37,8 +37,8 @@ class Tolerance:
 
 
 EXACT = Tolerance(1e-5, 1e-4)
-# Float32 weights where products round their inputs to 11 bits. On an H200, right paths differed by up to 5e-5 and 8e-4
-# (`benchmarks/precision_of_products.py`); an M5's products are reported to be 2.6 times less exact.
+# Float32 weights, but products that round their inputs to 11 bits. On an H200, correct paths differed by up to 5e-5 and 8e-4
+# (`benchmarks/precision_of_products.py`); users report errors of products that are 2.6 times as large from an M5.
 ROUNDED = Tolerance(5e-4, 1e-2)
 HALF = Tolerance(5e-3, 5e-2)  # half precision keeps 8 to 11 bits, so the order of a sum shows
 

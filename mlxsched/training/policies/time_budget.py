@@ -85,7 +85,7 @@ class TimeBudget(Policy):
         self._made = 0  # updates of this process
         self._fresh = 0  # of them, those since the last look
         self._next_look = 0.0
-        self._next_left = 0  # updates to go at the next look, if that is earlier
+        self._next_left = 0  # updates left at which to look, if that comes before `_next_look`
 
     def between_updates(self, progress: Progress, *, done: bool) -> Iterable[Action]:
         now = self._now(progress)
@@ -148,7 +148,7 @@ class TimeBudget(Policy):
 
     def _is_time_to_look(self, now: float, to_do: int) -> bool:
         if self._next_look:
-            # The machine may have been slow when the length was decided: it can make all of the updates before it is time.
+            # If the machine was slow when the length was decided, it may now make all of the updates before that time.
             due = now >= self._next_look or to_do <= self._next_left
             return (due and self._fresh > FEWEST) or to_do == 1
         measured = sum(seconds for seconds, _ in self._costs.updates)
