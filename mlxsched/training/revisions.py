@@ -209,13 +209,14 @@ def _risen(schedule: Schedule, walk: _Walk, at: int, updates: int) -> warp | Non
         return None
     planned = _rewarped(_Walk(walk.shape, [], float(top), walk.end), None, began, updates)
     rate, goal = schedule(at), planned(at + length)
-    back = rates[int(planned.position(at + length)) : math.ceil(walk.position) + 1]
-    if goal - rate < LOW * rates[top] or any(one < other for one, other in pairwise(back)):
+    passed, least = rates[: math.ceil(walk.position) + 1], int(planned.position(at + length))
+    back = passed[least:]  # empty if the walk is behind: what lies ahead may be as high, after a restart
+    if goal - rate < LOW * rates[top] or not back or any(one < other for one, other in pairwise(back)):
         return None
     points = [*walk.points, (at, walk.position)]
     for step in range(1, STEEPEST + 1):
         share = step / STEEPEST
-        points.append((at + round(share * length), _fallen_to(rates, rate + share * (goal - rate), top)))
+        points.append((at + round(share * length), _fallen_to(passed, rate + share * (goal - rate), least)))
     reached, position = points.pop()
     return _rewarped(_Walk(walk.shape, points, position, walk.end), None, reached, updates)
 
@@ -267,10 +268,11 @@ def _rewarped(walk: _Walk, peak_at: int | None, at: int, updates: int) -> warp:
         last, position = points[-1]
         if position < fall and start > last:
             points.append((start, float(fall)))
-        elif (
-            position < fall
-        ):  # the rate is the peak all the way to the fall, so the stable part can be skipped
+        # Else the stable part is skipped, but in one update: the rest of a warmup has other rates.
+        elif position < fall and last == at:
             points[-1] = (last, float(fall))
+        elif position < fall and last + 1 < updates:
+            points.append((last + 1, float(fall)))
     points.append((updates, float(walk.end)))
     marks, positions = zip(*points, strict=True)
     return warp(walk.shape, marks, positions)

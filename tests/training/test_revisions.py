@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -143,6 +144,41 @@ def test_a_rate_rises_again_only_where_that_is_asked_for_and_worth_it():
     horizon = Horizon(400, restarts)
     short = horizon.revise(reshaped(horizon, 50, 100))
     assert reshaped(short, 95, 600, back=True) == reshaped(short, 95, 600)
+
+
+@pytest.mark.parametrize(("decay", "at", "updates"), [(60, 17, 42), (0.2, 43, 57)])
+def test_a_warmup_does_not_jump_where_only_the_cooldown_is_left_after_it(decay, at, updates):
+    horizon = Horizon(1000, ms.wsd(1e-3, 1000, 50, decay=decay))
+    short = horizon.revise(reshaped(horizon, at, updates))
+    rates = [short.rate(u) for u in range(updates + 1)]
+    top = rates.index(max(rates))
+    assert rates[top] == 1e-3 and rates[-1] == 0
+    assert max(other - one for one, other in itertools.pairwise(rates)) <= 1e-4 * 1.001
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "changes"),
+    [
+        # A run planned for the new length would be in the next cycle, or in the last one.
+        (ms.cosine_restarts(1e-3, 1000, cycles=3), [(100, 5000), (1200, 2500)]),
+        # The rates of the cycle that follows are as high as those which the walk goes back to.
+        (ms.cosine_restarts(1e-3, 1000, cycles=3), [(50, 100), (60, 800)]),
+        # The rate to rise to is the peak of a cycle.
+        (ms.cosine_restarts(1e-3, 1000, cycles=4, decay=0.7), [(392, 2352)]),
+    ],
+)
+def test_a_rise_stays_within_its_cycle(schedule, changes):
+    horizon = Horizon(1000, schedule)
+    for at, updates in changes:
+        horizon = horizon.revise(reshaped(horizon, at, updates, back=True))
+        walk, marks = horizon.schedule, [u for u in horizon.schedule.updates if u >= at]
+        positions = [walk.position(u) for u in marks]
+        lowest = positions.index(min(positions))
+        assert positions[: lowest + 1] == sorted(positions[: lowest + 1], reverse=True)
+        assert positions[lowest:] == sorted(positions[lowest:])
+        rise = [walk(u) for u in range(at, marks[lowest] + 1)]
+        assert all(0 <= other - one <= 1e-4 for one, other in itertools.pairwise(rise))
 
 
 @settings(max_examples=8, deadline=None)
