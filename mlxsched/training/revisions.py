@@ -210,7 +210,7 @@ def _risen(schedule: Schedule, walk: _Walk, at: int, updates: int) -> warp | Non
     planned = _rewarped(_Walk(walk.shape, [], float(top), walk.end), None, began, updates)
     rate, goal = schedule(at), planned(at + length)
     passed, least = rates[: math.ceil(walk.position) + 1], int(planned.position(at + length))
-    back = passed[least:]  # empty if the walk is behind: what lies ahead may be as high, after a restart
+    back = passed[least:]  # empty if the planned run is ahead of the walk: a restart may lie between them
     if goal - rate < LOW * rates[top] or not back or any(one < other for one, other in pairwise(back)):
         return None
     points = [*walk.points, (at, walk.position)]
@@ -268,7 +268,7 @@ def _rewarped(walk: _Walk, peak_at: int | None, at: int, updates: int) -> warp:
         last, position = points[-1]
         if position < fall and start > last:
             points.append((start, float(fall)))
-        # Else the stable part is skipped, but in one update: the rest of a warmup has other rates.
+        # Otherwise the stable part is skipped: at once, or in one update after a warmup, whose rates must not change.
         elif position < fall and last == at:
             points[-1] = (last, float(fall))
         elif position < fall and last + 1 < updates:
