@@ -21,7 +21,6 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from mlxsched.config.average import parse_average
 from mlxsched.config.units import parse_duration, parse_percentage, parse_size
-from mlxsched.text import did_you_mean
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_SCHEDULE = "linear"
@@ -107,9 +106,7 @@ def _optimizations(text: str) -> str:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in OPTIMIZATIONS:
-            raise ValueError(
-                f"{name!r} is none of {', '.join(OPTIMIZATIONS)}.{did_you_mean(name, OPTIMIZATIONS)}"
-            )
+            raise ValueError(f"must be any of {', '.join(OPTIMIZATIONS)}, separated by commas")
     return ",".join(names)
 
 

@@ -9,6 +9,7 @@ from typing import overload
 _BYTES = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BYTES |= {f"{unit}B": size for unit, size in _BYTES.items() if len(unit) == 1 and unit != "B"}
 _BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_LEAST = 10**6  # bytes: whoever writes fewer without a unit means another one
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 
@@ -25,6 +26,8 @@ def parse_size(value: object) -> object:
     size = float(found[1]) * _BYTES.get(found[2].upper(), math.inf) if found else math.inf
     if not math.isfinite(size):
         raise ValueError("must be a size such as 6GB, 512MB or 4GiB")
+    if found and not found[2] and 0 < size < _LEAST:
+        raise ValueError("must have a unit, as in 6GB or 512MB, since it would be bytes")
     return int(size)
 
 

@@ -71,7 +71,8 @@ def refuse_missing(
             problems.add(record.where, problem.what, problem.excerpt or record.excerpt)
     if problems.count:
         name = f"the first {len(records)} in {opened.name}"
-        raise problems.error(name, options.bad_rows_fix(all_bad=problems.count == len(records)))
+        fix = options.bad_rows_fix(all_bad=problems.count == len(records))
+        raise problems.error(name, f"{fix}. `mlxsched data check` checks all rows, and their messages too")
 
 
 def _load(source: Source, encoder: Encoder, options: DataOptions, progress: OnRows | None) -> Dataset:

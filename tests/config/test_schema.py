@@ -69,6 +69,8 @@ def test_units_are_read_as_people_write_them(key, text, value):
         ({"lora_parameters": {"dropout": 1.0}}, "less than 1"),
         ({"pause_below": "120%"}, "less than 1"),
         ({"memory": "6 apples"}, "such as 6GB"),
+        ({"memory": "30"}, "must have a unit"),
+        ({"without": "chunks,blokcs"}, "must be any of loss-at-targets, chunks"),
         ({"max_time": "soon"}, "such as 90s"),
         ({"name": "../elsewhere"}, "pattern"),
         ({"iters": True}, "must not be true or false"),
