@@ -21,6 +21,7 @@ from typing_extensions import TypedDict  # pydantic wants this one before Python
 
 from mlxsched.config.average import parse_average
 from mlxsched.config.units import parse_duration, parse_percentage, parse_size
+from mlxsched.text import did_you_mean
 
 DEFAULT_EPOCHS = 3.0
 DEFAULT_SCHEDULE = "linear"
@@ -106,7 +107,9 @@ def _optimizations(text: str) -> str:
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in OPTIMIZATIONS:
-            raise ValueError(f"must be any of {', '.join(OPTIMIZATIONS)}, separated by commas")
+            hint = did_you_mean(name, OPTIMIZATIONS).strip()
+            meant = f" ({hint})" if hint else ""
+            raise ValueError(f"must be any of {', '.join(OPTIMIZATIONS)}, separated by commas{meant}")
     return ",".join(names)
 
 
