@@ -15,7 +15,7 @@ from mlxsched.errors import UsageError
 from mlxsched.experiments.rate_finder.branches import Rounds, two_rounds
 from mlxsched.experiments.rate_finder.budget import LEAST, Budget, parse_budget, usual_budget
 from mlxsched.experiments.rate_finder.estimate import estimate, lowest, minimum
-from mlxsched.experiments.rate_finder.finder import Search, _prior, doubt, explained
+from mlxsched.experiments.rate_finder.finder import Search, _prior, bracket, doubt, explained
 from mlxsched.experiments.rate_finder.layout import layout_of
 from mlxsched.experiments.rate_finder.prior import Facts, Prior, prior_of
 from mlxsched.experiments.rate_finder.range_test import RangeTest, range_test, steepest, valley
@@ -325,6 +325,15 @@ def test_the_marks_are_those_of_fastai_and_of_the_gradient():
     losses = [4 - 2 / (1 + math.exp(-4 * (math.log10(r) + 3))) + (r / 0.05) ** 2 for r in rates]
     assert steepest(rates, losses) == pytest.approx(1e-3, rel=0.3)
     assert 1e-5 < valley(rates, losses) < 1e-2
+
+
+def test_the_evidence_names_the_round_that_has_it():
+    falling, bowl = (
+        [Candidate(peak, updates, loss) for peak, loss in zip((5e-4, 1e-3, 2e-3), losses, strict=True)]
+        for updates, losses in ((6, (3.0, 2.0, 1.0)), (4, (2.0, 1.0, 2.0)))
+    )
+    assert bracket(Rounds(bowl, falling)) == "in branches of 4 updates, higher and lower peaks were worse"
+    assert bracket(Rounds(falling, bowl)) == "in branches of 4 updates, higher and lower peaks were worse"
 
 
 def test_a_suggestion_other_than_the_best_branch_is_explained():

@@ -11,7 +11,7 @@ from dataclasses import replace
 from mlxsched.config.origins import DEFAULT, from_flag
 from mlxsched.experiments.rate_finder.branches import Rounds, two_rounds
 from mlxsched.experiments.rate_finder.budget import Budget
-from mlxsched.experiments.rate_finder.estimate import Estimate, estimate
+from mlxsched.experiments.rate_finder.estimate import Estimate, estimate, lowest
 from mlxsched.experiments.rate_finder.layout import SWEEPS, layout_of
 from mlxsched.experiments.rate_finder.prior import SPREAD, Facts, Prior, hidden_size, prior_of
 from mlxsched.experiments.rate_finder.range_test import RangeTest, range_test
@@ -85,7 +85,7 @@ class Search:
             low=found.peak / found.spread if found else None,
             high=found.peak * found.spread if found else None,
             conclusive=not doubt,
-            reason=doubt or "higher and lower peaks were worse",
+            reason=doubt or bracket(rounds),
             candidates=(*rounds.first, *rounds.second),
             test=test,
             marks=marks,
@@ -93,6 +93,12 @@ class Search:
             updates=self.session.plan.updates,
             seconds=time.monotonic() - self._started,
         )
+
+
+def bracket(rounds: Rounds) -> str:
+    """The evidence of a conclusive search: the round whose best peak has worse ones on both sides."""
+    tried = rounds.second if lowest(rounds.second)[1] else rounds.first
+    return f"in branches of {tried[0].updates} updates, higher and lower peaks were worse"
 
 
 def explained(rounds: Rounds, updates: int, fitted: float, prior: float, suggestion: float) -> str:
