@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from mlxsched.config.average import parse_average
-from mlxsched.config.units import parse_duration, parse_percentage, parse_size
+from mlxsched.config.units import parse_duration, parse_memory, parse_percentage, parse_size
 from mlxsched.text import did_you_mean
 
 DEFAULT_EPOCHS = 3.0
@@ -87,6 +87,7 @@ def _usable_path(value: str) -> str:
 
 
 Size = Annotated[int, Field(ge=0), BeforeValidator(parse_size, json_schema_input_type=int | str)]
+Memory = Annotated[int, Field(ge=0), BeforeValidator(parse_memory, json_schema_input_type=int | str)]
 Seconds = Annotated[float, Field(gt=0), BeforeValidator(parse_duration, json_schema_input_type=float | str)]
 TimeLimit = Annotated[Seconds | None, BeforeValidator(_none, json_schema_input_type=float | str | None)]
 Share = Annotated[
@@ -371,7 +372,7 @@ class RunConfig(_Strict):
         description="Memory for cached activations of the frozen layers; the rest goes to disk; "
         "0 turns the cache off.",
     )
-    memory: Size | None = Field(default=None, description="Memory limit of the run, such as 6GB.")
+    memory: Memory | None = Field(default=None, description="Memory limit of the run, such as 6GB.")
     cache_limit: Size | None = Field(default=None, description="Limit of MLX's cache of free buffers.")
     wired_limit: Size | None = Field(default=None, description="Limit of the memory that macOS keeps wired.")
     clear_cache_threshold: Size = Field(

@@ -9,7 +9,7 @@ from typing import overload
 _BYTES = {"": 1, "B": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BYTES |= {f"{unit}B": size for unit, size in _BYTES.items() if len(unit) == 1 and unit != "B"}
 _BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-_LEAST = 10**6  # bytes: whoever writes fewer without a unit means another one
+_LEAST = 10**6  # bytes: no run takes fewer
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 
@@ -26,9 +26,20 @@ def parse_size(value: object) -> object:
     size = float(found[1]) * _BYTES.get(found[2].upper(), math.inf) if found else math.inf
     if not math.isfinite(size):
         raise ValueError("must be a size such as 6GB, 512MB or 4GiB")
-    if found and not found[2] and 0 < size < _LEAST:
-        raise ValueError("must have a unit, as in 6GB or 512MB, since it would be bytes")
     return int(size)
+
+
+def parse_memory(value: object) -> object:
+    """`parse_size` for the memory of a run: a small number written without a unit was meant in another one."""
+    size = parse_size(value)
+    if (
+        isinstance(value, str)
+        and isinstance(size, int)
+        and 0 < size < _LEAST
+        and not value.strip()[-1].isalpha()
+    ):
+        raise ValueError("must have a unit, as in 6GB or 512MB, since it would be bytes")
+    return size
 
 
 @overload

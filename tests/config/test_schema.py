@@ -47,6 +47,8 @@ def test_clipping_is_off_at_zero(off):
     ("key", "text", "value"),
     [
         ("memory", "6GB", 6_000_000_000),
+        ("memory", "0", 0),
+        ("prefix_cache", "1000", 1000),
         ("cache_limit", "512 MiB", 512 * 2**20),
         ("clear_cache_threshold", "2G", 2_000_000_000),
         ("max_time", "1h30m", 5400.0),
