@@ -84,7 +84,7 @@ def _report(as_json: bool, speed: float, tuning: dict[str, Any] | None) -> None:
     if advice:
         warn(advice)
     if tf32:
-        note(f"{TF32[0].upper()}{TF32[1:]}.")
+        note(TF32)
     if not compiles:
         warn(f"{RETRACING}.")
 

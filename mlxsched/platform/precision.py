@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 TF32 = (
-    "on this device, MLX by default rounds float32 matrices to 11 bits before it multiplies them (TF32); "
-    "the environment variable MLX_ENABLE_TF32=0 makes products exact but slower"
+    "On this device, MLX by default rounds float32 matrices to 11 bits before it multiplies them (TF32); "
+    "the environment variable MLX_ENABLE_TF32=0 makes products exact but slower."
 )
 _SIZE = 256
 # The relative error of a product: 2e-7 with all 24 bits, 3e-4 with 11 of them (H200; users report 8e-4 from an M5).
