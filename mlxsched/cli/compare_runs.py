@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mlxsched.experiments.finished import FinishedRun
     from mlxsched.render.chart import Chart
 
-HEADER = ("run", "schedule", "peak", "seed", "updates", "best loss", "last loss", "exact", "time")
-OPTIONAL = ("time", "exact", "seed", "last loss", "schedule")  # left out first on a narrow terminal
+HEADER = ("run", "schedule", "peak", "seed", "updates", "best loss", "last loss", "exact", "training")
+OPTIONAL = ("training", "exact", "seed", "last loss", "schedule")  # left out first on a narrow terminal
 MOST_COLUMNS = 120  # a table that is wider lists the settings below, also in a file
 
 

@@ -108,7 +108,7 @@ class AskingStop(StopRequest):
 
 
 class Question:
-    """The question after a Ctrl-C; an invalid answer repeats it."""
+    """The question after a Ctrl-C; an invalid answer is named, and the question repeated."""
 
     def __init__(self, display: Display) -> None:
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)  # discard earlier input
@@ -120,6 +120,7 @@ class Question:
         if can_decay:
             note(f"  d  decay: {_offer(display)}")
         note("  g  go on")
+        note("  Ctrl-C  stop immediately, losing the updates since the last checkpoint")
         self._prompt()
 
     def answer(self) -> str:
@@ -133,20 +134,23 @@ class Question:
             line = os.read(sys.stdin.fileno(), 1024)
         except OSError:  # the terminal is gone
             return "c"
-        letter = line.decode("utf-8", "replace").strip().lower()[:1]
+        text = line.decode("utf-8", "replace").strip()
+        letter = text.lower()[:1]
         if not line:  # the terminal is gone, or Ctrl-D
             return "c"
         if letter in self._choices and letter:
             return letter
+        if letter:
+            note(f"{text[:20]!r} is none of the choices.")
         self._prompt()
         return ""
 
     def _prompt(self) -> None:
         letters = ", ".join(self._choices[:-1]) + f" or {self._choices[-1]}"
+        left = max(self._end - time.monotonic(), 0.0)
+        text = f"Type {letters}, then Enter; without an answer the run stops in {left:.0f} s: "
         with suppress(OSError):
-            os.write(
-                2, f"Type {letters}, then Enter; without an answer the run stops in {PATIENCE:g} s: ".encode()
-            )
+            os.write(2, text.encode())
 
 
 def _offer(display: Display) -> str:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mlxsched.cli.output import console, note
-from mlxsched.runs.events import Evaluated, Event, LengthChanged, Notice, RunStarted, Tick, UpdateMade
+from mlxsched.runs.events import (
+    Evaluated,
+    Event,
+    LengthChanged,
+    Measured,
+    Notice,
+    RunStarted,
+    Tick,
+    UpdateMade,
+)
 from mlxsched.text import about, clock, counted, without_controls
+from mlxsched.training.timing import Costs, Work
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -21,6 +34,7 @@ TICK_SECONDS = 5.0  # between plain lines about the same long step
 _EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
 KERNELS = 50  # that MLX builds for a training, which is not known in advance: 40 to 52 with the preset laptop
 TOLD_AGAIN = 0.1  # a new length is shown if it differs by this share from the last one shown
+UPDATES_ALONE = Work(1.0, None, 1)
 SPEED_UPDATES = 20  # the speed shown is a mean over about this many updates
 
 
@@ -32,16 +46,20 @@ class Display:
         every: plain lines report every `every`-th update; the live display shows each one.
         plain: print lines even on a terminal.
         done: updates that were made before, when the run resumes.
+        work: what the run does apart from its updates; part of the time left.
     """
 
     name = "the display"
 
-    def __init__(self, updates: int, every: int, *, plain: bool, done: int = 0) -> None:
+    def __init__(
+        self, updates: int, every: int, *, plain: bool, done: int = 0, work: Work = UPDATES_ALONE
+    ) -> None:
         self._updates, self._every = updates, max(every, 1)
         self._live = None if plain or not sys.stderr.isatty() else LiveDisplay(updates, done)
         self._made = done
         self._last: UpdateMade | None = None
-        self._speed = Speed()
+        self._last_at = 0.0
+        self._speed = Speed(work)
         self._step = LongStep()
         self._held: list[str] | None = None  # lines that wait until a question is answered
         self._told = 0  # the last length shown
@@ -59,13 +77,19 @@ class Display:
         self._release()
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, RunStarted | LengthChanged):
+        if isinstance(event, LengthChanged):
             self._set_length(event.updates)
-            if isinstance(event, RunStarted) and event.seconds is not None:
-                self._say(f"Estimated time: {about(event.seconds)}.")
+        elif isinstance(event, RunStarted):
+            self._set_length(event.updates)
+            self._speed.measuring = event.measuring
+            if event.seconds is not None:
+                self._say(f"Estimated time: {about(event.seconds)} in all.")
+        elif isinstance(event, Measured):
+            self._speed.measuring = event.seconds
         elif isinstance(event, UpdateMade):
             self._show_update(event)
         elif isinstance(event, Evaluated):
+            self._speed.evaluation = event.seconds if math.isfinite(event.seconds) else 0.0
             self._say(evaluation_line(event))
         elif isinstance(event, Tick):
             self._show_tick(event)
@@ -94,8 +118,8 @@ class Display:
         return self._updates - self._made
 
     def eta(self, updates: int) -> float | None:
-        """The seconds that ``updates`` more take; None before the first update."""
-        return self._speed.eta(updates) if self._speed else None
+        """The seconds to the end if ``updates`` more are made; None before the first update."""
+        return self._speed.eta(self._made, self._made + updates) if self._speed else None
 
     def pause(self) -> None:
         """Take the live display off the terminal, for a question; lines wait until it is answered."""
@@ -131,16 +155,19 @@ class Display:
         self._updates = updates
         if self._live:
             self._live.set_length(updates)
-            if self._last:
-                self._live.update(
-                    self._made, self._parts(self._last)
-                )  # with the time that the new length takes
+            self._show_time_left()
+
+    def _show_time_left(self) -> None:
+        if self._live and self._last:
+            self._live.parts = self._parts(self._last)
 
     def _parts(self, event: UpdateMade) -> list[str]:
-        return update_parts(event, self._speed.tokens_per_second, self._speed.eta(self.left))
+        """The numbers of the last update, with the time left now: an evaluation may have begun since."""
+        eta = self._speed.eta(self._made, self._updates) - (time.monotonic() - self._last_at)
+        return update_parts(event, self._speed.tokens_per_second, max(eta, 0.0))
 
     def _show_update(self, event: UpdateMade) -> None:
-        self._made, self._last = event.update + 1, event
+        self._made, self._last, self._last_at = event.update + 1, event, time.monotonic()
         self._speed.add(event)
         parts = self._parts(event)
         if self._live:
@@ -151,6 +178,7 @@ class Display:
     def _show_tick(self, event: Tick) -> None:
         if self._live:
             self._live.tick(event)
+            self._show_time_left()
         elif self._step.due(event):
             self._say(f"{event.what}: {event.done}/{event.total}")
 
@@ -186,12 +214,15 @@ class LongStep:
 
 
 class Speed:
-    """Tokens a second and seconds an update, as means over the latest updates.
+    """Tokens a second and seconds an update, as means over the latest updates; and the time left.
 
-    The first update, which includes compilation, counts only until there is a second one.
+    The first update, which includes compilation, counts only until there is a second one. ``evaluation`` and
+    ``measuring`` are seconds of the latest evaluation, and of the measurement after the last update.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, work: Work) -> None:
+        self._work = replace(work, tokens=1.0)
+        self.evaluation = self.measuring = 0.0
         self._tokens = self._seconds = self._count = 0.0
 
     def add(self, event: UpdateMade) -> None:
@@ -209,9 +240,10 @@ class Speed:
         """Real tokens a second, padding not counted."""
         return self._tokens / self._seconds
 
-    def eta(self, updates: int) -> float:
-        """The seconds that `updates` more updates will take."""
-        return updates * self._seconds / self._count
+    def eta(self, made: int, total: int) -> float:
+        """The seconds from update `made` to the end of a run of `total` updates, evaluations and measurement included."""
+        update = deque([(self._seconds / self._count, 1)])
+        return self._work.seconds(Costs(self.evaluation, 0.0, self.measuring, update), made, total)
 
 
 def update_parts(event: UpdateMade, tokens_per_second: float, eta: float) -> list[str]:
@@ -277,7 +309,7 @@ class LiveDisplay:
             expand=True,
         )
         self._training: TaskID = self._progress.add_task("training", total=updates, completed=done)
-        self._parts: list[str] = []
+        self.parts: list[str] = []
         self._other: tuple[str, TaskID] | None = None
         self._screen: Live = Live(
             console=self._console, get_renderable=self._picture, refresh_per_second=5, transient=True
@@ -299,7 +331,7 @@ class LiveDisplay:
         """Show `done` updates and the numbers of the last one; any other step has ended."""
         self._remove_other()
         self._progress.update(self._training, completed=done)
-        self._parts = parts
+        self.parts = parts
 
     def tick(self, event: Tick) -> None:
         """Show a second bar for a long step, and remove it when the step is done."""
@@ -324,4 +356,4 @@ class LiveDisplay:
         from rich.console import Group
         from rich.text import Text
 
-        return Group(self._progress, Text(wrapped(self._parts, self._console.width)))
+        return Group(self._progress, Text(wrapped(self.parts, self._console.width)))

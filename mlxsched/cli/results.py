@@ -5,10 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxsched.cli.output import say, table
 from mlxsched.runs.info import measures
+from mlxsched.runs.recording import read_recording
+from mlxsched.runs.summary import training_seconds
 from mlxsched.text import clock, counted
 
 if TYPE_CHECKING:
@@ -27,14 +29,24 @@ MEASURES = (
 SHORT_PROMPT = 100  # characters of a system prompt that fits into a command
 
 
-def show_results(run: RunDirectory, progress: Progress) -> None:
+class Took(NamedTuple):
+    """Seconds of this process from loading to the end, and whether it continued a run that had begun before."""
+
+    seconds: float | None = None
+    resumed: bool = False
+
+
+_UNKNOWN = Took()
+
+
+def show_results(run: RunDirectory, progress: Progress, took: Took = _UNKNOWN) -> None:
     """Print the measures before and after the run and the next commands on stdout."""
     before, after = measures(progress.results, "before"), measures(progress.results, "after")
     rows = list(_rows(before, after))
     if rows:
         table(rows, header=("", "before", "after"), title="Results")
     updates, tokens = counted(progress.update, "update"), counted(progress.tokens, "token")
-    say(f"{updates}, {tokens} in {clock(progress.seconds)}")
+    say(f"{updates}, {tokens}; {_times(run, took)}")
     for decision in _lasting(decisions(progress)):
         say(f"At update {decision['at']}: {decision['reason']}.")
     if progress.ended:
@@ -56,6 +68,15 @@ def show_results(run: RunDirectory, progress: Progress) -> None:
     if given is not None:
         text = shlex.quote(given) if len(given) <= SHORT_PROMPT else "TEXT"
         say(f"The rows begin with a system prompt. Give generate and chat the same one: --system {text}")
+
+
+def _times(run: RunDirectory, took: Took) -> str:
+    """The time that `mlxsched runs` shows, and the time that --max-time limits."""
+    text = f"training {clock(training_seconds(read_recording(run.path)))}"
+    if took.seconds is None:
+        return text
+    since = "since the resume" if took.resumed else "in all, with loading and the test rows"
+    return f"{text}; {clock(took.seconds)} {since}"
 
 
 def _system(run: RunDirectory) -> str | None:
@@ -142,8 +163,8 @@ def next_commands(run: RunDirectory, best_update: int | None = None) -> list[str
     ]
 
 
-def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
-    """The end of a run as plain data."""
+def results_json(run: RunDirectory, progress: Progress, took: Took = _UNKNOWN) -> dict[str, Any]:
+    """The end of a run as plain data; ``seconds`` are those of the updates alone."""
     return {
         "run": str(run.path),
         "adapter": str(run.adapters),
@@ -151,6 +172,8 @@ def results_json(run: RunDirectory, progress: Progress) -> dict[str, Any]:
         "updates": progress.update,
         "tokens": progress.tokens,
         "seconds": progress.seconds,
+        "training_seconds": training_seconds(read_recording(run.path)),
+        "total_seconds": took.seconds,
         "best": progress.best,
         "ended": progress.ended,
         "decisions": decisions(progress),

@@ -22,7 +22,7 @@ _SORT_KEYS = (
     "size",
     "peak",
 )  # of runs.summary, imported late
-_OPTIONAL = ("size", "created", "time", "peak", "schedule", "loss")  # left out first on a narrow terminal
+_OPTIONAL = ("size", "created", "training", "peak", "schedule", "loss")  # left out first on a narrow terminal
 _STATUSES = ("running", "finished", "stopped", "failed", "interrupted", "unreadable")
 
 
@@ -46,6 +46,7 @@ def command(
     """List the runs in the directory ROOT and below, "runs" by default.
 
     "loss" is the best validation loss, or the mean of the last 20 training losses of a run without validation rows.
+    "training" is the time of the updates and evaluations, without loading, and without the measurement of the test rows.
     A run is "interrupted" when it was killed: `mlxsched resume` continues it. --remove deletes the files that mlxsched
     wrote into a run and keeps all others.
 
@@ -78,8 +79,8 @@ def _show(runs: list[RunSummary], root: Path, sort: str) -> None:
     if not runs:
         note(f"No runs in {root}. Start one: mlxsched train --preset laptop")
         return
-    header = ("run", "status", "updates", "loss", "schedule", "peak", "time", "size", "created")
-    by = "time" if sort == "seconds" else sort
+    header = ("run", "status", "updates", "loss", "schedule", "peak", "training", "size", "created")
+    by = "training" if sort == "seconds" else sort
     optional = [name for name in _OPTIONAL if name != by or sort == "created"]  # the default needs no proof
     table([_row(run) for run in runs], header=header, optional=optional)
     for run in runs:

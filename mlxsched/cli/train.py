@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +137,9 @@ def train_and_tell(
     from mlxsched.cli.interrupt import stop_request
     from mlxsched.cli.kernel_watch import watching_kernels
     from mlxsched.cli.progress import Display
-    from mlxsched.cli.results import results_json, show_results
+    from mlxsched.cli.results import Took, results_json, show_results
     from mlxsched.tracking import sinks
+    from mlxsched.training.assembly import work_of
     from mlxsched.training.run import execute
 
     note(f"Run: {run.path}")
@@ -145,7 +147,9 @@ def train_and_tell(
         _tell_check()
     config = session.config
     done = run.info.update if resume else 0
-    with Display(session.plan.updates, config.steps_per_report, plain=plain, done=done) as display:
+    work = work_of(session, evaluates=session.plan.valid_rows > 0 and config.val_batches != 0)
+    updates, every = session.plan.updates, config.steps_per_report
+    with Display(updates, every, plain=plain, done=done, work=work) as display:
         trackers = sinks(config.report_to, run, config)
         try:
             with watching_kernels(display.show_kernels):
@@ -155,7 +159,8 @@ def train_and_tell(
         finally:  # also where the run could not say how it ended
             for tracker in trackers:
                 tracker.close(run.info.status, run.info.message)
+    took = Took(None if session.started is None else time.monotonic() - session.started, resume)
     if as_json:
-        print_json(results_json(run, progress))
+        print_json(results_json(run, progress, took))
     else:
-        show_results(run, progress)
+        show_results(run, progress, took)

@@ -203,7 +203,13 @@ def head_line(watched: Watched) -> str:
     """Name, status, updates and time left."""
     of = f" of {watched.planned:,}" if watched.planned else ""
     left = watched.seconds_left if watched.status == "running" else None
-    eta = "" if left is None else f", about {clock(left)} left"
+    eta = (
+        ""
+        if left is None
+        else f", about {clock(left)} of updates left"
+        if left
+        else ", measuring the adapter"
+    )
     return f"{without_controls(watched.recording.name)}: {watched.status}, {watched.made:,}{of} updates{eta}"
 
 

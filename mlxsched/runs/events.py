@@ -60,11 +60,22 @@ class Event:
 
 @dataclass(frozen=True)
 class RunStarted(Event):
-    """A run begins or resumes after `update` updates; it is planned to end after `updates`, in about `seconds`."""
+    """A run begins or resumes after `update` updates; it is planned to end after `updates`, in about `seconds`.
+
+    `measuring` are those of the measurement after the last update; 0 where they are not known.
+    """
 
     updates: int
     resumed: bool = False
     seconds: float | None = None
+    measuring: float = 0.0
+
+
+@dataclass(frozen=True)
+class Measured(Event):
+    """The model was measured before the first update; after the last one this is expected to take `seconds`."""
+
+    seconds: float
 
 
 @dataclass(frozen=True)

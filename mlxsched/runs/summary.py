@@ -31,7 +31,7 @@ class RunSummary:
         loss: the best validation loss, or the mean of the last training losses where none was measured.
         schedule: the name of the schedule.
         peak: its highest rate.
-        seconds: time of all updates and evaluations.
+        seconds: `training_seconds`.
         size: bytes on the disk.
         created: UTC, ISO 8601.
     """
@@ -73,7 +73,7 @@ def summarize(run: StoredRun) -> RunSummary:
         loss=_loss(info.best, recording),
         schedule=_schedule(info.plan),
         peak=finite_number(info.plan.get("peak")),
-        seconds=None if recording is None else _seconds(recording),
+        seconds=None if recording is None else training_seconds(recording),
         size=size,
         created=info.created,
         problem=problem,
@@ -105,7 +105,8 @@ def _loss(best: Mapping[str, object] | None, recording: Recording | None) -> flo
     return math.fsum(last) / len(last) if last else None
 
 
-def _seconds(recording: Recording) -> float:
+def training_seconds(recording: Recording) -> float:
+    """The time of all updates and evaluations; without loading, and without the test rows."""
     columns = (recording.train.curve("seconds"), recording.evaluations.curve("seconds"))
     return math.fsum(value for curve in columns for value in curve.values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +13,8 @@ from mlxsched.model import adapters
 from mlxsched.model.evaluate import Evaluator, perplexity
 from mlxsched.model.fast.forward_path import ForwardPath
 from mlxsched.model.generate import Answer, answer_all, can_match, exact_match
-from mlxsched.training.answer_times import lengths_of
+from mlxsched.runs.events import Measured
+from mlxsched.training.answer_times import growth_of_answers, lengths_of
 from mlxsched.training.loop import Loop
 from mlxsched.training.session import Session
 
@@ -42,7 +44,10 @@ class Measurement:
         if progress.evaluated_update is None:  # a stop during the test rows left the validation loss recorded
             self._loop.evaluate()
         self._loop.engine.load_into_model()
-        progress.results["before"] = self._measured()
+        started = time.perf_counter()
+        progress.results["before"] = measured = self._measured("before")
+        again = (time.perf_counter() - started) * growth_of_answers(measured)
+        self._loop.emit(Measured(progress.update, again))
 
     def after(self, adapter: Path) -> None:
         """Measure the model with ``adapter`` as it was written, which is what the user gets."""
@@ -50,24 +55,25 @@ class Measurement:
         if "after" in progress.results:
             return
         adapters.load_weights(self._session.loaded.model, adapter)
-        progress.results["after"] = self._measured()
+        progress.results["after"] = self._measured("after")
         self._loop.save()
 
-    def _measured(self) -> dict[str, Any]:
+    def _measured(self, when: str) -> dict[str, Any]:
+        """The measures; ``when``, before or after the training, is part of the progress that is shown."""
         measured: dict[str, Any] = {"update": self._loop.progress.update}
         loss = self._loop.progress.best_loss
         if loss is not None:
             measured |= {"loss": loss, "perplexity": perplexity(loss)}
-        return measured | self._test_loss() | self._exact_match()
+        return measured | self._test_loss(when) | self._exact_match(when)
 
-    def _test_loss(self) -> dict[str, Any]:
+    def _test_loss(self, when: str) -> dict[str, Any]:
         if self._evaluator is None:
             return {}
         tree = self._session.loaded.model.trainable_parameters()
-        result = self._evaluator(tree, self._loop.ticker("test loss"))
+        result = self._evaluator(tree, self._loop.ticker(f"test loss {when} training"))
         return {"test_loss": result.loss, "test_perplexity": result.perplexity}
 
-    def _exact_match(self) -> dict[str, Any]:
+    def _exact_match(self, when: str) -> dict[str, Any]:
         """The share of test prompts that the model answers exactly right, where answers are short enough for that.
 
         Some of the answers are kept, for a report that shows them before and after. Long answers are only sampled.
@@ -78,7 +84,7 @@ class Measurement:
         if not asked:
             return {}
         model, tokenizer = session.loaded.model, session.loaded.tokenizer
-        tick = self._loop.ticker("test answers")
+        tick = self._loop.ticker(f"test answers {when} training")
         shared = session.config.shares_prompts
         answers = answer_all(model, tokenizer, asked, tick, memory=session.answering_memory, shared=shared)
         tokens = lengths_of(asked, tokenizer, sum(answer.tokens for answer in answers))._asdict()

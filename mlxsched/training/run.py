@@ -199,7 +199,8 @@ def _announce(
         warning = risk(expected.micro_batch, session.micro_batch_tokens, longest)
         if warning:
             sinks.show(Notice(update, "note", warning))
-    loop.emit(RunStarted(update, updates, resume, expected.seconds if expected else None))
+    measuring = expected.measuring if expected else loop.progress.times.get("measuring", 0.0)
+    loop.emit(RunStarted(update, updates, resume, expected.seconds if expected else None, measuring))
 
 
 def _tuner(session: Session, run: RunDirectory, *, resume: bool) -> Tuner:

@@ -53,6 +53,7 @@ class Terminal:
         """Press Ctrl-C after some updates, and wait for the question."""
         self.wait_for("loss")
         self.press("\x03")
+        self.wait_for("Ctrl-C  stop immediately")
         self.wait_for("then Enter")
 
     def end(self) -> int:
@@ -81,6 +82,7 @@ def training(tmp_path):
 def test_go_on_and_then_cool_down(training):
     training.ask()
     training.press("what?\n")
+    training.wait_for("'what?' is none of the choices.")
     training.wait_for("then Enter")
     training.press("g\n")
     training.ask()

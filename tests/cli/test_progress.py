@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -14,11 +15,13 @@ from mlxsched.runs.events import (
     CheckpointSaved,
     Evaluated,
     LengthChanged,
+    Measured,
     Notice,
     RunStarted,
     Tick,
     UpdateMade,
 )
+from mlxsched.training.timing import Work
 
 UPDATE = UpdateMade(
     0, 2.5, 1e-4, 0.75, tokens=1000, targets=900, tokens_per_second=500.0, peak_memory_gb=12.34, seconds=2.0
@@ -129,9 +132,29 @@ def test_a_new_length_changes_the_time_that_is_left_at_once(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with Display(1000, 10, plain=False) as display:
         display(UpdateMade(0, 1.0, 1e-3, tokens=100, seconds=1.0))
-        assert display._live._parts[-1] == "ETA 16:39"
+        assert display._live.parts[-1] == "ETA 16:39"
         display(LengthChanged(1, 17))
-        assert display._live._parts[-1] == "ETA 0:16"
+        assert display._live.parts[-1] == "ETA 0:16"
+
+
+def test_the_time_left_includes_evaluations_and_the_measurement_at_the_end(monkeypatch, clock):
+    """10 updates of 2 s; evaluations of 3 s after 4, 8 and 10 updates; 7 s for the test rows."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Display(10, 1, plain=False, work=Work(123.0, lambda updates: 4, 100)) as display:
+        display(RunStarted(0, 10, seconds=50.0, measuring=5.0))
+        display(Evaluated(0, 2.0, seconds=3.0))
+        display(Measured(0, 7.0))
+        display(UPDATE)
+        assert display._live.parts[-1] == "ETA 0:34"
+        assert display.eta(1) == 2 + 3 + 7
+        clock[0] += 1.5
+        display(LengthChanged(1, 10))
+        assert display._live.parts[-1] == "ETA 0:32"
+        for update in range(1, 10):
+            display(replace(UPDATE, update=update))
+        clock[0] += 6.0  # the evaluation, and a part of the answers
+        display(Tick(10, "test answers after training", 50, 100))
+        assert display._live.parts[-1] == "ETA 0:04"
 
 
 def test_lines_wait_while_a_question_is_asked(capsys):

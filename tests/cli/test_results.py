@@ -9,12 +9,14 @@ import pytest
 from mlxsched.analysis.diagnosis import diagnose
 from mlxsched.analysis.diagnosis.histories import run_history
 from mlxsched.analysis.diagnosis.verdict import failure_of
-from mlxsched.cli.results import results_json, show_results, verdict
+from mlxsched.cli.results import Took, results_json, show_results, verdict
 from mlxsched.config import load_config
 from mlxsched.planning.settings import settings_findings
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, UpdateMade
 from mlxsched.runs.recording import read_recording
+from mlxsched.runs.store import runs_below
+from mlxsched.runs.summary import summarize
 from mlxsched.training.progress import Progress
 
 
@@ -105,6 +107,28 @@ def test_a_short_run_that_diverged_names_the_rate_of_the_plan_s_warning(tmp_path
     assert (
         failure_of(run.info, "finished", read_recording(run.path), found) in line
     )  # of the report and of watch
+
+
+@pytest.mark.parametrize(
+    ("took", "said"),
+    [
+        (Took(61.0), "; 1:01 in all, with loading and the test rows"),
+        (Took(61.0, resumed=True), "; 1:01 since the resume"),
+        (Took(), ""),
+    ],
+)
+def test_the_time_of_the_training_is_that_of_the_list_of_runs(tmp_path, capsys, took, said):
+    run = RunDirectory.create(tmp_path / "run", config={}, origins={}, plan={}, versions={})
+    with run.lock():
+        run.metrics.record(UpdateMade(0, 2.5, 1e-4, seconds=20.0))
+        run.metrics.record(Evaluated(1, 2.0, seconds=15.0))
+    progress = Progress(update=1, tokens=7, seconds=20.0)
+    show_results(run, progress, took)
+    assert f"1 update, 7 tokens; training 0:35{said}\n" in capsys.readouterr().out
+    (listed,) = (summarize(stored) for stored in runs_below(tmp_path))
+    found = results_json(run, progress, took)
+    assert found["training_seconds"] == listed.seconds == 35.0
+    assert (found["seconds"], found["total_seconds"]) == (20.0, took.seconds)
 
 
 def test_a_higher_test_loss_is_no_improvement(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from mlxsched.cli.main import main
-from mlxsched.cli.watch import Watched, live_view, verdict_lines
+from mlxsched.cli.watch import Watched, head_line, live_view, verdict_lines
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.events import Evaluated, Notice, UpdateMade
 
@@ -107,7 +107,11 @@ def test_the_time_left_is_that_of_the_last_updates(run):
         record(run, 0, 10)
         watched = Watched(run.path)
         assert watched.status == "running" and watched.seconds_left == pytest.approx(30 * 0.5)
+        assert head_line(watched) == "one: running, 10 of 40 updates, about 0:15 of updates left"
         assert verdict_lines(watched) == ["Verdict: too few updates to judge: 10, and most checks need 20."]
+        record(run, 10, 40)
+        watched.look()
+        assert head_line(watched) == "one: running, 40 of 40 updates, measuring the adapter"
 
 
 def test_the_live_picture_has_progress_chart_and_verdict(run):

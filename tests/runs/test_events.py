@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mlxsched.runs.events import (
     CheckpointSaved,
     Evaluated,
+    Measured,
     Notice,
     RunFinished,
     RunStarted,
@@ -59,6 +60,7 @@ def test_the_keys_are_those_that_scripts_rely_on():
     "event",
     [
         RunStarted(0, 10),
+        Measured(0, 2.5),
         CheckpointSaved(5, "runs/a/checkpoints/000005"),
         RunFinished(10, "finished"),
         Tick(0, "x", 1, 2),
