@@ -27,7 +27,7 @@ GROUPS = {
     "prompt_feature completion_feature chat_feature text_feature",
     "Parameters": "fine_tune_type num_layers lora_parameters.rank lora_parameters.scale "
     "lora_parameters.dropout lora_plus_ratio resume_adapter_file",
-    "Length": "epochs iters max_time until_plateau batch_size grad_accumulation_steps length_window micro_batch_tokens seed",
+    "Length": "epochs iters steps max_time until_plateau batch_size grad_accumulation_steps length_window micro_batch_tokens seed",
     "Learning rate": "learning_rate schedule warmup warmup_init end_lr",
     "Optimizer": "optimizer weight_decay bias_correction max_grad_norm label_smoothing z_loss max_bad_updates on_divergence",
     "Evaluation and reports": "val_batches steps_per_eval steps_per_report patience average average_every test test_batches "
@@ -157,7 +157,7 @@ def load_given(ctx: click.Context) -> LoadedConfig:
         preset=given["preset"], file=given["config"], flags=given_flags(ctx), as_mlx_lm=given["as_mlx_lm"]
     )
     config = loaded.config
-    if config.iters is not None:
+    if config.epochs is None:
         resolve_schedule(config, loaded.origins, plan_length(config, config.batch_size).updates)
     return loaded
 

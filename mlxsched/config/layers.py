@@ -8,14 +8,15 @@ from typing import Any
 from mlxsched.config.origins import PRESET
 from mlxsched.config.yaml_file import KeyPath, YamlFile
 
-LENGTHS = ("iters", "epochs")
+LENGTHS = ("epochs", "iters", "steps")
 LIFTS = "lifts max_time of "
 """In the origin of a length that replaces the time limit of a preset. The limit only keeps the preset short."""
 
 # A key given in one layer removes its rivals from the layers below.
 RIVALS = {
-    "iters": ("epochs",),
-    "epochs": ("iters",),
+    "epochs": ("iters", "steps"),
+    "iters": ("epochs", "steps"),
+    "steps": ("epochs", "iters"),
     "lr_schedule": ("schedule", "learning_rate", "warmup", "warmup_init", "end_lr"),
     "schedule": ("lr_schedule",),
     "learning_rate": ("lr_schedule",),

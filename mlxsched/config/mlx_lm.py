@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlxsched.config.layers import Given, Layer
+from mlxsched.config.layers import LENGTHS, Given, Layer
 from mlxsched.config.origins import DEFAULT, MLX_LM, PRESET, from_file
 from mlxsched.config.schema import RunConfig
 
@@ -106,7 +106,7 @@ def differing_defaults(config: RunConfig, origins: Mapping[str, str]) -> list[st
 
 def _decided_elsewhere(key: str, config: RunConfig, origins: Mapping[str, str]) -> bool:
     if key == "iters":
-        return origins.get("epochs", DEFAULT) != DEFAULT
+        return any(origins.get(length, DEFAULT) != DEFAULT for length in LENGTHS)
     if key == "data":
         return config.hf_dataset is not None
     if key == "test_batches":

@@ -60,11 +60,10 @@ def _first(values: Values, *names: str) -> Any:
     return next((values[name] for name in names if values.get(name) is not None), None)
 
 
-def _iters(value: Any, values: Values) -> int | None:
-    """From optimizer steps to iterations, which are ``grad_accumulation_steps`` times as many."""
+def _updates(value: Any, _: Values) -> int | None:
+    """The number of updates; transformers writes -1 for a run whose epochs decide."""
     steps = _number(value)
-    accumulation = _number(_first(values, "grad_accumulation_steps", "gradient_accumulation_steps"), 1.0)
-    return int(steps * (accumulation or 1)) if steps and steps > 0 else None
+    return int(steps) if steps and steps > 0 else None
 
 
 def _scale(value: Any, values: Values) -> float | None:
@@ -129,7 +128,6 @@ _DTYPE = Explained("transformers", "The model's weights decide the precision. Re
 _QUANTIZE = Explained(
     "transformers", "Quantize the model beforehand with `mlx_lm.convert -q`, and give the result as `model`"
 )
-_ITERATION = "iterations of batch_size rows; an update takes grad_accumulation_steps of them"
 _WHEN_EVAL = Explained("transformers", "Validation is always on; `steps_per_eval` says how often. Remove it")
 _WHEN_SAVE = Explained("transformers", "Checkpoints are always saved; `save_every` says how often. Remove it")
 _BETAS = Renamed(
@@ -146,9 +144,8 @@ NAMES: dict[str, Renamed | Explained] = {
     "num_train_epochs": Renamed("transformers", "epochs"),
     "num_epochs": Renamed("axolotl", "epochs"),
     "n_epochs": Renamed("OpenAI", "epochs"),
-    "max_steps": Renamed("transformers", "iters", _iters, _ITERATION),
-    "num_training_steps": Renamed("transformers", "iters", _iters, _ITERATION),
-    "steps": Renamed("other tools", "iters", _iters, _ITERATION),
+    "max_steps": Renamed("transformers", "steps", _updates),
+    "num_training_steps": Renamed("transformers", "steps", _updates),
     "iterations": Renamed("other tools", "iters"),
     "num_iters": Renamed("other tools", "iters"),
     "per_device_train_batch_size": Renamed("transformers", "batch_size"),
@@ -309,8 +306,8 @@ def advice(name: str, value: object, values: Values, *, flag: bool = False) -> s
 
     >>> advice("lora_alpha", 16, {"lora_r": 8})
     'That is the name in PEFT for `lora_parameters.scale` (scale is alpha / rank). Write `lora_parameters: {scale: 2.0}`.'
-    >>> advice("max-steps", "100", {"grad_accumulation_steps": 4}, flag=True)
-    'That is the name in transformers for `--iters` (iterations of batch_size rows; an update takes grad_accumulation_steps of them). Write `--iters 400`.'
+    >>> advice("max-steps", "100", {}, flag=True)
+    'That is the name in transformers for `--steps`. Write `--steps 100`.'
     """
     found = NAMES.get(name.replace("-", "_").lower())
     if found is None:

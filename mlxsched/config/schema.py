@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from mlxsched.config.average import parse_average
+from mlxsched.config.layers import LENGTHS
 from mlxsched.config.units import parse_duration, parse_memory, parse_percentage, parse_size
 from mlxsched.text import did_you_mean
 
@@ -230,6 +231,7 @@ class RunConfig(_Strict):
     iters: Count | None = Field(
         default=None, description="Length in iterations of --batch-size rows, as in mlx-lm."
     )
+    steps: Count | None = Field(default=None, description="Length in updates.")
     max_time: TimeLimit = Field(
         default=None,
         description="End after this time, such as 45m, with the schedule completed; none removes a limit.",
@@ -390,7 +392,7 @@ class RunConfig(_Strict):
         if not isinstance(data, dict):
             return data
         data = dict(data)
-        if data.get("iters") is None and data.get("epochs") is None:
+        if all(data.get(key) is None for key in LENGTHS):
             data["epochs"] = DEFAULT_EPOCHS
         if data.get("lr_schedule") is None and data.get("schedule") is None:
             data["schedule"] = DEFAULT_SCHEDULE
@@ -398,8 +400,11 @@ class RunConfig(_Strict):
 
     @model_validator(mode="after")
     def _refuse_conflicts(self) -> RunConfig:
-        if self.epochs is not None and self.iters is not None:
-            raise _conflict("epochs", "iters", "give epochs or iters, not both: both say how long to train")
+        given = [key for key in LENGTHS if getattr(self, key) is not None]
+        if len(given) > 1:
+            first, second = given[:2]
+            why = f"give {first} or {second}, not both: both say how long to train"
+            raise _conflict(first, second, why)
         if self.schedule is not None and self.lr_schedule is not None:
             why = "give schedule or lr_schedule, not both: both say how the learning rate changes"
             raise _conflict("schedule", "lr_schedule", why)

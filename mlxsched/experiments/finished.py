@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlxsched.config.layers import LENGTHS
 from mlxsched.experiments.ranking import Measured, points_of
 from mlxsched.runs.directory import RunDirectory
 from mlxsched.runs.info import RunInfo
@@ -119,7 +120,7 @@ def read_finished(path: Path) -> FinishedRun:
 
 def _config(info: RunInfo) -> Mapping[str, object]:
     """The settings of a run, without a length that its time limit replaced."""
-    return {**info.config, "epochs": None, "iters": None} if info.plan.get("assumed") else info.config
+    return {**info.config, **dict.fromkeys(LENGTHS)} if info.plan.get("assumed") else info.config
 
 
 def _epochs(info: RunInfo) -> float | None:

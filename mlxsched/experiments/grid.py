@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlxsched.config.layers import LENGTHS
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import UsageError
 
@@ -41,9 +42,7 @@ FIXED = {
         ],
         "a comparison keeps model and data the same",
     ),
-    **dict.fromkeys(
-        ("epochs", "iters", "max_time", "until_plateau", "patience"), "a comparison has one budget"
-    ),
+    **dict.fromkeys((*LENGTHS, "max_time", "until_plateau", "patience"), "a comparison has one budget"),
     **dict.fromkeys(
         [
             "run_dir",

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlxsched.config.layers import LENGTHS
 from mlxsched.config.schema import RunConfig
 from mlxsched.errors import UsageError
 from mlxsched.experiments.refusals import refuse_settings
@@ -90,8 +91,8 @@ class Comparison:
     def _session(self, updates: int, schedule: dict[str, Any]) -> Session:
         plan = self.session.plan
         changes = {
-            "iters": updates * self.config.grad_accumulation_steps,
-            "epochs": None,
+            **dict.fromkeys(LENGTHS),
+            "steps": updates,
             "schedule": schedule,
             "warmup": plan.warmup,
             "steps_per_eval": plan.steps_per_eval,
@@ -150,8 +151,7 @@ def plan_comparison(
     session = prepare(config, origins, cache=cache)
     lengths = parse_budgets(budgets, session.plan.updates)
     if lengths[-1] != session.plan.updates:  # the longest branch decides the warmup and the evaluations
-        updates = lengths[-1] * config.grad_accumulation_steps
-        config = config.model_copy(update={"iters": updates, "epochs": None})
+        config = config.model_copy(update={**dict.fromkeys(LENGTHS), "steps": lengths[-1]})
         session = prepare(config, origins, loaded=session.loaded, dataset=session.dataset, cache=cache)
     return Comparison(path, config, origins, session, branches_of(session, lengths))
 

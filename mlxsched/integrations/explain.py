@@ -18,6 +18,7 @@ from mlxsched.integrations.explain_text import Difference, behaviour, describe
 from mlxsched.planning.length import plan_length
 from mlxsched.planning.schedule import resolve_schedule
 from mlxsched.schedules import Schedule, constant, from_mlx_lm
+from mlxsched.text import counted
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,9 @@ def our_config(file: YamlFile) -> tuple[RunConfig, dict[str, str]]:
 
 
 def _our_outcome(config: RunConfig, origins: Mapping[str, str], rows: int | None) -> Outcome:
-    if rows is None and config.iters is None:
+    if rows is None and config.epochs is not None:
         return Outcome(None, None, None, None)
-    length = plan_length(config, rows or config.iters or 1)
+    length = plan_length(config, rows or 1)
     schedule = resolve_schedule(config, origins, length.updates).schedule
     last = length.rows_per_update if length.last_rows is None else length.last_rows
     seen = (length.updates - 1) * length.rows_per_update + last
@@ -172,7 +173,7 @@ def _settings_that_differ(theirs: Mapping[str, Any], ours: RunConfig) -> list[Di
     for key in _COMPARED:
         here = getattr(ours, key)
         if key == "iters" and here is None:
-            here = f"{ours.epochs:g} epochs"
+            here = f"{ours.epochs:g} epochs" if ours.steps is None else counted(ours.steps, "update")
         if key == "learning_rate" and theirs["lr_schedule"]:
             continue  # not used there, nor here
         if key in INTERVALS and here == max(theirs[key] // ours.grad_accumulation_steps, 1):

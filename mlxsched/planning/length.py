@@ -1,4 +1,4 @@
-"""How long a run is: from rows, epochs or iterations, and batch size to updates."""
+"""How long a run is: from rows, epochs, iterations or updates, and batch size to updates."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Length:
 
 
 def plan_length(settings: LengthSettings, rows: int, origins: Mapping[str, str] | None = None) -> Length:
-    """The length of a run over ``rows`` training rows, from ``epochs`` or from mlx-lm's ``iters``.
+    """The length of a run over ``rows`` training rows, from ``epochs``, mlx-lm's ``iters`` or ``steps``.
 
-    Where ``origins`` say that ``max_time`` was given and the other two were not, the time decides: `ASSUMED` updates stand
+    Where ``origins`` say that ``max_time`` was given and the others were not, the time decides: `ASSUMED` updates stand
     for the number that is not known yet.
     """
     found = _plan_length(settings, rows, origins or {})
@@ -56,6 +56,8 @@ def _plan_length(settings: LengthSettings, rows: int, origins: Mapping[str, str]
         return Length(ASSUMED, per_epoch, per_update, findings=_few_rows(rows, per_update), assumed=True)
     if settings.iters is not None:
         return length_from_iters(rows, settings.iters, *sizes)
+    if settings.steps is not None:
+        return length_from_iters(rows, settings.steps * sizes[1], *sizes)
     return length_from_epochs(rows, settings.epochs or 1.0, *sizes)
 
 
@@ -71,9 +73,14 @@ def _lifted(origins: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def is_open(settings: LengthSettings, origins: Mapping[str, str]) -> bool:
-    """Whether only ``max_time`` limits the run: it was given, and ``epochs`` and ``iters`` are less close to the user."""
-    length = origins.get("epochs" if settings.iters is None else "iters", DEFAULT)
+    """Whether only ``max_time`` limits the run: it was given, and no other length is as close to the user."""
+    length = origins.get(length_key(settings), DEFAULT)
     return settings.max_time is not None and outranks(origins.get("max_time", DEFAULT), length)
+
+
+def length_key(settings: LengthSettings) -> str:
+    """The key that gives the length."""
+    return next((key for key in LENGTHS if getattr(settings, key) is not None), "epochs")
 
 
 def length_from_epochs(rows: int, epochs: float, batch_size: int, accumulation: int = 1) -> Length:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from mlxsched.analysis.findings import Finding
+from mlxsched.config.layers import LENGTHS
 from mlxsched.config.origins import DEFAULT, from_flag, is_inherited
 from mlxsched.config.views import ScheduleSettings
 from mlxsched.errors import ConfigError
@@ -178,8 +179,10 @@ def _shortened(warmup: int | float, updates: int) -> tuple[int | float, list[Fin
 
 def _warmup_too_long(warmup: int | float, updates: int, origins: Mapping[str, str]) -> str:
     origin = origins.get("warmup", DEFAULT)
-    length = "--epochs" if origins.get("iters", DEFAULT) == DEFAULT else "--iters"
-    problem = f"`warmup` must be below `steps`; got {warmup} and {updates}. Lower --warmup or raise {length}."
+    length = next((key for key in LENGTHS if origins.get(key, DEFAULT) != DEFAULT), LENGTHS[0])
+    problem = (
+        f"`warmup` must be below `steps`; got {warmup} and {updates}. Lower --warmup or raise --{length}."
+    )
     if from_flag(origin):
         return problem
     return (

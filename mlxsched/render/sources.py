@@ -175,7 +175,7 @@ def run_length(config: RunConfig) -> tuple[int | None, list[str]]:
     """Updates of the run, if they are known without loading a model, and what was assumed."""
     from mlxsched.planning.length import plan_length
 
-    if config.iters is not None:
+    if config.epochs is None:
         return plan_length(config, config.batch_size * config.grad_accumulation_steps).updates, []
     rows = _training_rows(config)
     if not rows:

@@ -100,13 +100,8 @@ def refused():
     ("arguments", "expected"),
     [
         (["--lr", "1e-4"], "Write `--learning-rate 1e-4`"),
-        (["--max_steps", "100", "--grad-accumulation-steps", "4"], "Write `--iters 400`"),
-        (["--max-steps=100"], "Write `--iters 100`"),
-        (
-            ["--steps", "20", "--preset", "laptop"],
-            "an update takes grad_accumulation_steps of them). Write `--iters 80`",
-        ),
-        (["--steps", "20", "--preset", "lptop"], "Write `--iters 20`"),
+        (["--max_steps", "100", "--grad-accumulation-steps", "4"], "Write `--steps 100`"),
+        (["--max-steps=100"], "Write `--steps 100`"),
         (["-preset", "laptop"], "No such option: -preset. Did you mean '--preset'?"),
         (["-lr=1e-4"], "No such option: -lr. That is"),
         (["--lora-layers", "8"], "Write `--num-layers 8`"),

@@ -101,6 +101,9 @@ def test_a_flag_that_switches_off_is_named_as_it_was_typed():
     [
         ("epochs: 2", {"iters": "10"}, "iters", 10, "epochs"),
         ("iters: 10", {"epochs": "0.5"}, "epochs", 0.5, "iters"),
+        ("iters: 10", {"steps": "5"}, "steps", 5, "iters"),
+        ("epochs: 2", {"steps": "5"}, "steps", 5, "epochs"),
+        ("steps: 5", {"iters": "10"}, "iters", 10, "steps"),
         ("lr_schedule: {name: x, arguments: [1]}", {"schedule": "wsd"}, "schedule", "wsd", "lr_schedule"),
         (
             "lr_schedule: {name: x, arguments: [1]}",
@@ -125,12 +128,14 @@ def test_an_mlx_lm_schedule_in_a_file_replaces_that_of_the_preset(write):
     assert loaded.origins["learning_rate"] == "default"
 
 
-def test_rivals_in_one_layer_are_refused_with_both_places(write):
-    path = write("iters: 10\nmodel: x\nepochs: 1\n")
+@pytest.mark.parametrize("rivals", [("epochs", "iters"), ("epochs", "steps"), ("iters", "steps")])
+def test_rivals_in_one_layer_are_refused_with_both_places(write, rivals):
+    first, second = rivals
+    path = write(f"{second}: 10\nmodel: x\n{first}: 1\n")
     with pytest.raises(ConfigError) as caught:
         load_config(file=path)
     assert str(caught.value) == (
-        f"{path}:3:1 and {path}:1:1: give epochs or iters, not both: both say how long to train."
+        f"{path}:3:1 and {path}:1:1: give {first} or {second}, not both: both say how long to train."
     )
 
 
@@ -203,7 +208,7 @@ def test_an_unknown_preset_gets_a_suggestion(write):
         load_config(file=write("preset: xyz\n"))
 
 
-@pytest.mark.parametrize("length", [{"iters": "200"}, {"epochs": "2"}])
+@pytest.mark.parametrize("length", [{"iters": "200"}, {"epochs": "2"}, {"steps": "50"}])
 def test_a_given_length_replaces_the_time_limit_of_a_preset(length):
     (key,) = length
     loaded = load_config(preset="debug", flags=length)

@@ -37,7 +37,7 @@ def test_no_name_is_one_of_ours():
         ),
         ("logging_steps: 10", "steps_per_report: 10"),
         ("save_total_limit: 2", "keep_last: 2"),
-        ("max_steps: 100\ngrad_accumulation_steps: 8", "iters: 800"),
+        ("max_steps: 100\ngrad_accumulation_steps: 8", "steps: 100"),
         ("train_on_inputs: false", "mask_prompt: true"),
         ("optim: paged_adamw_8bit", "optimizer: adamw"),
         ("cosine_min_lr_ratio: 0.1\nlearning_rate: 1e-4", "end_lr: 1e-05"),
@@ -59,7 +59,7 @@ def test_a_key_is_answered_with_ours_and_the_converted_value(tmp_path, text, wri
 
 def test_a_value_that_cannot_be_converted_is_left_out():
     told = advice("max_steps", -1, {})
-    assert told is not None and "`iters`" in told and "Write" not in told
+    assert told is not None and "`steps`" in told and "Write" not in told
 
 
 def repr_of(value):

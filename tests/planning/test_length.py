@@ -45,6 +45,27 @@ def test_a_run_without_an_update_is_refused():
         length_from_iters(rows=10, iters=0, batch_size=4)
 
 
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_steps_are_updates_whatever_the_accumulation(accumulation):
+    given = {"steps": 40, "batch_size": 2, "grad_accumulation_steps": accumulation}
+    length = plan_length(load_config(flags=given).config, 100)
+    assert (length.updates, length.last_rows, length.findings) == (40, None, ())
+
+
+@pytest.mark.parametrize("preset", ["debug", "laptop"])
+def test_steps_replace_the_length_of_a_preset(preset):
+    loaded = load_config(preset=preset, flags={"steps": 7})
+    assert plan_length(loaded.config, 1000, loaded.origins).updates == 7
+
+
+@pytest.mark.parametrize("key", ["epochs", "iters", "steps"])
+def test_a_time_limit_decides_unless_a_length_is_given_beside_it(key):
+    loaded = load_config(flags={"max_time": "5m"})
+    assert plan_length(loaded.config, 1000, loaded.origins).assumed
+    loaded = load_config(flags={"max_time": "5m", key: 7})
+    assert not plan_length(loaded.config, 1000, loaded.origins).assumed
+
+
 def test_iterations_take_precedence_over_epochs():
     assert plan_length(load_config(flags={"iters": 40, "batch_size": 2}).config, 100).updates == 40
     assert plan_length(load_config(flags={"epochs": 2, "batch_size": 50}).config, 100).updates == 4

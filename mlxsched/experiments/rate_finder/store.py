@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlxsched.config.layers import LENGTHS
 from mlxsched.errors import UserError
 from mlxsched.experiments.rate_finder.result import Found
 from mlxsched.model.load import model_fingerprint
@@ -35,8 +36,7 @@ _WITHOUT = [
     "join_turns",
     "train",
     "learning_rate",
-    "epochs",
-    "iters",
+    *LENGTHS,
     "max_time",
     "test",
     "test_batches",
