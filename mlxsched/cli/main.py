@@ -185,6 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
         return CLOSED_PIPE
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption):
+            from mlxsched.cli.flags import with_hint
+
+            error = with_hint(error, sys.argv[1:] if arguments is None else arguments)
         error.show()
         return error.exit_code
     except MlxschedError as error:

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
+from mlxsched.cli.flags import as_written
 from mlxsched.config.load import LoadedConfig, load_config
 from mlxsched.config.messages import SPELLING
 from mlxsched.config.names import advice
@@ -69,9 +70,7 @@ class GroupedCommand(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            flag = error.option_name
-            if not flag.startswith("--"):  # click reports -preset as -p
-                flag = next((arg.partition("=")[0] for arg in written if arg.startswith(flag)), flag)
+            flag = as_written(error.option_name, written)
             # Without click's own possibilities, which go by spelling alone: --lr gave --end-lr.
             message = f"No such option: {printable(flag)}.{self._hint(flag, _by_name(written), ctx)}"
             raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None

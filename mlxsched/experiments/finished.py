@@ -176,12 +176,13 @@ def measured(runs: Sequence[FinishedRun]) -> list[Measured]:
 
 def incomparable(runs: Sequence[FinishedRun]) -> list[str]:
     """Why the losses of the runs are not comparable; empty if they are."""
-    facts = {"model": "model", "evaluated": "validation rows (val_batches)"}
-    apart = [what for key, what in facts.items() if len({getattr(run, key) for run in runs}) > 1]
+    apart = ["model"] if len({run.model for run in runs}) > 1 else []
     if any(run.valid is None for run in runs):
         apart += ["data"] if len({run.data for run in runs}) > 1 else []
     elif _other_rows(runs) and not _repetitions(runs):
         apart.append("validation rows")
+    if len({run.evaluated for run in runs}) > 1 and "validation rows" not in apart:
+        apart.append("number of validation rows (--val-batches)")
     what = " or ".join([", ".join(apart[:-1]), apart[-1]] if len(apart) > 1 else apart)
     return (
         [f"the runs don't have the same {what}, so their losses are not comparable and not ranked."]

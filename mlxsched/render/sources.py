@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, cast
 from mlxsched.errors import DataError, ScheduleError, UsageError
 from mlxsched.render.curves import DEFAULT_STEPS
 from mlxsched.render.describe import example, example_spec
+from mlxsched.runs.directory import runs_near
 from mlxsched.schedules.base import Schedule
 from mlxsched.schedules.defaults import FAMILIES, for_run, has_own_warmup
 from mlxsched.schedules.registry import alias_names, entry, names
 from mlxsched.schedules.serialization import parse
-from mlxsched.text import counted, did_you_mean, number
+from mlxsched.text import closest, counted, number
 
 if TYPE_CHECKING:
     from mlxsched.config.schema import RunConfig
@@ -212,7 +213,9 @@ def _from_mlx_lm(block: Mapping[str, Any]) -> Schedule:
 
 
 def _unknown(text: str) -> str:
-    hint = did_you_mean(text, [*_schedule_names(), *_preset_names()])
+    places = {run.name: str(run) for run in runs_near(Path(text))}
+    near = closest(Path(text).name, [*_schedule_names(), *_preset_names(), *places])
+    hint = f" Did you mean {places.get(near, near)!r}?" if near is not None else ""
     return (
         f"{text!r} is neither a schedule, a preset, a run's directory nor a YAML file.{hint} "
         "`mlxsched schedules` and `mlxsched presets` list the names."

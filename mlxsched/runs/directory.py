@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import errno
 import os
 import shlex
@@ -45,6 +46,8 @@ ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
 AVERAGED = "adapters_average"
 ADAPTERS = ("adapters", "adapters_final", AVERAGED)
 SNAPSHOTS = "snapshots"
+_SHOWN = 3  # runs that an error names
+_LONGEST = 100  # characters of a name that are compared
 _OURS = (RUN_FILE, METRICS_FILE, LOCK_NAME, REQUEST_FILE, "checkpoints", "earlier", SNAPSHOTS, *ADAPTERS)
 
 
@@ -91,7 +94,7 @@ class RunDirectory:
         path = Path(path)
         with reading_errors(path):
             if not os.path.isdir(path):
-                raise UsageError(f"There is no run in {path}: no such directory. {_elsewhere(path)}")
+                raise UsageError(f"There is no run in {path}: no such directory. {elsewhere(path)}")
             if RUN_FILE not in os.listdir(path):
                 raise UsageError(f"There is no run in {path}: it has no {RUN_FILE}.{_run_around(path)}")
             _refuse_links(path)
@@ -195,11 +198,30 @@ class RunDirectory:
             self._metrics = None
 
 
-def _elsewhere(path: Path) -> str:
-    """Where the run may be: a bare name is often that of a run in `DEFAULT_ROOT`."""
+def elsewhere(path: Path) -> str:
+    """Where the run may be: a bare name is often that of a run in `DEFAULT_ROOT`, and a name is misspelled easily."""
     if is_run(DEFAULT_ROOT / path):
         return f"Did you mean {shlex.quote(str(DEFAULT_ROOT / path))}?"
-    return f"`mlxsched runs {shlex.quote(str(path.parent))}` lists the runs there."
+    runs = runs_near(path)
+    if not runs:
+        return f"`mlxsched runs {shlex.quote(str(path.parent))}` lists the runs there."
+    names = difflib.get_close_matches(path.name[:_LONGEST], [run.name for run in runs], _SHOWN)
+    shown = [run for run in runs if run.name in names] or runs[:_SHOWN]
+    listed = ", ".join(shlex.quote(str(run)) for run in shown)
+    folder = "" if runs[0].parent == DEFAULT_ROOT else f" {shlex.quote(str(runs[0].parent))}"
+    return f"{'Similar' if names else 'The latest'} runs: {listed}. `mlxsched runs{folder}` lists all."
+
+
+def runs_near(path: Path) -> list[Path]:
+    """The runs in the directory of `path`, or else in `DEFAULT_ROOT`, the latest first."""
+    for folder in (path.parent, DEFAULT_ROOT):
+        try:
+            runs = [folder / name for name in os.listdir(folder) if is_run(folder / name)]
+            if runs:
+                return sorted(runs, key=lambda run: os.lstat(run / RUN_FILE).st_mtime, reverse=True)
+        except OSError:  # not a directory, or a run was removed meanwhile
+            continue
+    return []
 
 
 def _run_around(path: Path) -> str:

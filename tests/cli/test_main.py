@@ -48,6 +48,14 @@ def test_no_command_of_the_package_is_missing_from_the_table():
         (["presets", "--jsn"], "Did you mean '--json'?"),
         (["presets", "show"], "Missing argument 'NAME'"),
         (["--versoin"], "--version"),
+        (["-version"], "No such option: -version. Did you mean '--version'?"),
+        (
+            ["-preset", "laptop"],
+            "No such option: -preset. Flags come after the command: mlxsched COMMAND --preset.",
+        ),
+        (["--preset", "laptop"], "Flags come after the command: mlxsched COMMAND --preset."),
+        (["presets", "-json"], "No such option: -json. Did you mean '--json'?"),
+        (["env", "-xyz"], "No such option '-x'."),
     ],
 )
 def test_a_usage_mistake_ends_with_2_and_a_hint(arguments, part, capsys):

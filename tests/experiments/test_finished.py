@@ -160,10 +160,18 @@ def test_other_validation_rows_are_not_comparable(make, capsys, by_seed):
 
 def test_runs_with_other_validation_rows_are_not_comparable(make, capsys):
     runs = [make("one", 0.5, val_batches=4, batch_size=2), make("two", 0.4, val_batches=-1, batch_size=2)]
-    assert_not_ranked(runs, "don't have the same validation rows", capsys)
+    assert_not_ranked(runs, "don't have the same number of validation rows (--val-batches), so", capsys)
     again = [*runs[:1], make("three", 0.6, val_batches=8, batch_size=1)]  # the same 8 rows
     assert main(["compare", *again, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["comparable"]
+
+
+def test_validation_rows_of_other_files_are_named_once(make, capsys):
+    runs = [
+        make(name, loss, val_batches=n, batch_size=2, data={"valid": name})
+        for n, (name, loss) in enumerate((("one", 0.5), ("two", 0.4)), 1)
+    ]
+    assert_not_ranked(runs, "don't have the same validation rows, so their losses", capsys)
 
 
 def assert_not_ranked(runs, why, capsys):

@@ -8,6 +8,7 @@ import pytest
 
 from mlxsched.errors import ConfigError, ScheduleError, UsageError
 from mlxsched.render.sources import Planned, Recorded, Shape, find_source
+from mlxsched.runs.directory import RunDirectory
 from mlxsched.schedules import parse, warmup_cosine, warmup_linear, wsd
 
 MLX_LM = """\
@@ -183,3 +184,13 @@ def test_specs_are_not_evaluated() -> None:
 def test_the_repr_of_a_schedule_is_a_spec() -> None:
     schedule = wsd(2e-4, 400, 0.1)
     assert planned(repr(schedule)).schedule == parse(repr(schedule)) == schedule
+
+
+def test_an_unknown_word_leads_to_a_schedule_or_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    RunDirectory.create(Path("runs/french"), config={}, origins={}, plan={}, versions={})
+    for word, near in (("frnch", "runs/french"), ("cosin", "cosine")):
+        with pytest.raises(UsageError, match=f"Did you mean '{near}'"):
+            find_source(word, Shape())

@@ -96,6 +96,22 @@ def test_a_bare_name_is_that_of_a_run_in_the_default_directory(tmp_path, monkeyp
         RunDirectory.open(Path("laptop-005"))
 
 
+def test_a_name_of_no_run_leads_to_similar_ones_or_the_latest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"`mlxsched runs \.` lists the runs there"):
+        RunDirectory.open(Path("laptop"))
+    for age, name in enumerate(("french", "laptop-001", "laptop-002", "b", "c", "d")):
+        run = RunDirectory.create(Path("runs", name), **GIVEN)
+        os.utime(run.path / "run.json", (1e9 - age, 1e9 - age))
+    similar = r"Similar runs: runs/laptop-001, runs/laptop-002\. `mlxsched runs` lists all\."
+    latest = r"The latest runs: runs/french, runs/laptop-001, runs/laptop-002\. "
+    for place in (Path("lptop-01"), Path("runs/laptop-003")):
+        with pytest.raises(UsageError, match=similar):
+            RunDirectory.open(place)
+    with pytest.raises(UsageError, match=latest):
+        RunDirectory.open(Path("xyz"))
+
+
 @pytest.mark.parametrize("name", ["nothing", "empty"])
 def test_no_run_is_a_usage_error(tmp_path, name):
     (tmp_path / "empty").mkdir()

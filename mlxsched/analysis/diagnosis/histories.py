@@ -9,7 +9,7 @@ from pathlib import Path
 from mlxsched.analysis.diagnosis.history import History
 from mlxsched.analysis.schedule_health import RunFacts
 from mlxsched.errors import ScheduleError, UsageError
-from mlxsched.runs.directory import METRICS_FILE, RunDirectory, is_run
+from mlxsched.runs.directory import METRICS_FILE, RunDirectory, elsewhere, is_run
 from mlxsched.runs.foreign_logs import read_log
 from mlxsched.runs.info import RunInfo
 from mlxsched.runs.json_file import finite_number
@@ -30,7 +30,7 @@ def history_of(path: Path) -> History:
     if is_run(path):
         return run_history(RunDirectory.open(path))
     if not path.is_file():
-        raise UsageError(f"There is no run and no log in {path}. `mlxsched runs` lists the runs.")
+        raise UsageError(f"There is no run and no log in {path}. {elsewhere(path)}")
     log = read_log(path)
     return History(log.events, planned=log.planned, target=shlex.quote(str(path)))
 

@@ -1,0 +1,35 @@
+"""Errors about flags that do not exist, with the flag as it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from mlxsched.text import printable
+
+
+def as_written(option: str, args: Sequence[str]) -> str:
+    """The flag that click reports as ``option``, which is ``-p`` for ``-preset``.
+
+    >>> as_written("-p", ["train", "-preset=laptop"]), as_written("--dry", ["plan", "--dry"])
+    ('-preset', '--dry')
+    """
+    if option.startswith("--"):
+        return option
+    return next((arg.partition("=")[0] for arg in args if arg.startswith(option)), option)
+
+
+def with_hint(error: click.NoSuchOption, args: Sequence[str]) -> click.NoSuchOption:
+    """``error`` with a hint for a long flag with one dash, and for a flag of a command in front of the command."""
+    flag, ctx = as_written(error.option_name, args), error.ctx
+    if ctx is None or error.possibilities or "Did you mean" in error.message:
+        return error
+    dashed = f"--{flag.lstrip('-')}"
+    if dashed != flag and any(dashed in parameter.opts for parameter in ctx.command.get_params(ctx)):
+        hint = f" Did you mean {dashed!r}?"
+    elif isinstance(ctx.command, click.Group):
+        hint = f" Flags come after the command: {ctx.command_path} COMMAND {printable(dashed)}."
+    else:
+        return error
+    return click.NoSuchOption(error.option_name, f"No such option: {printable(flag)}.{hint}", ctx=ctx)
