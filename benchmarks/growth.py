@@ -2,6 +2,7 @@
 
     python benchmarks/growth.py chats --rows 300000                    # chats of one to three exchanges
     python benchmarks/growth.py chats --rows 300000 --model MODEL      # with another tokenizer and template
+    python benchmarks/growth.py chats --template tests/data/qwen3.jinja   # the bundled model with another template
     python benchmarks/growth.py texts --rows 1000000                   # rows {"text": ..}
 
 The rows are made in a temporary folder, and so is the cache: each run tokenizes everything. `--again` plans a second
@@ -14,11 +15,14 @@ import argparse
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import mlxsched
 
 WORDS = [
     "the",
@@ -110,6 +114,16 @@ def write(folder: Path, kind: str, count: int) -> int:
     return (folder / "train.jsonl").stat().st_size
 
 
+def with_template(folder: Path, template: Path) -> str:
+    """A copy of the bundled model with another ChatML template, whose turns end with the token of this model."""
+    model = shutil.copytree(Path(mlxsched.__file__).parent / "bundled/tiny", folder / "model")
+    path = model / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    config["chat_template"] = template.read_text().replace("<|im_end|>", config["eos_token"])
+    path.write_text(json.dumps(config))
+    return str(model)
+
+
 def measured(command: list[str], environment: dict[str, str]) -> dict[str, float]:
     """Run a command; returns its wall-clock and CPU seconds, and the peak memory in MB of it and its children.
 
@@ -167,13 +181,15 @@ def main() -> None:
     parser.add_argument("kind", choices=("chats", "texts"))
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--template", type=Path, help="of the bundled model, instead of --model")
     parser.add_argument("--again", action="store_true", help="plan once more, from the cache")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder, "data")
         data.mkdir()
         size = write(data, given.kind, given.rows)
-        print(f"{given.rows:,} {given.kind}, {size / 1e6:.0f} MB, {given.model}")
+        model = with_template(Path(folder), given.template) if given.template else given.model
+        print(f"{given.rows:,} {given.kind}, {size / 1e6:.0f} MB, {given.template or model}")
         environment = {**os.environ, "MLXSCHED_CACHE": str(Path(folder, "cache"))}
         plan = [
             sys.executable,
@@ -183,7 +199,7 @@ def main() -> None:
             "--data",
             str(data),
             "--model",
-            given.model,
+            model,
             "--json",
             "--no-estimate",
         ]

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any
 
 from mlxsched.data.compiled_template import CompiledTemplate, Rendering
-from mlxsched.data.holes import refuse_looks
+from mlxsched.data.holes import HoledMessage, Trace, refuse_looks
 from mlxsched.data.messages import Messages
+from mlxsched.data.outlines import Outline, Outlines, outline_of
 from mlxsched.data.problems import RowProblem, harmless
 from mlxsched.data.time_limit import TimeLimitExceeded, time_limit
 
@@ -54,6 +55,10 @@ class ChatTemplate:
         self._compiled = _compile(tokenizer, self._extra)
         self._watched = _compile(tokenizer, self._extra, refuse_looks)
         self._agreed = 0
+        self._outlines = Outlines(
+            lambda roles, contents, prompt: self.outline(roles, contents, prompt=prompt),
+            lambda messages, prompt: self._run(messages, prompt=prompt),
+        )
 
     def render(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> str:
         """The text of ``messages``; with ``prompt``, followed by the beginning of an assistant's turn.
@@ -66,6 +71,13 @@ class ChatTemplate:
 
     def render_with_cuts(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> Rendering:
         """Like `render`, with what is known of the renderings of the first few messages."""
+        if tools is None and self.is_proved:
+            filled = self._outlines.rendering(messages, prompt=prompt)
+            if filled is not None:
+                return filled
+        return self._run(messages, tools, prompt=prompt)
+
+    def _run(self, messages: Messages, tools: Tools = None, *, prompt: bool = False) -> Rendering:
         found = self._render_compiled(messages, tools, prompt=prompt)
         if found is not None and self.is_proved:
             return found
@@ -89,15 +101,23 @@ class ChatTemplate:
         """Whether our first renderings have all agreed with those of transformers; False until there are enough."""
         return self._compiled is not None and self._agreed >= _COMPARED
 
-    def outline(self, messages: Messages) -> Rendering | None:
-        """The rendering of messages with a `Hole` for each content; None if the template looks into one."""
+    def outline(
+        self, roles: Sequence[str], contents: Sequence[str] | None = None, *, prompt: bool = False
+    ) -> Outline | None:
+        """The outline of chats like this one; None if the template does with a content what can't be recorded.
+
+        Without ``contents``, the template must ask nothing about them.
+        """
         if self._watched is None or self._tagged:
             return None
+        trace = Trace(contents, len(roles))
+        messages: Messages = [
+            HoledMessage(role=role, content=hole) for role, hole in zip(roles, trace.holes, strict=True)
+        ]
         try:
-            found: Rendering = _guarded(partial(self._watched.render_plain, messages))
+            return outline_of(trace, _guarded(partial(self._watched.render_plain, messages, prompt=prompt)))
         except RowProblem:  # or it refuses them
             return None
-        return found
 
     def _render_compiled(self, messages: Messages, tools: Tools, *, prompt: bool) -> Rendering | None:
         if self._compiled is None:

@@ -195,5 +195,11 @@ class _Finder:
 
 def _shared(one: str, other: str) -> int:
     """The number of characters that two texts have in common at their beginning."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # by halves: a loop over characters took half the time of finding turns
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -15,7 +15,7 @@ from tokenizer_families import FAMILIES
 from mlxsched.data import chat as chat_module
 from mlxsched.data import layouts as layouts_module
 from mlxsched.data.encode import Encoder
-from mlxsched.data.holes import Hole, LookedInside
+from mlxsched.data.holes import Hole, LookedInside, Trace
 from mlxsched.data.layouts import Layouts, find_layout
 from mlxsched.data.messages import Messages
 from mlxsched.data.problems import RowProblem
@@ -135,7 +135,10 @@ def test_a_layout_that_differs_from_the_template_is_not_used(
     monkeypatch.setattr(
         layouts_module,
         "find_layout",
-        lambda *args: replace(found := right(*args), parts=("!", *found.parts[1:])),
+        lambda *args: replace(
+            found := right(*args),
+            outline=replace(found.outline, parts=("!", *found.outline.parts[1:])),
+        ),
     )
     chat = template(TEMPLATES["chatml"])
     found = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
@@ -179,6 +182,9 @@ def test_operations_on_holes() -> None:
     ):  # fmt: skip
         with pytest.raises(LookedInside):
             look()
-    assert type(str(hole)) is str and type(hole + "y") is type("y" + hole) is Hole and bool(Hole())
+    assert type(str(hole)) is str and type(hole + "y") is type("y" + hole) is Hole
     assert hole != None and (hole == None) is False  # noqa: E711 - as templates write it
+    assert (hole == 3) is (hole == False) is False  # noqa: E712
+    (content,) = Trace(None, 1).holes
+    assert content and content.strip() and "" + content and Hole() + "y"  # no content is blank
     assert not issubclass(LookedInside, RowProblem)
