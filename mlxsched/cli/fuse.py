@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlxsched.cli.output import note, print_json, say, table
+
+if TYPE_CHECKING:
+    from mlxsched.export.fuse import FuseReport
 
 
 @click.command()
@@ -51,17 +55,24 @@ def command(
     if as_json:
         print_json(report.to_dict())
         return
-    bound = f" (at most {report.tolerance:g})" if report.tolerance is not None else ""
+    _show(report, target)
+
+
+def _show(report: FuseReport, target: Path) -> None:
+    """What was compared, with what result; the loss is no result, and is higher than that of answers alone."""
+    bound = f"; up to {report.tolerance:g} is rounding" if report.tolerance is not None else ""
+    loss = f"{report.loss_adapter:.4f} with the adapter, {report.loss_fused:.4f} fused"
     table(
         [
-            ("divergence", f"{report.divergence:.2e} nats per token{bound}"),
+            ("difference of predictions", f"{report.divergence:.2e} nats per token{bound}"),
             ("same most likely token", f"{report.same_choice:.1%}"),
-            ("loss of all tokens, adapter", f"{report.loss_adapter:.4f}"),
-            ("loss of all tokens, fused", f"{report.loss_fused:.4f}"),
+            ("loss, prompts included", loss),
         ],
-        title=f"Compared on {report.rows} rows, {report.tokens:,} tokens",
+        title=f"Fused model and model with adapter, on {report.rows} rows, {report.tokens:,} tokens",
     )
-    if report.requantized:
+    if not report.requantized:
+        say("Passed: both predict the same.")
+    else:
         cost = report.loss_fused - report.loss_adapter
         note(f"Quantizing the fused weights again changed the loss by {cost:+.4f}; --dequantize avoids that.")
     say(f"Model: {target}\n\nNext:\n  mlx_lm.generate --model {target} --prompt 'Your request'")

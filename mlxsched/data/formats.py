@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlxsched.data.messages import (
+    ROLES,
     Messages,
     encodable,
     from_alpaca,
@@ -25,7 +26,7 @@ from mlxsched.data.messages import (
     unscored,
 )
 from mlxsched.data.options import Features
-from mlxsched.data.problems import RowProblem, harmless, type_name
+from mlxsched.data.problems import RowProblem, harmless, looks_like, type_name
 
 # Keys of question and answer in well-known data sets: guessing their order would be wrong in some of them.
 _PAIRS = (
@@ -73,6 +74,15 @@ def format_of(record: Mapping[str, Any], features: Features) -> str:
     raise RowProblem(f"needs the key {wanted}; it has {keys}{_hint(record, features)}")
 
 
+def check_record(record: Mapping[str, Any], features: Features, mask_prompt: bool) -> None:
+    """Raise `RowProblem` for what is wrong with a record whatever the tokenizer."""
+    name = format_of(record, features)
+    if name == "text":
+        read_text(record, features.text)
+    else:
+        scored_turns(read_conversation(record, name, features), mask_prompt)
+
+
 def _hint(record: Mapping[str, Any], features: Features) -> str:
     usual = Features()
     if features.flags and (
@@ -84,15 +94,33 @@ def _hint(record: Mapping[str, Any], features: Features) -> str:
     for prompt, completion in _PAIRS:
         if prompt in record and completion in record:
             return f". Name them: --prompt-feature {prompt} --completion-feature {completion}"
-    return ""
+    names = (features.chat, features.prompt, features.completion, features.text)
+    return looks_like(list(record)[:8], (*names, "conversations", "instruction", "output"))
 
 
-def read_text(record: Mapping[str, Any], key: str) -> str:
+def read_text(record: Mapping[str, Any], key: str, *, may_be_empty: bool = False) -> str:
     """The string under ``key``; raises `RowProblem` for anything else."""
     value = record[key]
     if not isinstance(value, str):
         raise RowProblem(f'"{key}" must be a string, not {type_name(value)}')
+    if not value and not may_be_empty:
+        raise RowProblem(f'"{key}" is empty')
     return encodable(value, f'"{key}"')
+
+
+def scored_turns(chat: Conversation, mask_prompt: bool) -> list[int]:
+    """Indices of the assistant messages to be predicted; raises `RowProblem` where there would be no target."""
+    turns = [i for i, message in enumerate(chat.messages) if message["role"] == "assistant"]
+    scored = [i for i in turns if i >= chat.context and i not in chat.unscored]
+    if mask_prompt and not turns:
+        roles = dict.fromkeys(message["role"] for message in chat.messages)
+        raise RowProblem(
+            "no assistant message: nothing to train on (--no-mask-prompt trains on all tokens)"
+            + looks_like(roles, ROLES)
+        )
+    if mask_prompt and not scored:
+        raise RowProblem("every assistant message has weight 0: nothing to train on")
+    return scored
 
 
 def read_conversation(record: Mapping[str, Any], format_name: str, features: Features) -> Conversation:
@@ -119,7 +147,5 @@ def _side(record: Mapping[str, Any], key: str, role: str) -> Messages:
     """One side of a pair: a string, or a list of messages as TRL has it."""
     if isinstance(record[key], list):
         return read_messages(record[key], key)
-    text = read_text(record, key)
-    if role == "assistant" and not text:
-        raise RowProblem(f'"{key}" is empty')
+    text = read_text(record, key, may_be_empty=role == "user")
     return [{"role": role, "content": text}]

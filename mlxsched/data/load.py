@@ -11,7 +11,7 @@ from typing import Any
 from mlxsched.data import cache
 from mlxsched.data.dataset import Counts, Dataset, fingerprint_of
 from mlxsched.data.encode import Encoder
-from mlxsched.data.formats import format_of
+from mlxsched.data.formats import check_record
 from mlxsched.data.joining import with_joined_turns, with_offer
 from mlxsched.data.options import DataOptions
 from mlxsched.data.problems import Problems, RowProblem, harmless
@@ -66,13 +66,13 @@ def refuse_missing(
     problems, records = Problems(), opened.first_records()
     for record in records:
         try:
-            format_of(record.parsed(), record.features)
+            check_record(record.parsed(), record.features, options.mask_prompt)
         except RowProblem as problem:
             problems.add(record.where, problem.what, problem.excerpt or record.excerpt)
     if problems.count:
         name = f"the first {len(records)} in {opened.name}"
         fix = options.bad_rows_fix(all_bad=problems.count == len(records))
-        raise problems.error(name, f"{fix}. `mlxsched data check` checks all rows, and their messages too")
+        raise problems.error(name, f"{fix}. `mlxsched data check` checks all rows")
 
 
 def _load(source: Source, encoder: Encoder, options: DataOptions, progress: OnRows | None) -> Dataset:

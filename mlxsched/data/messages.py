@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mlxsched.data.problems import RowProblem, harmless, type_name
+from mlxsched.data.problems import RowProblem, harmless, looks_like, type_name
 
 Message = dict[str, Any]
 Messages = list[Message]
@@ -30,6 +30,9 @@ _SHAREGPT_ROLES = {
     "function_response": "tool",
     "function_call": "assistant",
 }
+
+ROLES = ("user", "assistant", "system", "tool", "function", "developer")
+"""The names that a misspelled role may stand for; templates may have others."""
 
 # A message with one of these roles, a content and nothing else skips the other checks, which take four times as long.
 _USUAL_ROLES = ("user", "assistant", "system")
@@ -64,7 +67,8 @@ def _message(message: Any, name: str) -> Message:
         return {"role": role, "content": encodable(content, f"{name}: content")}
     if not isinstance(role, str) or not role:
         problem = "has no role" if "role" not in message else f"has {type_name(role)} for its role"
-        raise RowProblem(f'{name} {problem}; it needs "role": "user", "assistant" or "system"')
+        near = looks_like(message, ("role",))
+        raise RowProblem(f'{name} {problem}; it needs "role": "user", "assistant" or "system"{near}')
     message = _without_legacy(message)
     calls = message.get("tool_calls")
     if calls is not None:
@@ -72,7 +76,8 @@ def _message(message: Any, name: str) -> Message:
     if role == "assistant" and calls and message.get("content") is None:
         return {**message}  # content stays null: templates tell it from ""
     if "content" not in message:
-        raise RowProblem(f'{name} has no "content"; it has {_keys(message)}')
+        near = looks_like(message, ("content",))
+        raise RowProblem(f'{name} has no "content"; it has {_keys(message)}{near}')
     content = _content(message["content"], name)
     if role == "assistant" and not content and not calls:
         raise RowProblem(f"{name}: the assistant's content is empty")
@@ -160,13 +165,15 @@ def _sharegpt_message(turn: Any, name: str) -> Message:
     speaker = turn.get("from")
     role = _SHAREGPT_ROLES.get(speaker) if isinstance(speaker, str) else None
     if role is None:
-        shown = harmless(json.dumps(speaker), 30)
-        raise RowProblem(f'{name}: "from" must be human, gpt, system, tool or function_call; got {shown}')
+        shown, near = harmless(json.dumps(speaker), 30), looks_like([speaker], tuple(_SHAREGPT_ROLES))
+        raise RowProblem(
+            f'{name}: "from" must be human, gpt, system, tool or function_call; got {shown}{near}'
+        )
     others = {key: value for key, value in turn.items() if key not in ("from", "value")}
     if speaker == "function_call":
         return {**others, "role": role, "content": None, "tool_calls": [_call(turn.get("value"), name)]}
     if "value" not in turn:
-        raise RowProblem(f'{name} has no "value"; it has {_keys(turn)}')
+        raise RowProblem(f'{name} has no "value"; it has {_keys(turn)}{looks_like(turn, ("value",))}')
     return {**others, "role": role, "content": turn["value"]}
 
 

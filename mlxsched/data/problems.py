@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mlxsched.errors import DataError
-from mlxsched.text import counted
+from mlxsched.text import closest, counted
 
 SHOWN = 20  # kinds of problems
 PLACES = 5  # of each kind
@@ -34,6 +36,25 @@ def harmless(text: str, limit: int = EXCERPT) -> str:
     ]
     shown = "".join(pieces)
     return shown[:limit] + "..." if len(text) > limit or len(shown) > limit else shown
+
+
+def looks_like(words: Iterable[object], names: tuple[str, ...]) -> str:
+    """The first of ``words`` that is a misspelled one of ``names``, to append to a message; an empty string for none.
+
+    >>> looks_like(["tools", "mesages"], ("messages", "text"))
+    '; "mesages" looks like "messages"'
+    """
+    for word in words:
+        short = harmless(str(word), 30)
+        near = _nearest(short, names)
+        if near not in (None, word):
+            return f'; "{short}" looks like "{near}"'
+    return ""
+
+
+@functools.lru_cache(1000)  # a wrong key is mostly wrong in all rows
+def _nearest(word: str, names: tuple[str, ...]) -> str | None:
+    return closest(word, names, 0.75)
 
 
 def type_name(value: object) -> str:

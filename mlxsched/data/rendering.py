@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mlxsched.data.chat import ChatTemplate, Span
-from mlxsched.data.formats import Conversation, read_conversation, read_text
+from mlxsched.data.formats import Conversation, read_conversation, read_text, scored_turns
 from mlxsched.data.layouts import KNOWN_ROLES, Layouts
-from mlxsched.data.messages import Messages, encodable
+from mlxsched.data.messages import ROLES, Messages, encodable
 from mlxsched.data.options import Features
-from mlxsched.data.problems import RowProblem, harmless
+from mlxsched.data.problems import RowProblem, harmless, looks_like
 from mlxsched.data.tool_calls import fit_tool_calls, uses_tools
 from mlxsched.data.turns import Turns, find_turns
 
@@ -54,10 +54,7 @@ class Renderer:
     def render(self, record: Mapping[str, Any], format_name: str, features: Features) -> Rendered:
         """The record as text and spans; raises `RowProblem` if it can't be used."""
         if format_name == "text":
-            text = read_text(record, features.text)
-            if not text:
-                raise RowProblem(f'"{features.text}" is empty')
-            return Rendered(text, None, raw=True)
+            return Rendered(read_text(record, features.text), None, raw=True)
         if format_name == "chat" and self._layouts is not None and "tools" not in record:
             usual = self._usual(self._layouts, record[features.chat])
             if usual is not None:
@@ -83,7 +80,7 @@ class Renderer:
         return Rendered(text, spans, (), last["content"] if last["role"] == "assistant" else None)
 
     def _chat(self, template: ChatTemplate, chat: Conversation) -> Rendered:
-        scored = self._scored(chat)
+        scored = scored_turns(chat, self._mask_prompt)
         turns = self._layouts.turns(chat.messages) if self._layouts and not chat.tools else None
         ignored_tools = False
         if turns is None:
@@ -103,18 +100,6 @@ class Renderer:
             lost_turns=len(scored) - len(spans) if turns.matched else 0,
             ignored_tools=ignored_tools,
         )
-
-    def _scored(self, chat: Conversation) -> list[int]:
-        """Indices of the assistant messages to be predicted."""
-        turns = [i for i, message in enumerate(chat.messages) if message["role"] == "assistant"]
-        scored = [i for i in turns if i >= chat.context and i not in chat.unscored]
-        if self._mask_prompt and not turns:
-            raise RowProblem(
-                "no assistant message: nothing to train on (--no-mask-prompt trains on all tokens)"
-            )
-        if self._mask_prompt and not scored:
-            raise RowProblem("every assistant message has weight 0: nothing to train on")
-        return scored
 
     def _spans(
         self, turns: Turns, chat: Conversation, scored: list[int]
@@ -153,7 +138,8 @@ def _run(template: ChatTemplate, chat: Conversation) -> tuple[Turns, bool]:
 
 
 def _joined(record: Mapping[str, Any], features: Features) -> Rendered:
-    prompt, completion = read_text(record, features.prompt), read_text(record, features.completion)
+    prompt = read_text(record, features.prompt, may_be_empty=True)
+    completion = read_text(record, features.completion)
     text = prompt + completion
     return Rendered(text, ((len(prompt), len(text)),), answer=completion, raw=True)
 
@@ -163,7 +149,8 @@ def _check_roles(messages: Messages, text: str) -> None:
     for message in messages:
         if message["role"] not in KNOWN_ROLES and message["content"].strip() not in text:
             role = harmless(message["role"], 30)
-            raise RowProblem(f'the chat template leaves out what the role "{role}" says')
+            near = looks_like([message["role"]], ROLES)
+            raise RowProblem(f'the chat template leaves out what the role "{role}" says{near}')
 
 
 def _answer(messages: Messages) -> str | None:

@@ -91,6 +91,8 @@ def test_sharegpt_with_a_system_text_and_a_tool() -> None:
             {"conversations": [{"value": "hi"}]},
             '"from" must be human, gpt, system, tool or function_call; got null',
         ),
+        ({"conversations": [{"from": "humn", "value": "hi"}]}, 'got "humn"; "humn" looks like "human"'),
+        ({"conversations": [{"from": "gpt", "valeu": "hi"}]}, '"valeu" looks like "value"'),
         ({"conversations": [{"from": "gpt"}]}, 'message 1 has no "value"; it has "from"'),
         ({"conversations": "hi"}, '"conversations" must be a list of messages, not a string'),
         ({"conversations": [{"from": "function_call", "value": "x"}]}, "message 1: a function_call must be"),

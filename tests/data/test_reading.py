@@ -115,6 +115,24 @@ def test_rows_know_their_file_and_line(write: Write, tmp_path: Path, tokenizer: 
             {"question": "a"},
             'needs the key "messages", "prompt" and "completion", or "text"; it has "question"',
         ),
+        (
+            {"promt": "a", "completion": "b"},
+            'needs the key "messages", "prompt" and "completion", or "text"; it has "promt", "completion"; "promt" looks '
+            'like "prompt"',
+        ),
+        (
+            {"messages": [{"role": "user", "contents": "hi"}]},
+            'message 1 has no "content"; it has "role", "contents"; "contents" looks like "content"',
+        ),
+        (
+            {"messages": [{"roll": "user", "content": "hi"}]},
+            'message 1 has no role; it needs "role": "user", "assistant" or "system"; "roll" looks like "role"',
+        ),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistent", "content": "b"}]},
+            "no assistant message: nothing to train on (--no-mask-prompt trains on all tokens); "
+            '"assistent" looks like "assistant"',
+        ),
         ({}, 'needs the key "messages", "prompt" and "completion", or "text"; it has none'),
     ],
 )

@@ -286,8 +286,9 @@ def test_a_role_that_the_template_leaves_out_is_noticed(tokenizers: dict[str, An
         "{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    with pytest.raises(RowProblem, match='leaves out what the role "narrator" says'):
-        tokenize_with(template, tokenizers, [("narrator", "once"), ("user", "hi"), ("assistant", "fine")])
+    for role, near in (("narrator", "$"), ("assistent", '; "assistent" looks like "assistant"')):
+        with pytest.raises(RowProblem, match=f'leaves out what the role "{role}" says{near}'):
+            tokenize_with(template, tokenizers, [(role, "once"), ("user", "hi"), ("assistant", "fine")])
 
 
 # formats

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from mlx_lm.utils import load
 
+from mlxsched.cli.fuse import _show
 from mlxsched.cli.main import main
 from mlxsched.export.folder import MARKER, write_folder
+from mlxsched.export.fuse import FuseReport
 
 TOKENS = [3, 7, 100, 41, 5, 900]
 SHORT = ["--preset", "debug", "--iters", "2", "--learning-rate", "1e-2", "--val-batches", "1", "--plain"]
@@ -60,6 +62,18 @@ def test_a_fused_model_predicts_what_the_adapter_does(kind, make_run, tmp_path, 
     tuned = logits(model_of(run), run / "adapters")
     assert mx.allclose(logits(tmp_path / "fused"), tuned, rtol=1e-3, atol=1e-3)
     assert not mx.allclose(logits(model_of(run)), tuned, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("requantized", [False, True])
+def test_the_comparison_of_a_fused_model_says_that_it_passed(requantized, capsys):
+    bound = None if requantized else 1e-5
+    _show(FuseReport("x", 8, 279, 2.5e-8, 1.0, 1.8669, 1.8681, bound, requantized), Path("x"))
+    shown = capsys.readouterr()
+    assert "Fused model and model with adapter, on 8 rows, 279 tokens" in shown.out
+    assert (
+        "up to 1e-05 is rounding" in shown.out and "Passed: both predict the same." in shown.out
+    ) is not requantized
+    assert ("changed the loss by +0.0012" in shown.err) is requantized
 
 
 @pytest.mark.parametrize(("family", "kind"), [("llama", "lora"), ("llama", "dora"), ("qwen3_moe", "lora")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -41,11 +42,13 @@ def test_data_that_is_not_there_is_refused_before_a_model_is_fetched():
 
 def test_bad_rows_at_the_beginning_are_refused_before_a_model_is_fetched(tmp_path):
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"text": "a"}\n{"text": "b"\n{"question": "c"}\n')
+    rows = [{"text": "a"}, {"question": "c"}, {"text": ""}, {"messages": [{"role": "user", "content": "hi"}]}]
+    path.write_text('{"text": "b"\n' + "".join(json.dumps(row) + "\n" for row in rows))
     flags = {"model": "no-one/no-model", "data": str(path)}
-    with pytest.raises(DataError, match="2 rows of the first 3 in") as caught:
+    with pytest.raises(DataError, match="4 rows of the first 5 in") as caught:
         prepare(load_config(flags=flags).config)
-    assert "rows.jsonl:2: not JSON" in str(caught.value) and "rows.jsonl:3: needs" in str(caught.value)
+    for line, what in ((1, "not JSON"), (3, "needs"), (4, '"text" is empty'), (5, "no assistant message")):
+        assert f"rows.jsonl:{line}: {what}" in str(caught.value)
     refuse_missing(load_config(flags={**flags, "skip_bad_rows": True}).config)
 
 
