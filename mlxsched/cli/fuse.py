@@ -71,7 +71,7 @@ def _show(report: FuseReport, target: Path) -> None:
         title=f"Fused model and model with adapter, on {report.rows} rows, {report.tokens:,} tokens",
     )
     if not report.requantized:
-        say("Passed: both predict the same.")
+        say("Passed: they differ by rounding only.")
     else:
         cost = report.loss_fused - report.loss_adapter
         note(f"Quantizing the fused weights again changed the loss by {cost:+.4f}; --dequantize avoids that.")

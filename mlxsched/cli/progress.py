@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 TICK_SECONDS = 5.0  # between plain lines about the same long step
+_LENGTHS = ("cooldown", "plateau")  # notices of a new length, apart from those of a time limit
 _EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
 KERNELS = 50  # that MLX builds for a training, which is not known in advance: 40 to 52 with the preset laptop
 TOLD_AGAIN = 0.1  # a new length is shown if it differs by this share from the last one shown
@@ -62,7 +63,8 @@ class Display:
         self._speed = Speed(work)
         self._step = LongStep()
         self._held: list[str] | None = None  # lines that wait until a question is answered
-        self._told = 0  # the last length shown
+        self._before = updates  # the length before the last change
+        self._told = Told()
 
     def __enter__(self) -> Self:
         if self._live:
@@ -78,6 +80,7 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, LengthChanged):
+            self._before = self._updates
             self._set_length(event.updates)
         elif isinstance(event, RunStarted):
             self._set_length(event.updates)
@@ -93,8 +96,10 @@ class Display:
             self._say(evaluation_line(event))
         elif isinstance(event, Tick):
             self._show_tick(event)
-        elif isinstance(event, Notice) and self._is_news(event):
-            self._say(notice_line(event))
+        elif isinstance(event, Notice):
+            told = self._told.of(event, self._before, self._updates)
+            if told is not None:
+                self._say(notice_line(told))
 
     def show_kernels(self, built: int) -> bool:
         """Show how many CPU kernels MLX has built; False once updates are made, as few kernels are built after that."""
@@ -138,18 +143,6 @@ class Display:
         for text in held:
             self._say(text)
 
-    def _is_news(self, event: Notice) -> bool:
-        """Whether to show ``event``: a time limit may change the length dozens of times, and mostly by little.
-
-        A message with a semicolon says more than a length, and is always shown.
-        """
-        if event.code != "time_budget" or ";" in event.message:
-            return True
-        if abs(self._updates - self._told) < TOLD_AGAIN * self._told:
-            return False
-        self._told = self._updates
-        return True
-
     def _set_length(self, updates: int) -> None:
         """The run's length differs from the plan: it was extended, or fitted to a time budget."""
         self._updates = updates
@@ -189,6 +182,32 @@ class Display:
             self._live.say(text)
         else:
             note(text)
+
+
+class Told:
+    """The length that was shown last. A time limit may change it dozens of times, and mostly by little.
+
+    Such a change is shown if it differs from the length shown last by `TOLD_AGAIN`, or if it comes with a new remark.
+    """
+
+    def __init__(self) -> None:
+        self._length, self._remark = 0, ""
+
+    def of(self, event: Notice, before: int, length: int) -> Notice | None:
+        """What to show of ``event``, which may have changed the length from ``before``; None for nothing."""
+        if event.code != "time_budget":
+            self._length = length if event.code in _LENGTHS else self._length
+            return event
+        remark = event.message.partition(";")[2]
+        known = not remark or remark == self._remark
+        if known and abs(length - self._length) < TOLD_AGAIN * self._length:
+            return None
+        last, self._length, self._remark = self._length, length, remark
+        if not last:  # the plan, which the message names, was shown
+            return event
+        # The log compares with the length before; the user knows the one that was shown.
+        instead = "" if last == length else f" instead of {last:,}"
+        return replace(event, message=event.message.replace(f" instead of {before:,}", instead, 1))
 
 
 class LongStep:

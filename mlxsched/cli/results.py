@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -26,6 +27,7 @@ MEASURES = (
 )
 
 
+_INSTEAD = re.compile(" instead of [0-9,]+")  # a length that was perhaps never shown
 SHORT_PROMPT = 100  # characters of a system prompt that fits into a command
 
 
@@ -48,7 +50,7 @@ def show_results(run: RunDirectory, progress: Progress, took: Took = _UNKNOWN) -
     updates, tokens = counted(progress.update, "update"), counted(progress.tokens, "token")
     say(f"{updates}, {tokens}; {_times(run, took)}")
     for decision in _lasting(decisions(progress)):
-        say(f"At update {decision['at']}: {decision['reason']}.")
+        say(f"At update {decision['at']}: {_INSTEAD.sub('', decision['reason'])}.")
     if progress.ended:
         say(f"Ended early: {progress.ended}.")
     for line in verdict(run, progress):

@@ -175,16 +175,27 @@ def test_lines_wait_while_a_question_is_asked(capsys):
 
 
 def test_a_length_that_hardly_differs_from_the_last_one_has_no_line(capsys):
-    display = Display(1000, 1000, plain=True)
-    for update, length in enumerate((400, 410, 395, 450, 440, 300)):
+    display, before = Display(1000, 1000, plain=True), 1000
+    lengths = (400, 410, 395, 450, 440, 300, 300, 299, 260)
+    remarks = {299: "; the rate rises again", 260: "; the rate rises again"}
+    for update, length in enumerate(lengths):
         display(LengthChanged(update, length))
-        display(Notice(update, "time_budget", f"{length} updates fit"))
-    display(LengthChanged(9, 299))
-    display(Notice(9, "time_budget", "299 updates fit; too few for the warmup"))
+        message = f"{length} updates instead of {before:,} fit{remarks.get(length, '')}"
+        display(Notice(update, "time_budget", message))
+        before = length
+    display(LengthChanged(9, 255))
+    display(Notice(9, "time_budget", "255 updates instead of 260 fit; the rate rises again"))
+    display(LengthChanged(10, 20))
+    display(Notice(10, "cooldown", "the run ends after 20 updates"))
+    display(LengthChanged(11, 15))
+    display(Notice(11, "time_budget", "15 updates instead of 20 fit"))
     lines = [line.split(": ")[1] for line in shown(capsys)]
     assert lines == [
-        "400 updates fit",
-        "450 updates fit",
-        "300 updates fit",
-        "299 updates fit; too few for the warmup",
+        "400 updates instead of 1,000 fit",
+        "450 updates instead of 400 fit",
+        "300 updates instead of 450 fit",
+        "299 updates instead of 300 fit; the rate rises again",
+        "260 updates instead of 299 fit; the rate rises again",
+        "the run ends after 20 updates",
+        "15 updates instead of 20 fit",
     ]

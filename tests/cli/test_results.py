@@ -150,10 +150,11 @@ def test_the_decisions_about_the_length_are_listed(tmp_path, capsys):
 
 def test_of_the_decisions_of_a_time_budget_only_the_last_is_listed(tmp_path, capsys):
     run = recorded(tmp_path, [2.0, 1.9, 1.8, 1.7])
-    reasons = ["time budget: 40", "cooldown in 5 updates", "time budget: 31", "time budget: 30"]
+    last = "time budget: 1,030 updates instead of 1,031 fit"
+    reasons = ["time budget: 40", "cooldown in 5 updates", "time budget: 31", last]
     made = [{"at": 8 + i, "updates": 30, "schedule": None, "reason": one} for i, one in enumerate(reasons)]
     progress = Progress(update=30, revisions=made)
     show_results(run, progress)
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("At update")]
-    assert shown == ["At update 9: cooldown in 5 updates.", "At update 11: time budget: 30."]
+    assert shown == ["At update 9: cooldown in 5 updates.", "At update 11: time budget: 1,030 updates fit."]
     assert len(results_json(run, progress)["decisions"]) == 4
