@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any
 
 from mlxsched.data.compiled_template import CompiledTemplate, Rendering
-from mlxsched.data.holes import HoledMessage, Trace, refuse_looks
+from mlxsched.data.holes import HoledMessage, Trace
 from mlxsched.data.messages import Messages
 from mlxsched.data.outlines import Outline, Outlines, outline_of
 from mlxsched.data.problems import RowProblem, harmless
 from mlxsched.data.time_limit import TimeLimitExceeded, time_limit
+from mlxsched.data.watching import refuse_looks
 
 Span = tuple[int, int]  # first character, and the one after the last
 Tools = list[dict[str, Any]] | None

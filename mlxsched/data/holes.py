@@ -1,29 +1,16 @@
 """Strings that stand for the contents of a chat, to find out what a chat template does with what it writes.
 
 A `Hole` can be written and be added to other strings. The methods in `_MAKING` give another hole, and those in `_ASKING` answer
-for the content that the hole stands for; a `Trace` records both. Anything else raises `LookedInside`. Some operations of Python
-call no method of a string, so `refuse_looks` also checks the syntax of a template and the arguments of its functions.
+for the content that the hole stands for; a `Trace` records both. Anything else raises `LookedInside`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
-# Of messages: their values are never holes. "in" calls no method of its left operand, so a hole there would go unnoticed.
-_PLAIN_KEYS = ("role",)
-_SYNTAX = frozenset({
-    "Template", "Output", "TemplateData", "For", "If", "Assign", "Name", "NSRef", "Const", "Getattr", "Getitem", "Slice",
-    "Filter", "Test", "Call", "Keyword", "Compare", "Operand", "And", "Or", "Not", "Add", "Sub", "Neg", "Mod", "Concat",
-    "CondExpr", "List", "Tuple", "Dict", "Pair", "Continue", "Break", "ExprStmt",
-})  # fmt: skip
-_TESTS_OF_TYPES = frozenset({
-    "defined", "undefined", "none", "string", "mapping", "iterable", "sequence", "number", "boolean", "true", "false",
-})  # fmt: skip
-_SAFE = (int, float, bool, str, type(None))
-_FOR_CONTEXTS = ("_loop_vars", "_block_vars")  # of Jinja, to a function that asks for its context
 _OTHER_TYPES = (bool, int, float, type(None))  # what is of them equals no string
 _MAKING = ("strip", "lstrip", "rstrip")
 _ASKING = ("__contains__", "startswith", "endswith")
@@ -71,6 +58,7 @@ class Trace:
 
     def __init__(self, contents: Sequence[str] | None, count: int) -> None:
         self._stem = secrets.token_hex(16)
+        self._kept: list[Hole] = []  # alive while the template may write them
         self.made: dict[str, Made] = {}
         self.answers: dict[Question, object] = {}
         self.holes = [self.hole(Made(i), None if contents is None else contents[i]) for i in range(count)]
@@ -91,6 +79,8 @@ class Trace:
         hole._trace, hole._made, hole._content = self, made, content
         hole._is_filled = made.steps in ((), (STRIP,))
         self.made[text] = made
+        self._kept.append(hole)
+        _HOLES[text] = hole
         return hole
 
 
@@ -145,6 +135,7 @@ class Hole(str):
 
 
 STRIP = Step("strip", (None,))
+_HOLES: WeakValueDictionary[str, Hole] = WeakValueDictionary()  # by their text
 
 
 def _making(name: str) -> Callable[..., Hole]:
@@ -194,92 +185,10 @@ class HoledMessage(dict[str, str]):
     __iter__ = keys = values = items = copy = _refused
 
 
-def refuse_looks(environment: Any, tree: Any) -> None:
-    """Make the template ``tree`` of Jinja's ``environment`` raise `LookedInside` even where a hole
-    can't notice that the template looks into it."""
-    _check_syntax(tree)
-    environment.filters = {name: _filter(name, call) for name, call in environment.filters.items()}
-    environment.tests = {name: _test(name, call) for name, call in environment.tests.items()}
-    call, getitem = environment.call, environment.getitem
-
-    def checked(context: Any, function: Any, *args: Any, **more: Any) -> Any:
-        given = [*args, *more.values()]
-        if isinstance(getattr(function, "__self__", None), (str, HoledMessage)):  # does not get these
-            given = [*args, *(value for key, value in more.items() if key not in _FOR_CONTEXTS)]
-        name = getattr(function, "__name__", "")
-        if name not in ("Namespace", "raise_exception") and not all(map(_is_safe, given)):
-            raise LookedInside
-        return call(context, function, *args, **more)
-
-    def item(container: Any, key: Any) -> Any:
-        if isinstance(key, Hole):  # may be the name of an attribute
-            raise LookedInside
-        return getitem(container, key)
-
-    environment.call, environment.getitem = checked, item
-
-
-def _check_syntax(tree: Any) -> None:
-    from jinja2 import nodes
-
-    if any(type(node).__name__ not in _SYNTAX for node in tree.find_all(nodes.Node)):
-        raise LookedInside
-    for compare in tree.find_all(nodes.Compare):
-        is_in = any(operand.op in ("in", "notin") for operand in compare.ops)
-        among = (nodes.List, nodes.Tuple)  # their members are compared, which a hole notices
-        if is_in and not (_is_no_hole(compare.expr) or isinstance(compare.ops[0].expr, among)):
-            raise LookedInside
-    for mod in tree.find_all(nodes.Mod):  # formats strings, too
-        if not (isinstance(mod.right, nodes.Const) and isinstance(mod.right.value, int)):
-            raise LookedInside
-    # "~" makes a plain string, which notices nothing: it may only be written.
-    written = [part for output in tree.find_all(nodes.Output) for part in output.nodes]
-    for part in written:  # grows in the loop
-        if isinstance(part, (nodes.Concat, nodes.Add)):
-            written += part.iter_child_nodes()
-        elif isinstance(part, nodes.CondExpr):
-            written += filter(None, (part.expr1, part.expr2))
-    written_ids = {*map(id, written)}
-    if any(id(concat) not in written_ids for concat in tree.find_all(nodes.Concat)):
-        raise LookedInside
-
-
-def _is_no_hole(node: Any) -> bool:
-    from jinja2 import nodes
-
-    if isinstance(node, nodes.Getitem):
-        return isinstance(node.arg, nodes.Const) and node.arg.value in _PLAIN_KEYS
-    return isinstance(node, nodes.Const) or (isinstance(node, nodes.Getattr) and node.attr in _PLAIN_KEYS)
-
-
-def _is_safe(value: Any) -> bool:
-    from jinja2 import Environment, Undefined
-    from jinja2.nodes import EvalContext
-    from jinja2.runtime import Context
-
-    return type(value) in _SAFE or isinstance(value, (Undefined, Environment, EvalContext, Context))
-
-
-def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def checked(*args: Any, **more: Any) -> Any:
-        trims = name == "trim" and len(args) == 1 and not more
-        counts = name in ("length", "count") and not isinstance(args[0], Hole)
-        own = name.startswith("mlxsched_")
-        if own or trims or counts or all(map(_is_safe, (*args, *more.values()))):
-            return function(*args, **more)
-        raise LookedInside
-
-    return checked
-
-
-def _test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def checked(*args: Any, **more: Any) -> Any:
-        if name in _TESTS_OF_TYPES:
-            return function(*(str(arg) if isinstance(arg, Hole) else arg for arg in args), **more)
-        if not all(map(_is_safe, (*args, *more.values()))):
-            raise LookedInside
-        return function(*args, **more)
-
-    return checked
+def concatenate(parts: Iterable[str]) -> str:
+    """Join text, as "".join; a result that contains a hole is a hole. Jinja writes holes as plain strings."""
+    text = "".join(parts)
+    if BLANK not in text:
+        return text
+    hole = _HOLES.get(text)
+    return Hole(text) if hole is None else hole

@@ -24,7 +24,7 @@ from mlxsched.data.problems import RowProblem
 
 MOST = 2000  # sequences of roles
 COMPARED = 4  # chats of each outline are compared with what the template itself writes
-_MOST_ANSWERS = 8  # outlines for a sequence of roles
+_MOST_ATTEMPTS = 8  # to find an outline for a sequence of roles
 _MOST_MESSAGES = 64  # in a chat, so that all outlines together take little memory
 _ROLES = ("user", "assistant", "system")
 MAX_CHARACTERS = 2**20  # of a chat; longer ones are left to the template
@@ -130,13 +130,11 @@ class Outlines:
         for outline in known:
             if outline.fits(said):
                 return outline
-        if self._attempts[key] == _MOST_ANSWERS:
+        if self._attempts[key] == _MOST_ATTEMPTS:
             return None
         self._attempts[key] += 1
         learned = self._learn(key[0], said, key[1])
-        if learned is None:
-            self._attempts[key] = _MOST_ANSWERS
-        else:
+        if learned is not None:
             known.append(learned)
         return learned
 

@@ -50,11 +50,19 @@ RECORDED = [
     "{{ m.content.split('\n', 1)[1] }}", "{% for part in m.content.split('a') %}[{{ part.strip() }}]{% endfor %}",
     "{% set x = m.content.strip('a') %}{{ '(' + x + ')' if x else 'nothing' }}", "{{ m.content.split('a') | length }}",
     "{% set x = m.content.strip('a') + m.content %}{{ x or 'nothing' }}", "{{ m.content.strip('<').strip('<') }}",
+    "{% macro f(x) %}{{ x }}{% endmacro %}{% set y = f(m.content) | trim %}{{ 'x' if 'a' in y else y }}",
+    "{% macro f(x) %}{{ x.split('a')[0] }}{% endmacro %}{{ f(m.content).strip('b') }}",
+    "{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(m.content.strip('a')) + f('b') }}", "{{ m.content | default('', true) | string | trim }}",
+    "{% set x %}{{ m.content }}{% endset %}{{ x.strip('a') }}", "{% set x = m.content ~ '' %}{{ 'x' if x.startswith('a') }}",
+    "{{ 'x' if (m.content.strip('a') ~ '') else 'y' }}", "{% set x = '<' ~ m.content ~ '>' %}{{ x ~ 1 ~ none ~ x }}",
+    "{% set x = 'a' %}{{ 'x' if x in m.content }}{{ 'y' if x not in m.content }}", "{% set n = namespace(x=m.content) %}{{ n.x.strip('b') }}",
     "{{ 'x' if 'a' in m.content.split('<') }}", "{{ m.content.lstrip() }}", "{{ messages[::-1][0].content.rstrip() }}",
 ]  # fmt: skip
-# These look recorded, but what they write of a part of a content is a plain string.
+# These come close, but depend on a content in a way that is not.
 NOT_RECORDED = [
-    "{{ 'x' if (m.content.strip('a') ~ '') else 'y' }}", "{{ m.content.split() }}", "{{ m.content.split('a') }}",
+    "{% macro f(x) %}<{{ x }}{% endmacro %}{{ f(m.content) | trim }}", "{% set x = m.content ~ '.' %}{{ 'x' if 'a' in x }}",
+    "{% macro f(x) %}{{ x | upper }}{% endmacro %}{{ f(m.content) }}", "{{ 'x' if m.content in 'abc' }}", "{{ m.content ~ [m.content] }}",
+    "{{ 'x' if (m.content.strip('a') ~ m.content.strip('b')) else 'y' }}", "{{ m.content.split() }}", "{{ m.content.split('a') }}",
     "{{ m.content.split('a') | join }}", "{{ (m.content.strip('a') + '') or 'x' }}", "{{ m.content.strip(m.content) }}",
     "{{ m.content.startswith(('a', 'b')) }}", "{{ m.content.split('a') | tojson }}", "{{ m.copy().items() | list }}",
     "{{ m.content.split('a')[0] | upper }}", "{{ m.content.startswith('a', 1) }}", "{{ m.content == m.content }}",
@@ -182,7 +190,7 @@ def test_an_outline_that_differs_from_the_template_is_not_used(
 
 def test_the_number_of_outlines_is_limited(pair: MakePair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outlines_module, "MOST", 1)
-    monkeypatch.setattr(outlines_module, "_MOST_ANSWERS", 1)
+    monkeypatch.setattr(outlines_module, "_MOST_ATTEMPTS", 1)
     ours, theirs = pair(TEMPLATES["QWEN3"])
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     thinking = [chat[0], {"role": "assistant", "content": "<think>\nhm\n</think>\n\nhello"}]
