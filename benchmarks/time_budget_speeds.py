@@ -14,6 +14,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from mlxsched.config import load_config
@@ -75,7 +76,7 @@ def measure(first: Session, seconds: float, shape: str, pattern: str) -> str:
         run = create_run(session, Path(scratch) / "run")
         with run.lock():
             loop, _ = start(session, run, sinks_of(run))
-            work = work_of(session, evaluates=False)
+            work = replace(work_of(session), evaluate_every=None)
             loop.policies[0] = Simulated(seconds, PATTERNS[pattern], loop.pace, work)
             loop.run()
         records = RunDirectory.open(run.path).read_metrics()

@@ -92,12 +92,14 @@ class _Trainer:
     def __call__(self, session: Session, run: RunDirectory, resume: bool, policies: list[Policy]) -> Progress:
         from mlxsched.cli.interrupt import stop_request
         from mlxsched.cli.progress import Display
+        from mlxsched.training.assembly import work_of
         from mlxsched.training.run import execute
 
         done = max([0, *run.checkpoints.updates()])
         started = time.monotonic()
         every = session.config.steps_per_report
-        with Display(session.plan.updates, every, plain=self._plain, done=done) as display:
+        work = work_of(session)
+        with Display(session.plan.updates, every, plain=self._plain, done=done, work=work) as display:
             stop = stop_request(run, display)
             progress = execute(session, run, display, resume=resume, stop=stop, policies=policies)
         self._seconds += time.monotonic() - started

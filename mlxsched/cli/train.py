@@ -147,9 +147,8 @@ def train_and_tell(
         _tell_check()
     config = session.config
     done = run.info.update if resume else 0
-    work = work_of(session, evaluates=session.plan.valid_rows > 0 and config.val_batches != 0)
     updates, every = session.plan.updates, config.steps_per_report
-    with Display(updates, every, plain=plain, done=done, work=work) as display:
+    with Display(updates, every, plain=plain, done=done, work=work_of(session)) as display:
         trackers = sinks(config.report_to, run, config)
         try:
             with watching_kernels(display.show_kernels):

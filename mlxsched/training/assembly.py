@@ -86,10 +86,14 @@ def make_loader(session: Session, path: ForwardPath, pace: Pace) -> BatchLoader:
 def make_evaluator(session: Session, path: ForwardPath) -> Evaluator | None:
     """The evaluator of the validation rows; None without any."""
     valid, config = session.dataset.valid, session.config
-    if valid is None or config.val_batches == 0:
+    if valid is None or not _evaluates(session):
         return None
     limit = None if config.val_batches < 0 else config.val_batches * config.batch_size
     return Evaluator(session.loaded.model, valid, path, max_tokens=session.micro_batch_tokens, limit=limit)
+
+
+def _evaluates(session: Session) -> bool:
+    return session.dataset.valid is not None and session.config.val_batches != 0
 
 
 def make_checkpointer(session: Session, run: RunDirectory, pace: Pace) -> Checkpointer:
@@ -124,15 +128,15 @@ def _time_budget(session: Session, run: RunDirectory, loop: Loop, seconds: float
     plan = session.plan
     most = None if plan.assumed else loop.pace.updates
     budget = Budget(seconds, session.started, most, run.metrics.written_at)
-    work = work_of(session, evaluates=loop.evaluator is not None)
+    work = work_of(session)
     return TimeBudget(budget, loop.pace, work, session.warmup_of)
 
 
-def work_of(session: Session, *, evaluates: bool) -> Work:
+def work_of(session: Session) -> Work:
     """What the run of ``session`` does apart from its updates."""
     plan = session.plan
     tokens = (plan.tokens - plan.rows) / plan.updates_per_epoch  # the last token of a row is only a target
-    return Work(tokens, session.steps_per_eval if evaluates else None, session.config.save_every)
+    return Work(tokens, session.steps_per_eval if _evaluates(session) else None, session.config.save_every)
 
 
 def _stopping(loop: Loop, stop_signal: Callable[[], int]) -> Callable[[], bool]:

@@ -170,7 +170,7 @@ class _Timing:
         test_loss, saving, once = self._test_loss(), self._saving(), self._once()
         measuring = test_loss + answering.after
         costs = Costs(evaluation, saving, measuring, deque([(update, 1)]))
-        work = replace(work_of(self._session, evaluates=self._validation_rows is not None), tokens=1.0)
+        work = replace(work_of(self._session), tokens=1.0)
         first = 0.0 if made else evaluation + test_loss + answering.before
         seconds = first + once + work.seconds(costs, made, updates)
         longest = max(map(self._updates.seconds, self._stats.shapes))
