@@ -87,21 +87,16 @@ class Trace:
 class Hole(str):
     """A string that stands for a content, or for what is made of it."""
 
-    _trace: Trace | None = None  # None: other strings were added
+    _trace: Trace | None = None  # None: it is joined with other strings
     _made = Made(0)
     _content: str | None = None
     _is_filled = False  # whether it stands for no empty string: a content is not blank
 
-    def __add__(self, other: str) -> Hole:
-        return self._joined(str.__add__(self, other), other)
+    def __add__(self, other: str) -> str:
+        return concatenate((self, other))
 
-    def __radd__(self, other: str) -> Hole:
-        return self._joined(str.__add__(other, self), other)
-
-    def _joined(self, text: str, other: str) -> Hole:
-        hole = Hole(text)
-        hole._is_filled = self._is_filled or (other._is_filled if isinstance(other, Hole) else other != "")
-        return hole
+    def __radd__(self, other: str) -> str:
+        return concatenate((other, self))
 
     def __bool__(self) -> bool:
         return self._is_filled or bool(self._ask("__ne__", ""))
@@ -191,4 +186,7 @@ def concatenate(parts: Iterable[str]) -> str:
     if BLANK not in text:
         return text
     hole = _HOLES.get(text)
-    return Hole(text) if hole is None else hole
+    if hole is None:
+        hole = Hole(text)
+        hole._is_filled = any(text.split(BLANK)[::2])  # the text between the holes in it
+    return hole

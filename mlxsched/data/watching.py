@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
-from mlxsched.data.holes import Hole, HoledMessage, LookedInside, concatenate
+from mlxsched.data.holes import Hole, LookedInside, concatenate
 
 _SYNTAX = frozenset({
     "Template", "Output", "TemplateData", "For", "If", "Assign", "Name", "NSRef", "Const", "Getattr", "Getitem", "Slice",
@@ -21,8 +21,9 @@ _TESTS_OF_TYPES = frozenset({
     "defined", "undefined", "none", "string", "mapping", "iterable", "sequence", "number", "boolean", "true", "false",
 })  # fmt: skip
 _SAFE = (int, float, bool, str, type(None))
-_FOR_CONTEXTS = ("_loop_vars", "_block_vars")  # of Jinja, to a function that asks for its context
-_CONCATENATE, _IS_IN = "mlxsched_concatenate", "mlxsched_is_in"  # filters of ours
+_FOR_CONTEXTS = ("_loop_vars", "_block_vars")  # which Jinja gives to functions that ask for a context
+# Filters of ours.
+_CONCATENATE, _IS_IN, _IS_FILLED = "mlxsched_concatenate", "mlxsched_is_in", "mlxsched_is_filled"
 
 
 def refuse_looks(environment: Any, tree: Any) -> None:
@@ -36,13 +37,14 @@ def refuse_looks(environment: Any, tree: Any) -> None:
     environment.filters = {name: _filter(name, call) for name, call in environment.filters.items()}
     environment.filters[_CONCATENATE] = lambda parts: concatenate(map(str, parts))
     environment.filters[_IS_IN] = _is_in
+    environment.filters[_IS_FILLED] = _is_filled
     environment.tests = {name: _test(name, call) for name, call in environment.tests.items()}
     call, getitem = environment.call, environment.getitem
 
     def checked(context: Any, function: Any, *args: Any, **more: Any) -> Any:
-        given = [*args, *more.values()]
-        if isinstance(getattr(function, "__self__", None), (str, HoledMessage)):  # does not get these
-            given = [*args, *(value for key, value in more.items() if key not in _FOR_CONTEXTS)]
+        called = getattr(function, "__call__", None)  # noqa: B004 - Jinja looks there, too
+        asks = hasattr(function, "jinja_pass_arg") or hasattr(called, "jinja_pass_arg")
+        given = [*args, *(value for key, value in more.items() if asks or key not in _FOR_CONTEXTS)]
         keeps = isinstance(function, Macro) or (
             isinstance(function, type) and issubclass(function, Namespace)
         )
@@ -79,25 +81,37 @@ def _is_in(pair: Sequence[Any]) -> bool:
     return item in container
 
 
+def _is_filled(value: Any) -> bool:
+    """Whether ``value`` has a length above 0."""
+    return bool(value) if isinstance(value, Hole) else len(value) > 0
+
+
 def _replace_operators(tree: Any) -> None:
-    """Have filters of ours do what "~" and "in" do: Python and Jinja do it without a method of their operands."""
+    """Have filters of ours do what "~", "in" and "| length > 0" do.
+
+    The first two call no method of their operands, and what else is done with the length of a hole is refused.
+    """
     from jinja2 import nodes
     from jinja2.visitor import NodeTransformer
 
-    def filtered(operands: list[nodes.Expr], name: str) -> nodes.Filter:
-        return nodes.Filter(nodes.List(operands), name, [], [], None, None)
+    def filtered(value: nodes.Expr, name: str) -> nodes.Filter:
+        return nodes.Filter(value, name, [], [], None, None)
 
     class Replacing(NodeTransformer):
         def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:
             self.generic_visit(node)
-            return filtered(node.nodes, _CONCATENATE)
+            return filtered(nodes.List(node.nodes), _CONCATENATE)
 
         def visit_Compare(self, node: nodes.Compare) -> nodes.Expr:
             self.generic_visit(node)
-            operator = node.ops[0].op
+            operator, left, right = node.ops[0].op, node.expr, node.ops[0].expr
+            if isinstance(left, nodes.Filter) and left.node is not None:
+                is_length = left == filtered(left.node, "length")
+                if is_length and operator == "gt" and right == nodes.Const(0):
+                    return filtered(left.node, _IS_FILLED)
             if operator not in ("in", "notin"):
                 return node
-            found = filtered([node.expr, node.ops[0].expr], _IS_IN)
+            found = filtered(nodes.List([left, right]), _IS_IN)
             return found if operator == "in" else nodes.Not(found)
 
     Replacing().visit(tree).set_environment(tree.environment)

@@ -182,9 +182,10 @@ def test_operations_on_holes() -> None:
     ):  # fmt: skip
         with pytest.raises(LookedInside):
             look()
-    assert type(str(hole)) is str and type(hole + "y") is type("y" + hole) is Hole
+    assert type(str(hole)) is str
     assert hole != None and (hole == None) is False  # noqa: E711 - as templates write it
     assert (hole == 3) is (hole == False) is False  # noqa: E712
     (content,) = Trace(None, 1).holes
-    assert content and content.strip() and "" + content and Hole() + "y"  # no content is blank
+    assert type(content + "y") is type("y" + content) is type(content + content) is Hole
+    assert content + "" is content and content and content.strip() and content + "y"  # no content is blank
     assert not issubclass(LookedInside, RowProblem)

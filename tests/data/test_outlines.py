@@ -49,24 +49,25 @@ RECORDED = [
     "{{ m.content.split('</think>')[-1].lstrip('\n') }}", "{{ m.content.split('</think>')[0].rstrip('\n').split('<think>')[-1] }}",
     "{{ m.content.split('\n', 1)[1] }}", "{% for part in m.content.split('a') %}[{{ part.strip() }}]{% endfor %}",
     "{% set x = m.content.strip('a') %}{{ '(' + x + ')' if x else 'nothing' }}", "{{ m.content.split('a') | length }}",
-    "{% set x = m.content.strip('a') + m.content %}{{ x or 'nothing' }}", "{{ m.content.strip('<').strip('<') }}",
+    "{{ m.content.strip('<').strip('<') }}",
     "{% macro f(x) %}{{ x }}{% endmacro %}{% set y = f(m.content) | trim %}{{ 'x' if 'a' in y else y }}",
     "{% macro f(x) %}{{ x.split('a')[0] }}{% endmacro %}{{ f(m.content).strip('b') }}",
     "{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(m.content.strip('a')) + f('b') }}", "{{ m.content | default('', true) | string | trim }}",
     "{% set x %}{{ m.content }}{% endset %}{{ x.strip('a') }}", "{% set x = m.content ~ '' %}{{ 'x' if x.startswith('a') }}",
+    "{% if m.content.strip('a') | trim | length > 0 %}x{% endif %}{{ messages | length > 0 }}", "{{ ('' + m.content + '').strip('a') }}",
     "{{ 'x' if (m.content.strip('a') ~ '') else 'y' }}", "{% set x = '<' ~ m.content ~ '>' %}{{ x ~ 1 ~ none ~ x }}",
     "{% set x = 'a' %}{{ 'x' if x in m.content }}{{ 'y' if x not in m.content }}", "{% set n = namespace(x=m.content) %}{{ n.x.strip('b') }}",
     "{{ 'x' if 'a' in m.content.split('<') }}", "{{ m.content.lstrip() }}", "{{ messages[::-1][0].content.rstrip() }}",
 ]  # fmt: skip
 # These come close, but depend on a content in a way that is not.
 NOT_RECORDED = [
-    "{% macro f(x) %}<{{ x }}{% endmacro %}{{ f(m.content) | trim }}", "{% set x = m.content ~ '.' %}{{ 'x' if 'a' in x }}",
+    "{% set x = m.content.strip('a') + m.content %}{{ x or 'nothing' }}", "{% macro f(x) %}<{{ x }}{% endmacro %}{{ f(m.content) | trim }}", "{% set x = m.content ~ '.' %}{{ 'x' if 'a' in x }}",
     "{% macro f(x) %}{{ x | upper }}{% endmacro %}{{ f(m.content) }}", "{{ 'x' if m.content in 'abc' }}", "{{ m.content ~ [m.content] }}",
     "{{ 'x' if (m.content.strip('a') ~ m.content.strip('b')) else 'y' }}", "{{ m.content.split() }}", "{{ m.content.split('a') }}",
-    "{{ m.content.split('a') | join }}", "{{ (m.content.strip('a') + '') or 'x' }}", "{{ m.content.strip(m.content) }}",
+    "{{ m.content.split('a') | join }}", "{{ m.content.strip(m.content) }}",
     "{{ m.content.startswith(('a', 'b')) }}", "{{ m.content.split('a') | tojson }}", "{{ m.copy().items() | list }}",
     "{{ m.content.split('a')[0] | upper }}", "{{ m.content.startswith('a', 1) }}", "{{ m.content == m.content }}",
-    "{{ 'x' if m.content in m.content.split('a') }}", "{{ m.content.count('a') }}",
+    "{{ m.content | length > 1 }}", "{{ 0 < m.content | length }}", "{{ 'x' if m.content in m.content.split('a') }}", "{{ m.content.count('a') }}",
 ]  # fmt: skip
 
 
