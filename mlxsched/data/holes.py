@@ -1,19 +1,17 @@
 """Strings that stand for the contents of a chat, to find out what a chat template does with what it writes.
 
-A `Hole` can be written and be added to other strings. The methods in `_MAKING` give another hole, and those in `_ASKING` answer
-for the content that the hole stands for; a `Trace` records both. Anything else raises `LookedInside`.
+A `Hole` can be written and be added to other strings. Trimming and splitting it give other holes; comparing and searching it
+answer for the content that it stands for. A `Trace` records both. Anything else raises `LookedInside`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 _OTHER_TYPES = (bool, int, float, type(None))  # what is of them equals no string
-_MAKING = ("strip", "lstrip", "rstrip")
-_ASKING = ("__contains__", "startswith", "endswith")
 BLANK = "\x1c"  # white space that no template writes
 
 
@@ -107,6 +105,29 @@ class Hole(str):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    def __contains__(self, other: str, /) -> bool:  # type: ignore[override]
+        return bool(self._ask("__contains__", other))
+
+    def startswith(self, other: str, /) -> bool:  # type: ignore[override]
+        """Whether the content starts with ``other``."""
+        return bool(self._ask("startswith", other))
+
+    def endswith(self, other: str, /) -> bool:  # type: ignore[override]
+        """Whether the content ends with ``other``."""
+        return bool(self._ask("endswith", other))
+
+    def strip(self, characters: str | None = None, /) -> Hole:
+        """A hole for the trimmed content."""
+        return self._trimmed("strip", characters)
+
+    def lstrip(self, characters: str | None = None, /) -> Hole:
+        """A hole for the content trimmed at its beginning."""
+        return self._trimmed("lstrip", characters)
+
+    def rstrip(self, characters: str | None = None, /) -> Hole:
+        """A hole for the content trimmed at its end."""
+        return self._trimmed("rstrip", characters)
+
     def split(self, separator: str, most: int = -1, /) -> list[Hole]:  # type: ignore[override]
         """A hole for each part: how many there are is a question."""
         self._ask("count", separator)
@@ -114,6 +135,10 @@ class Hole(str):
             raise LookedInside
         parts = self._content.split(separator, most)
         return [self._make(Step("split", (separator, most), i), part) for i, part in enumerate(parts)]
+
+    def _trimmed(self, method: str, characters: str | None) -> Hole:
+        content = None if self._content is None else getattr(self._content, method)(characters)
+        return self._make(Step(method, (characters,)), content)
 
     def _make(self, step: Step, content: str | None) -> Hole:
         if self._trace is None or not all(type(each) in (str, int, type(None)) for each in step.arguments):
@@ -131,27 +156,6 @@ class Hole(str):
 
 STRIP = Step("strip", (None,))
 _HOLES: WeakValueDictionary[str, Hole] = WeakValueDictionary()  # by their text
-
-
-def _making(name: str) -> Callable[..., Hole]:
-    def make(self: Hole, characters: str | None = None, /) -> Hole:
-        content = None if self._content is None else getattr(self._content, name)(characters)
-        return self._make(Step(name, (characters,)), content)
-
-    return make
-
-
-def _asking(name: str) -> Callable[..., object]:
-    def ask(self: Hole, other: str, /) -> object:
-        return self._ask(name, other)
-
-    return ask
-
-
-for _name in _MAKING:
-    setattr(Hole, _name, _making(_name))
-for _name in _ASKING:
-    setattr(Hole, _name, _asking(_name))
 
 
 def _refused(*_: object, **__: object) -> Any:
