@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import click
 
-from mlxsched.text import printable
+from mlxsched.config.messages import SPELLING
+from mlxsched.text import closest, printable
 
 
 def as_written(option: str, args: Sequence[str]) -> str:
@@ -23,13 +24,15 @@ def as_written(option: str, args: Sequence[str]) -> str:
 def with_hint(error: click.NoSuchOption, args: Sequence[str]) -> click.NoSuchOption:
     """``error`` with a hint for a long flag with one dash, and for a flag of a command in front of the command."""
     flag, ctx = as_written(error.option_name, args), error.ctx
-    if ctx is None or error.possibilities or "Did you mean" in error.message:
+    if ctx is None or "Did you mean" in error.message:
         return error
-    dashed = f"--{flag.lstrip('-')}"
-    if dashed != flag and any(dashed in parameter.opts for parameter in ctx.command.get_params(ctx)):
-        hint = f" Did you mean {dashed!r}?"
-    elif isinstance(ctx.command, click.Group):
-        hint = f" Flags come after the command: {ctx.command_path} COMMAND {printable(dashed)}."
+    known = [name for parameter in ctx.command.get_params(ctx) for name in parameter.opts]
+    dashed = f"--{flag.lstrip('-')}" if len(flag) > 2 else flag
+    near = dashed if dashed in known else closest(dashed, known, SPELLING)
+    if near is not None:
+        hint = f" Did you mean {near!r}?"
+    elif isinstance(ctx.command, click.Group):  # click suggests --help for --model
+        hint = f" Flags of a command come after it: {ctx.command_path} COMMAND {printable(dashed)}."
     else:
         return error
     return click.NoSuchOption(error.option_name, f"No such option: {printable(flag)}.{hint}", ctx=ctx)

@@ -63,7 +63,6 @@ class Display:
         self._speed = Speed(work)
         self._step = LongStep()
         self._held: list[str] | None = None  # lines that wait until a question is answered
-        self._before = updates  # the length before the last change
         self._told = Told()
 
     def __enter__(self) -> Self:
@@ -80,13 +79,12 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, LengthChanged):
-            self._before = self._updates
             self._set_length(event.updates)
         elif isinstance(event, RunStarted):
             self._set_length(event.updates)
             self._speed.measuring = event.measuring
             if event.seconds is not None:
-                self._say(f"Estimated time: {about(event.seconds)} in all.")
+                self._say(f"Estimated time: {about(event.seconds)}{'' if event.resumed else ' in all'}.")
         elif isinstance(event, Measured):
             self._speed.measuring = event.seconds
         elif isinstance(event, UpdateMade):
@@ -97,7 +95,7 @@ class Display:
         elif isinstance(event, Tick):
             self._show_tick(event)
         elif isinstance(event, Notice):
-            told = self._told.of(event, self._before, self._updates)
+            told = self._told.of(event, self._updates)
             if told is not None:
                 self._say(notice_line(told))
 
@@ -193,8 +191,8 @@ class Told:
     def __init__(self) -> None:
         self._length, self._remark = 0, ""
 
-    def of(self, event: Notice, before: int, length: int) -> Notice | None:
-        """What to show of ``event``, which may have changed the length from ``before``; None for nothing."""
+    def of(self, event: Notice, length: int) -> Notice | None:
+        """What to show of ``event``, which may have changed the ``length``; None for nothing."""
         if event.code != "time_budget":
             self._length = length if event.code in _LENGTHS else self._length
             return event
@@ -202,12 +200,12 @@ class Told:
         known = not remark or remark == self._remark
         if known and abs(length - self._length) < TOLD_AGAIN * self._length:
             return None
+        from mlxsched.training.policies.time_budget import without_former_length
+
         last, self._length, self._remark = self._length, length, remark
         if not last:  # the plan, which the message names, was shown
             return event
-        # The log compares with the length before; the user knows the one that was shown.
-        instead = "" if last == length else f" instead of {last:,}"
-        return replace(event, message=event.message.replace(f" instead of {before:,}", instead, 1))
+        return replace(event, message=without_former_length(event.message))
 
 
 class LongStep:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -27,7 +26,6 @@ MEASURES = (
 )
 
 
-_INSTEAD = re.compile(" instead of [0-9,]+")  # a length that was perhaps never shown
 SHORT_PROMPT = 100  # characters of a system prompt that fits into a command
 
 
@@ -43,14 +41,16 @@ _UNKNOWN = Took()
 
 def show_results(run: RunDirectory, progress: Progress, took: Took = _UNKNOWN) -> None:
     """Print the measures before and after the run and the next commands on stdout."""
+    from mlxsched.training.policies.time_budget import without_former_length
+
     before, after = measures(progress.results, "before"), measures(progress.results, "after")
     rows = list(_rows(before, after))
     if rows:
         table(rows, header=("", "before", "after"), title="Results")
     updates, tokens = counted(progress.update, "update"), counted(progress.tokens, "token")
-    say(f"{updates}, {tokens}; {_times(run, took)}")
+    say(f"{updates}, {tokens}; {_times(run, took, 'test_loss' in after)}")
     for decision in _lasting(decisions(progress)):
-        say(f"At update {decision['at']}: {_INSTEAD.sub('', decision['reason'])}.")
+        say(f"At update {decision['at']}: {without_former_length(decision['reason'])}.")
     if progress.ended:
         say(f"Ended early: {progress.ended}.")
     for line in verdict(run, progress):
@@ -72,13 +72,15 @@ def show_results(run: RunDirectory, progress: Progress, took: Took = _UNKNOWN) -
         say(f"The rows begin with a system prompt. Give generate and chat the same one: --system {text}")
 
 
-def _times(run: RunDirectory, took: Took) -> str:
-    """The time that `mlxsched runs` shows, and the time that --max-time limits."""
+def _times(run: RunDirectory, took: Took, measured: bool) -> str:
+    """The time that `mlxsched runs` shows, and the time that --max-time limits; ``measured``: on test rows, too."""
     text = f"training {clock(training_seconds(read_recording(run.path)))}"
     if took.seconds is None:
         return text
-    since = "since the resume" if took.resumed else "in all, with loading and the test rows"
-    return f"{text}; {clock(took.seconds)} {since}"
+    if took.resumed:
+        return f"{text}; {clock(took.seconds)} since the resume"
+    also = "loading and the test rows" if measured else "loading"
+    return f"{text}; {clock(took.seconds)} in all, with {also}"
 
 
 def _system(run: RunDirectory) -> str | None:

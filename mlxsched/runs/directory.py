@@ -216,7 +216,8 @@ def runs_near(path: Path) -> list[Path]:
     """The runs in the directory of `path`, or else in `DEFAULT_ROOT`, the latest first."""
     for folder in (path.parent, DEFAULT_ROOT):
         try:
-            runs = [folder / name for name in os.listdir(folder) if is_run(folder / name)]
+            with os.scandir(folder) as entries:  # says what is a directory without a call for each file
+                runs = [folder / one.name for one in entries if one.is_dir() and is_run(folder / one.name)]
             if runs:
                 return sorted(runs, key=lambda run: os.lstat(run / RUN_FILE).st_mtime, reverse=True)
         except OSError:  # not a directory, or a run was removed meanwhile

@@ -51,9 +51,11 @@ def test_no_command_of_the_package_is_missing_from_the_table():
         (["-version"], "No such option: -version. Did you mean '--version'?"),
         (
             ["-preset", "laptop"],
-            "No such option: -preset. Flags come after the command: mlxsched COMMAND --preset.",
+            "No such option: -preset. Flags of a command come after it: mlxsched COMMAND --preset.",
         ),
-        (["--preset", "laptop"], "Flags come after the command: mlxsched COMMAND --preset."),
+        (["--model", "x"], "Flags of a command come after it: mlxsched COMMAND --model."),
+        (["-c", "run.yaml", "train"], "Flags of a command come after it: mlxsched COMMAND -c."),
+        (["--preset", "laptop"], "Flags of a command come after it: mlxsched COMMAND --preset."),
         (["presets", "-json"], "No such option: -json. Did you mean '--json'?"),
         (["env", "-xyz"], "No such option '-x'."),
     ],

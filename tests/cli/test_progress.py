@@ -192,10 +192,10 @@ def test_a_length_that_hardly_differs_from_the_last_one_has_no_line(capsys):
     lines = [line.split(": ")[1] for line in shown(capsys)]
     assert lines == [
         "400 updates instead of 1,000 fit",
-        "450 updates instead of 400 fit",
-        "300 updates instead of 450 fit",
-        "299 updates instead of 300 fit; the rate rises again",
-        "260 updates instead of 299 fit; the rate rises again",
+        "450 updates fit",
+        "300 updates fit",
+        "299 updates fit; the rate rises again",
+        "260 updates fit; the rate rises again",
         "the run ends after 20 updates",
-        "15 updates instead of 20 fit",
+        "15 updates fit",
     ]

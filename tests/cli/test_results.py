@@ -110,19 +110,20 @@ def test_a_short_run_that_diverged_names_the_rate_of_the_plan_s_warning(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("took", "said"),
+    ("took", "results", "said"),
     [
-        (Took(61.0), "; 1:01 in all, with loading and the test rows"),
-        (Took(61.0, resumed=True), "; 1:01 since the resume"),
-        (Took(), ""),
+        (Took(61.0), {"after": {"test_loss": 1.5}}, "; 1:01 in all, with loading and the test rows"),
+        (Took(61.0), {"after": {"loss": 1.5}}, "; 1:01 in all, with loading"),
+        (Took(61.0, resumed=True), {}, "; 1:01 since the resume"),
+        (Took(), {}, ""),
     ],
 )
-def test_the_time_of_the_training_is_that_of_the_list_of_runs(tmp_path, capsys, took, said):
+def test_the_time_of_the_training_is_that_of_the_list_of_runs(tmp_path, capsys, took, results, said):
     run = RunDirectory.create(tmp_path / "run", config={}, origins={}, plan={}, versions={})
     with run.lock():
         run.metrics.record(UpdateMade(0, 2.5, 1e-4, seconds=20.0))
         run.metrics.record(Evaluated(1, 2.0, seconds=15.0))
-    progress = Progress(update=1, tokens=7, seconds=20.0)
+    progress = Progress(update=1, tokens=7, seconds=20.0, results=results)
     show_results(run, progress, took)
     assert f"1 update, 7 tokens; training 0:35{said}\n" in capsys.readouterr().out
     (listed,) = (summarize(stored) for stored in runs_below(tmp_path))

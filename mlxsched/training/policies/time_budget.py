@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -18,6 +19,18 @@ from mlxsched.training.timing import RECENT, Costs, Work
 
 REASON = "time budget: "
 EXTENDED = f"{REASON}extended"  # how the reason of an extension by a time begins
+_INSTEAD = re.compile(" instead of [0-9,]+")
+
+
+def without_former_length(text: str) -> str:
+    """A decision without the length before it, which a display may not have shown.
+
+    >>> without_former_length("230 updates instead of 275 fit into the time limit")
+    '230 updates fit into the time limit'
+    """
+    return _INSTEAD.sub("", text, count=1)
+
+
 SKIPPED = 3  # first updates of a process, which compile
 MEASURED = 8  # updates that are enough for a first decision,
 FEWEST = 2  # or so many that took this share of the budget
