@@ -22,13 +22,13 @@ def takes_auto(flags: dict[str, Any]) -> bool:
     return auto
 
 
-def at_found_rate(session: Session, flags: dict[str, Any]) -> Session:
-    """``session`` planned again, at the peak that is stored for it or that a search finds now."""
+def at_found_rate(session: Session, *, search: bool, plain: bool = False) -> Session:
+    """``session`` planned again, at the peak that is stored for it or, with ``search``, that a search finds now."""
     from mlxsched.cli.lr_find_view import rate_text
     from mlxsched.training.session import prepare
 
     _refuse_own_peak(session)
-    found = _found(session, flags)
+    found = _found(session, search, plain)
     if found.suggestion is None:
         raise RunError(
             f"no learning rate was found: {found.reason}. Search with `mlxsched lr-find --again`, the same flags and a "
@@ -45,20 +45,20 @@ def at_found_rate(session: Session, flags: dict[str, Any]) -> Session:
     return prepare(config, origins, loaded=session.loaded, dataset=session.dataset, cache=session.cache)
 
 
-def _found(session: Session, flags: dict[str, Any]) -> Found:
+def _found(session: Session, search: bool, plain: bool) -> Found:
     from mlxsched.cli.rate_search import found_rate
     from mlxsched.experiments.rate_finder.store import Store
     from mlxsched.platform.paths import cache_home
 
-    if not flags["dry_run"]:
-        return found_rate(session, None, plain=flags["plain"])
+    if search:
+        return found_rate(session, None, plain=plain)
     store = Store(cache_home(), session)
     stored = store.load()
     if stored is None:
         found = store.differences()
         nearest = f" The nearest stored search differs in {', '.join(found)}." if found else ""
         raise UsageError(
-            f"--dry-run trains nothing, and there is no stored rate for these settings.{nearest} Run `mlxsched lr-find` "
+            f"a plan trains nothing, and there is no stored rate for these settings.{nearest} Run `mlxsched lr-find` "
             "with the same flags first."
         )
     return stored

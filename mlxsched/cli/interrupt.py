@@ -89,7 +89,7 @@ class AskingStop(StopRequest):
         """Ask, or look for the answer."""
         if self._question is None:
             self._display.pause()
-            self._question = Question(self._display)
+            self._question = Question(self._display, self._run.info.update)
         answer = self._question.answer()
         if not answer:
             return
@@ -110,7 +110,7 @@ class AskingStop(StopRequest):
 class Question:
     """The question after a Ctrl-C; an invalid answer is named, and the question repeated."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, saved: int) -> None:
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)  # discard earlier input
         can_decay = display.made > 0 and display.left > 0
         self._choices = "cdg" if can_decay else "cg"
@@ -120,7 +120,7 @@ class Question:
         if can_decay:
             note(f"  d  decay: {_offer(display)}")
         note("  g  go on")
-        note("  Ctrl-C  stop immediately, losing the updates since the last checkpoint")
+        note(f"  Ctrl-C  stop immediately, with only the state after {counted(saved, 'update')} saved")
         self._prompt()
 
     def answer(self) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from mlxsched.cli.auto_rate import at_found_rate, takes_auto
 from mlxsched.cli.options import GroupedCommand, load_given, run_options
 from mlxsched.cli.output import print_json
 
@@ -35,7 +36,10 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     from mlxsched.cli.train import make_session
     from mlxsched.training.estimate import estimate_plan
 
+    auto = takes_auto(ctx.params)
     session = make_session(load_given(ctx))
+    if auto:
+        session = at_found_rate(session, search=False)
     expected = estimate_plan(session, wanted=flags["wanted"])
     if flags["as_json"]:
         print_json(plan_json(session, expected))

@@ -149,13 +149,13 @@ def _training(session: Session) -> str:
 
 def _rates(session: Session) -> str:
     plan, config = session.plan, session.config
-    name = str(plan.schedule.get("name"))
+    name, codes = str(plan.schedule.get("name")), {one.code for one in plan.findings}
     if config.lr_schedule is not None:
         name = f"{config.lr_schedule['name']} of lr_schedule"
-    elif isinstance(config.schedule, str):
+    elif isinstance(config.schedule, str) and "constant_until_plateau" not in codes:
         name = config.schedule
     last = session.rate(plan.updates - 1)
-    short = any(one.code == "warmup_shortened" for one in plan.findings)
+    short = "warmup_shortened" in codes
     instead = f" (instead of {config.warmup:,}, since the run is short)" if short else ""
     warmup = f"warmup of {counted(plan.warmup, 'update')}{instead} to " if plan.warmup else ""
     fitted = f"; computed for an assumed length of {counted(plan.updates, 'update')}" if plan.assumed else ""

@@ -64,12 +64,11 @@ def show_results(run: RunDirectory, progress: Progress, took: Took = _UNKNOWN) -
     for kept in earlier_ends(run):
         say(f"Before the extension or cooldown: {kept}")
     say("\nNext:")
-    for line in next_commands(run, progress.best_update):
-        say(f"  {line}")
     given = _system(run)
+    for line in next_commands(run, progress.best_update, given):
+        say(f"  {line}")
     if given is not None:
-        text = shlex.quote(given) if len(given) <= SHORT_PROMPT else "TEXT"
-        say(f"The rows begin with a system prompt. Give generate and chat the same one: --system {text}")
+        say("The rows begin with a system prompt. generate and chat need the same one: --system")
 
 
 def _times(run: RunDirectory, took: Took, measured: bool) -> str:
@@ -152,15 +151,20 @@ def verdict(run: RunDirectory, progress: Progress) -> list[str]:
     return lines_of(headline(findings, progress.update, failed), findings)
 
 
-def next_commands(run: RunDirectory, best_update: int | None = None) -> list[str]:
-    """Commands that look at the run and use its adapter; one that is as it began is not for use."""
+def next_commands(run: RunDirectory, best_update: int | None = None, system: str | None = None) -> list[str]:
+    """Commands that look at the run and use its adapter; one that is as it began is not for use.
+
+    ``system`` is the system prompt of its rows, without which the adapter answers badly.
+    """
     from mlxsched.analysis.diagnosis.verdict import untrained
 
     here = shlex.quote(str(run.path))
     if untrained(best_update):
         return [f"mlxsched diagnose {here}", f"mlxsched plot {here}"]
+    text = "TEXT" if system and len(system) > SHORT_PROMPT else shlex.quote(system or "")
+    first = "" if system is None else f" --system {text}"
     return [
-        f"mlxsched generate {here} --prompt 'Your request'",
+        f"mlxsched generate {here}{first} --prompt 'Your request'",
         f"mlxsched eval {here}",
         f"mlxsched plot {here}",
         f"mlxsched fuse {here}",

@@ -60,7 +60,7 @@ def _train(ctx: click.Context, world: World) -> None:
         )
     session = make_session(share_config(world, loaded))
     if auto:
-        session = at_found_rate(session, flags)
+        session = at_found_rate(session, search=not flags["dry_run"], plain=flags["plain"])
     if flags["dry_run"]:
         _show_dry_run(session, flags["as_json"])
         return

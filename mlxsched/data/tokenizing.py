@@ -84,12 +84,13 @@ class Tokenizing:
         try:
             data = record.parsed()
             name = format_of(data, record.features)
-            if record.split not in found.formats:
-                found.formats[record.split] = name, record.where
-            first, where = found.formats[record.split]
+            first, where = found.formats.get(record.split, (name, ""))
             if name != first:
                 raise RowProblem(f"the format is {name}, but earlier rows are {first} (from {where} on)")
-            return self._renderer.render(data, name, record.features)
+            text = self._renderer.render(data, name, record.features)
+            # A bad row decides nothing: with --skip-bad-rows, one at the beginning made all others bad.
+            found.formats.setdefault(record.split, (name, record.where))
+            return text
         except RowProblem as problem:
             _bad(found, record, problem.what, problem.excerpt or record.excerpt)
             return None

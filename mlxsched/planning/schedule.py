@@ -127,7 +127,7 @@ def _constant_if_asked(
     given = not is_inherited(origins.get("schedule", DEFAULT))
     if not config.until_plateau or given or _is_constant(request.made(), request.updates):
         return request, []
-    evidence = f"schedule wsd in place of {request.spec}: until_plateau needs a constant rate"
+    evidence = f"--until-plateau needs a constant rate: the schedule is wsd instead of {request.spec}"
     return replace(request, spec="wsd"), [Finding("constant_until_plateau", "note", evidence)]
 
 

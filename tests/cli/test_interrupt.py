@@ -128,6 +128,8 @@ def test_without_an_answer_the_run_stops(monkeypatch, capsys):
     with open(theirs) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         monkeypatch.setattr(interrupt, "PATIENCE", 0.0)
-        assert interrupt.Question(Shown()).answer() == "c"
+        assert interrupt.Question(Shown(), 5).answer() == "c"
     os.close(ours)
-    assert "No answer" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "No answer" in err
+    assert "  Ctrl-C  stop immediately, with only the state after 5 updates saved\n" in err

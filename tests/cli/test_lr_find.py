@@ -59,6 +59,8 @@ def test_auto_trains_at_the_suggestion_and_records_where_it_is_from(found, capsy
     plan = json.loads(capsys.readouterr().out)
     assert plan["config"]["learning_rate"] == plan["peak"] == pytest.approx(found["suggestion"])
     assert plan["origins"]["learning_rate"] == "lr-find"
+    assert main(["plan", *RUN, "--learning-rate", "auto", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["peak"] == plan["peak"]
 
 
 def test_auto_is_refused_where_it_cannot_help(found, capsys):
@@ -83,7 +85,7 @@ def test_the_cache_lists_the_result_and_a_damaged_one_is_searched_again(found, f
 
 def test_a_search_that_failed_tells_auto_to_search_again(found, monkeypatch, capsys):
     failed = replace(Found.from_dict(found), suggestion=None, reason="no branch learned anything")
-    monkeypatch.setattr(auto_rate, "_found", lambda session, flags: failed)
+    monkeypatch.setattr(auto_rate, "_found", lambda session, search, plain: failed)
     assert main(["train", *RUN, "--learning-rate", "auto"]) == 1
     assert "lr-find --again" in capsys.readouterr().err
 

@@ -32,6 +32,12 @@ def test_a_shortened_warmup_is_explained_in_the_table_and_not_noted(
     assert any("warmup shortened" in note for note in short.plan.notes)  # for scripts
 
 
+def test_the_schedule_that_replaces_the_preset_s_is_named(short: Session) -> None:
+    loaded = load_config(preset="large-dataset", flags={"iters": 80, "until_plateau": True})
+    made = prepare(loaded.config, loaded.origins, loaded=short.loaded, dataset=short.dataset)
+    assert dict(plan_lines(made))["learning rate"].startswith("wsd: ")
+
+
 def test_the_length_says_how_iterations_become_updates(short: Session) -> None:
     assert "iterations" not in dict(plan_lines(short))["length"]  # each is an update
     loaded = load_config(preset="large-dataset", flags={"iters": 30, "grad_accumulation_steps": 4})

@@ -34,13 +34,13 @@ def test_a_number_that_no_float_can_hold_is_left_out(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("systems", "said"),
     [
-        (["Answer in a word."] * 3, "--system 'Answer in a word.'"),
-        (["Answer. " * 50] * 3, "--system TEXT"),
+        (["Answer in a word."] * 3, "rows --system 'Answer in a word.' --prompt"),
+        (["Answer. " * 50] * 3, "rows --system TEXT --prompt"),
         (["One.", "Two."], None),
         ([None, None], None),
     ],
 )
-def test_the_system_prompt_of_the_rows_is_named_for_the_next_commands(tmp_path, capsys, systems, said):
+def test_the_system_prompt_of_the_rows_is_in_the_next_commands(tmp_path, capsys, systems, said):
     rows = [
         {
             "messages": [

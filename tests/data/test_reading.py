@@ -181,6 +181,13 @@ def test_at_most_twenty_kinds_of_problems_are_reported(write: Write, tokenizer: 
     assert max(map(len, lines)) < 300
 
 
+def test_a_bad_row_does_not_decide_the_format_of_the_others(write: Write, tokenizer: Any) -> None:
+    good = [chat("a", "b"), chat("c", "d")]
+    path = write("train.jsonl", [{"text": ""}, *good]).parent
+    dataset = load_dataset(str(path), tokenizer, DataOptions(skip_bad_rows=True))
+    assert (dataset.counts["train"].bad, dataset.counts["train"].used) == (1, 2)
+
+
 def test_bad_rows_are_skipped_and_counted_when_asked(write: Write, tokenizer: Any) -> None:
     path = write("train.jsonl", [chat("a", "b"), "{", chat("c", "d"), {"text": "mixed"}]).parent
     dataset = load_dataset(str(path), tokenizer, DataOptions(skip_bad_rows=True))

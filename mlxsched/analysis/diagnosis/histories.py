@@ -55,6 +55,7 @@ def info_history(info: RunInfo, records: EventColumns, status: str) -> History:
         peaks=_usual_peaks(info),
         schedule_steps=_schedule_steps(info),
         is_run=True,
+        saved=info.update,
         rate_factor=_rate_factor(info),
         results=info.results,
         best_update=_best_update(info),

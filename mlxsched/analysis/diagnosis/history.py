@@ -35,6 +35,7 @@ class History(EventColumns):
         schedule_steps: updates that the planned schedule is made for; None where it has no end or is not known.
         target: the run directory or file, for the commands of fixes.
         is_run: whether `target` is a run directory of mlxsched.
+        saved: updates that its last checkpoint holds.
         rate_factor: the highest rate of any parameter divided by the learning rate: the ratio of LoRA+, else 1.
         results: what was measured before and after the run.
         best_update: the update with the best adapter; None if it is not known.
@@ -47,6 +48,7 @@ class History(EventColumns):
     schedule_steps: int | None = None
     target: str = "RUN"
     is_run: bool = False
+    saved: int = 0
     rate_factor: float = 1.0
     results: Mapping[str, object] = field(default_factory=dict)
     best_update: int | None = None

@@ -26,7 +26,11 @@ def interrupted(history: History) -> Iterator[Diagnosis]:
     if not last > 0.1:
         return
     decays = history.schedule_steps is not None or not history.is_run  # others' logs don't say
-    commands = f"mlxsched resume {history.target}, or end it properly: mlxsched cooldown {history.target}"
+    commands = f"mlxsched resume {history.target}"
+    if history.saved:
+        commands += f", or end it properly: mlxsched cooldown {history.target}"
+    else:
+        commands += ", which begins again: no update was saved"
     yield Diagnosis(
         "interrupted",
         "warning",
