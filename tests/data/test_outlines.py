@@ -207,3 +207,12 @@ def test_an_outline_is_not_learned_from_a_refused_chat(pair: MakePair) -> None:
     chat = [{"role": "system", "content": "hi"}, {"role": "user", "content": "hello"}]
     assert not _filled(ours, chat)
     assert _outcome(lambda: ours.render(chat)) == _outcome(lambda: theirs.render(chat))
+
+
+def test_a_content_of_many_parts_has_no_outline(pair: MakePair) -> None:
+    """Filling it in would take the square of their number, outside the time limit."""
+    ours, theirs = pair(_HEAD + "{% for line in m.content.split('\n') %}[{{ line }}]{% endfor %}" + _END)
+    few, many = ([{"role": "user", "content": "x\n" * lines}] for lines in (3, 300))
+    assert not _filled(ours, many)
+    assert ours.render(many) == theirs.render(many)
+    assert _filled(ours, few)
