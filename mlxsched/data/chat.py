@@ -117,7 +117,7 @@ class ChatTemplate:
         ]
         try:
             return outline_of(trace, _guarded(partial(self._watched.render_plain, messages, prompt=prompt)))
-        except RowProblem:  # or it refuses them
+        except (RowProblem, EndlessTemplateError):  # it refuses them, or takes longer than without holes
             return None
 
     def _render_compiled(self, messages: Messages, tools: Tools, *, prompt: bool) -> Rendering | None:

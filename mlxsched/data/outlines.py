@@ -25,7 +25,11 @@ from mlxsched.data.problems import RowProblem
 MOST = 2000  # sequences of roles
 COMPARED = 4  # chats of each outline are compared with what the template itself writes
 _MOST_ATTEMPTS = 8  # to find an outline for a sequence of roles
-_MOST_MESSAGES = 64  # in a chat, so that all outlines together take little memory
+_MOST_MESSAGES = 64  # in a chat
+_MOST_KEPT = 50_000  # messages in all outlines together, which take about 0.75 KB each
+# Outlines are given up after so many points are lost. To fill in a chat saves what several searches in vain take, 2 to 17% of a
+# run of the template each; an attempt that fails takes up to ten runs.
+_PATIENCE, _FILLED, _IN_VAIN, _FAILED = 1000, 4, 1, 20
 _ROLES = ("user", "assistant", "system")
 MAX_CHARACTERS = 2**20  # of a chat; longer ones are left to the template
 
@@ -106,10 +110,13 @@ class Outlines:
         self._attempts: Counter[Key] = Counter()
         self._agreed: Counter[int] = Counter()
         self._is_refuted = False
+        self._patience = _PATIENCE
+        self._kept = 0  # messages in all outlines
 
     def rendering(self, messages: Messages, *, prompt: bool) -> Rendering | None:
         """What the template would write, without running it; None if that is unknown."""
-        read = None if self._is_refuted or len(messages) > _MOST_MESSAGES else plain_chat(messages)
+        is_off = self._is_refuted or self._patience < 0
+        read = None if is_off or len(messages) > _MOST_MESSAGES else plain_chat(messages)
         if read is None:
             return None
         roles, said = read
@@ -129,13 +136,18 @@ class Outlines:
             return None
         for outline in known:
             if outline.fits(said):
+                self._patience = min(self._patience + _FILLED, _PATIENCE)
                 return outline
-        if self._attempts[key] == _MOST_ATTEMPTS:
+        self._patience -= _IN_VAIN
+        if self._attempts[key] == _MOST_ATTEMPTS or self._kept > _MOST_KEPT:
             return None
         self._attempts[key] += 1
         learned = self._learn(key[0], said, key[1])
-        if learned is not None:
+        if learned is None:
+            self._patience -= _FAILED
+        else:
             known.append(learned)
+            self._kept += len(said)
         return learned
 
     def _is_same(self, found: Rendering, messages: Messages, prompt: bool) -> bool:

@@ -216,3 +216,29 @@ def test_a_content_of_many_parts_has_no_outline(pair: MakePair) -> None:
     assert not _filled(ours, many)
     assert ours.render(many) == theirs.render(many)
     assert _filled(ours, few)
+
+
+@pytest.mark.parametrize("part", ["{{ m.content | upper }}", "{{ m.content.split('a') | length }}"])
+def test_outlines_that_save_nothing_are_given_up(
+    part: str, pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlines_module, "_PATIENCE", 30)
+    ours, theirs = pair(_HEAD + part + _END)
+    ours._outlines._patience = 30
+    for count in range(1, 50):
+        chat = [{"role": "user", "content": "ab" * count}]
+        assert ours.render(chat) == theirs.render(chat)
+    assert ours._outlines._patience < 0
+    assert not _filled(ours, chat)
+
+
+def test_outlines_stop_learning_when_they_hold_many_messages(
+    pair: MakePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outlines_module, "_MOST_KEPT", 5)
+    ours, theirs = pair(_HEAD + "{% if 'x' in m.content %}y{% endif %}" + _END)
+    for count in range(1, 9):
+        chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * count
+        for _ in range(3):
+            assert ours.render(chat) == theirs.render(chat)
+    assert len([one for one in ours._outlines._known.values() if one]) < 8
