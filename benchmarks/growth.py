@@ -115,7 +115,7 @@ def write(folder: Path, kind: str, count: int) -> int:
 
 
 def with_template(folder: Path, template: Path) -> str:
-    """A copy of the bundled model with another ChatML template, whose turns end with the token of this model."""
+    """A copy of the bundled model with another ChatML template, in which turns end with this model's EOS token."""
     model = shutil.copytree(Path(mlxsched.__file__).parent / "bundled/tiny", folder / "model")
     path = model / "tokenizer_config.json"
     config = json.loads(path.read_text())
@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("kind", choices=("chats", "texts"))
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--template", type=Path, help="of the bundled model, instead of --model")
+    parser.add_argument("--template", type=Path, help="chat template for the bundled model; replaces --model")
     parser.add_argument("--again", action="store_true", help="plan once more, from the cache")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from mlxsched.text import closest, printable
 
 
 def as_written(option: str, args: Sequence[str]) -> str:
-    """The flag that click reports as ``option``, which is ``-p`` for ``-preset``.
+    """The flag as it was typed; click reports ``-p`` for ``-preset``.
 
     >>> as_written("-p", ["train", "-preset=laptop"]), as_written("--dry", ["plan", "--dry"])
     ('-preset', '--dry')
@@ -22,7 +22,7 @@ def as_written(option: str, args: Sequence[str]) -> str:
 
 
 def with_hint(error: click.NoSuchOption, args: Sequence[str]) -> click.NoSuchOption:
-    """``error`` with a hint for a long flag with one dash, and for a flag of a command in front of the command."""
+    """``error`` with a hint if a long flag has only one dash, or if a command's flag precedes the command."""
     flag, ctx = as_written(error.option_name, args), error.ctx
     if ctx is None or "Did you mean" in error.message:
         return error
@@ -32,7 +32,7 @@ def with_hint(error: click.NoSuchOption, args: Sequence[str]) -> click.NoSuchOpt
     if near is not None:
         hint = f" Did you mean {near!r}?"
     elif isinstance(ctx.command, click.Group):  # click suggests --help for --model
-        hint = f" Flags of a command come after it: {ctx.command_path} COMMAND {printable(dashed)}."
+        hint = f" Put the flags of a command after it: {ctx.command_path} COMMAND {printable(dashed)}."
     else:
         return error
     return click.NoSuchOption(error.option_name, f"No such option: {printable(flag)}.{hint}", ctx=ctx)

@@ -59,19 +59,19 @@ def command(
 
 
 def _show(report: FuseReport, target: Path) -> None:
-    """What was compared, with what result; the loss is no result, and is higher than that of answers alone."""
+    """Print the comparison and its result. The loss includes prompts, so it exceeds that of answers alone; no limit applies."""
     bound = f"; up to {report.tolerance:g} is rounding" if report.tolerance is not None else ""
     loss = f"{report.loss_adapter:.4f} with the adapter, {report.loss_fused:.4f} fused"
     table(
         [
-            ("difference of predictions", f"{report.divergence:.2e} nats per token{bound}"),
+            ("KL divergence of predictions", f"{report.divergence:.2e} nats per token{bound}"),
             ("same most likely token", f"{report.same_choice:.1%}"),
             ("loss, prompts included", loss),
         ],
-        title=f"Fused model and model with adapter, on {report.rows} rows, {report.tokens:,} tokens",
+        title=f"Fused model compared with model and adapter, on {report.rows} rows, {report.tokens:,} tokens",
     )
     if not report.requantized:
-        say("Passed: they differ by rounding only.")
+        say("Passed: they differ only by rounding.")
     else:
         cost = report.loss_fused - report.loss_adapter
         note(f"Quantizing the fused weights again changed the loss by {cost:+.4f}; --dequantize avoids that.")

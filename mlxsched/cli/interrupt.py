@@ -108,7 +108,7 @@ class AskingStop(StopRequest):
 
 
 class Question:
-    """The question after a Ctrl-C; an invalid answer is named, and the question repeated."""
+    """The question after a Ctrl-C. After an invalid answer, it says so and asks again."""
 
     def __init__(self, display: Display, saved: int) -> None:
         termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)  # discard earlier input
@@ -141,7 +141,7 @@ class Question:
         if letter in self._choices and letter:
             return letter
         if letter:
-            note(f"{text[:20]!r} is none of the choices.")
+            note(f"{text[:20]!r} is not one of the choices.")
         self._prompt()
         return ""
 

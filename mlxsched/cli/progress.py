@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 TICK_SECONDS = 5.0  # between plain lines about the same long step
-_LENGTHS = ("cooldown", "plateau")  # notices of a new length, apart from those of a time limit
+_LENGTHS = ("cooldown", "plateau")  # notices of a new length, except those of a time limit
 _EXPECTED = ("average", "cooldown", "paused", "plateau", "slept", "snapshot", "time_budget")
 KERNELS = 50  # that MLX builds for a training, which is not known in advance: 40 to 52 with the preset laptop
 TOLD_AGAIN = 0.1  # a new length is shown if it differs by this share from the last one shown
@@ -47,7 +47,7 @@ class Display:
         every: plain lines report every `every`-th update; the live display shows each one.
         plain: print lines even on a terminal.
         done: updates that were made before, when the run resumes.
-        work: what the run does apart from its updates; part of the time left.
+        work: what the run does besides its updates, for the time left.
     """
 
     name = "the display"
@@ -183,9 +183,9 @@ class Display:
 
 
 class Told:
-    """The length that was shown last. A time limit may change it dozens of times, and mostly by little.
+    """The length shown last. A time limit may change the length dozens of times, mostly by little.
 
-    Such a change is shown if it differs from the length shown last by `TOLD_AGAIN`, or if it comes with a new remark.
+    A change is shown if the new length differs from the one shown last by at least `TOLD_AGAIN`, or comes with a new remark.
     """
 
     def __init__(self) -> None:
@@ -203,7 +203,7 @@ class Told:
         from mlxsched.training.policies.time_budget import without_former_length
 
         last, self._length, self._remark = self._length, length, remark
-        if not last:  # the plan, which the message names, was shown
+        if not last:  # the message names the length in the plan, which was shown
             return event
         return replace(event, message=without_former_length(event.message))
 
@@ -231,10 +231,10 @@ class LongStep:
 
 
 class Speed:
-    """Tokens a second and seconds an update, as means over the latest updates; and the time left.
+    """Tokens per second and seconds per update, as means over the latest updates, and the time left.
 
-    The first update, which includes compilation, counts only until there is a second one. ``evaluation`` and
-    ``measuring`` are seconds of the latest evaluation, and of the measurement after the last update.
+    The first update, which includes compilation, counts only until there is a second one. ``evaluation`` is the
+    duration of the latest evaluation in seconds; ``measuring`` is that expected of the measurement after the last update.
     """
 
     def __init__(self, work: Work) -> None:
@@ -258,7 +258,7 @@ class Speed:
         return self._tokens / self._seconds
 
     def eta(self, made: int, total: int) -> float:
-        """The seconds from update `made` to the end of a run of `total` updates, evaluations and measurement included."""
+        """The seconds from update `made` to the end of a run of `total` updates, including evaluations and the measurement."""
         update = deque([(self._seconds / self._count, 1)])
         return self._work.seconds(Costs(self.evaluation, 0.0, self.measuring, update), made, total)
 

@@ -46,7 +46,7 @@ def command(
     """List the runs in the directory ROOT and below, "runs" by default.
 
     "loss" is the best validation loss, or the mean of the last 20 training losses of a run without validation rows.
-    "training" is the time of the updates and evaluations, without loading, and without the measurement of the test rows.
+    "training" is the time for updates and evaluations. It excludes loading and the measurement of the test rows.
     A run is "interrupted" when it was killed: `mlxsched resume` continues it. --remove deletes the files that mlxsched
     wrote into a run and keeps all others.
 

@@ -206,7 +206,7 @@ def head_line(watched: Watched) -> str:
     eta = (
         ""
         if left is None
-        else f", about {clock(left)} of updates left"
+        else f", about {clock(left)} left for updates"
         if left
         else ", measuring the adapter"
     )

@@ -61,7 +61,7 @@ def _first(values: Values, *names: str) -> Any:
 
 
 def _updates(value: Any, _: Values) -> int | None:
-    """The number of updates; transformers writes -1 for a run whose epochs decide."""
+    """The number of updates; in transformers, -1 means that the epochs decide."""
     steps = _number(value)
     return int(steps) if steps and steps > 0 else None
 

@@ -105,9 +105,9 @@ class ChatTemplate:
     def outline(
         self, roles: Sequence[str], contents: Sequence[str] | None = None, *, prompt: bool = False
     ) -> Outline | None:
-        """The outline of chats like this one; None if the template does with a content what can't be recorded.
+        """The outline of chats like this one; None if the template uses a content in a way that can't be recorded.
 
-        Without ``contents``, the template must ask nothing about them.
+        Without ``contents``, the result is also None if the template asks anything about them.
         """
         if self._watched is None or self._tagged:
             return None

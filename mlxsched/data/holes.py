@@ -1,7 +1,7 @@
-"""Strings that stand for the contents of a chat, to find out what a chat template does with what it writes.
+"""Strings that stand for the contents of a chat, to find out what a chat template does with them.
 
-A `Hole` can be written and be added to other strings. Trimming and splitting it give other holes; comparing and searching it
-answer for the content that it stands for. A `Trace` records both. Anything else raises `LookedInside`.
+A `Hole` can be written and joined with other strings. Trimming and splitting it return new holes. Comparing and searching it
+return the result for its content. A `Trace` records new holes and results. Anything else raises `LookedInside`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-_OTHER_TYPES = (bool, int, float, type(None))  # what is of them equals no string
+_OTHER_TYPES = (bool, int, float, type(None))  # values of these types equal no string
 # Filling in splits a content again for each of its parts: for 8000 lines that took 3 s, outside the time limit.
 _MOST_PARTS = 16
 BLANK = "\x1c"  # white space that no template writes
@@ -22,7 +22,7 @@ class LookedInside(Exception):
 
 
 class Step(NamedTuple):
-    """A method of a string, its arguments, and which item of its result is meant; None for all of it."""
+    """A string method, its arguments, and the index of an item of its result; None for the whole result."""
 
     method: str
     arguments: tuple[str | int | None, ...]
@@ -30,14 +30,14 @@ class Step(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What is made of the content of a message, by its index in the chat."""
+    """A value made from the content of a message, which is given by its index in the chat."""
 
     message: int
     steps: tuple[Step, ...] = ()
 
 
 class Question(NamedTuple):
-    """What a template asks about a content: a method that changes nothing, and its arguments."""
+    """A question of a template about a content: a method that compares, searches or counts, and its arguments."""
 
     about: Made
     method: str
@@ -48,12 +48,12 @@ class Trace:
     """What a template does with the contents of a chat.
 
     Args:
-        contents: of all messages; None for any contents that are not blank, about which nothing can be asked.
+        contents: of all messages; None for any contents that are not blank. Then every question raises `LookedInside`.
         count: the number of messages.
 
     Attributes:
-        made: what each hole stands for, by its text.
-        answers: of each question about ``contents``, in the order in which the template asked them.
+        made: the value that each hole stands for, by the text of the hole.
+        answers: the answer to each question about ``contents``, in the order in which the template asked.
     """
 
     def __init__(self, contents: Sequence[str] | None, count: int) -> None:
@@ -69,11 +69,11 @@ class Trace:
         return rf"({BLANK}{self._stem}\d+x{BLANK})"
 
     def is_constant(self, text: str) -> bool:
-        """Whether ``text`` has no part of a hole."""
+        """Whether ``text`` contains no part of a hole."""
         return BLANK not in text and self._stem not in text
 
     def hole(self, made: Made, content: str | None) -> Hole:
-        """A new hole for what is ``made`` of a content, and is now ``content``."""
+        """A new hole for the value ``made``, which is ``content`` in this chat."""
         text = f"{BLANK}{self._stem}{len(self.made)}x{BLANK}"
         hole = Hole(text)
         hole._trace, hole._made, hole._content = self, made, content
@@ -85,12 +85,12 @@ class Trace:
 
 
 class Hole(str):
-    """A string that stands for a content, or for what is made of it."""
+    """A string that stands for a content, or for a value made from it."""
 
-    _trace: Trace | None = None  # None: it is joined with other strings
+    _trace: Trace | None = None  # None if it is joined with other strings
     _made = Made(0)
     _content: str | None = None
-    _is_filled = False  # whether it stands for no empty string: a content is not blank
+    _is_filled = False  # whether its value can't be empty: a content is never blank
 
     def __add__(self, other: str) -> str:
         return concatenate((self, other))
@@ -131,7 +131,7 @@ class Hole(str):
         return self._trimmed("rstrip", characters)
 
     def split(self, separator: str, most: int = -1, /) -> list[Hole]:  # type: ignore[override]
-        """A hole for each part: how many there are is a question."""
+        """A hole for each part. Their number is recorded as a question."""
         self._ask("count", separator)
         if type(most) is not int or self._content is None:
             raise LookedInside
@@ -189,7 +189,7 @@ class HoledMessage(dict[str, str]):
 
 
 def concatenate(parts: Iterable[str]) -> str:
-    """Join text, as "".join; a result that contains a hole is a hole. Jinja writes holes as plain strings."""
+    """Like "".join, but a result that contains a hole is a hole, even where Jinja made the hole a plain string."""
     text = "".join(parts)
     if BLANK not in text:
         return text

@@ -110,7 +110,7 @@ def find_layout(template: ChatTemplate, roles: tuple[str, ...]) -> Layout | None
     """The layout of chats with these roles, if there is one."""
     outline = template.outline(roles)
     if outline is None or any(make not in (None, str.strip) for _, make in outline.contents):
-        return None  # what else is made of a content may be empty, and the turn as well
+        return None  # any other value made from a content may be empty, and with it the turn
     said = [f"{BLANK}{secrets.token_hex(16)}{BLANK}" for _ in roles]
     rendering = outline.rendering(said)
     turns = find_turns(

@@ -32,7 +32,7 @@ _SHAREGPT_ROLES = {
 }
 
 ROLES = ("user", "assistant", "system", "tool", "function", "developer")
-"""The names that a misspelled role may stand for; templates may have others."""
+"""Common roles, to suggest for a misspelled one; templates may have others."""
 
 # A message with one of these roles, a content and nothing else skips the other checks, which take four times as long.
 _USUAL_ROLES = ("user", "assistant", "system")

@@ -1,8 +1,8 @@
-"""Outlines: what a chat template writes for chats with the same roles, if it finds the same things in their contents.
+"""Outlines: what a chat template writes for chats with the same roles, with gaps for the contents.
 
-A template that asks nothing about contents has one outline for each sequence of roles. Others search them for the end of a
-thought, for example: an outline holds for the chats that give the same answers. Filling in the contents takes about a
-twentieth of the time of running the template.
+A template that asks nothing about contents has one outline for each sequence of roles. Other templates search contents, for
+example for the end of a thought. An outline then holds for the chats that give the same answers. Filling in the contents takes
+about a twentieth of the time of running the template.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Outline:
 
     Args:
         parts: the constant text, and an empty string for each content.
-        contents: of each content: the index of its message, and what is made of it; None if it is written as it is.
-        answers: what must be true of the contents: of each question the index of the message, how to ask it, and the answer.
+        contents: for each content, the index of its message and the function applied to it; None if it is written unchanged.
+        answers: for each question about the contents, the index of the message, a function that asks, and the answer required.
         cuts: as in `Rendering`.
         tails: as in `Rendering`.
     """
@@ -158,7 +158,7 @@ class Outlines:
 
 
 def outline_of(trace: Trace, rendering: Rendering) -> Outline | None:
-    """The outline of the chats that answer as those of ``trace``, whose holes were rendered."""
+    """The outline of the chats with the answers in ``trace``, from the rendering of its holes; None if one was cut."""
     parts = re.split(trace.pattern, rendering.text)
     made = [trace.made[hole] for hole in parts[1::2]]
     cuts = tuple(zip(rendering.cuts, places(rendering.cuts.values(), parts), strict=True))
@@ -175,7 +175,7 @@ def outline_of(trace: Trace, rendering: Rendering) -> Outline | None:
 
 
 def _make(made: Made) -> Make:
-    if made.steps == (STRIP,):  # the usual one, without a function of ours
+    if made.steps == (STRIP,):  # the most frequent case: faster without a function of ours
         return str.strip
     return partial(_after, [(methodcaller(step.method, *step.arguments), step.item) for step in made.steps])
 

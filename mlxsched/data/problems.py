@@ -39,7 +39,7 @@ def harmless(text: str, limit: int = EXCERPT) -> str:
 
 
 def looks_like(words: Iterable[object], names: tuple[str, ...]) -> str:
-    """The first of ``words`` that is a misspelled one of ``names``, to append to a message; an empty string for none.
+    """A note on the first of ``words`` that resembles one of ``names``, to append to a message; empty if none does.
 
     >>> looks_like(["tools", "mesages"], ("messages", "text"))
     '; "mesages" looks like "messages"'
@@ -52,7 +52,7 @@ def looks_like(words: Iterable[object], names: tuple[str, ...]) -> str:
     return ""
 
 
-@functools.lru_cache(1000)  # a wrong key is mostly wrong in all rows
+@functools.lru_cache(1000)  # a misspelled key is usually misspelled in every row
 def _nearest(word: str, names: tuple[str, ...]) -> str | None:
     return closest(word, names, 0.75)
 

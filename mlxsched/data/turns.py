@@ -194,9 +194,9 @@ class _Finder:
 
 
 def _shared(one: str, other: str) -> int:
-    """The number of characters that two texts have in common at their beginning."""
+    """The length of the common prefix of two texts."""
     low, high = 0, min(len(one), len(other))
-    while low < high:  # by halves: a loop over characters took half the time of finding turns
+    while low < high:  # binary search: a loop over characters took half the time of finding turns
         middle = (low + high + 1) // 2
         if one[low:middle] == other[low:middle]:
             low = middle

@@ -1,7 +1,7 @@
-"""A chat template with holes for contents: what a `Hole` can't notice by itself is refused.
+"""Refuse what a chat template does with a content that a `Hole` can't notice by itself.
 
-Some operations of Python call no method of a string. The syntax of the template is checked for them, or changed, and so are the
-arguments of its filters, tests and functions.
+Some operations of Python call no method of a string. The syntax of the template is checked for them, and partly rewritten. The
+arguments of its filters, tests and functions are checked as well.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _TESTS_OF_TYPES = frozenset({
     "defined", "undefined", "none", "string", "mapping", "iterable", "sequence", "number", "boolean", "true", "false",
 })  # fmt: skip
 _SAFE = (int, float, bool, str, type(None))
-_FOR_CONTEXTS = ("_loop_vars", "_block_vars")  # which Jinja gives to functions that ask for a context
-# Filters of ours.
+# Arguments that Jinja uses only for functions that take a context.
+_FOR_CONTEXTS = ("_loop_vars", "_block_vars")
+# Our own filters.
 _CONCATENATE, _IS_IN, _IS_FILLED = "mlxsched_concatenate", "mlxsched_is_in", "mlxsched_is_filled"
 
 
@@ -68,13 +69,13 @@ def _check_syntax(tree: Any) -> None:
         raise LookedInside
     if any(len(compare.ops) > 1 for compare in tree.find_all(nodes.Compare)):
         raise LookedInside
-    for mod in tree.find_all(nodes.Mod):  # formats strings, too
+    for mod in tree.find_all(nodes.Mod):  # "%" also formats strings
         if not (isinstance(mod.right, nodes.Const) and isinstance(mod.right.value, int)):
             raise LookedInside
 
 
 def _is_in(pair: Sequence[Any]) -> bool:
-    """Whether the first is in the second."""
+    """Whether the first of ``pair`` is in the second."""
     item, container = pair
     if isinstance(item, Hole) and isinstance(container, str):  # calls no method of the hole
         raise LookedInside
@@ -87,9 +88,9 @@ def _is_filled(value: Any) -> bool:
 
 
 def _replace_operators(tree: Any) -> None:
-    """Have filters of ours do what "~", "in" and "| length > 0" do.
+    """Replace "~", "in" and "| length > 0" by our own filters.
 
-    The first two call no method of their operands, and what else is done with the length of a hole is refused.
+    The first two call no method of a hole, and any other use of the length of a hole is refused.
     """
     from jinja2 import nodes
     from jinja2.visitor import NodeTransformer

@@ -1,4 +1,4 @@
-"""How long a run is: from rows, epochs, iterations or updates, and batch size to updates."""
+"""The length of a run in updates, from its rows and batch size and from epochs, iterations or updates."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _lifted(origins: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def is_open(settings: LengthSettings, origins: Mapping[str, str]) -> bool:
-    """Whether only ``max_time`` limits the run: it was given, and no other length is as close to the user."""
+    """Whether only ``max_time`` limits the run: it was given, and takes precedence over any other length."""
     length = origins.get(length_key(settings), DEFAULT)
     return settings.max_time is not None and outranks(origins.get("max_time", DEFAULT), length)
 

@@ -199,7 +199,7 @@ class RunDirectory:
 
 
 def elsewhere(path: Path) -> str:
-    """Where the run may be: a bare name is often that of a run in `DEFAULT_ROOT`, and a name is misspelled easily."""
+    """A hint about where the run may be: a bare name often refers to a run in `DEFAULT_ROOT`, or is misspelled."""
     if is_run(DEFAULT_ROOT / path):
         return f"Did you mean {shlex.quote(str(DEFAULT_ROOT / path))}?"
     runs = runs_near(path)
@@ -216,7 +216,7 @@ def runs_near(path: Path) -> list[Path]:
     """The runs in the directory of `path`, or else in `DEFAULT_ROOT`, the latest first."""
     for folder in (path.parent, DEFAULT_ROOT):
         try:
-            with os.scandir(folder) as entries:  # says what is a directory without a call for each file
+            with os.scandir(folder) as entries:  # tells directories from files without a call for each
                 runs = [folder / one.name for one in entries if one.is_dir() and is_run(folder / one.name)]
             if runs:
                 return sorted(runs, key=lambda run: os.lstat(run / RUN_FILE).st_mtime, reverse=True)

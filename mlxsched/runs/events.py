@@ -62,7 +62,7 @@ class Event:
 class RunStarted(Event):
     """A run begins or resumes after `update` updates; it is planned to end after `updates`, in about `seconds`.
 
-    `measuring` are those of the measurement after the last update; 0 where they are not known.
+    `measuring` is the expected time in seconds of the measurement after the last update; 0 if it is not known.
     """
 
     updates: int
@@ -73,7 +73,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True)
 class Measured(Event):
-    """The model was measured before the first update; after the last one this is expected to take `seconds`."""
+    """The model was measured before the first update. The measurement after the last one is expected to take `seconds`."""
 
     seconds: float
 

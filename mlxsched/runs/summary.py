@@ -106,7 +106,7 @@ def _loss(best: Mapping[str, object] | None, recording: Recording | None) -> flo
 
 
 def training_seconds(recording: Recording) -> float:
-    """The time of all updates and evaluations; without loading, and without the test rows."""
+    """The seconds that all updates and evaluations took, without loading and the test rows."""
     columns = (recording.train.curve("seconds"), recording.evaluations.curve("seconds"))
     return math.fsum(value for curve in columns for value in curve.values)
 

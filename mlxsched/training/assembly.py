@@ -133,7 +133,7 @@ def _time_budget(session: Session, run: RunDirectory, loop: Loop, seconds: float
 
 
 def work_of(session: Session) -> Work:
-    """What the run of ``session`` does apart from its updates."""
+    """What the run of ``session`` does besides its updates."""
     plan = session.plan
     tokens = (plan.tokens - plan.rows) / plan.updates_per_epoch  # the last token of a row is only a target
     return Work(tokens, session.steps_per_eval if _evaluates(session) else None, session.config.save_every)

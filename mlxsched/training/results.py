@@ -59,7 +59,7 @@ class Measurement:
         self._loop.save()
 
     def _measured(self, when: str) -> dict[str, Any]:
-        """The measures; ``when``, before or after the training, is part of the progress that is shown."""
+        """The measures; ``when``, "before" or "after", appears in the progress display."""
         measured: dict[str, Any] = {"update": self._loop.progress.update}
         loss = self._loop.progress.best_loss
         if loss is not None:

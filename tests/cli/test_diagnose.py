@@ -124,7 +124,7 @@ def test_a_run_is_judged_by_what_was_measured_after_its_training(
     assert said in found["verdict"][0] and ("healthy" in found["verdict"][0]) is not bool(said)
 
 
-def test_a_place_without_a_run_is_named_with_a_similar_run(tmp_path, capsys):
+def test_the_error_for_a_path_without_a_run_lists_a_similar_run(tmp_path, capsys):
     RunDirectory.create(tmp_path / "none-1", config={}, origins={}, plan={}, versions={})
     assert main(["diagnose", str(tmp_path / "none")]) == 2
     told = capsys.readouterr().err

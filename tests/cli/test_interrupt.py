@@ -82,7 +82,7 @@ def training(tmp_path):
 def test_go_on_and_then_cool_down(training):
     training.ask()
     training.press("what?\n")
-    training.wait_for("'what?' is none of the choices.")
+    training.wait_for("'what?' is not one of the choices.")
     training.wait_for("then Enter")
     training.press("g\n")
     training.ask()

@@ -118,7 +118,7 @@ def test_a_short_run_that_diverged_names_the_rate_of_the_plan_s_warning(tmp_path
         (Took(), {}, ""),
     ],
 )
-def test_the_time_of_the_training_is_that_of_the_list_of_runs(tmp_path, capsys, took, results, said):
+def test_the_training_time_equals_the_one_in_the_list_of_runs(tmp_path, capsys, took, results, said):
     run = RunDirectory.create(tmp_path / "run", config={}, origins={}, plan={}, versions={})
     with run.lock():
         run.metrics.record(UpdateMade(0, 2.5, 1e-4, seconds=20.0))

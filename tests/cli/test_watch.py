@@ -107,7 +107,7 @@ def test_the_time_left_is_that_of_the_last_updates(run):
         record(run, 0, 10)
         watched = Watched(run.path)
         assert watched.status == "running" and watched.seconds_left == pytest.approx(30 * 0.5)
-        assert head_line(watched) == "one: running, 10 of 40 updates, about 0:15 of updates left"
+        assert head_line(watched) == "one: running, 10 of 40 updates, about 0:15 left for updates"
         assert verdict_lines(watched) == ["Verdict: too few updates to judge: 10, and most checks need 20."]
         record(run, 10, 40)
         watched.look()

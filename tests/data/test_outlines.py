@@ -41,7 +41,7 @@ usual = st.tuples(first, st.lists(exchange, min_size=1, max_size=3)).map(
     lambda parts: [*parts[0], *(message for pair in parts[1] for message in pair)]
 )
 chats = st.one_of(usual, usual, st.lists(any_message, min_size=1, max_size=4))
-# What a template asks about contents or makes of them, in ways that are recorded.
+# Uses of contents that are recorded.
 RECORDED = [
     "{{ 'x' if 'a' in m.content }}", "{{ 'x' if '' in m.content }}", "{{ 'x' if '<' not in m.content }}",
     "{{ 'x' if m.content.startswith('a') }}", "{{ 'x' if m.content.endswith('\n') and not m.content.startswith('<') }}",
@@ -59,7 +59,7 @@ RECORDED = [
     "{% set x = 'a' %}{{ 'x' if x in m.content }}{{ 'y' if x not in m.content }}", "{% set n = namespace(x=m.content) %}{{ n.x.strip('b') }}",
     "{{ 'x' if 'a' in m.content.split('<') }}", "{{ m.content.lstrip() }}", "{{ messages[::-1][0].content.rstrip() }}",
 ]  # fmt: skip
-# These come close, but depend on a content in a way that is not.
+# Similar ones that are not.
 NOT_RECORDED = [
     "{% set x = m.content.strip('a') + m.content %}{{ x or 'nothing' }}", "{% macro f(x) %}<{{ x }}{% endmacro %}{{ f(m.content) | trim }}", "{% set x = m.content ~ '.' %}{{ 'x' if 'a' in x }}",
     "{% macro f(x) %}{{ x | upper }}{% endmacro %}{{ f(m.content) }}", "{{ 'x' if m.content in 'abc' }}", "{{ m.content ~ [m.content] }}",
@@ -73,7 +73,7 @@ NOT_RECORDED = [
 
 @pytest.fixture
 def pair(with_template: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> MakePair:
-    """A template whose renderings and outlines count as proved, and one that leaves all to transformers."""
+    """A template whose renderings and outlines count as proved, and one that leaves everything to transformers."""
     monkeypatch.setattr(outlines_module, "COMPARED", 0)
     monkeypatch.setattr(chat_module, "_COMPARED", 0)
 
@@ -113,7 +113,7 @@ def test_text_and_turns_are_those_of_transformers(name: str, pair: MakePair) -> 
 
 
 @pytest.mark.parametrize("part", [*RECORDED, *NOT_RECORDED, *LOOKING_INSIDE])
-def test_whatever_a_template_does_with_contents(part: str, pair: MakePair) -> None:
+def test_any_use_of_contents_gives_the_turns_of_transformers(part: str, pair: MakePair) -> None:
     ours, theirs = pair(_HEAD + part + _END)
     chat = [{"role": "user", "content": "ab"}, {"role": "assistant", "content": "b\na"}]
     if part in RECORDED:
@@ -154,7 +154,7 @@ def test_rows_of_qwen3_are_those_of_transformers(pair: MakePair) -> None:
 @pytest.mark.parametrize(
     "answers", [("4", "6"), ("<think>\nhm\n</think>\n\n4", "<think>\nwell\n</think>\n\n6")]
 )
-def test_qwen3_runs_no_more_once_its_outlines_are_known(
+def test_the_template_of_qwen3_is_not_run_once_its_outlines_are_known(
     answers: tuple[str, str], pair: MakePair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template, _ = pair(TEMPLATES["QWEN3_PUBLISHED"])
@@ -185,7 +185,7 @@ def test_an_outline_that_differs_from_the_template_is_not_used(
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     assert not _filled(ours, chat)
     ours._outlines._learn = learn
-    assert not _filled(ours, chat * 2)  # nor are the others
+    assert not _filled(ours, chat * 2)  # nor is any other
     assert find_turns(ours, chat) == find_turns(theirs, chat)
 
 

@@ -69,9 +69,9 @@ def test_the_comparison_of_a_fused_model_says_that_it_passed(requantized, capsys
     bound = None if requantized else 1e-5
     _show(FuseReport("x", 8, 279, 2.5e-8, 1.0, 1.8669, 1.8681, bound, requantized), Path("x"))
     shown = capsys.readouterr()
-    assert "Fused model and model with adapter, on 8 rows, 279 tokens" in shown.out
+    assert "Fused model compared with model and adapter, on 8 rows, 279 tokens" in shown.out
     assert ("up to 1e-05 is rounding" in shown.out) is not requantized
-    assert ("Passed: they differ by rounding only." in shown.out) is not requantized
+    assert ("Passed: they differ only by rounding." in shown.out) is not requantized
     assert ("changed the loss by +0.0012" in shown.err) is requantized
 
 

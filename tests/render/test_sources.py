@@ -186,7 +186,7 @@ def test_the_repr_of_a_schedule_is_a_spec() -> None:
     assert planned(repr(schedule)).schedule == parse(repr(schedule)) == schedule
 
 
-def test_an_unknown_word_leads_to_a_schedule_or_a_run(
+def test_the_error_for_an_unknown_name_suggests_a_schedule_or_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

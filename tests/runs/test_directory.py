@@ -96,7 +96,7 @@ def test_a_bare_name_is_that_of_a_run_in_the_default_directory(tmp_path, monkeyp
         RunDirectory.open(Path("laptop-005"))
 
 
-def test_a_name_of_no_run_leads_to_similar_ones_or_the_latest(tmp_path, monkeypatch):
+def test_the_error_for_an_unknown_run_lists_similar_runs_or_the_latest(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"`mlxsched runs \.` lists the runs there"):
         RunDirectory.open(Path("laptop"))

@@ -23,7 +23,7 @@ _INSTEAD = re.compile(" instead of [0-9,]+")
 
 
 def without_former_length(text: str) -> str:
-    """A decision without the length before it, which a display may not have shown.
+    """The text of a decision without the previous length, which may not have been shown.
 
     >>> without_former_length("230 updates instead of 275 fit into the time limit")
     '230 updates fit into the time limit'
