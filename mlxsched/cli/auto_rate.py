@@ -23,7 +23,7 @@ def takes_auto(flags: dict[str, Any]) -> bool:
 
 
 def at_found_rate(session: Session, *, search: bool, plain: bool = False) -> Session:
-    """``session`` planned again, at the peak that is stored for it or, with ``search``, that a search finds now."""
+    """``session`` planned again with its stored peak or, with ``search``, with the peak that a search finds."""
     from mlxsched.cli.lr_find_view import rate_text
     from mlxsched.training.session import prepare
 

@@ -120,7 +120,7 @@ class Question:
         if can_decay:
             note(f"  d  decay: {_offer(display)}")
         note("  g  go on")
-        note(f"  Ctrl-C  stop immediately, with only the state after {counted(saved, 'update')} saved")
+        note(f"  Ctrl-C  stop immediately, keeping only the state after {counted(saved, 'update')}")
         self._prompt()
 
     def answer(self) -> str:

@@ -27,8 +27,8 @@ COMPARED = 4  # chats of each outline are compared with what the template itself
 _MOST_ATTEMPTS = 8  # to find an outline for a sequence of roles
 _MOST_MESSAGES = 64  # in a chat
 _MOST_KEPT = 50_000  # messages in all outlines together, which take about 0.75 KB each
-# Outlines are given up after so many points are lost. To fill in a chat saves what several searches in vain take, 2 to 17% of a
-# run of the template each; an attempt that fails takes up to ten runs.
+# Outlines are given up after a loss of `_PATIENCE` points. Filling in a chat saves the time of several searches without a match,
+# which take 2 to 17% of a run of the template each. A failed attempt to find an outline takes up to ten runs.
 _PATIENCE, _FILLED, _IN_VAIN, _FAILED = 1000, 4, 1, 20
 _ROLES = ("user", "assistant", "system")
 MAX_CHARACTERS = 2**20  # of a chat; longer ones are left to the template

@@ -132,4 +132,4 @@ def test_without_an_answer_the_run_stops(monkeypatch, capsys):
     os.close(ours)
     err = capsys.readouterr().err
     assert "No answer" in err
-    assert "  Ctrl-C  stop immediately, with only the state after 5 updates saved\n" in err
+    assert "  Ctrl-C  stop immediately, keeping only the state after 5 updates\n" in err
