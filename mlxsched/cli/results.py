@@ -72,7 +72,7 @@ def show_results(run: RunDirectory, progress: Progress, took: Took = _UNKNOWN) -
 
 
 def _times(run: RunDirectory, took: Took, measured: bool) -> str:
-    """The time that `mlxsched runs` shows, and the time that --max-time limits; ``measured``: on test rows, too."""
+    """The time that `mlxsched runs` shows, and the time that --max-time limits; ``measured``: whether test rows were measured."""
     text = f"training {clock(training_seconds(read_recording(run.path)))}"
     if took.seconds is None:
         return text
@@ -152,7 +152,7 @@ def verdict(run: RunDirectory, progress: Progress) -> list[str]:
 
 
 def next_commands(run: RunDirectory, best_update: int | None = None, system: str | None = None) -> list[str]:
-    """Commands that look at the run and use its adapter; one that is as it began is not for use.
+    """Commands that look at the run and use its adapter; an adapter that was never improved is not suggested for use.
 
     ``system`` is the system prompt of its rows, without which the adapter answers badly.
     """

@@ -75,7 +75,7 @@ def format_of(record: Mapping[str, Any], features: Features) -> str:
 
 
 def check_record(record: Mapping[str, Any], features: Features, mask_prompt: bool) -> None:
-    """Raise `RowProblem` for what is wrong with a record whatever the tokenizer."""
+    """Raise `RowProblem` for a problem of a record that does not depend on the tokenizer."""
     name = format_of(record, features)
     if name == "text":
         read_text(record, features.text)
@@ -109,7 +109,7 @@ def read_text(record: Mapping[str, Any], key: str, *, may_be_empty: bool = False
 
 
 def scored_turns(chat: Conversation, mask_prompt: bool) -> list[int]:
-    """Indices of the assistant messages to be predicted; raises `RowProblem` where there would be no target."""
+    """Indices of the assistant messages to be predicted; raises `RowProblem` if there is no target."""
     turns = [i for i, message in enumerate(chat.messages) if message["role"] == "assistant"]
     scored = [i for i in turns if i >= chat.context and i not in chat.unscored]
     if mask_prompt and not turns:

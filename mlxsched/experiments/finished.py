@@ -160,7 +160,7 @@ def settings_of(run: FinishedRun, keys: Sequence[str]) -> dict[str, object]:
 
 
 def variant_of(run: FinishedRun, keys: Sequence[str]) -> str:
-    """The name of a run's variant: its schedule, and its values of ``keys``, but no limit that it does not have."""
+    """The name of a run's variant: its schedule, and its values of ``keys``, without limits that are not set."""
     values = {key: run.value(key) for key in keys}
     limits = (*LENGTHS, "max_time")
     shown = [f"{key}={value}" for key, value in values.items() if value is not None or key not in limits]

@@ -30,7 +30,7 @@ def interrupted(history: History) -> Iterator[Diagnosis]:
     if history.saved:
         commands += f", or end it properly: mlxsched cooldown {history.target}"
     else:
-        commands += ", which begins again: no update was saved"
+        commands += " (starts from the beginning: no update was saved)"
     yield Diagnosis(
         "interrupted",
         "warning",

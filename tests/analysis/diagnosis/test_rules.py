@@ -211,7 +211,10 @@ def test_a_constant_schedule_that_was_stopped_misses_no_decay(steps, missing):
 @pytest.mark.parametrize(("saved", "offered"), [(0, False), (90, True)])
 def test_a_cooldown_is_offered_only_from_a_checkpoint_with_an_update(saved, offered):
     (found,) = diagnose(history(made=100, status="interrupted", is_run=True, saved=saved))
-    assert ("mlxsched cooldown" in found.fix, "begins again" in found.fix) == (offered, not offered)
+    assert ("mlxsched cooldown" in found.fix, "starts from the beginning" in found.fix) == (
+        offered,
+        not offered,
+    )
 
 
 def test_a_lower_rate_is_the_usual_one_where_a_tenth_is_still_too_high():
