@@ -51,7 +51,7 @@ QWEN3 = (
     "{%- if loop.index0 > ns.last and (loop.last or thought) %}{{- '<think>\\n' + thought + '\\n</think>\\n\\n' }}"
     "{%- endif %}{{- said }}{%- else %}{{- m.content }}{%- endif %}" + _END
 )
-QWEN3_PUBLISHED = Path(__file__).with_name("qwen3.jinja").read_text(encoding="utf-8")  # Apache 2.0
+QWEN3_WHOLE = Path(__file__).with_name("qwen3.jinja").read_text(encoding="utf-8")
 # Qwen3.5, DeepSeek-R1: the generation prompt opens the thinking.
 QWEN35 = QWEN3.replace("assistant\\n' }}{%- endif %}", "assistant\\n<think>\\n' }}{%- endif %}")
 # Nemotron: an answer without a thought gets an empty one, and the generation prompt opens one.

@@ -102,7 +102,7 @@ def _filled(template: ChatTemplate, messages: Messages) -> bool:
 def test_text_and_turns_are_those_of_transformers(name: str, pair: MakePair) -> None:
     ours, theirs = pair(TEMPLATES[name])
 
-    @settings(max_examples=25 if name == "QWEN3_PUBLISHED" else 5, deadline=None)
+    @settings(max_examples=25 if name == "QWEN3_WHOLE" else 5, deadline=None)
     @given(chats)
     def same(messages: Messages) -> None:
         expected = _outcome(lambda: find_turns(theirs, messages))
@@ -132,7 +132,7 @@ def test_any_use_of_contents_gives_the_turns_of_transformers(part: str, pair: Ma
 
 
 def test_rows_of_qwen3_are_those_of_transformers(pair: MakePair) -> None:
-    renderers = [Renderer(template, True) for template in pair(TEMPLATES["QWEN3_PUBLISHED"])]
+    renderers = [Renderer(template, True) for template in pair(TEMPLATES["QWEN3_WHOLE"])]
     tools = st.sampled_from(
         [None, [{"type": "function", "function": {"name": "f", "parameters": {"x": None}}}]]
     )
@@ -157,7 +157,7 @@ def test_rows_of_qwen3_are_those_of_transformers(pair: MakePair) -> None:
 def test_the_template_of_qwen3_is_not_run_once_its_outlines_are_known(
     answers: tuple[str, str], pair: MakePair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template, _ = pair(TEMPLATES["QWEN3_PUBLISHED"])
+    template, _ = pair(TEMPLATES["QWEN3_WHOLE"])
     chat = [
         {"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"},
         {"role": "assistant", "content": answers[0]}, {"role": "user", "content": "3 + 3?"},
