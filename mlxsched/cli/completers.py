@@ -61,10 +61,10 @@ def schedules() -> list[str]:
 
 def runs() -> list[str]:
     """The directories of runs under ``runs/``, newest first."""
-    from mlxsched.runs.directory import DEFAULT_ROOT, is_run
+    from mlxsched.runs.directory import DEFAULT_ROOT, runs_in
 
+    found = runs_in(DEFAULT_ROOT)
     try:
-        found = [path for path in DEFAULT_ROOT.iterdir() if is_run(path)]
         found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     except OSError:
         return []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from mlxsched.config.messages import SPELLING
-from mlxsched.text import closest, printable
+from mlxsched.text import did_you_mean, printable
 
 
 def as_written(option: str, args: Sequence[str]) -> str:
@@ -28,11 +28,9 @@ def with_hint(error: click.NoSuchOption, args: Sequence[str]) -> click.NoSuchOpt
         return error
     known = [name for parameter in ctx.command.get_params(ctx) for name in parameter.opts]
     dashed = f"--{flag.lstrip('-')}" if len(flag) > 2 else flag
-    near = dashed if dashed in known else closest(dashed, known, SPELLING)
-    if near is not None:
-        hint = f" Did you mean {near!r}?"
-    elif isinstance(ctx.command, click.Group):  # click suggests --help for --model
+    hint = did_you_mean(dashed, known, SPELLING)
+    if not hint and isinstance(ctx.command, click.Group):  # click suggests --help for --model
         hint = f" Put the flags of a command after it: {ctx.command_path} COMMAND {printable(dashed)}."
-    else:
+    if not hint:
         return error
     return click.NoSuchOption(error.option_name, f"No such option: {printable(flag)}.{hint}", ctx=ctx)

@@ -17,7 +17,6 @@ from mlxsched.config.load import LoadedConfig, load_config
 from mlxsched.config.messages import SPELLING
 from mlxsched.config.names import advice
 from mlxsched.config.schema import LoraParameters, RunConfig
-from mlxsched.errors import MlxschedError
 from mlxsched.text import did_you_mean, printable
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -81,7 +80,7 @@ class GroupedCommand(click.Command):
         dashed = f"--{name.replace('_', '-').lower()}"
         if dashed in known:
             return f" Did you mean {dashed!r}?"
-        told = advice(name, given.get(name.replace("-", "_")), {**_accumulation(given), **given}, flag=True)
+        told = advice(name, given.get(name.replace("-", "_")), given, flag=True)
         return f" {told}" if told else did_you_mean(flag, known, SPELLING)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -98,21 +97,11 @@ class GroupedCommand(click.Command):
 def _by_name(args: Sequence[str]) -> dict[str, str]:
     """Flags with a value, by their name with underscores: ``--a-b 1`` and ``--a-b=1`` alike."""
     found: dict[str, str] = {}
-    for arg, following in itertools.pairwise(["--config" if arg == "-c" else arg for arg in [*args, "-"]]):
+    for arg, following in itertools.pairwise([*args, "-"]):
         name, equals, value = arg.removeprefix("--").partition("=")
         if arg.startswith("--") and (equals or not following.startswith("-")):
             found[name.replace("-", "_")] = value if equals else following
     return found
-
-
-def _accumulation(given: Mapping[str, str]) -> dict[str, int]:
-    """The iterations per update in the preset or the config file; empty if these cannot be read."""
-    file = given.get("config")
-    try:
-        config = load_config(preset=given.get("preset"), file=Path(file) if file else None).config
-    except (MlxschedError, OSError):
-        return {}
-    return {"grad_accumulation_steps": config.grad_accumulation_steps}
 
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:

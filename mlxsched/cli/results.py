@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlxsched.cli.output import say, table
 from mlxsched.runs.info import measures
-from mlxsched.runs.recording import read_recording
+from mlxsched.runs.recording import Recording, read_recording
 from mlxsched.runs.summary import training_seconds
 from mlxsched.text import clock, counted
 
@@ -47,13 +47,14 @@ def show_results(run: RunDirectory, progress: Progress, took: Took = _UNKNOWN) -
     rows = list(_rows(before, after))
     if rows:
         table(rows, header=("", "before", "after"), title="Results")
+    recording = read_recording(run.path)
     updates, tokens = counted(progress.update, "update"), counted(progress.tokens, "token")
-    say(f"{updates}, {tokens}; {_times(run, took, 'test_loss' in after)}")
+    say(f"{updates}, {tokens}; {_times(recording, took, 'test_loss' in after)}")
     for decision in _lasting(decisions(progress)):
         say(f"At update {decision['at']}: {without_former_length(decision['reason'])}.")
     if progress.ended:
         say(f"Ended early: {progress.ended}.")
-    for line in verdict(run, progress):
+    for line in verdict(run, progress, recording):
         say(line)
     for line in _others(run, progress):
         say(line)
@@ -71,9 +72,9 @@ def show_results(run: RunDirectory, progress: Progress, took: Took = _UNKNOWN) -
         say("The rows begin with a system prompt. generate and chat need the same one: --system")
 
 
-def _times(run: RunDirectory, took: Took, measured: bool) -> str:
+def _times(recording: Recording, took: Took, measured: bool) -> str:
     """The time that `mlxsched runs` shows, and the time that --max-time limits; ``measured``: whether test rows were measured."""
-    text = f"training {clock(training_seconds(read_recording(run.path)))}"
+    text = f"training {clock(training_seconds(recording))}"
     if took.seconds is None:
         return text
     if took.resumed:
@@ -138,14 +139,14 @@ def _rows(before: Mapping[str, float], after: Mapping[str, float]) -> Iterator[t
             yield name, form.format(before[key]) if key in before else "-", form.format(after[key])
 
 
-def verdict(run: RunDirectory, progress: Progress) -> list[str]:
-    """One to three lines: the run is healthy, or what is wrong with it and the fix."""
+def verdict(run: RunDirectory, progress: Progress, recording: Recording | None = None) -> list[str]:
+    """One to three lines: the run is healthy, or what is wrong with it and the fix. ``recording`` need not be read if known."""
     from mlxsched.analysis.diagnosis import diagnose
     from mlxsched.analysis.diagnosis.histories import run_history
     from mlxsched.analysis.diagnosis.verdict import failure, headline
     from mlxsched.analysis.diagnosis.verdict import verdict as lines_of
 
-    history = replace(run_history(run), results=progress.results, best_update=progress.best_update)
+    history = replace(run_history(run, recording), results=progress.results, best_update=progress.best_update)
     findings = diagnose(history)
     failed = failure(history, findings)
     return lines_of(headline(findings, progress.update, failed), findings)

@@ -108,14 +108,10 @@ def _is_free(path: Path) -> bool:
 
 def _near(path: Path) -> str:
     """A "did you mean" if ``path`` resembles the name of an existing run. A difference in the number is not a typo."""
-    from mlxsched.runs.directory import is_run
+    from mlxsched.runs.directory import runs_in
 
     stem = path.name.rstrip("0123456789")
-    try:
-        names = [other.name for other in path.parent.iterdir() if is_run(other)]
-    except OSError:
-        return ""
-    others = [name for name in names if name.rstrip("0123456789") != stem]
+    others = [run.name for run in runs_in(path.parent) if run.name.rstrip("0123456789") != stem]
     return without_controls(did_you_mean(path.name, others, cutoff=0.75))
 
 

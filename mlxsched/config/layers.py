@@ -14,9 +14,7 @@ LIFTS = "lifts max_time of "
 
 # A key given in one layer removes its rivals from the layers below.
 RIVALS = {
-    "epochs": ("iters", "steps"),
-    "iters": ("epochs", "steps"),
-    "steps": ("epochs", "iters"),
+    **{key: tuple(other for other in LENGTHS if other != key) for key in LENGTHS},
     "lr_schedule": ("schedule", "learning_rate", "warmup", "warmup_init", "end_lr"),
     "schedule": ("lr_schedule",),
     "learning_rate": ("lr_schedule",),

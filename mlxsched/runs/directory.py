@@ -215,14 +215,19 @@ def elsewhere(path: Path) -> str:
 def runs_near(path: Path) -> list[Path]:
     """The runs in the directory of `path`, or else in `DEFAULT_ROOT`, the latest first."""
     for folder in (path.parent, DEFAULT_ROOT):
-        try:
-            with os.scandir(folder) as entries:  # tells directories from files without a call for each
-                runs = [folder / one.name for one in entries if one.is_dir() and is_run(folder / one.name)]
-            if runs:
+        with contextlib.suppress(OSError):  # a run was removed meanwhile
+            if runs := runs_in(folder):
                 return sorted(runs, key=lambda run: os.lstat(run / RUN_FILE).st_mtime, reverse=True)
-        except OSError:  # not a directory, or a run was removed meanwhile
-            continue
     return []
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The runs directly in `folder`, in no order; none if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:  # tells directories from files without a call for each
+            return [folder / one.name for one in entries if one.is_dir() and is_run(folder / one.name)]
+    except OSError:
+        return []
 
 
 def _run_around(path: Path) -> str:
