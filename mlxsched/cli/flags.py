@@ -10,6 +10,10 @@ from mlxsched.config.messages import SPELLING
 from mlxsched.text import did_you_mean, printable
 
 
+class UnknownFlag(click.NoSuchOption):
+    """A flag that does not exist, with a message that needs no other hint."""
+
+
 def as_written(option: str, args: Sequence[str]) -> str:
     """The flag as it was typed; click reports ``-p`` for ``-preset``.
 
@@ -24,7 +28,7 @@ def as_written(option: str, args: Sequence[str]) -> str:
 def with_hint(error: click.NoSuchOption, args: Sequence[str]) -> click.NoSuchOption:
     """``error`` with a hint if a long flag has only one dash, or if a command's flag precedes the command."""
     flag, ctx = as_written(error.option_name, args), error.ctx
-    if ctx is None or "Did you mean" in error.message:
+    if ctx is None or isinstance(error, UnknownFlag):
         return error
     known = [name for parameter in ctx.command.get_params(ctx) for name in parameter.opts]
     dashed = f"--{flag.lstrip('-')}" if len(flag) > 2 else flag
@@ -33,4 +37,4 @@ def with_hint(error: click.NoSuchOption, args: Sequence[str]) -> click.NoSuchOpt
         hint = f" Put the flags of a command after it: {ctx.command_path} COMMAND {printable(dashed)}."
     if not hint:
         return error
-    return click.NoSuchOption(error.option_name, f"No such option: {printable(flag)}.{hint}", ctx=ctx)
+    return UnknownFlag(error.option_name, f"No such option: {printable(flag)}.{hint}", ctx=ctx)

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
-from mlxsched.cli.flags import as_written
+from mlxsched.cli.flags import UnknownFlag, as_written
 from mlxsched.config.load import LoadedConfig, load_config
 from mlxsched.config.messages import SPELLING
 from mlxsched.config.names import advice
@@ -72,7 +72,7 @@ class GroupedCommand(click.Command):
             flag = as_written(error.option_name, written)
             # Without click's own possibilities, which go by spelling alone: --lr gave --end-lr.
             message = f"No such option: {printable(flag)}.{self._hint(flag, _by_name(written), ctx)}"
-            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
+            raise UnknownFlag(error.option_name, message, ctx=ctx) from None
 
     def _hint(self, flag: str, given: Mapping[str, str], ctx: click.Context) -> str:
         name = flag.lstrip("-")

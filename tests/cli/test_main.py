@@ -53,6 +53,7 @@ def test_no_command_of_the_package_is_missing_from_the_table():
             ["-preset", "laptop"],
             "No such option: -preset. Put the flags of a command after it: mlxsched COMMAND --preset.",
         ),
+        (["train", "--max-steps", "100"], "Write `--steps 100`"),  # not only a similar name
         (["--model", "x"], "Put the flags of a command after it: mlxsched COMMAND --model."),
         (["-c", "run.yaml", "train"], "Put the flags of a command after it: mlxsched COMMAND -c."),
         (["--preset", "laptop"], "Put the flags of a command after it: mlxsched COMMAND --preset."),
